@@ -1,0 +1,189 @@
+# The tables of the engine: one C row per instrument, leader, leader position, plan, account, account x instrument, leg and order.
+#
+# Rows, not separate arrays: a fan-out touches nearly every field of a leg, so a leg is two cache lines and the walk is sequential.
+# Every field is an integer. Units: ticks, lots, Q32 lots (lots << 32), money in 1e-8 of the quote asset ("e8"), nanoseconds.
+# copyd/core/rows.py declares the same rows for the readable twin; a test compares sizes and every offset.
+
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef enum:
+    NONE = 0xFFFFFFFF  # "no row" in any uint32 reference
+
+cdef struct Instrument:
+    int64_t value_mul       # notional_e8 = lots * ticks * value_mul // value_div
+    int64_t value_div
+    int64_t lot_min         # lots
+    int64_t lot_max         # lots, limit orders
+    int64_t lot_max_market  # lots, market orders
+    int64_t min_notional_e8
+    int64_t bid             # ticks; 0 = none yet
+    int64_t ask
+    int64_t mark
+    int64_t ts_quote        # ns, when bid/ask were last known good
+    int32_t taker_fee_ppm
+    int32_t slippage_bps    # default cap of the instrument's class
+    uint8_t halted          # kill switch or venue halt: no openings
+    uint8_t pad[7]
+
+cdef struct Leader:
+    int64_t equity_e8       # latest journaled snapshot; <= 0 = unknown
+    int64_t ts_equity       # ns
+    uint8_t state           # PlanState: active, paused, close only, stopped
+    uint8_t killed
+    uint8_t eligible
+    uint8_t pad[5]
+
+cdef struct LeaderPosition:  # one per (leader, instrument, position side)
+    int64_t qty             # lots, signed, the leader's whole quantity
+    int32_t leverage
+    uint8_t synced          # the fold agrees with what the venue says
+    uint8_t pad[3]
+
+cdef struct Plan:
+    int64_t allocation_e8
+    int64_t amount_e8
+    int64_t max_notional_symbol_e8  # 0 = none
+    int64_t max_notional_total_e8   # 0 = none
+    int64_t multiplier_ppm
+    int64_t raise_max_ppm
+    uint64_t instruments            # bit i = instrument i allowed
+    uint32_t account
+    uint32_t leader
+    uint32_t version
+    uint32_t first_leg              # chain of this plan's legs
+    int32_t leverage                # the follower's own
+    int32_t leverage_max
+    int32_t risk_bps
+    int32_t assumed_stop_bps        # 0 = no stop known
+    int32_t max_position_bps        # of allocation, initial margin of the leg; 0 = none
+    int32_t max_loss_bps            # of allocation at the stop; 0 = none
+    int32_t slippage_bps            # 0 = the instrument's
+    int32_t slippage_mid_bps        # 0 = the instrument's
+    int32_t max_open_trades         # 0 = none
+    uint8_t mode
+    uint8_t ratio_snapshot
+    uint8_t min_policy
+    uint8_t on_insufficient
+    uint8_t require_stop
+    uint8_t state
+    uint8_t killed
+    uint8_t pad[5]
+
+cdef struct Account:
+    int64_t balance_e8       # wallet balance, last snapshot or wallet event
+    int64_t margin_e8        # initial margin of what copyd holds there
+    int64_t reserved_e8      # margin held for openings that are not settled
+    int64_t ts_window        # ns, start of the order-count window
+    int32_t orders_in_window
+    uint8_t hedge            # position mode at the venue
+    uint8_t pad[3]
+
+cdef struct AccountInstrument:  # dense: account * instruments_max + instrument
+    int64_t net              # lots, signed: venue position as we know it, one-way or LONG side
+    int64_t net_short        # lots, signed (<= 0): SHORT side in hedge mode
+    int64_t unattributed     # part of net that copyd did not open
+    int64_t unattributed_short
+    int32_t leverage         # actual, at the venue
+    uint8_t ready
+    uint8_t isolated
+    uint8_t pad[2]
+
+cdef struct Leg:
+    int64_t target           # Q32, signed: what the leg should hold
+    int64_t anchor_target    # Q32: target after the latest change that was no reduction
+    int64_t anchor_leader    # lots: leader's quantity at that moment
+    int64_t attributed       # lots, signed: confirmed fills
+    int64_t pending          # Q32, signed: share of the target that the opening in flight stands for
+    int64_t deferred         # Q32, signed: share of the target that waits to be sent
+    int64_t deferred_px_q16  # ticks << 16: quantity-weighted leader price of the deferred part
+    int64_t deferred_ts      # ns: oldest leader time in the deferred part
+    int64_t k                # Q32 follower lots per leader lot; lives until the target is 0
+    int64_t k_order          # leader order the ratio was taken at
+    int64_t open_leaves      # lots, unsigned: unfilled part of the opening in flight
+    int64_t reduce_leaves    # lots, unsigned: unfilled parts of the reductions in flight
+    int64_t cost_e8          # entry cost of attributed, unsigned
+    int64_t margin_e8        # initial margin of attributed
+    int64_t retry_ts         # ns: earliest next attempt of a reduction that came back unfilled; 0 = none
+    uint32_t open_slot       # order in flight, NONE = none
+    uint32_t plan
+    uint32_t account
+    uint32_t next_leg        # next leg of the same plan
+    uint32_t leader_position
+    uint16_t instrument
+    uint8_t side             # position side of the leader's leg: 0 one-way, 1 long, 2 short
+    uint8_t detached         # follower touched it or was liquidated: no openings until the leader is flat
+    uint8_t attempt          # counts re-sent orders, part of the client order id
+    uint8_t replan           # the deferred part is a dead opening planned once more
+    uint8_t retries          # back-off exponent of reductions
+    uint8_t pad[5]
+
+cdef struct Order:
+    uint8_t cid[16]          # client order id, 128 bits, big-endian
+    int64_t order_qty        # lots
+    int64_t limit_px         # ticks; 0 = market
+    int64_t cum_qty          # lots
+    int64_t cost_e8          # notional of what is filled
+    int64_t exec_qty         # lots booked from trade reports (price and fee known)
+    int64_t exec_cost_e8
+    int64_t fee_e8
+    int64_t reserve_e8       # margin still held for the unfilled part
+    int64_t ref_px           # ticks: leader price this order is measured against
+    int64_t ts_event         # ns: (oldest) leader time behind it
+    int64_t ts_decided       # ns
+    int64_t seq              # journal record that names it
+    int64_t venue_order_id
+    uint32_t leg
+    uint32_t account
+    uint32_t plan
+    int32_t code             # last venue code
+    uint16_t instrument
+    int8_t side              # +1 buy, -1 sell
+    uint8_t kind             # 0 opening, 1 reduction
+    uint8_t state
+    uint8_t attempt
+    uint8_t position_side    # as sent: 0 BOTH, 1 LONG, 2 SHORT
+    uint8_t reduce_only
+    uint8_t replanned        # second life of a dead opening
+    uint8_t pad[7]
+
+cdef struct Report:
+    uint8_t cid[16]
+    int64_t cum_qty          # lots
+    int64_t cost_e8          # cumulative quote filled, 0 = not told; for BALANCE rows the wallet balance
+    int64_t last_qty         # lots of this trade
+    int64_t last_px          # ticks of this trade
+    int64_t fee_e8
+    int64_t trade_id
+    int64_t venue_order_id
+    int64_t ts_event         # ns
+    uint32_t account         # for BALANCE rows
+    int32_t code
+    uint8_t kind
+    uint8_t status
+    uint8_t pad[6]
+
+cdef class Columns:
+    cdef Instrument* instruments
+    cdef Leader* leaders
+    cdef LeaderPosition* positions
+    cdef Plan* plans
+    cdef Account* accounts
+    cdef AccountInstrument* account_instruments
+    cdef Leg* legs
+    cdef Order* orders
+    cdef uint32_t counts[8]
+    cdef uint32_t capacity[8]
+    cdef void* tables[8]
+    cdef uint32_t* index          # open addressing: client order id -> slot + 1
+    cdef uint32_t index_mask
+    cdef uint32_t order_free      # head of the free list, NONE = none
+    cdef public int instruments_max
+    cdef uint32_t find_order(self, const uint8_t* cid) noexcept nogil
+    cdef uint32_t new_order(self, const uint8_t* cid) except? 0xFFFFFFFE
+    cdef int index_put(self, uint32_t slot) except -1
+
+cdef class ReportBatch:
+    cdef Report* rows
+    cdef public uint32_t count
+    cdef uint32_t capacity
+    cdef Report* push(self) except NULL
