@@ -181,6 +181,8 @@ cdef class Columns:
     cdef uint32_t find_order(self, const uint8_t* cid) noexcept nogil
     cdef uint32_t new_order(self, const uint8_t* cid) except? 0xFFFFFFFE
     cdef int index_put(self, uint32_t slot) except -1
+    cdef int _reserve(self, int table, uint32_t rows) except -1
+    cdef _reindex(self)
 
 cdef class ReportBatch:
     cdef Report* rows

@@ -1,0 +1,339 @@
+"""The engine's tables in contiguous memory, and the index from client order id to order row.
+
+``Columns`` owns the memory. Kernels read and write the rows; Python sees a row as bytes (``get`` / ``put``), which
+``copyd.core.rows`` turns into the readable row classes. ``dump`` and ``load`` move whole tables for checkpoints.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memcmp, memcpy, memset
+
+TABLES = ("instruments", "leaders", "positions", "plans", "accounts", "account_instruments", "legs", "orders")
+
+cdef enum:
+    T_INSTRUMENTS = 0
+    T_LEADERS = 1
+    T_POSITIONS = 2
+    T_PLANS = 3
+    T_ACCOUNTS = 4
+    T_ACCOUNT_INSTRUMENTS = 5
+    T_LEGS = 6
+    T_ORDERS = 7
+    N_TABLES = 8
+    ORDER_FREE = 255  # Order.state of a row on the free list; Order.leg is then the next free row
+
+cdef size_t[8] ROW_SIZES = [
+    sizeof(Instrument), sizeof(Leader), sizeof(LeaderPosition), sizeof(Plan), sizeof(Account),
+    sizeof(AccountInstrument), sizeof(Leg), sizeof(Order),
+]
+
+
+def row_sizes():
+    """Bytes per row of each table and of a report, for the layout test and the journal header."""
+    sizes = {TABLES[i]: ROW_SIZES[i] for i in range(N_TABLES)}
+    sizes["reports"] = sizeof(Report)
+    return sizes
+
+
+cdef inline uint64_t _hash_cid(const uint8_t* cid) noexcept nogil:
+    # The low 64 bits of an id are already a keyed hash; take them as they are.
+    cdef uint64_t h
+    memcpy(&h, cid + 8, 8)
+    return h ^ (h >> 29)
+
+
+cdef class Columns:
+    """All mutable tables of the engine.
+
+    ``instruments_max`` fixes the stride of the account x instrument table (at most 64: a plan's allow-list is one word).
+    """
+
+    def __cinit__(self, int instruments_max=16):
+        if not 1 <= instruments_max <= 64:
+            raise ValueError("instruments_max must be 1..64")
+        self.instruments_max = instruments_max
+        self.order_free = NONE
+        self.index_mask = (1 << 10) - 1
+        self.index = <uint32_t*>calloc(self.index_mask + 1, sizeof(uint32_t))
+        if self.index == NULL:
+            raise MemoryError
+        cdef int t
+        for t in range(N_TABLES):
+            self._reserve(t, 16)
+
+    def __dealloc__(self):
+        cdef int t
+        for t in range(N_TABLES):
+            free(self.tables[t])
+        free(self.index)
+
+    cdef int _reserve(self, int table, uint32_t rows) except -1:
+        """Room for ``rows`` rows; new memory is zeroed so that equal histories give equal bytes."""
+        if rows <= self.capacity[table]:
+            return 0
+        cdef uint32_t capacity = max(rows, self.capacity[table] * 2)
+        cdef size_t size = ROW_SIZES[table]
+        cdef void* memory = realloc(self.tables[table], capacity * size)
+        if memory == NULL:
+            raise MemoryError
+        memset(<char*>memory + self.capacity[table] * size, 0, (capacity - self.capacity[table]) * size)
+        self.tables[table] = memory
+        self.capacity[table] = capacity
+        self.instruments = <Instrument*>self.tables[T_INSTRUMENTS]
+        self.leaders = <Leader*>self.tables[T_LEADERS]
+        self.positions = <LeaderPosition*>self.tables[T_POSITIONS]
+        self.plans = <Plan*>self.tables[T_PLANS]
+        self.accounts = <Account*>self.tables[T_ACCOUNTS]
+        self.account_instruments = <AccountInstrument*>self.tables[T_ACCOUNT_INSTRUMENTS]
+        self.legs = <Leg*>self.tables[T_LEGS]
+        self.orders = <Order*>self.tables[T_ORDERS]
+        return 0
+
+    # -- rows as bytes ----------------------------------------------------------------------------------------------
+
+    def count(self, int table):
+        """Rows in a table (index into ``TABLES``); for orders this counts freed rows too."""
+        return self.counts[table]
+
+    def get(self, int table, uint32_t row):
+        """One row as bytes."""
+        if row >= self.counts[table]:
+            raise IndexError(f"{TABLES[table]}[{row}]: the table has {self.counts[table]} rows")
+        return PyBytes_FromStringAndSize(<char*>self.tables[table] + row * ROW_SIZES[table], ROW_SIZES[table])
+
+    def put(self, int table, uint32_t row, bytes data):
+        """Overwrite one existing row."""
+        if row >= self.counts[table]:
+            raise IndexError(f"{TABLES[table]}[{row}]: the table has {self.counts[table]} rows")
+        if len(data) != <Py_ssize_t>ROW_SIZES[table]:
+            raise ValueError(f"{TABLES[table]}: a row is {ROW_SIZES[table]} bytes, got {len(data)}")
+        memcpy(<char*>self.tables[table] + row * ROW_SIZES[table], PyBytes_AS_STRING(data), ROW_SIZES[table])
+
+    def add(self, int table, bytes data):
+        """Append one row to any table but orders; returns its index."""
+        if table == T_ORDERS:
+            raise ValueError("orders are added by add_order")
+        self._reserve(table, self.counts[table] + 1)
+        self.counts[table] += 1
+        self.put(table, self.counts[table] - 1, data)
+        return self.counts[table] - 1
+
+    def extend(self, int table, uint32_t rows):
+        """Append ``rows`` zeroed rows (none of them orders)."""
+        if table == T_ORDERS:
+            raise ValueError("orders are added by add_order")
+        self._reserve(table, self.counts[table] + rows)
+        self.counts[table] += rows
+
+    # -- orders -----------------------------------------------------------------------------------------------------
+
+    cdef uint32_t find_order(self, const uint8_t* cid) noexcept nogil:
+        cdef uint32_t at = <uint32_t>(_hash_cid(cid) & self.index_mask)
+        cdef uint32_t entry
+        while True:
+            entry = self.index[at]
+            if entry == 0:
+                return NONE
+            if memcmp(self.orders[entry - 1].cid, cid, 16) == 0:
+                return entry - 1
+            at = (at + 1) & self.index_mask
+
+    cdef int index_put(self, uint32_t slot) except -1:
+        cdef uint32_t at = <uint32_t>(_hash_cid(self.orders[slot].cid) & self.index_mask)
+        while self.index[at] != 0:
+            at = (at + 1) & self.index_mask
+        self.index[at] = slot + 1
+        return 0
+
+    cdef uint32_t new_order(self, const uint8_t* cid) except? 0xFFFFFFFE:
+        """A zeroed order row with this id, entered in the index. The id must be new: one id is put on the wire once."""
+        cdef uint32_t slot
+        if self.find_order(cid) != NONE:
+            raise ValueError("client order id is already in the table")
+        if self.order_free != NONE:
+            slot = self.order_free
+            self.order_free = self.orders[slot].leg
+        else:
+            self._reserve(T_ORDERS, self.counts[T_ORDERS] + 1)
+            slot = self.counts[T_ORDERS]
+            self.counts[T_ORDERS] += 1
+        if <uint64_t>self.counts[T_ORDERS] * 2 > self.index_mask:
+            self._rehash()
+        memset(&self.orders[slot], 0, sizeof(Order))
+        memcpy(self.orders[slot].cid, cid, 16)
+        self.index_put(slot)
+        return slot
+
+    def _rehash(self):
+        cdef uint32_t mask = self.index_mask
+        while <uint64_t>self.counts[T_ORDERS] * 2 > mask:
+            mask = mask * 2 + 1
+        cdef uint32_t* index = <uint32_t*>calloc(<size_t>mask + 1, sizeof(uint32_t))
+        if index == NULL:
+            raise MemoryError
+        free(self.index)
+        self.index = index
+        self.index_mask = mask
+        self._reindex()
+
+    cdef _reindex(self):
+        cdef uint32_t slot
+        memset(self.index, 0, (<size_t>self.index_mask + 1) * sizeof(uint32_t))
+        for slot in range(self.counts[T_ORDERS]):
+            if self.orders[slot].state != ORDER_FREE and self.orders[slot].state != 0:
+                self.index_put(slot)
+
+    def add_order(self, bytes cid):
+        """A new zeroed order row under a 16-byte id; for the readable twin and tests."""
+        if len(cid) != 16:
+            raise ValueError("a client order id is 16 bytes")
+        cdef uint32_t slot = self.new_order(<const uint8_t*>PyBytes_AS_STRING(cid))
+        self.orders[slot].state = 1
+        return slot
+
+    def order_slot(self, bytes cid):
+        """Row of a 16-byte client order id, or None."""
+        if len(cid) != 16:
+            raise ValueError("a client order id is 16 bytes")
+        cdef uint32_t slot = self.find_order(<const uint8_t*>PyBytes_AS_STRING(cid))
+        return None if slot == NONE else slot
+
+    def retire_orders(self, int64_t before_seq, terminal_mask):
+        """Forget finished orders named before journal record ``before_seq``; returns how many.
+
+        ``terminal_mask`` has bit s set for every terminal state s. The rows are reused.
+        """
+        cdef uint64_t mask = terminal_mask
+        cdef uint32_t slot
+        cdef uint32_t freed = 0
+        for slot in range(self.counts[T_ORDERS]):
+            if (self.orders[slot].state < 64 and (mask >> self.orders[slot].state) & 1
+                    and self.orders[slot].seq < before_seq):
+                memset(&self.orders[slot], 0, sizeof(Order))
+                self.orders[slot].state = ORDER_FREE
+                self.orders[slot].leg = self.order_free
+                self.order_free = slot
+                freed += 1
+        if freed:
+            self._reindex()
+        return freed
+
+    def orders_in_state(self, state_mask, uint32_t account=NONE):
+        """Slots of orders whose state has its bit set in ``state_mask`` (of one account, or all), ascending."""
+        cdef uint64_t mask = state_mask
+        cdef uint32_t slot
+        found = []
+        for slot in range(self.counts[T_ORDERS]):
+            if (self.orders[slot].state < 64 and (mask >> self.orders[slot].state) & 1
+                    and (account == NONE or self.orders[slot].account == account)):
+                found.append(slot)
+        return found
+
+    # -- whole tables -----------------------------------------------------------------------------------------------
+
+    def dump(self):
+        """Every table as bytes, in the order of ``TABLES``, plus the head of the order free list."""
+        parts = [
+            PyBytes_FromStringAndSize(<char*>self.tables[t], self.counts[t] * ROW_SIZES[t]) for t in range(N_TABLES)
+        ]
+        parts.append(int(self.order_free).to_bytes(4, "little"))
+        return parts
+
+    @staticmethod
+    def load(int instruments_max, list parts):
+        """The inverse of ``dump``."""
+        cdef Columns columns = Columns(instruments_max)
+        cdef int t
+        cdef bytes data
+        for t in range(N_TABLES):
+            data = bytes(parts[t])
+            if len(data) % ROW_SIZES[t]:
+                raise ValueError(f"{TABLES[t]}: {len(data)} bytes is no whole number of rows")
+            columns._reserve(t, <uint32_t>(len(data) // ROW_SIZES[t]))
+            columns.counts[t] = <uint32_t>(len(data) // ROW_SIZES[t])
+            memcpy(columns.tables[t], PyBytes_AS_STRING(data), len(data))
+        columns.order_free = int.from_bytes(parts[N_TABLES], "little")
+        columns._rehash()
+        return columns
+
+
+cdef class ReportBatch:
+    """What the venue said, as rows, in the order it was read; filled by an adapter, consumed once by the engine."""
+
+    def __cinit__(self):
+        self.capacity = 256
+        self.rows = <Report*>calloc(self.capacity, sizeof(Report))
+        if self.rows == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        free(self.rows)
+
+    def __len__(self):
+        return self.count
+
+    cdef Report* push(self) except NULL:
+        cdef Report* rows
+        if self.count == self.capacity:
+            rows = <Report*>realloc(self.rows, self.capacity * 2 * sizeof(Report))
+            if rows == NULL:
+                raise MemoryError
+            self.rows = rows
+            self.capacity *= 2
+        self.count += 1
+        memset(&self.rows[self.count - 1], 0, sizeof(Report))
+        return &self.rows[self.count - 1]
+
+    def append(self, int kind, int status, bytes cid, int64_t cum_qty=0, int64_t cost_e8=0, int64_t last_qty=0,
+               int64_t last_px=0, int64_t fee_e8=0, int64_t trade_id=0, int64_t venue_order_id=0, int64_t ts_event=0,
+               int32_t code=0):
+        """One report about one order; ``cid`` is the 16-byte id or its 32 hex characters."""
+        if len(cid) == 32:
+            cid = bytes.fromhex(cid.decode("ascii"))
+        if len(cid) != 16:
+            raise ValueError("a client order id is 16 bytes or 32 hex characters")
+        cdef Report* row = self.push()
+        memcpy(row.cid, PyBytes_AS_STRING(cid), 16)
+        row.kind = kind
+        row.status = status
+        row.cum_qty = cum_qty
+        row.cost_e8 = cost_e8
+        row.last_qty = last_qty
+        row.last_px = last_px
+        row.fee_e8 = fee_e8
+        row.trade_id = trade_id
+        row.venue_order_id = venue_order_id
+        row.ts_event = ts_event
+        row.account = NONE
+        row.code = code
+
+    def append_balance(self, uint32_t account, int64_t balance_e8, int64_t ts_event):
+        """The wallet balance of an account as the venue pushed it."""
+        cdef Report* row = self.push()
+        row.kind = 7
+        row.account = account
+        row.cost_e8 = balance_e8
+        row.ts_event = ts_event
+
+    def to_bytes(self):
+        """The rows, for the journal."""
+        return PyBytes_FromStringAndSize(<char*>self.rows, self.count * sizeof(Report))
+
+    @staticmethod
+    def from_bytes(data):
+        """The inverse of ``to_bytes``."""
+        cdef bytes raw = bytes(data)
+        if len(raw) % sizeof(Report):
+            raise ValueError("not a whole number of report rows")
+        cdef ReportBatch batch = ReportBatch()
+        cdef uint32_t n = <uint32_t>(len(raw) // sizeof(Report))
+        cdef uint32_t i
+        cdef Report* row
+        for i in range(n):
+            row = batch.push()
+            memcpy(row, PyBytes_AS_STRING(raw) + i * sizeof(Report), sizeof(Report))
+        return batch
+
+    def clear(self):
+        """Forget the rows, keep the memory."""
+        self.count = 0
