@@ -1,0 +1,147 @@
+"""The venue contract of Binance USD-M futures, as data (architecture, decision 8).
+
+Everything that recovery, pacing and refusal depend on is a field of ``VenueContract``; the operator may override a
+field by name (``overridden``), and ``version`` changes whenever a default does. Times end in their unit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+MS_NS = 1_000_000
+
+
+class RateLimit(msgspec.Struct, frozen=True):
+    """``limit`` units per ``interval_ms``. ``scope`` says who shares them: one address ("ip") or one account."""
+
+    kind: str  # "weight" | "orders"
+    scope: str  # "ip" | "account"
+    limit: int
+    interval_ms: int
+
+
+class VenueContract(msgspec.Struct, frozen=True, kw_only=True):
+    """What the venue does, as far as copyd relies on it."""
+
+    version: int = 1
+    venue: str = "binance_usdm"
+
+    # --- identity of an order -----------------------------------------------------------------------------------
+    #: A client id is unique among *open* orders only: an order that has filled frees its id, so a resent request is a
+    #: second order. Hence one id is put on the wire once (semantics 32).
+    id_scope: str = "open_orders"
+    client_id_field: str = "newClientOrderId"
+    client_id_len_max: int = 36
+
+    # --- the in-doubt fence (semantics 35) ----------------------------------------------------------------------
+    expiry_field: str = "recvWindow"
+    recv_window_ms: int = 2_000
+    recv_window_ms_max: int = 60_000
+    #: The venue accepts a timestamp up to this far ahead of its own clock.
+    clock_lead_ms: int = 1_000
+    clock_error_ms: int = 1_000
+    engine_delay_ms: int = 10_000
+    read_lag_ms: int = 10_000
+    guard_ms: int = 2_000
+    #: No answer for this long after the write: the order is in doubt.
+    order_ack_timeout_ms: int = 5_000
+
+    # --- authoritative queries: only these may answer "absent" ------------------------------------------------
+    query_methods: tuple[str, ...] = ("order.status",)
+    query_rest_paths: tuple[str, ...] = ("/fapi/v1/order", "/fapi/v1/userTrades", "/fapi/v3/positionRisk")
+    #: An order that ended without a fill is forgotten after this; later, "not found" proves nothing.
+    query_absent_valid_ms: int = 3 * 86_400_000
+
+    # --- limits ---------------------------------------------------------------------------------------------------
+    rate_limits: tuple[RateLimit, ...] = (
+        RateLimit("weight", "ip", 2_400, 60_000),
+        RateLimit("orders", "account", 300, 10_000),
+        RateLimit("orders", "account", 1_200, 60_000),
+    )
+    batch_max: int = 5
+    #: Two listen-key keep-alives fit into the hour the key lives.
+    listen_key_valid_ms: int = 3_600_000
+    listen_key_keepalive_ms: int = 1_800_000
+    connection_life_ms: int = 86_400_000
+    #: Streams (listen keys among them) on one connection, and messages we may send on it per second.
+    streams_per_connection_max: int = 1_000
+    stream_messages_per_s_max: int = 10
+    connect_attempts_per_5_min: int = 300
+    frame_bytes_max: int = 1 << 20
+    backfill_window_ms: int = 7 * 86_400_000
+    backfill_page_max: int = 1_000
+
+    # --- weights of the calls we make -------------------------------------------------------------------------
+    weights: dict[str, int] = {
+        "GET /fapi/v1/time": 1,
+        "GET /fapi/v1/exchangeInfo": 1,
+        "GET /fapi/v1/order": 1,
+        "GET /fapi/v1/openOrders": 1,
+        "GET /fapi/v1/userTrades": 5,
+        "GET /fapi/v3/positionRisk": 5,
+        "GET /fapi/v3/account": 5,
+        "GET /fapi/v3/balance": 5,
+        "GET /fapi/v1/accountConfig": 5,
+        "GET /fapi/v1/symbolConfig": 5,
+        "GET /fapi/v1/leverageBracket": 1,
+        "GET /fapi/v1/ticker/bookTicker": 2,
+        "GET /fapi/v1/premiumIndex": 1,
+        "GET /fapi/v1/positionSide/dual": 30,
+        "POST /fapi/v1/positionSide/dual": 1,
+        "POST /fapi/v1/marginType": 1,
+        "POST /fapi/v1/leverage": 1,
+        "POST /fapi/v1/listenKey": 1,
+        "PUT /fapi/v1/listenKey": 1,
+        "DELETE /fapi/v1/listenKey": 1,
+        "order.status": 1,
+        "v2/account.status": 5,
+        "v2/account.balance": 5,
+        "v2/account.position": 5,
+    }
+
+    def fence_ns(self) -> int:
+        """From the signed time: only a "not found" to a query *issued after* this proves that an order is absent."""
+        ms = self.recv_window_ms + self.clock_error_ms + self.engine_delay_ms + self.read_lag_ms + self.guard_ms
+        return ms * MS_NS
+
+    def weight(self, call: str) -> int:
+        """IP weight of a call ("GET /fapi/v1/time", "order.status"); an unlisted call is taken as dear as the dearest."""
+        return self.weights.get(call, 30)
+
+    def limit(self, kind: str, scope: str) -> RateLimit:
+        """The shortest window of a kind; the token bucket refills at its rate."""
+        found = [r for r in self.rate_limits if r.kind == kind and r.scope == scope]
+        return min(found, key=lambda r: r.interval_ms)
+
+    def overridden(self, terms: dict[str, Any]) -> VenueContract:
+        """The same contract with some terms replaced; an unknown term or a wrong type raises ``ValueError``."""
+        unknown = sorted(set(terms) - set(self.__struct_fields__))
+        if unknown:
+            raise ValueError(f"unknown contract term: {', '.join(unknown)}")
+        try:
+            return msgspec.convert({**msgspec.structs.asdict(self), **terms}, VenueContract)
+        except msgspec.ValidationError as problem:
+            raise ValueError(str(problem)) from None
+
+
+CONTRACT = VenueContract()
+
+
+class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the venue listens. ``for_base`` gives the layout of one host and port (the simulated exchange)."""
+
+    rest: str = "https://fapi.binance.com"
+    ws_api: str = "wss://ws-fapi.binance.com/ws-fapi/v1"
+    public: str = "wss://fstream.binance.com/public"
+    market: str = "wss://fstream.binance.com/market"
+    private: str = "wss://fstream.binance.com/private"
+
+    @classmethod
+    def for_base(cls, host: str, port: int) -> Endpoints:
+        """Everything on one plain port, with the venue's own paths."""
+        http, ws = f"http://{host}:{port}", f"ws://{host}:{port}"
+        return cls(
+            rest=http, ws_api=f"{ws}/ws-fapi/v1", public=f"{ws}/public", market=f"{ws}/market", private=f"{ws}/private"
+        )
