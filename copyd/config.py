@@ -1,0 +1,761 @@
+"""The typed mirror of ``config/copyd.yaml``: frozen Structs, one per section, every key described where it is declared.
+
+The descriptions are the only source of the comments in ``config/copyd.yaml`` (written by ``copyd config init``) and of
+the texts an editor shows (``config/schema.json``, written by ``copyd config schema``), so the three cannot drift apart.
+Money and factors are decimal *strings*: a YAML float would already have lost what the operator wrote (semantics 42).
+People (followers and their plans) are not configured here; they are imported into the journal by command.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Any, Literal, get_args
+
+import msgspec
+from msgspec import Meta
+
+from copyd.decimals import FACTOR_PATTERN, MONEY_PATTERN, factor_ppm, money_e8
+
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Symbol = Annotated[str, Meta(pattern=r"^[A-Z0-9_]{2,32}$")]
+Money = Annotated[str, Meta(pattern=MONEY_PATTERN, extra={"decimal": "money"})]
+Factor = Annotated[str, Meta(pattern=FACTOR_PATTERN, extra={"decimal": "factor"})]
+HttpUrl = Annotated[str, Meta(pattern=r"^https?://[A-Za-z0-9.\[\]:-]+(/[^\s?#]*)?$")]
+WsUrl = Annotated[str, Meta(pattern=r"^wss?://[A-Za-z0-9.\[\]:-]+(/[^\s?#]*)?$")]
+FilePath = Annotated[str, Meta(min_length=1, max_length=4096)]
+Bps = Annotated[int, Meta(ge=0, le=10_000)]
+
+InstrumentClass = Literal["majors", "others"]
+PresetName = Literal["conservative", "balanced", "aggressive"]
+PositionMode = Literal["one_way", "hedge"]
+MarginType = Literal["isolated", "cross"]
+RatioSnapshot = Literal["position_open", "each_order", "follow"]
+MinPolicy = Literal["carry", "skip", "raise"]
+OnInsufficient = Literal["scale", "skip"]
+PRESET_NAMES: tuple[str, ...] = get_args(PresetName)
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A mapping of the configuration file: frozen, no unknown keys."""
+
+
+class SiteConfig(Section, frozen=True, kw_only=True):
+    id: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=65_535,
+            description="Number of this installation, 16 bits; it is readable in every client order id. Two daemons "
+            "that trade on the same accounts must differ, or each takes the other's orders for its own.",
+        ),
+    ]
+    name: Annotated[
+        Name,
+        Meta(description="What logs and metrics call this installation. Cosmetic: no decision reads it."),
+    ] = "copyd"
+
+
+class JournalConfig(Section, frozen=True, kw_only=True):
+    path: Annotated[
+        FilePath,
+        Meta(
+            description="Directory of the LMDB journal; relative to the working directory. On a slow or network disk "
+            "every order waits for it; on a volatile one (tmpfs) a power cut loses who was sent what."
+        ),
+    ] = "/var/lib/copyd/journal"
+    map_size_mib: Annotated[
+        int,
+        Meta(
+            ge=16,
+            le=16_777_216,
+            description="Largest size of the journal, MiB; address space, not disk, is reserved. Too small: openings "
+            "stop when it is nearly full and the daemon exits when it is full. Too large: the disk fills "
+            "before the map does.",
+        ),
+    ] = 65_536
+    durability: Annotated[
+        Literal["strict", "process"],
+        Meta(
+            description="strict: each record is on the disk before its first order leaves. process: survives a crash "
+            "of copyd but not of the machine; a power cut then forgets orders already sent, and followers "
+            "may hold positions nobody remembers."
+        ),
+    ] = "strict"
+    checkpoint_every_records: Annotated[
+        int,
+        Meta(
+            ge=16,
+            le=100_000_000,
+            description="Records between two checkpoints of the whole state. Too few: writing them takes disk and "
+            "time from trading. Too many: a restart replays longer.",
+        ),
+    ] = 20_000
+    free_disk_min_mib: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_048_576,
+            description="Free disk space below which openings stop (journal_low), MiB. Too small: no room to record "
+            "the closes of what is open. Too large: openings stop on a healthy machine.",
+        ),
+    ] = 256
+
+
+class ContractOverrides(Section, frozen=True, kw_only=True):
+    """Corrections of the venue's contract record; null keeps the record's own value."""
+
+    engine_delay_ms: Annotated[
+        Annotated[int, Meta(ge=0, le=600_000)] | None,
+        Meta(
+            description="Longest time a request may wait inside the venue after its signature expired, ms; null = the "
+            "venue's contract record. Too low: an order is declared dead that still executes, and its "
+            "copy doubles. Too high: openings in doubt are settled late."
+        ),
+    ] = None
+    read_lag_ms: Annotated[
+        Annotated[int, Meta(ge=0, le=600_000)] | None,
+        Meta(
+            description="How far the venue's order query may lag its engine, ms; null = contract record. Too low: "
+            "'not found' is believed too early. Too high: settling takes longer."
+        ),
+    ] = None
+    guard_ms: Annotated[
+        Annotated[int, Meta(ge=0, le=600_000)] | None,
+        Meta(
+            description="Margin added to the fence after which 'not found' counts as evidence, ms; null = contract "
+            "record. Too low: no margin for what nobody measured. Too high: settling takes longer."
+        ),
+    ] = None
+
+
+class VenueConfig(Section, frozen=True, kw_only=True):
+    name: Annotated[Name, Meta(description="Name by which leaders and instruments refer to this venue.")]
+    kind: Annotated[
+        Literal["binance_usdm"],
+        Meta(description="Which dialect it speaks: binance_usdm (USD-M futures)."),
+    ]
+    rest_url: Annotated[
+        HttpUrl,
+        Meta(description="Base of the REST interface, without a path. Production: https://fapi.binance.com"),
+    ]
+    ws_api_url: Annotated[
+        WsUrl,
+        Meta(
+            description="WebSocket API that carries the orders. Production: wss://ws-fapi.binance.com/ws-fapi/v1 . An "
+            "address of another environment answers every order with 'invalid key'."
+        ),
+    ]
+    public_stream_url: Annotated[
+        WsUrl,
+        Meta(
+            description="Base of the public streams (bookTicker). Production: wss://fstream.binance.com/public . On "
+            "the wrong path a subscription is acknowledged and stays silent: quotes go stale and openings "
+            "stop."
+        ),
+    ]
+    market_stream_url: Annotated[
+        WsUrl,
+        Meta(
+            description="Base of the market streams (markPrice). Production: wss://fstream.binance.com/market . Wrong "
+            "path: as above."
+        ),
+    ]
+    private_stream_url: Annotated[
+        WsUrl,
+        Meta(
+            description="Base of the user data streams. Production: wss://fstream.binance.com/private . Wrong path: "
+            "the leader appears to do nothing."
+        ),
+    ]
+    order_connections: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=256,
+            description="Persistent connections that carry orders; each carries many accounts. Too few: one slow "
+            "socket holds up everybody on it. Too many: the venue's limit of connections per address, and "
+            "more to reconnect.",
+        ),
+    ] = 4
+    accounts_per_stream: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1024,
+            description="User data streams (accounts) sharing one connection. Too few: hundreds of sockets at 10,000 "
+            "followers. Too many: one disconnect blinds more accounts, and the venue's limit is 1024.",
+        ),
+    ] = 200
+    recv_window_ms: Annotated[
+        int,
+        Meta(
+            ge=100,
+            le=60_000,
+            description="How long the venue may take to accept a signed order, ms. Too short: orders are refused "
+            "whenever the clock or the network is off by that much. Too long: an unanswered order stays "
+            "in doubt for longer.",
+        ),
+    ] = 2_000
+    clock_error_max_ms: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=10_000,
+            description="Largest error of this machine's clock against the venue's that is assumed when the age of an "
+            "event or of an order is judged, ms. Too low: a fence is believed too early. Too high: "
+            "everything waits longer. A measured error above it keeps the venue's legs from opening.",
+        ),
+    ] = 250
+    contract: Annotated[
+        ContractOverrides,
+        Meta(description="Corrections of the venue's contract record; only with a measurement in hand."),
+    ] = ContractOverrides()
+    connect_timeout_ms: Annotated[
+        int,
+        Meta(
+            ge=100,
+            le=120_000,
+            description="Time for a connection to be made, ms. Too short: a busy venue is never reached. Too long: a "
+            "dead address is tried for that long before the next attempt.",
+        ),
+    ] = 10_000
+    order_ack_timeout_ms: Annotated[
+        int,
+        Meta(
+            ge=50,
+            le=120_000,
+            description="Time without an answer after which an order is asked about, ms; it is never sent again. Too "
+            "short: queries eat the rate limit in every burst. Too long: a lost answer delays the leg.",
+        ),
+    ] = 3_000
+    keepalive_interval_s: Annotated[
+        int,
+        Meta(
+            ge=10,
+            le=3_300,
+            description="Time between two keep-alives of one listen key, s; all accounts' are spread evenly over it. "
+            "Too short: request weight is wasted. Too long: keys expire (60 min) and reports are missed "
+            "until back-fill.",
+        ),
+    ] = 1_800
+    request_weight_per_min: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100_000_000,
+            description="Request weight copyd may use per minute and address; the venue's own limit is 2400. Too low: "
+            "set-up and settling crawl. Above the venue's: it answers 429, then bans the address (418).",
+        ),
+    ] = 2_000
+    orders_per_10s: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="Orders per account in any 10 s; the venue's limit is 300. Too low: openings are forgone "
+            "rate_limited. Above the venue's: it refuses them itself.",
+        ),
+    ] = 300
+    orders_per_min: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="Orders per account in any minute; the venue's limit is 1200. Extremes as for orders_per_10s.",
+        ),
+    ] = 1_200
+    reduction_reserve_bps: Annotated[
+        Bps,
+        Meta(
+            description="Share of the order limits that openings may not use, bps. 0: a burst of openings can make a "
+            "close wait. 10000: nothing opens."
+        ),
+    ] = 1_000
+
+
+class InstrumentConfig(Section, frozen=True, kw_only=True):
+    symbol: Annotated[Symbol, Meta(description="The venue's own name of the instrument.")]
+    venue: Annotated[Name, Meta(description="Name of the venue it trades on.")]
+    instrument_class: Annotated[
+        InstrumentClass, Meta(description="Which row of instrument_classes gives its slippage caps.")
+    ] = msgspec.field(name="class", default="others")
+
+
+class InstrumentClassConfig(Section, frozen=True, kw_only=True):
+    slippage_bps: Annotated[
+        Bps,
+        Meta(
+            description="Worst price of an opening against the leader's fill price, bps, adverse side only; plans and "
+            "presets may set their own. Too small: openings expire unfilled (forgone slippage). Too "
+            "large: followers pay for a thin book."
+        ),
+    ]
+    slippage_mid_bps: Annotated[
+        Bps,
+        Meta(
+            description="Worst price of an opening against the middle of the book at the decision, bps. Too small: "
+            "every wide spread refuses. Too large: an opening may chase a price that has already run "
+            "away."
+        ),
+    ]
+
+
+class InstrumentClasses(Section, frozen=True, kw_only=True):
+    majors: Annotated[InstrumentClassConfig, Meta(description="Deep books.")] = InstrumentClassConfig(
+        slippage_bps=50, slippage_mid_bps=50
+    )
+    others: Annotated[InstrumentClassConfig, Meta(description="Everything else.")] = InstrumentClassConfig(
+        slippage_bps=150, slippage_mid_bps=150
+    )
+
+    def of(self, instrument_class: str) -> InstrumentClassConfig:
+        return self.majors if instrument_class == "majors" else self.others
+
+
+class LeaderConfig(Section, frozen=True, kw_only=True):
+    id: Annotated[
+        Name, Meta(description="Name by which plans refer to this leader. Never reuse it for another person.")
+    ]
+    venue: Annotated[Name, Meta(description="Name of the venue the leader trades on.")]
+    credential: Annotated[
+        Name,
+        Meta(
+            description="Name of the leader's key in the credentials; reading rights are enough. The key itself never "
+            "stands in this file."
+        ),
+    ]
+    equity_poll_interval_ms: Annotated[
+        int,
+        Meta(
+            ge=200,
+            le=3_600_000,
+            description="Time between two polls of the leader's equity, ms. Too short: request weight. Too long: "
+            "ratios are taken from an old equity, and past equity_max_age_ms openings stop.",
+        ),
+    ] = 5_000
+    equity_max_age_ms: Annotated[
+        int,
+        Meta(
+            ge=500,
+            le=3_600_000,
+            description="Age of the leader's equity above which openings are forgone (leader_equity_stale), ms. Too "
+            "short: one slow poll stops openings. Too long: followers are sized on money the leader no "
+            "longer has.",
+        ),
+    ] = 30_000
+    position_poll_interval_ms: Annotated[
+        int,
+        Meta(
+            ge=1_000,
+            le=3_600_000,
+            description="Time between two comparisons of the leader's positions with the venue, ms. Too short: "
+            "request weight. Too long: a missed fill stays unnoticed for that long.",
+        ),
+    ] = 30_000
+    suspended: Annotated[
+        bool,
+        Meta(
+            description="true: no follower opens after this leader (leader_not_eligible); reductions continue."
+        ),
+    ] = False
+
+
+class CopyDefaults(Section, frozen=True, kw_only=True):
+    max_event_age_ms: Annotated[
+        int,
+        Meta(
+            ge=50,
+            le=600_000,
+            description="Age of a leader's fill, by venue time, above which its opening is forgone stale_event, ms. "
+            "Too short: a small network delay loses openings. Too long: followers enter where the price "
+            "no longer is. Reductions are never too old.",
+        ),
+    ] = 2_000
+    replan_max_age_s: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=86_400,
+            description="After a restart, how old an opening proven dead may be to be planned once more, s; 0 = "
+            "never. Too long: openings appear long after the leader's, still inside the price cap.",
+        ),
+    ] = 120
+    quote_max_age_ms: Annotated[
+        int,
+        Meta(
+            ge=50,
+            le=600_000,
+            description="Age of the best bid/ask or mark above which openings are forgone quote_stale, ms. Too short: "
+            "a quiet book refuses. Too long: the price check is made against the past.",
+        ),
+    ] = 5_000
+    default_preset: Annotated[
+        PresetName,
+        Meta(
+            description="Risk preset of plans that name none. Changing it does not change plans already imported."
+        ),
+    ] = "balanced"
+    position_mode: Annotated[
+        PositionMode,
+        Meta(
+            description="Position mode set on followers' accounts at activation: one_way | hedge. The leader's hedge "
+            "mode needs hedge here; one_way nets a follower's own opposite position."
+        ),
+    ] = "one_way"
+    margin_type: Annotated[
+        MarginType,
+        Meta(
+            description="Margin type set on followers' accounts: isolated | cross. cross puts the follower's whole "
+            "balance behind every copied position."
+        ),
+    ] = "isolated"
+    leverage: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=150,
+            description="Leverage set for plans that name none. Too low: margin runs out (insufficient_margin). Too "
+            "high: liquidation is near.",
+        ),
+    ] = 5
+    ratio_snapshot: Annotated[
+        RatioSnapshot,
+        Meta(
+            description="When the copy ratio is taken: position_open | each_order | follow. Anything but "
+            "position_open lets the leader's and the follower's position drift apart by deposits."
+        ),
+    ] = "position_open"
+    min_policy: Annotated[
+        MinPolicy,
+        Meta(
+            description="An opening below the venue's minimum: carry (wait for more) | skip (forgo) | raise (to the "
+            "minimum). skip: small followers never trade; raise: they take more risk than their ratio."
+        ),
+    ] = "carry"
+    raise_max_factor: Annotated[
+        Factor,
+        Meta(
+            description="With raise: most times the wanted quantity may be enlarged, decimal string. 1 = never; too "
+            "large: a tiny follower takes many times its share."
+        ),
+    ] = "2"
+    on_insufficient: Annotated[
+        OnInsufficient,
+        Meta(description="Not enough free margin: scale (open what fits) | skip (forgo the whole opening)."),
+    ] = "scale"
+    multiplier_min: Annotated[
+        Factor, Meta(description="Smallest multiplier a plan may have, decimal string; hard limit 0.1.")
+    ] = "0.5"
+    multiplier_max: Annotated[
+        Factor,
+        Meta(
+            description="Largest multiplier a plan may have, decimal string; hard limit 10. A slip of the pen (15 for "
+            "1.5) passes if this is wide."
+        ),
+    ] = "2"
+
+    @property
+    def raise_max_factor_ppm(self) -> int:
+        return factor_ppm(self.raise_max_factor)
+
+
+class RiskPreset(Section, frozen=True, kw_only=True):
+    leverage_max: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=150,
+            description="Highest leverage; above it the opening is cut. 1: no leverage. 150: no protection.",
+        ),
+    ]
+    max_position_bps: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100_000,
+            description="Largest initial margin of one leg, bps of the allocation. Too small: openings are cut "
+            "(max_position). Above 10000: one leg may use more than the allocation.",
+        ),
+    ]
+    max_notional_symbol: Annotated[
+        Money,
+        Meta(
+            description='Largest notional of one instrument, quote asset, decimal string; "0" = none. Too small: '
+            "openings are cut (max_notional_symbol)."
+        ),
+    ] = "0"
+    max_notional_total: Annotated[
+        Money,
+        Meta(
+            description='Largest notional of all legs of the plan, quote asset, decimal string; "0" = none. Too '
+            "small: openings are cut (max_notional_total)."
+        ),
+    ] = "0"
+    max_open_trades: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=10_000,
+            description="Most legs open at a time; 0 = none. Too few: the leader's later positions are not copied.",
+        ),
+    ] = 0
+    max_loss_per_trade_bps: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100_000,
+            description="Largest loss at the known or assumed stop, bps of the allocation; binds only where a stop is "
+            "known. Too small: openings are cut (max_loss_per_trade).",
+        ),
+    ]
+    require_stop: Annotated[
+        bool, Meta(description="true: an opening without a known or assumed stop is forgone (no_stop).")
+    ] = False
+    slippage_bps: Annotated[
+        Bps, Meta(description="Worst price against the leader's fill, bps; 0 = by instrument class.")
+    ] = 0
+    slippage_mid_bps: Annotated[
+        Bps, Meta(description="Worst price against the middle of the book, bps; 0 = by instrument class.")
+    ] = 0
+
+    @property
+    def max_notional_symbol_e8(self) -> int:
+        return money_e8(self.max_notional_symbol)
+
+    @property
+    def max_notional_total_e8(self) -> int:
+        return money_e8(self.max_notional_total)
+
+
+class RiskPresets(Section, frozen=True, kw_only=True):
+    conservative: Annotated[RiskPreset, Meta(description="For followers who would rather miss a trade.")] = (
+        RiskPreset(
+            leverage_max=3,
+            max_position_bps=1_500,
+            max_open_trades=5,
+            max_loss_per_trade_bps=100,
+            slippage_bps=30,
+            slippage_mid_bps=30,
+        )
+    )
+    balanced: Annotated[RiskPreset, Meta(description="The default.")] = RiskPreset(
+        leverage_max=10, max_position_bps=3_000, max_loss_per_trade_bps=200
+    )
+    aggressive: Annotated[
+        RiskPreset, Meta(description="For followers who would rather follow than be safe.")
+    ] = RiskPreset(
+        leverage_max=50,
+        max_position_bps=6_000,
+        max_loss_per_trade_bps=500,
+        slippage_bps=200,
+        slippage_mid_bps=200,
+    )
+
+    def of(self, name: str) -> RiskPreset:
+        """The preset called ``name``; KeyError for a name that is none."""
+        if name not in PRESET_NAMES:
+            raise KeyError(name)
+        preset: RiskPreset = getattr(self, name)
+        return preset
+
+
+class CredentialSource(Section, frozen=True, kw_only=True):
+    """Where keys are read from; exactly one of the two."""
+
+    file: Annotated[
+        FilePath | None,
+        Meta(
+            description="A file of mode 0600 owned by the daemon's user, one JSON object per line with name, key and "
+            "secret. A wider mode is refused."
+        ),
+    ] = None
+    credential: Annotated[
+        Name | None,
+        Meta(
+            description="Or the name of a systemd credential (LoadCredential= in the unit) with the same content."
+        ),
+    ] = None
+
+
+class RuntimeConfig(Section, frozen=True, kw_only=True):
+    drain_timeout_s: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=3_600,
+            description="After SIGTERM, time to settle orders in flight, s. Too short: they are left in doubt for the "
+            "next start. Above TimeoutStopSec of the unit: systemd kills it first.",
+        ),
+    ] = 20
+    loop_stall_max_ms: Annotated[
+        int,
+        Meta(
+            ge=100,
+            le=60_000,
+            description="Time without a turn of the loop after which /healthz fails and the watchdog is no longer "
+            "fed, ms. Too short: a long fan-out counts as a hang. Too long: a hang is found late.",
+        ),
+    ] = 1_000
+    timer_interval_ms: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=10_000,
+            description="Time between two timer inputs (staleness, fences, carried quantity), ms. Too short: journal "
+            "and CPU. Too long: what waits for time waits longer.",
+        ),
+    ] = 50
+
+
+class ControlConfig(Section, frozen=True, kw_only=True):
+    socket: Annotated[
+        FilePath,
+        Meta(
+            description="Unix socket of `copyd ctl`; at most 100 characters. Whoever can open it can stop trading and "
+            "change plans."
+        ),
+    ] = "/run/copyd/control.sock"
+    socket_mode: Annotated[
+        str,
+        Meta(
+            pattern=r"^0[0-7]{3}$",
+            description='Permissions of that socket, octal in quotes; the last digit must be 0. "0600": only the '
+            'daemon\'s own user. "0660": its group too.',
+        ),
+    ] = "0660"
+
+
+class HealthConfig(Section, frozen=True, kw_only=True):
+    enabled: Annotated[bool, Meta(description="Serve /healthz, /livez, /readyz and /metrics.")] = True
+    host: Annotated[
+        Literal["127.0.0.1", "::1", "localhost"],
+        Meta(description="Address to listen on; loopback only, there is no login on it."),
+    ] = "127.0.0.1"
+    port: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=65_535,
+            description="TCP port; 0 picks a free one and logs it. A taken port stops the start.",
+        ),
+    ] = 9_464
+
+
+class TelemetryConfig(Section, frozen=True, kw_only=True):
+    log_format: Annotated[
+        Literal["auto", "console", "json"],
+        Meta(description="auto: console on a terminal, JSON otherwise (journald, files)."),
+    ] = "auto"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Meta(
+            description="Least severity written. debug: megabytes per minute under load. error: reconnects and "
+            "refusals pass unseen."
+        ),
+    ] = "info"
+
+
+class Config(Section, frozen=True, kw_only=True):
+    """The whole file."""
+
+    mode: Annotated[
+        Literal["simulate", "live"],
+        Meta(
+            description="simulate: only venues on this machine (`copyd exchange`) are accepted, so no mistake below "
+            "can reach real money. live: any venue."
+        ),
+    ] = "simulate"
+    site: Annotated[SiteConfig, Meta(description="This installation.")]
+    journal: Annotated[
+        JournalConfig, Meta(description="The write-ahead journal: the truth of what was decided.")
+    ] = JournalConfig()
+    venues: Annotated[
+        tuple[VenueConfig, ...], Meta(min_length=1, description="Where orders go and leaders are watched.")
+    ]
+    instruments: Annotated[
+        tuple[InstrumentConfig, ...],
+        Meta(
+            min_length=1,
+            description="What may be copied. An instrument not listed here is instrument_not_allowed.",
+        ),
+    ]
+    instrument_classes: Annotated[
+        InstrumentClasses, Meta(description="Slippage caps by class of instrument.")
+    ] = InstrumentClasses()
+    leaders: Annotated[tuple[LeaderConfig, ...], Meta(min_length=1, description="Who is copied.")]
+    credentials: Annotated[
+        tuple[CredentialSource, ...],
+        Meta(
+            min_length=1,
+            description="Where the keys of leaders and followers are read from; a name may occur once.",
+        ),
+    ]
+    copy: Annotated[
+        CopyDefaults, Meta(description="Rules of copying, and defaults of plans that leave a field empty.")
+    ] = CopyDefaults()
+    presets: Annotated[
+        RiskPresets, Meta(description="Sets of limits a plan can name; its own fields win.")
+    ] = RiskPresets()
+    runtime: Annotated[RuntimeConfig, Meta(description="The process.")] = RuntimeConfig()
+    control: Annotated[ControlConfig, Meta(description="The operators' socket.")] = ControlConfig()
+    health: Annotated[HealthConfig, Meta(description="Health and metrics on loopback.")] = HealthConfig()
+    telemetry: Annotated[TelemetryConfig, Meta(description="Logs.")] = TelemetryConfig()
+
+    def venue(self, name: str) -> VenueConfig:
+        return next(venue for venue in self.venues if venue.name == name)
+
+    def leader(self, leader_id: str) -> LeaderConfig:
+        return next(leader for leader in self.leaders if leader.id == leader_id)
+
+    def slippage_of(self, symbol: str) -> InstrumentClassConfig:
+        """Default slippage caps of an instrument (its class's row)."""
+        for instrument in self.instruments:
+            if instrument.symbol == symbol:
+                return self.instrument_classes.of(instrument.instrument_class)
+        return self.instrument_classes.others
+
+
+#: Sections a running daemon cannot change; a reload that touches one of them is refused by name.
+RESTART_ONLY = (
+    "mode",
+    "site",
+    "journal",
+    "venues",
+    "instruments",
+    "leaders",
+    "credentials",
+    "control",
+    "health",
+)
+
+
+def config_hash(config: Config) -> str:
+    """64 hex digits over the effective values: however the file is written, the same values give the same hash."""
+    return hashlib.blake2b(msgspec.json.encode(config, order="deterministic"), digest_size=32).hexdigest()
+
+
+def config_version(config: Config) -> int:
+    """The first 63 bits of `config_hash`: the number decisions are recorded with."""
+    return int(config_hash(config)[:16], 16) >> 1
+
+
+def changed_sections(old: Config, new: Config) -> list[str]:
+    """Names of the top-level sections that differ."""
+    return [name for name in Config.__struct_fields__ if getattr(old, name) != getattr(new, name)]
+
+
+def restart_needed(old: Config, new: Config) -> list[str]:
+    """The changed sections that only a restart can change; empty means a reload may proceed."""
+    return [name for name in changed_sections(old, new) if name in RESTART_ONLY]
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema editors use; generated, so that it cannot differ from what the loader accepts."""
+    schema = msgspec.json.schema(Config)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "copyd.yaml", **schema}
+
+
+def json_schema_text() -> str:
+    """`json_schema` as the text of ``config/schema.json``."""
+    encoded = msgspec.json.encode(json_schema())
+    return msgspec.json.format(encoded, indent=2).decode() + "\n"
