@@ -162,6 +162,11 @@ cdef struct Report:
     uint8_t status
     uint8_t pad[6]
 
+cdef struct Trade:           # a trade already booked on an order, so that it is booked once
+    int64_t trade_id
+    uint32_t slot
+    uint8_t pad[4]
+
 cdef class Columns:
     cdef Instrument* instruments
     cdef Leader* leaders
@@ -171,16 +176,22 @@ cdef class Columns:
     cdef AccountInstrument* account_instruments
     cdef Leg* legs
     cdef Order* orders
-    cdef uint32_t counts[8]
-    cdef uint32_t capacity[8]
-    cdef void* tables[8]
+    cdef Trade* trades
+    cdef uint32_t counts[9]
+    cdef uint32_t capacity[9]
+    cdef void* tables[9]
     cdef uint32_t* index          # open addressing: client order id -> slot + 1
     cdef uint32_t index_mask
+    cdef uint32_t* trade_index    # open addressing: (slot, trade id) -> row + 1
+    cdef uint32_t trade_mask
     cdef uint32_t order_free      # head of the free list, NONE = none
     cdef public int instruments_max
     cdef uint32_t find_order(self, const uint8_t* cid) noexcept nogil
     cdef uint32_t new_order(self, const uint8_t* cid) except? 0xFFFFFFFE
     cdef int index_put(self, uint32_t slot) except -1
+    cdef int book_trade(self, uint32_t slot, int64_t trade_id) except -1
+    cdef _rehash_trades(self)
+    cdef _retire_trades(self)
     cdef int _reserve(self, int table, uint32_t rows) except -1
     cdef _reindex(self)
 

@@ -8,7 +8,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy, memset
 
-TABLES = ("instruments", "leaders", "positions", "plans", "accounts", "account_instruments", "legs", "orders")
+TABLES = ("instruments", "leaders", "positions", "plans", "accounts", "account_instruments", "legs", "orders",
+          "trades")
 
 cdef enum:
     T_INSTRUMENTS = 0
@@ -19,12 +20,13 @@ cdef enum:
     T_ACCOUNT_INSTRUMENTS = 5
     T_LEGS = 6
     T_ORDERS = 7
-    N_TABLES = 8
+    T_TRADES = 8
+    N_TABLES = 9
     ORDER_FREE = 255  # Order.state of a row on the free list; Order.leg is then the next free row
 
-cdef size_t[8] ROW_SIZES = [
+cdef size_t[9] ROW_SIZES = [
     sizeof(Instrument), sizeof(Leader), sizeof(LeaderPosition), sizeof(Plan), sizeof(Account),
-    sizeof(AccountInstrument), sizeof(Leg), sizeof(Order),
+    sizeof(AccountInstrument), sizeof(Leg), sizeof(Order), sizeof(Trade),
 ]
 
 
@@ -42,6 +44,12 @@ cdef inline uint64_t _hash_cid(const uint8_t* cid) noexcept nogil:
     return h ^ (h >> 29)
 
 
+cdef inline uint32_t _hash_trade(uint32_t slot, int64_t trade_id) noexcept nogil:
+    cdef uint64_t h = <uint64_t>trade_id * <uint64_t>0x9E3779B97F4A7C15 + slot
+    h = (h ^ (h >> 32)) * <uint64_t>0xD6E8FEB86659FD93
+    return <uint32_t>(h >> 32)
+
+
 cdef class Columns:
     """All mutable tables of the engine.
 
@@ -55,7 +63,9 @@ cdef class Columns:
         self.order_free = NONE
         self.index_mask = (1 << 10) - 1
         self.index = <uint32_t*>calloc(self.index_mask + 1, sizeof(uint32_t))
-        if self.index == NULL:
+        self.trade_mask = (1 << 10) - 1
+        self.trade_index = <uint32_t*>calloc(self.trade_mask + 1, sizeof(uint32_t))
+        if self.index == NULL or self.trade_index == NULL:
             raise MemoryError
         cdef int t
         for t in range(N_TABLES):
@@ -66,6 +76,7 @@ cdef class Columns:
         for t in range(N_TABLES):
             free(self.tables[t])
         free(self.index)
+        free(self.trade_index)
 
     cdef int _reserve(self, int table, uint32_t rows) except -1:
         """Room for ``rows`` rows; new memory is zeroed so that equal histories give equal bytes."""
@@ -87,6 +98,7 @@ cdef class Columns:
         self.account_instruments = <AccountInstrument*>self.tables[T_ACCOUNT_INSTRUMENTS]
         self.legs = <Leg*>self.tables[T_LEGS]
         self.orders = <Order*>self.tables[T_ORDERS]
+        self.trades = <Trade*>self.tables[T_TRADES]
         return 0
 
     # -- rows as bytes ----------------------------------------------------------------------------------------------
@@ -183,6 +195,55 @@ cdef class Columns:
             if self.orders[slot].state != ORDER_FREE and self.orders[slot].state != 0:
                 self.index_put(slot)
 
+    cdef int book_trade(self, uint32_t slot, int64_t trade_id) except -1:
+        """Remember a trade of an order; 1 when it is new, 0 when it was booked before."""
+        cdef uint32_t at = _hash_trade(slot, trade_id) & self.trade_mask
+        cdef Trade* trade
+        while self.trade_index[at] != 0:
+            trade = &self.trades[self.trade_index[at] - 1]
+            if trade.trade_id == trade_id and trade.slot == slot:
+                return 0
+            at = (at + 1) & self.trade_mask
+        self._reserve(T_TRADES, self.counts[T_TRADES] + 1)
+        trade = &self.trades[self.counts[T_TRADES]]
+        memset(trade, 0, sizeof(Trade))
+        trade.trade_id = trade_id
+        trade.slot = slot
+        self.counts[T_TRADES] += 1
+        self.trade_index[at] = self.counts[T_TRADES]
+        if <uint64_t>self.counts[T_TRADES] * 2 > self.trade_mask:
+            self._rehash_trades()
+        return 1
+
+    cdef _rehash_trades(self):
+        cdef uint32_t mask = self.trade_mask
+        cdef uint32_t i, at
+        while <uint64_t>self.counts[T_TRADES] * 2 > mask:
+            mask = mask * 2 + 1
+        cdef uint32_t* index = <uint32_t*>calloc(<size_t>mask + 1, sizeof(uint32_t))
+        if index == NULL:
+            raise MemoryError
+        free(self.trade_index)
+        self.trade_index = index
+        self.trade_mask = mask
+        for i in range(self.counts[T_TRADES]):
+            at = _hash_trade(self.trades[i].slot, self.trades[i].trade_id) & mask
+            while index[at] != 0:
+                at = (at + 1) & mask
+            index[at] = i + 1
+
+    cdef _retire_trades(self):
+        """Drop the trades of orders that were freed; keeps the order of the rest."""
+        cdef uint32_t i
+        cdef uint32_t kept = 0
+        for i in range(self.counts[T_TRADES]):
+            if self.orders[self.trades[i].slot].state != ORDER_FREE:
+                self.trades[kept] = self.trades[i]
+                kept += 1
+        memset(&self.trades[kept], 0, (self.counts[T_TRADES] - kept) * sizeof(Trade))
+        self.counts[T_TRADES] = kept
+        self._rehash_trades()
+
     def add_order(self, bytes cid):
         """A new zeroed order row under a 16-byte id; for the readable twin and tests."""
         if len(cid) != 16:
@@ -216,6 +277,7 @@ cdef class Columns:
                 freed += 1
         if freed:
             self._reindex()
+            self._retire_trades()
         return freed
 
     def orders_in_state(self, state_mask, uint32_t account=NONE):
@@ -254,6 +316,7 @@ cdef class Columns:
             memcpy(columns.tables[t], PyBytes_AS_STRING(data), len(data))
         columns.order_free = int.from_bytes(parts[N_TABLES], "little")
         columns._rehash()
+        columns._rehash_trades()
         return columns
 
 

@@ -1,0 +1,93 @@
+"""Station 2, the copy instruction: how much of what the leader did is this follower's (semantics 1 to 4).
+
+Pure arithmetic on one leg. Targets are exact in Q32; only orders are rounded to lots.
+"""
+
+from __future__ import annotations
+
+from copyd.core.fixed import BPS, ONE, PPM, mul_div_trunc
+from copyd.core.rows import (
+    FillEvent,
+    InstrumentRow,
+    LeaderPositionRow,
+    LeaderRow,
+    LegRow,
+    Mode,
+    PlanRow,
+    RatioSnapshot,
+    Reason,
+)
+
+K_MAX = 1 << 60
+
+
+def ratio(
+    leg: LegRow, plan: PlanRow, leader: LeaderRow, position: LeaderPositionRow, instrument: InstrumentRow,
+    event: FillEvent,
+) -> tuple[int, Reason]:
+    """``k``, follower lots per leader lot in Q32, and why there is none (semantics 2 and 4).
+
+    A ratio mode keeps the ``k`` of the leg for as long as the leg's target is not 0. Amount and risk modes size each
+    leader order by itself.
+    """
+    if plan.mode not in (Mode.FIXED_AMOUNT, Mode.RISK_BASED) and leg.target != 0:
+        if plan.ratio_snapshot == RatioSnapshot.POSITION_OPEN:
+            return leg.k, Reason.NONE
+        if plan.ratio_snapshot == RatioSnapshot.EACH_ORDER and leg.k_order == event.order_id:
+            return leg.k, Reason.NONE
+    if plan.mode == Mode.PROPORTIONAL:
+        over, under = plan.allocation_e8 * ONE, leader.equity_e8
+    elif plan.mode == Mode.MULTIPLIER:
+        over, under = plan.allocation_e8 * plan.multiplier_ppm * ONE, leader.equity_e8 * PPM
+    elif plan.mode == Mode.FIXED_AMOUNT:
+        over = plan.amount_e8 * instrument.value_div * ONE
+        under = event.order_qty * event.px * instrument.value_mul
+    elif plan.mode == Mode.FIXED_RATIO:
+        over, under = plan.allocation_e8 * plan.leverage * ONE, leader.equity_e8 * position.leverage
+    else:
+        if plan.assumed_stop_bps <= 0:
+            return 0, Reason.NO_STOP
+        over = plan.allocation_e8 * plan.risk_bps * instrument.value_div * ONE
+        under = plan.assumed_stop_bps * event.order_qty * event.first_px * instrument.value_mul
+    if under <= 0:
+        return 0, Reason.LEADER_EQUITY_STALE
+    k = over // under
+    return (k, Reason.NONE) if k < K_MAX else (0, Reason.ABOVE_MAXIMUM)
+
+
+def reduce_target(leg: LegRow, event: FillEvent) -> None:
+    """The reducing part on one leg: ``anchor_target x leader_after / leader_anchor`` (semantics 3 and 42).
+
+    The shares that are on the wire or wait to be sent shrink with it; when the leader is flat all are exactly 0.
+    """
+    if leg.target == 0 and leg.pending == 0 and leg.deferred == 0:
+        return
+    if event.qty_mid == 0 or leg.anchor_leader == 0:
+        leg.target = leg.pending = leg.deferred = 0
+        return
+    leg.target = mul_div_trunc(leg.anchor_target, event.qty_mid, leg.anchor_leader)
+    leg.pending = mul_div_trunc(leg.pending, event.qty_mid, event.qty_before)
+    leg.deferred = mul_div_trunc(leg.deferred, event.qty_mid, event.qty_before)
+
+
+def set_anchor(leg: LegRow, leader_qty: int) -> None:
+    """Reductions from now on are measured from this target and this leader quantity (semantics 42)."""
+    leg.anchor_target = leg.target
+    leg.anchor_leader = leader_qty
+
+
+def defer(leg: LegRow, part: int, px: int, ts_event: int) -> None:
+    """Add ``part`` (Q32, signed, not 0) to what waits, at the quantity-weighted leader price and oldest time (semantics 23)."""
+    held, new = abs(leg.deferred), abs(part)
+    if held == 0:
+        leg.deferred_px_q16 = px << 16
+        leg.deferred_ts = ts_event
+    else:
+        leg.deferred_px_q16 = (leg.deferred_px_q16 * held + (px << 16) * new) // (held + new)
+        leg.deferred_ts = min(leg.deferred_ts, ts_event)
+    leg.deferred += part
+
+
+def loss_bps(plan: PlanRow) -> int:
+    """Distance of the stop in basis points of the price; 0 where none is known or assumed."""
+    return min(plan.assumed_stop_bps, BPS)

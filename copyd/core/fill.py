@@ -1,0 +1,204 @@
+"""Station 4, the fill: what the venue said about an order, booked once (semantics 34 to 36, rule 23).
+
+Quantities are booked by the cumulative amount, so a reply and a stream report of the same fill count once, in any order.
+A terminal state absorbs; a fill that comes after it is booked all the same, and what it opened too much is closed.
+"""
+
+from __future__ import annotations
+
+from copyd.core.copy_instruction import defer, set_anchor
+from copyd.core.fixed import mul_div_trunc, sign
+from copyd.core.instrument import notional
+from copyd.core.order import REJECT_REASON, Cause, plan_reduction
+from copyd.core.position import release
+from copyd.core.rows import (
+    NONE,
+    TERMINAL,
+    Kind,
+    Note,
+    OrderEndRow,
+    OrderRow,
+    OrderState,
+    Reason,
+    ReportKind,
+    ReportRow,
+    TradeRow,
+)
+from copyd.core.state import Outcome, Tables
+
+REDUCE_ONLY_REJECTED = -2022
+
+
+def apply_report(t: Tables, report: ReportRow, now: int, seq: int, out: Outcome) -> None:
+    """Book one report; then close any excess and release what waited for it."""
+    if report.kind == ReportKind.BALANCE:
+        t.accounts[report.account].balance_e8 = report.cost_e8
+        return
+    slot = t.by_cid.get(report.cid)
+    if slot is None:
+        out.ends.append(OrderEndRow(cid=report.cid, leg=NONE, code=report.code, note=Note.UNKNOWN_ORDER))
+        return
+    order = t.orders[slot]
+    if report.venue_order_id:
+        order.venue_order_id = report.venue_order_id
+    if report.kind == ReportKind.TRADE:
+        book_trade(t, slot, order, report)
+    was_terminal = order.state in TERMINAL
+    filled = book_quantity(t, order, report)
+    if filled and was_terminal:
+        out.ends.append(OrderEndRow(cid=order.cid, leg=order.leg, code=report.code, note=Note.LATE_FILL))
+    ended = False
+    if not was_terminal:
+        ended = advance(t, slot, order, report, now, out)
+    if filled or ended:
+        cause = Cause(order.cid, report.cum_qty << 8 | report.kind, seq, now, order.ts_event)
+        leg = t.legs[order.leg]
+        if leg.retry_ts == 0:
+            plan_reduction(t, order.leg, cause, out)
+        release(t, order.leg, cause, out)
+
+
+def book_trade(t: Tables, slot: int, order: OrderRow, report: ReportRow) -> None:
+    """Price and fee of one trade, once per trade id."""
+    key = (slot, report.trade_id)
+    if key in t.booked:
+        return
+    t.booked.add(key)
+    t.trades.append(TradeRow(report.trade_id, slot))
+    order.exec_qty += report.last_qty
+    order.exec_cost_e8 += notional(t.instruments[order.instrument], report.last_qty, report.last_px)
+    order.fee_e8 += report.fee_e8
+
+
+def fill_value(t: Tables, order: OrderRow, report: ReportRow, filled: int) -> int:
+    """Value in e8 of newly booked lots: the venue's own figure, else the trade's price, else limit or mark."""
+    instrument = t.instruments[order.instrument]
+    if report.kind != ReportKind.TRADE and report.cost_e8 > order.cost_e8:
+        return report.cost_e8 - order.cost_e8
+    if report.last_px:
+        return notional(instrument, filled, report.last_px)
+    return notional(instrument, filled, order.limit_px or instrument.mark)
+
+
+def book_quantity(t: Tables, order: OrderRow, report: ReportRow) -> int:
+    """Raise the order's cumulative quantity to the report's; move leg, account and venue position by the difference."""
+    filled = min(report.cum_qty, order.order_qty) - order.cum_qty
+    if filled <= 0:
+        return 0
+    leaves = order.order_qty - order.cum_qty
+    value = fill_value(t, order, report, filled)
+    order.cum_qty += filled
+    order.cost_e8 += value
+    leg, account = t.legs[order.leg], t.accounts[order.account]
+    ai = t.account_instrument(leg)
+    held = abs(leg.attributed)
+    if order.kind == Kind.OPENING:
+        if order.state not in TERMINAL:
+            share = leg.pending if filled == leaves else mul_div_trunc(leg.pending, filled, leaves)
+            leg.pending -= share
+            leg.open_leaves -= filled
+            freed = order.reserve_e8 * filled // leaves
+            order.reserve_e8 -= freed
+            account.reserved_e8 -= freed
+        margin = value // max(1, ai.leverage)
+        leg.cost_e8 += value
+        leg.margin_e8 += margin
+        account.margin_e8 += margin
+    else:
+        if order.state not in TERMINAL:
+            leg.reduce_leaves -= filled
+        gone = min(filled, held)
+        if held:
+            cost, margin = leg.cost_e8 * gone // held, leg.margin_e8 * gone // held
+            leg.cost_e8 -= cost
+            leg.margin_e8 -= margin
+            account.margin_e8 -= margin
+    leg.attributed += order.side * filled
+    if order.position_side == 2:
+        ai.net_short += order.side * filled
+    else:
+        ai.net += order.side * filled
+    return filled
+
+
+def advance(t: Tables, slot: int, order: OrderRow, report: ReportRow, now: int, out: Outcome) -> bool:
+    """Move an unfinished order's state; True when the order has ended."""
+    if report.code:
+        order.code = report.code
+    if report.kind == ReportKind.IN_DOUBT:
+        order.state = OrderState.IN_DOUBT
+        return False
+    if report.kind == ReportKind.DEAD and order.cum_qty:
+        # The venue showed us a fill of this order before: absence now is no evidence.
+        out.ends.append(OrderEndRow(cid=order.cid, leg=order.leg, code=report.code, note=Note.DEAD_BUT_FILLED))
+        return False
+    if report.kind == ReportKind.DEAD:
+        order.state = OrderState.DEAD
+    elif report.kind in (ReportKind.REJECT, ReportKind.NOT_SENT):
+        order.state = OrderState.REJECTED
+    elif order.cum_qty == order.order_qty:
+        order.state = OrderState.FILLED
+    elif report.status in (OrderState.CANCELED, OrderState.EXPIRED, OrderState.REJECTED):
+        order.state = OrderState(report.status)
+    else:
+        order.state = OrderState.PARTIALLY_FILLED if order.cum_qty else OrderState.NEW
+        return False
+    if order.kind == Kind.OPENING:
+        end_opening(t, slot, order, report, now, out)
+    else:
+        end_reduction(t, slot, order, report, now, out)
+    return True
+
+
+def end_opening(t: Tables, slot: int, order: OrderRow, report: ReportRow, now: int, out: Outcome) -> None:
+    """What an opening left unfilled leaves the target, or is planned once more if the order never was (semantics 1, 36)."""
+    leg = t.legs[order.leg]
+    t.accounts[order.account].reserved_e8 -= order.reserve_e8
+    order.reserve_e8 = 0
+    if leg.open_slot != slot:
+        return
+    rest = leg.pending
+    leg.pending = leg.open_leaves = 0
+    leg.open_slot = NONE
+    if rest == 0:
+        return
+    never_was = order.state == OrderState.DEAD or report.kind == ReportKind.NOT_SENT
+    young = now - order.ts_event <= t.params.replan_max_age
+    if never_was and young and not order.replanned and sign(leg.deferred) in (0, sign(rest)):
+        defer(leg, rest, order.ref_px, order.ts_event)
+        leg.replan = 1
+        leg.attempt = (leg.attempt + 1) & 0xFF
+        out.ends.append(OrderEndRow(order.cid, 0, order.leg, report.code, Reason.NONE, Note.REPLANNED))
+        return
+    leg.target -= rest
+    set_anchor(leg, t.positions[leg.leader_position].qty)
+    reason = end_reason(order, never_was)
+    out.ends.append(OrderEndRow(order.cid, rest, order.leg, report.code, reason, Note.NONE))
+
+
+def end_reason(order: OrderRow, never_was: bool) -> Reason:
+    """Name of the rule that left quantity unfilled."""
+    if never_was:
+        return Reason.STALE_EVENT
+    if order.state == OrderState.REJECTED:
+        return REJECT_REASON.get(order.code, Reason.VENUE_REJECTED)
+    return Reason.SLIPPAGE
+
+
+def end_reduction(t: Tables, slot: int, order: OrderRow, report: ReportRow, now: int, out: Outcome) -> None:
+    """A reduction that came back unfilled is sent again under a new attempt: after evidence, with back-off (semantics 17)."""
+    leg = t.legs[order.leg]
+    rest = order.order_qty - order.cum_qty
+    leg.reduce_leaves -= rest
+    if rest == 0:
+        leg.retries = 0
+        leg.retry_ts = 0
+        return
+    leg.attempt = (leg.attempt + 1) & 0xFF
+    if order.state != OrderState.DEAD and report.kind != ReportKind.NOT_SENT:
+        wait = min(t.params.retry_min << min(leg.retries, 16), t.params.retry_max)
+        leg.retry_ts = now + wait
+        leg.retries = min(leg.retries + 1, 16)
+        if order.code == REDUCE_ONLY_REJECTED:
+            out.suspects.append(slot)
+    out.ends.append(OrderEndRow(order.cid, 0, order.leg, report.code, Reason.NONE, Note.REDUCTION_RETRY))

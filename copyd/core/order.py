@@ -1,0 +1,148 @@
+"""Station 3, the order: the two kinds, how each is made, and what may follow which state.
+
+A reduction is made by ``plan_reduction`` from what the leg really holds; nothing in ``risk`` is on its way (semantics 17).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from copyd.core.fixed import ONE, mul_div_ceil, sign
+from copyd.core.identifiers import client_order_id
+from copyd.core.instrument import notional
+from copyd.core.rows import NONE, Kind, LegRow, OrderRow, OrderState, Reason
+from copyd.core.state import Outcome, Tables
+
+PART_OPENING = 0
+PART_REDUCTION = 16
+"""Parts of one decision in its client order ids: 0 the opening, 16, 17, ... its reductions."""
+
+
+@dataclass(slots=True)
+class Cause:
+    """The stable identity of the input behind an order, and when it was decided (semantics 32)."""
+
+    cause: bytes
+    aux: int
+    seq: int
+    now: int
+    ts_event: int
+
+
+def make_order(
+    t: Tables, leg_index: int, cause: Cause, part: int, kind: Kind, side: int, lots: int, limit_px: int, ref_px: int,
+) -> tuple[int, OrderRow]:
+    """A new order row with its derived id, entered in the tables."""
+    leg = t.legs[leg_index]
+    p = t.params
+    cid = client_order_id(
+        p.site, p.epoch, p.key, cause.cause, cause.aux, leg.account, leg.plan, leg.instrument, leg.side, part,
+        leg.attempt,
+    )
+    slot, order = t.new_order(cid)
+    order.order_qty = lots
+    order.limit_px = limit_px
+    order.ref_px = ref_px
+    order.ts_event = cause.ts_event
+    order.ts_decided = cause.now
+    order.seq = cause.seq
+    order.leg = leg_index
+    order.account = leg.account
+    order.plan = leg.plan
+    order.instrument = leg.instrument
+    order.side = side
+    order.kind = kind
+    order.state = OrderState.PENDING_NEW
+    order.attempt = leg.attempt
+    if t.accounts[leg.account].hedge:
+        # The position side says which of the two positions is meant; the venue takes no reduce-only flag here.
+        long_side = (side > 0) == (kind == Kind.OPENING)
+        order.position_side = 1 if long_side else 2
+    count_order(t, leg, cause.now)
+    return slot, order
+
+
+def count_order(t: Tables, leg: LegRow, now: int) -> None:
+    """Count one order in the account's fixed window."""
+    account = t.accounts[leg.account]
+    if now >= account.ts_window + t.params.order_window:
+        account.ts_window = now
+        account.orders_in_window = 0
+    account.orders_in_window += 1
+
+
+def make_opening(t: Tables, leg_index: int, cause: Cause, side: int, lots: int, limit_px: int, ref_px: int) -> int:
+    """Send an opening: the leg waits for it, the account holds margin for it at the limit price."""
+    leg = t.legs[leg_index]
+    slot, order = make_order(t, leg_index, cause, PART_OPENING, Kind.OPENING, side, lots, limit_px, ref_px)
+    order.replanned = leg.replan
+    leg.replan = 0
+    leg.open_slot = slot
+    leg.open_leaves = lots
+    leg.pending = side * (lots << 32)
+    instrument = t.instruments[leg.instrument]
+    order.reserve_e8 = mul_div_ceil(notional(instrument, lots, limit_px), 1, t.account_instrument(leg).leverage)
+    t.accounts[leg.account].reserved_e8 += order.reserve_e8
+    return slot
+
+
+def reducible(leg: LegRow) -> int:
+    """Whole lots by which the confirmed quantity exceeds what it should be, less what is already being reduced.
+
+    Measured on the follower's own confirmed quantity and capped by it (semantics 1, 22); never negative.
+    """
+    held = leg.attributed
+    wanted = leg.target - leg.pending - leg.deferred
+    wanted = abs(wanted) if sign(wanted) == sign(held) else 0
+    return max(0, ((abs(held) * ONE - wanted) >> 32) - leg.reduce_leaves)
+
+
+def plan_reduction(t: Tables, leg_index: int, cause: Cause, out: Outcome) -> int:
+    """Send what ``reducible`` says, at once, as market orders; returns the lots (semantics 17, 21, 22).
+
+    Above the venue's maximum: successive orders. On a one-way account reduce-only covers what the venue position still
+    has in this direction; where an opposite leg nets it, the rest goes plain, and is a reduction all the same.
+    """
+    leg = t.legs[leg_index]
+    total = left = reducible(leg)
+    if total == 0:
+        return 0
+    direction = sign(leg.attributed)
+    ai = t.account_instrument(leg)
+    hedge = t.accounts[leg.account].hedge
+    room = left if hedge else max(0, ai.net * direction - leg.reduce_leaves)
+    part = PART_REDUCTION
+    while left > 0:
+        lots = min(left, t.instruments[leg.instrument].lot_max_market)
+        reduce_only = 0
+        if not hedge and room > 0:
+            lots = min(lots, room)
+            reduce_only = 1
+        slot, order = make_order(t, leg_index, cause, part, Kind.REDUCTION, -direction, lots, 0, 0)
+        order.reduce_only = reduce_only
+        leg.reduce_leaves += lots
+        out.reductions.append(slot)
+        room -= lots if reduce_only else 0
+        left -= lots
+        part += 1
+    return total
+
+
+def sending_order(t: Tables, out: Outcome) -> list[int]:
+    """Reductions first, largest exposure first; openings in the order they were decided, a rotation (semantics 24)."""
+
+    def exposure(slot: int) -> int:
+        order = t.orders[slot]
+        instrument = t.instruments[order.instrument]
+        return notional(instrument, order.order_qty, instrument.mark)
+
+    return sorted(out.reductions, key=lambda slot: -exposure(slot)) + out.openings
+
+
+REJECT_REASON = {-2019: Reason.INSUFFICIENT_MARGIN, -1015: Reason.RATE_LIMITED, -1003: Reason.RATE_LIMITED}
+"""Venue codes whose cause has a name of its own; anything else is ``venue_rejected`` with the code beside it."""
+
+
+def no_opening_in_flight(leg: LegRow) -> bool:
+    """One opening order in flight per leg (semantics 23); one in doubt counts as in flight."""
+    return leg.open_slot == NONE

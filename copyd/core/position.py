@@ -1,0 +1,179 @@
+"""Station 5, the leg: one decision per (leader event, plan), and the release of what had to wait (semantics 1 to 7, 23).
+
+The law after every input: ``target = attributed + open + deferred + residual``. In the rows: ``pending`` is the share of
+the target that the opening in flight stands for, and shrinks with the target when the leader reduces meanwhile.
+"""
+
+from __future__ import annotations
+
+from copyd.core.copy_instruction import defer, ratio, reduce_target, set_anchor
+from copyd.core.fixed import ONE, TARGET_MAX, sign
+from copyd.core.order import Cause, make_opening, no_opening_in_flight, plan_reduction
+from copyd.core.risk import Opening, Size, gate, size
+from copyd.core.rows import DecisionRow, FillEvent, LegRow, Part, Reason
+from copyd.core.state import Outcome, Tables
+
+
+def decide(t: Tables, leg_index: int, event: FillEvent, out: Outcome) -> None:
+    """Exactly one decision for this leg's plan: reduce first, exact; then open, if every rule lets it."""
+    leg = t.legs[leg_index]
+    decision = DecisionRow(plan=leg.plan, leg=leg_index, k=leg.k)
+    cause = Cause(event.cause, 0, event.seq, event.now, event.ts_event)
+    if event.reduce_qty:
+        reduce_target(leg, event)
+        decision.reduce_lots = plan_reduction(t, leg_index, cause, out)
+        decision.reduce = reduce_part(leg, decision.reduce_lots)
+        if event.qty_mid == 0:
+            leg.detached = 0
+    if event.open_qty:
+        decide_opening(t, leg_index, event, cause, decision, out)
+    decision.target = leg.target
+    out.decisions.append(decision)
+
+
+def reduce_part(leg: LegRow, lots: int) -> Part:
+    """How the reducing part of a decision ended."""
+    if lots:
+        return Part.ORDER
+    if leg.attributed and leg.reduce_leaves == 0:
+        return Part.ROUNDED
+    return Part.NONE
+
+
+def decide_opening(
+    t: Tables, leg_index: int, event: FillEvent, cause: Cause, decision: DecisionRow, out: Outcome
+) -> None:
+    """The opening part: ratio, gate, size; refused quantity is forgone in the same step (semantics 1)."""
+    leg = t.legs[leg_index]
+    plan = t.plans[leg.plan]
+    k, no_ratio = ratio(
+        leg, plan, t.leaders[event.leader], t.positions[event.position], t.instruments[event.instrument], event
+    )
+    delta = event.open_side * k * event.open_qty
+    decision.k, decision.delta = k, delta
+    opening = Opening(
+        event.open_side, 0, event.px, event.ts_event, t.params.max_event_age, bool(event.live), event.now
+    )
+    refusal = gate(t, leg, plan, opening) or no_ratio
+    if not refusal and abs(leg.target + delta) > TARGET_MAX:
+        refusal = Reason.ABOVE_MAXIMUM
+    if refusal:
+        refuse(decision, refusal, delta)
+        return
+    if must_wait(leg, event.open_side):
+        leg.target += delta
+        defer(leg, delta, event.px, event.ts_event)
+        decision.open = Part.DEFERRED
+    else:
+        opening.want = wanted(leg, event.open_side, delta)
+        settle_size(t, leg_index, opening, size(t, leg, plan, opening), delta, cause, decision, out)
+        if decision.open == Part.FORGONE:
+            return
+    leg.k, leg.k_order = k, event.order_id
+    set_anchor(leg, event.qty_after)
+
+
+def must_wait(leg: LegRow, side: int) -> bool:
+    """An opening waits for the one in flight, for what already waits, and for the close of the other side (semantics 5, 23)."""
+    return not no_opening_in_flight(leg) or leg.deferred != 0 or sign(leg.attributed) == -side
+
+
+def wanted(leg: LegRow, side: int, delta: int) -> int:
+    """Q32 lots, >= 0, that an opening on ``side`` would have to send so that the leg meets ``target + delta``."""
+    holding = side * (abs(leg.attributed) - leg.reduce_leaves) * ONE
+    return max(0, side * (leg.target + delta - holding))
+
+
+def refuse(decision: DecisionRow, reason: Reason, delta: int) -> None:
+    """The whole opening leaves the target before it entered."""
+    decision.open = Part.FORGONE
+    decision.reason = reason
+    decision.forgone = delta
+
+
+def settle_size(
+    t: Tables, leg_index: int, opening: Opening, sized: Size, delta: int, cause: Cause, decision: DecisionRow,
+    out: Outcome,
+) -> None:
+    """Book what ``size`` said: an order, a wait, quantity carried, or quantity forgone.
+
+    ``delta`` (Q32, signed) is the part of the target this opening is about; it is entered here.
+    """
+    leg = t.legs[leg_index]
+    side = opening.side
+    if sized.refused:
+        refuse(decision, sized.reason, delta)
+        return
+    leg.target += delta
+    if sized.defer_until:
+        defer(leg, side * opening.want, opening.px, opening.ts_event)
+        decision.open, decision.reason = Part.DEFERRED, sized.reason
+        return
+    if sized.lots == 0:
+        decision.open = Part.CARRIED if sized.reason else Part.ROUNDED
+        decision.reason = sized.reason
+        return
+    lots = sized.lots
+    if sized.raised:
+        raised = (lots << 32) - opening.want
+        leg.target += side * raised
+        decision.forgone = -side * raised
+        decision.reason = Reason.BELOW_MINIMUM
+    elif lots < opening.want >> 32:
+        cut = ((opening.want >> 32) - lots) << 32
+        leg.target -= side * cut
+        decision.forgone = side * cut
+        decision.reason = sized.reason
+    lot_max = t.instruments[leg.instrument].lot_max
+    if lots > lot_max:
+        defer(leg, side * ((lots - lot_max) << 32), opening.px, opening.ts_event)
+        lots = lot_max
+    decision.open, decision.open_lots = Part.ORDER, lots
+    out.openings.append(make_opening(t, leg_index, cause, side, lots, sized.limit_px, opening.px))
+
+
+def release(t: Tables, leg_index: int, cause: Cause, out: Outcome) -> None:
+    """Send what waited, when nothing stands before it any more; all rules are asked again (semantics 5, 23, 36).
+
+    A dead opening planned once more may be older, up to ``replan_max_age``, but not outside its first price cap: either
+    way out is then ``stale_event``.
+    """
+    leg = t.legs[leg_index]
+    if leg.deferred == 0 or not no_opening_in_flight(leg):
+        return
+    side = sign(leg.deferred)
+    if sign(leg.attributed) == -side:
+        return
+    plan = t.plans[leg.plan]
+    age_max = t.params.replan_max_age if leg.replan else t.params.max_event_age
+    px = leg.deferred_px_q16 >> 16
+    opening = Opening(side, 0, px, leg.deferred_ts, age_max, True, cause.now)
+    delta = leg.deferred
+    replan = leg.replan
+    leg.target -= delta
+    leg.deferred = 0
+    decision = DecisionRow(plan=leg.plan, leg=leg_index, k=leg.k, delta=delta, release=1)
+    refusal = gate(t, leg, plan, opening)
+    if refusal:
+        refuse(decision, refusal, delta)
+    else:
+        opening.want = wanted(leg, side, delta)
+        waiting = Cause(cause.cause, cause.aux, cause.seq, cause.now, opening.ts_event)
+        settle_size(t, leg_index, opening, size(t, leg, plan, opening), delta, waiting, decision, out)
+    if decision.open == Part.FORGONE and replan:
+        decision.reason = Reason.STALE_EVENT
+    if decision.open != Part.DEFERRED:
+        leg.replan = 0
+    set_anchor(leg, t.positions[leg.leader_position].qty)
+    decision.target = leg.target
+    out.decisions.append(decision)
+
+
+def sweep(t: Tables, cause: Cause, out: Outcome) -> None:
+    """The timer: reductions whose back-off has passed, openings that still wait."""
+    for leg_index, leg in enumerate(t.legs):
+        if leg.retry_ts and leg.retry_ts <= cause.now:
+            leg.retry_ts = 0
+            plan_reduction(t, leg_index, cause, out)
+        if leg.deferred:
+            release(t, leg_index, cause, out)

@@ -1,0 +1,214 @@
+"""The gate between instruction and order: refusals and caps for openings, in their order (semantics 18).
+
+Nothing here is ever asked about a reduction: functions take an ``Opening``, and no reduction can be made into one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from copyd.core.fixed import BPS, PPM, sign
+from copyd.core.instrument import limit_price, lots_for, min_lots, notional, slippage_cap
+from copyd.core.rows import (
+    AccountInstrumentRow,
+    AccountRow,
+    LegRow,
+    MinPolicy,
+    OnInsufficient,
+    PlanRow,
+    PlanState,
+    Reason,
+)
+from copyd.core.state import Tables
+
+
+@dataclass(slots=True)
+class Opening:
+    """An opening that asks to be sent: ``want`` Q32 lots >= 0 on ``side``, measured against ``px`` ticks."""
+
+    side: int
+    want: int
+    px: int
+    ts_event: int
+    age_max: int
+    live: bool
+    now: int
+
+
+@dataclass(slots=True)
+class Size:
+    """What the caps leave: ``lots`` to send now (0 = none), ``reason`` of the first rule that bound."""
+
+    lots: int
+    reason: Reason
+    limit_px: int
+    raised: bool = False
+    refused: bool = False
+    defer_until: int = 0
+
+
+_STATE_REASON = {
+    PlanState.PAUSED: Reason.PLAN_PAUSED,
+    PlanState.CLOSE_ONLY: Reason.PLAN_CLOSE_ONLY,
+    PlanState.STOPPED: Reason.PLAN_STOPPED,
+}
+
+
+def gate(t: Tables, leg: LegRow, plan: PlanRow, opening: Opening) -> Reason:
+    """The refusals that need no quantity; the first that binds."""
+    leader, instrument = t.leaders[plan.leader], t.instruments[leg.instrument]
+    ai = t.account_instrument(leg)
+    p = t.params
+    if p.killed or leader.killed or plan.killed or instrument.halted:
+        return Reason.KILL_SWITCH
+    if plan.state != PlanState.ACTIVE:
+        return _STATE_REASON[PlanState(plan.state)]
+    if leader.state != PlanState.ACTIVE:
+        return _STATE_REASON[PlanState(leader.state)]
+    if not ai.ready or ai.leverage < 1:
+        return Reason.LEG_NOT_READY
+    if leg.detached:
+        return Reason.LEG_DETACHED
+    if not plan.instruments >> leg.instrument & 1:
+        return Reason.INSTRUMENT_NOT_ALLOWED
+    if not leader.eligible:
+        return Reason.LEADER_NOT_ELIGIBLE
+    if not t.positions[leg.leader_position].synced:
+        return Reason.LEADER_UNSYNCED
+    if leader.equity_e8 <= 0 or opening.now - leader.ts_equity > p.equity_max_age:
+        return Reason.LEADER_EQUITY_STALE
+    if instrument.bid <= 0 or instrument.ask <= 0 or opening.now - instrument.ts_quote > p.quote_max_age:
+        return Reason.QUOTE_STALE
+    if opening.now - opening.ts_event > opening.age_max:
+        return Reason.STALE_EVENT
+    if not opening.live:
+        return Reason.OBSERVED
+    if plan.max_open_trades and is_flat(leg) and open_trades(t, plan, leg) >= plan.max_open_trades:
+        return Reason.MAX_OPEN_TRADES
+    if p.journal_low:
+        return Reason.JOURNAL_LOW
+    return Reason.NONE
+
+
+def is_flat(leg: LegRow) -> bool:
+    """Nothing held, wanted or on the wire."""
+    return leg.target == 0 and leg.attributed == 0 and leg.open_leaves == 0
+
+
+def open_trades(t: Tables, plan: PlanRow, leg: LegRow) -> int:
+    """Legs of the plan, other than this one, that hold, have on the wire or wait to send something."""
+    return sum(
+        1 for other in t.plan_legs(plan)
+        if other is not leg and (other.attributed or other.open_leaves or other.deferred)
+    )
+
+
+def size(t: Tables, leg: LegRow, plan: PlanRow, opening: Opening) -> Size:
+    """Minimum, then every cap in order, then slippage, rate and maximum (semantics 6, 7, 18).
+
+    Lots are cut to the tightest cap; the first one that cut names the reason. Below the minimum after a cut the whole
+    opening is refused under that cap's name.
+    """
+    instrument, account = t.instruments[leg.instrument], t.accounts[leg.account]
+    slip = slippage_cap(instrument, plan.slippage_bps)
+    limit_px = limit_price(opening.px, opening.side, slip)
+    least = min_lots(instrument, limit_px) if limit_px > 0 else 1
+    lots = opening.want >> 32
+    raised = False
+    if opening.want < least << 32:
+        if plan.min_policy == MinPolicy.RAISE and (least << 32) * PPM <= opening.want * plan.raise_max_ppm:
+            lots, raised = least, True
+        elif plan.min_policy == MinPolicy.SKIP and lots > 0:
+            return Size(0, Reason.BELOW_MINIMUM, limit_px, refused=True)
+        else:
+            return Size(0, Reason.BELOW_MINIMUM if lots else Reason.NONE, limit_px)
+    allowed, reason = apply_caps(t, leg, plan, opening, lots)
+    if allowed < lots:
+        lots, raised = allowed, False
+        if lots < least:
+            return Size(0, reason, limit_px, refused=True)
+    refusal = market_refusal(t, leg, plan, opening, limit_px, slip)
+    if refusal:
+        return Size(0, refusal, limit_px, refused=True)
+    window_end = account.ts_window + t.params.order_window
+    if opening.now < window_end and account.orders_in_window >= t.params.orders_per_window:
+        if window_end - opening.ts_event <= opening.age_max:
+            return Size(0, Reason.RATE_LIMITED, limit_px, defer_until=window_end)
+        return Size(0, Reason.RATE_LIMITED, limit_px, refused=True)
+    return Size(lots, reason, limit_px, raised)
+
+
+def apply_caps(t: Tables, leg: LegRow, plan: PlanRow, opening: Opening, lots: int) -> tuple[int, Reason]:
+    """Lots left after the caps, and the first cap that cut."""
+    instrument, account, ai = t.instruments[leg.instrument], t.accounts[leg.account], t.account_instrument(leg)
+    px, held = opening.px, abs(leg.attributed)
+    reason = Reason.NONE
+
+    def cut(cap: int, name: Reason) -> None:
+        nonlocal lots, reason
+        if cap < lots:
+            lots = max(cap, 0)
+            if reason == Reason.NONE:
+                reason = name
+
+    symbol, total = plan_notional(t, plan, leg, px)
+    if plan.leverage_max:
+        cut(lots_for(instrument, plan.allocation_e8 * plan.leverage_max - total, px), Reason.LEVERAGE_ABOVE_MAX)
+    if plan.require_stop and not plan.assumed_stop_bps:
+        cut(0, Reason.NO_STOP)
+    if plan.max_loss_bps and plan.assumed_stop_bps:
+        value = plan.allocation_e8 * plan.max_loss_bps // plan.assumed_stop_bps
+        cut(lots_for(instrument, value, px) - held, Reason.MAX_LOSS_PER_TRADE)
+    if plan.max_position_bps:
+        value = plan.allocation_e8 * plan.max_position_bps * ai.leverage // BPS
+        cut(lots_for(instrument, value, px) - held, Reason.MAX_POSITION)
+    if plan.max_notional_symbol_e8:
+        cut(lots_for(instrument, plan.max_notional_symbol_e8 - symbol, px), Reason.MAX_NOTIONAL_SYMBOL)
+    if plan.max_notional_total_e8:
+        cut(lots_for(instrument, plan.max_notional_total_e8 - total, px), Reason.MAX_NOTIONAL_TOTAL)
+    affordable = lots_for(instrument, feasible_notional(t, leg, plan, account, ai), px)
+    if plan.on_insufficient == OnInsufficient.SKIP and affordable < lots:
+        affordable = 0
+    cut(affordable, Reason.INSUFFICIENT_MARGIN)
+    return lots, reason
+
+
+def plan_notional(t: Tables, plan: PlanRow, leg: LegRow, px: int) -> tuple[int, int]:
+    """Gross notional in e8 of the plan in this leg's instrument, and in all; held and on the wire, others at mark."""
+    symbol = total = 0
+    for other in t.plan_legs(plan):
+        instrument = t.instruments[other.instrument]
+        at = px if other.instrument == leg.instrument else instrument.mark
+        value = notional(instrument, abs(other.attributed) + other.open_leaves, at)
+        total += value
+        if other.instrument == leg.instrument:
+            symbol += value
+    return symbol, total
+
+
+def feasible_notional(
+    t: Tables, leg: LegRow, plan: PlanRow, account: AccountRow, ai: AccountInstrumentRow
+) -> int:
+    """``free / (1/L + S/(1-S) + taker_fee)`` in e8, rounded down (semantics 7)."""
+    free = account.balance_e8 - account.margin_e8 - account.reserved_e8
+    if free <= 0:
+        return 0
+    instrument = t.instruments[leg.instrument]
+    slip = slippage_cap(instrument, plan.slippage_bps)
+    leverage, rest = ai.leverage, BPS - slip
+    under = rest * PPM + slip * leverage * PPM + instrument.taker_fee_ppm * leverage * rest
+    return free * leverage * rest * PPM // under
+
+
+def market_refusal(
+    t: Tables, leg: LegRow, plan: PlanRow, opening: Opening, limit_px: int, slip: int
+) -> Reason:
+    """Adverse distance of the touch from the leader's price, and from mid; each its own reason."""
+    instrument = t.instruments[leg.instrument]
+    touch = instrument.ask if opening.side > 0 else instrument.bid
+    if sign(touch - limit_px) == opening.side:
+        return Reason.SLIPPAGE_LEADER
+    slip_mid = slippage_cap(instrument, plan.slippage_mid_bps)
+    if (instrument.ask - instrument.bid) * BPS > slip_mid * (instrument.ask + instrument.bid):
+        return Reason.SLIPPAGE_MID
+    return Reason.NONE
