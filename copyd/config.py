@@ -276,9 +276,9 @@ class VenueConfig(Section, frozen=True, kw_only=True):
 class InstrumentConfig(Section, frozen=True, kw_only=True):
     symbol: Annotated[Symbol, Meta(description="The venue's own name of the instrument.")]
     venue: Annotated[Name, Meta(description="Name of the venue it trades on.")]
-    instrument_class: Annotated[
-        InstrumentClass, Meta(description="Which row of instrument_classes gives its slippage caps.")
-    ] = msgspec.field(name="class", default="others")
+    instrument_class: Annotated[InstrumentClass, Meta(description="Which row of instrument_classes gives its slippage caps.")] = (
+        msgspec.field(name="class", default="others")
+    )
 
 
 class InstrumentClassConfig(Section, frozen=True, kw_only=True):
@@ -313,9 +313,7 @@ class InstrumentClasses(Section, frozen=True, kw_only=True):
 
 
 class LeaderConfig(Section, frozen=True, kw_only=True):
-    id: Annotated[
-        Name, Meta(description="Name by which plans refer to this leader. Never reuse it for another person.")
-    ]
+    id: Annotated[Name, Meta(description="Name by which plans refer to this leader. Never reuse it for another person.")]
     venue: Annotated[Name, Meta(description="Name of the venue the leader trades on.")]
     credential: Annotated[
         Name,
@@ -354,9 +352,7 @@ class LeaderConfig(Section, frozen=True, kw_only=True):
     ] = 30_000
     suspended: Annotated[
         bool,
-        Meta(
-            description="true: no follower opens after this leader (leader_not_eligible); reductions continue."
-        ),
+        Meta(description="true: no follower opens after this leader (leader_not_eligible); reductions continue."),
     ] = False
 
 
@@ -391,9 +387,7 @@ class CopyDefaults(Section, frozen=True, kw_only=True):
     ] = 5_000
     default_preset: Annotated[
         PresetName,
-        Meta(
-            description="Risk preset of plans that name none. Changing it does not change plans already imported."
-        ),
+        Meta(description="Risk preset of plans that name none. Changing it does not change plans already imported."),
     ] = "balanced"
     position_mode: Annotated[
         PositionMode,
@@ -508,12 +502,10 @@ class RiskPreset(Section, frozen=True, kw_only=True):
             "known. Too small: openings are cut (max_loss_per_trade).",
         ),
     ]
-    require_stop: Annotated[
-        bool, Meta(description="true: an opening without a known or assumed stop is forgone (no_stop).")
-    ] = False
-    slippage_bps: Annotated[
-        Bps, Meta(description="Worst price against the leader's fill, bps; 0 = by instrument class.")
-    ] = 0
+    require_stop: Annotated[bool, Meta(description="true: an opening without a known or assumed stop is forgone (no_stop).")] = (
+        False
+    )
+    slippage_bps: Annotated[Bps, Meta(description="Worst price against the leader's fill, bps; 0 = by instrument class.")] = 0
     slippage_mid_bps: Annotated[
         Bps, Meta(description="Worst price against the middle of the book, bps; 0 = by instrument class.")
     ] = 0
@@ -528,22 +520,18 @@ class RiskPreset(Section, frozen=True, kw_only=True):
 
 
 class RiskPresets(Section, frozen=True, kw_only=True):
-    conservative: Annotated[RiskPreset, Meta(description="For followers who would rather miss a trade.")] = (
-        RiskPreset(
-            leverage_max=3,
-            max_position_bps=1_500,
-            max_open_trades=5,
-            max_loss_per_trade_bps=100,
-            slippage_bps=30,
-            slippage_mid_bps=30,
-        )
+    conservative: Annotated[RiskPreset, Meta(description="For followers who would rather miss a trade.")] = RiskPreset(
+        leverage_max=3,
+        max_position_bps=1_500,
+        max_open_trades=5,
+        max_loss_per_trade_bps=100,
+        slippage_bps=30,
+        slippage_mid_bps=30,
     )
     balanced: Annotated[RiskPreset, Meta(description="The default.")] = RiskPreset(
         leverage_max=10, max_position_bps=3_000, max_loss_per_trade_bps=200
     )
-    aggressive: Annotated[
-        RiskPreset, Meta(description="For followers who would rather follow than be safe.")
-    ] = RiskPreset(
+    aggressive: Annotated[RiskPreset, Meta(description="For followers who would rather follow than be safe.")] = RiskPreset(
         leverage_max=50,
         max_position_bps=6_000,
         max_loss_per_trade_bps=500,
@@ -571,9 +559,7 @@ class CredentialSource(Section, frozen=True, kw_only=True):
     ] = None
     credential: Annotated[
         Name | None,
-        Meta(
-            description="Or the name of a systemd credential (LoadCredential= in the unit) with the same content."
-        ),
+        Meta(description="Or the name of a systemd credential (LoadCredential= in the unit) with the same content."),
     ] = None
 
 
@@ -666,12 +652,10 @@ class Config(Section, frozen=True, kw_only=True):
         ),
     ] = "simulate"
     site: Annotated[SiteConfig, Meta(description="This installation.")]
-    journal: Annotated[
-        JournalConfig, Meta(description="The write-ahead journal: the truth of what was decided.")
-    ] = JournalConfig()
-    venues: Annotated[
-        tuple[VenueConfig, ...], Meta(min_length=1, description="Where orders go and leaders are watched.")
-    ]
+    journal: Annotated[JournalConfig, Meta(description="The write-ahead journal: the truth of what was decided.")] = (
+        JournalConfig()
+    )
+    venues: Annotated[tuple[VenueConfig, ...], Meta(min_length=1, description="Where orders go and leaders are watched.")]
     instruments: Annotated[
         tuple[InstrumentConfig, ...],
         Meta(
@@ -679,9 +663,9 @@ class Config(Section, frozen=True, kw_only=True):
             description="What may be copied. An instrument not listed here is instrument_not_allowed.",
         ),
     ]
-    instrument_classes: Annotated[
-        InstrumentClasses, Meta(description="Slippage caps by class of instrument.")
-    ] = InstrumentClasses()
+    instrument_classes: Annotated[InstrumentClasses, Meta(description="Slippage caps by class of instrument.")] = (
+        InstrumentClasses()
+    )
     leaders: Annotated[tuple[LeaderConfig, ...], Meta(min_length=1, description="Who is copied.")]
     credentials: Annotated[
         tuple[CredentialSource, ...],
@@ -690,12 +674,10 @@ class Config(Section, frozen=True, kw_only=True):
             description="Where the keys of leaders and followers are read from; a name may occur once.",
         ),
     ]
-    copy: Annotated[
-        CopyDefaults, Meta(description="Rules of copying, and defaults of plans that leave a field empty.")
-    ] = CopyDefaults()
-    presets: Annotated[
-        RiskPresets, Meta(description="Sets of limits a plan can name; its own fields win.")
-    ] = RiskPresets()
+    copy: Annotated[CopyDefaults, Meta(description="Rules of copying, and defaults of plans that leave a field empty.")] = (
+        CopyDefaults()
+    )
+    presets: Annotated[RiskPresets, Meta(description="Sets of limits a plan can name; its own fields win.")] = RiskPresets()
     runtime: Annotated[RuntimeConfig, Meta(description="The process.")] = RuntimeConfig()
     control: Annotated[ControlConfig, Meta(description="The operators' socket.")] = ControlConfig()
     health: Annotated[HealthConfig, Meta(description="Health and metrics on loopback.")] = HealthConfig()

@@ -74,9 +74,7 @@ def dotted(key: Key) -> str:
 
 # --- secrets ------------------------------------------------------------------------------------------------
 
-_SECRET_KEY = re.compile(
-    r"(^|_)(secret|password|passwd|passphrase|token|private_key|api_?key|secret_?key|key)$", re.I
-)
+_SECRET_KEY = re.compile(r"(^|_)(secret|password|passwd|passphrase|token|private_key|api_?key|secret_?key|key)$", re.I)
 _LONG_RUN = re.compile(r"[A-Za-z0-9]{32,}")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]{40,}={1,2}")
 _PEM = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----")
@@ -138,13 +136,9 @@ class Checker:
             self.problems.append(Problem(name, 0, 0, "", f"cannot be read: {error.strerror}"))
             return None
         if mode & stat.S_IWOTH:
-            self.problems.append(
-                Problem(name, 0, 0, "", "anyone may write to this file", f"chmod o-w {name}")
-            )
+            self.problems.append(Problem(name, 0, 0, "", "anyone may write to this file", f"chmod o-w {name}"))
         if len(raw) > SIZE_MAX:
-            self.problems.append(
-                Problem(name, 0, 0, "", f"larger than {SIZE_MAX} bytes", "people are imported, not listed")
-            )
+            self.problems.append(Problem(name, 0, 0, "", f"larger than {SIZE_MAX} bytes", "people are imported, not listed"))
             return None
         try:
             text = raw.decode()
@@ -162,9 +156,7 @@ class Checker:
             self._syntax(name, error)
             return None
         if node is None:
-            self.problems.append(
-                Problem(name, 1, 1, "", "the file is empty", "copyd config init prints a complete one")
-            )
+            self.problems.append(Problem(name, 1, 1, "", "the file is empty", "copyd config init prints a complete one"))
         return node
 
     def _scan_lines(self, name: str, text: str) -> None:
@@ -256,11 +248,7 @@ class Checker:
     def struct(self, node: yaml.Node, kind: mi.StructType, key: Key) -> Any:
         names = [field.encode_name for field in kind.fields]
         if not isinstance(node, yaml.MappingNode):
-            if (
-                isinstance(node, yaml.ScalarNode)
-                and node.tag == _TAG + "null"
-                and not any(f.required for f in kind.fields)
-            ):
+            if isinstance(node, yaml.ScalarNode) and node.tag == _TAG + "null" and not any(f.required for f in kind.fields):
                 return {}  # a section with every key commented out
             self.add(
                 node.start_mark,
@@ -275,17 +263,13 @@ class Checker:
         for key_node, value_node in node.value:
             mark = key_node.start_mark
             if not isinstance(key_node, yaml.ScalarNode):
-                self.add(
-                    mark, key, "a key must be a plain word", "a { or [ begins a value; quote it if it is text"
-                )
+                self.add(mark, key, "a key must be a plain word", "a { or [ begins a value; quote it if it is text")
                 continue
             name = key_node.value
             here = (*key, name)
             if name in seen:
                 first = seen[name]
-                where = (
-                    f"line {first.line + 1}" if first.name == mark.name else f"{first.name}:{first.line + 1}"
-                )
+                where = f"line {first.line + 1}" if first.name == mark.name else f"{first.name}:{first.line + 1}"
                 self.add(
                     mark,
                     here,
@@ -319,9 +303,7 @@ class Checker:
 
     def sequence(self, node: yaml.Node, kind: Any, key: Key) -> Any:
         if not isinstance(node, yaml.SequenceNode):
-            self.add(
-                node.start_mark, key, f"expected a list, got {_kind_of(node)}", "begin each entry with '- '"
-            )
+            self.add(node.start_mark, key, f"expected a list, got {_kind_of(node)}", "begin each entry with '- '")
             return BAD
         if kind.min_length and len(node.value) < kind.min_length:
             self.add(node.start_mark, key, f"needs at least {kind.min_length} entry")
@@ -370,9 +352,7 @@ class Checker:
         if plain and tag == "int":
             self.add(mark, key, _int_trap(raw), "write plain decimal digits")
         elif plain and tag == "float":
-            self.add(
-                mark, key, f"expected a whole number, got {_shown(raw)}", "the unit is in the key's name"
-            )
+            self.add(mark, key, f"expected a whole number, got {_shown(raw)}", "the unit is in the key's name")
         elif not plain and _PLAIN_INT.fullmatch(raw):
             self.add(mark, key, "expected a whole number, got text", "remove the quotes")
         else:
@@ -440,9 +420,7 @@ class Checker:
             self.add(mark, key, f"longer than {kind.max_length} characters")
             return BAD
         if kind.pattern is not None and not re.search(kind.pattern, raw):
-            self.add(
-                mark, key, f'"{_shown(raw)}" is not {_PATTERN_WORDS.get(kind.pattern, "in the form wanted")}'
-            )
+            self.add(mark, key, f'"{_shown(raw)}" is not {_PATTERN_WORDS.get(kind.pattern, "in the form wanted")}')
             return BAD
         return raw
 
@@ -573,9 +551,7 @@ def _merge(base: yaml.Node, extra: yaml.Node) -> yaml.Node:
     """``conf.d`` files over the main one: sections merge, lists grow, a single value replaces the earlier one."""
     if isinstance(base, yaml.MappingNode) and isinstance(extra, yaml.MappingNode):
         pairs = list(base.value)
-        places = {
-            key.value: index for index, (key, _) in enumerate(pairs) if isinstance(key, yaml.ScalarNode)
-        }
+        places = {key.value: index for index, (key, _) in enumerate(pairs) if isinstance(key, yaml.ScalarNode)}
         for key, value in extra.value:
             if isinstance(key, yaml.ScalarNode) and key.value in places:
                 index = places[key.value]
@@ -744,9 +720,7 @@ def _duplicates(node: yaml.Node, checker: Checker, key: Key) -> None:
             if name in seen:
                 first = seen[name].line + 1
                 text = f"this key occurs twice (first at line {first})"
-                checker.add(
-                    key_node.start_mark, (*key, name), text, "only one of them can be meant; remove one"
-                )
+                checker.add(key_node.start_mark, (*key, name), text, "only one of them can be meant; remove one")
             seen.setdefault(name, key_node.start_mark)
             _duplicates(value, checker, (*key, name))
     elif isinstance(node, yaml.SequenceNode):
@@ -754,9 +728,7 @@ def _duplicates(node: yaml.Node, checker: Checker, key: Key) -> None:
             _duplicates(item, checker, (*key, index))
 
 
-def _convert(
-    data: dict[str, Any], checker: Checker, root: yaml.Node, files: tuple[str, ...]
-) -> Loaded | None:
+def _convert(data: dict[str, Any], checker: Checker, root: yaml.Node, files: tuple[str, ...]) -> Loaded | None:
     """The Struct, after the checks across keys."""
     try:
         config = msgspec.convert(data, Config)
