@@ -8,11 +8,12 @@ cut must lie between the two answers (plus or minus a lot), and the cap must rea
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
 from .history import MS, SECOND, Claim, Command, Instrument, LeaderTrade, Order, Truth, VerifyConfig
-from .ideal import PlanNumbers, limit_price, own_leverage
+from .ideal import PlanNumbers, own_leverage
 
 #: The order in which refusals are tried (semantics 18); the first that binds names the decision.
 ENTRY_REASONS = (
@@ -138,10 +139,10 @@ class Reasons:
         self.accepted_of: dict[str, list[int]] = {}
         self.ranges: dict[tuple[str, int], tuple[int, int]] = {}
         self.checks: dict[str, Callable[[Opening], str]] = {
-            "kill_switch": lambda o: self.commanded(o, "kill_switch"),
-            "plan_paused": lambda o: self.commanded(o, "pause"),
-            "plan_close_only": lambda o: self.commanded(o, "close_only"),
-            "plan_stopped": lambda o: self.commanded(o, "stop"),
+            "kill_switch": partial(self.commanded, "kill_switch"),
+            "plan_paused": partial(self.commanded, "pause"),
+            "plan_close_only": partial(self.commanded, "close_only"),
+            "plan_stopped": partial(self.commanded, "stop"),
             "leg_not_ready": self.leg_not_ready,
             "instrument_not_allowed": self.instrument_not_allowed,
             "leader_unsynced": self.leader_unsynced,
@@ -155,7 +156,7 @@ class Reasons:
             "slippage_mid": self.slippage_mid,
             "rate_limited": self.rate_limited,
             "below_minimum": self.below_minimum,
-            **{name: (lambda o, name=name: self.capped(o, name)) for name in CAPS},
+            **{name: partial(self.capped, name) for name in CAPS},
         }
 
     # -- the whole of an opening -------------------------------------------------------------------------------
@@ -174,7 +175,7 @@ class Reasons:
         early = self.config.clock_tolerance + SECOND
         return any(gap.ts_down - early <= ts <= gap.ts_ready + self.config.clock_tolerance for gap in self.config.outages)
 
-    def commanded(self, o: Opening, action: str) -> str:
+    def commanded(self, action: str, o: Opening) -> str:
         """Paused, close-only, stopped or killed: by the plan file's state or a command in force."""
         plan = o.numbers.plan
         state_of = {"pause": "paused", "close_only": "close_only", "stop": "stopped"}
@@ -184,11 +185,10 @@ class Reasons:
         for command in self.config.commands:
             if command.plan not in ("", plan.follower) or command.symbol not in ("", o.instrument.symbol):
                 continue
-            if command.ts_sent <= o.ts + self.config.clock_tolerance:
-                if command.action in (action, "resume"):
-                    newest = command
-                    if command.action == "resume" and command.ts_done > o.ts:
-                        return ""  # the resume was on its way: either answer is right
+            if command.ts_sent <= o.ts + self.config.clock_tolerance and command.action in (action, "resume"):
+                newest = command
+                if command.action == "resume" and command.ts_done > o.ts:
+                    return ""  # the resume was on its way: either answer is right
         if newest is not None and newest.action == action:
             return ""
         return f"no {action} command was in force"
@@ -326,7 +326,7 @@ class Reasons:
         """Basis points where the plan sets none (semantics 21)."""
         return self.config.slippage_major_bps if symbol in self.config.majors else self.config.slippage_other_bps
 
-    def capped(self, o: Opening, name: str) -> str:
+    def capped(self, name: str, o: Opening) -> str:
         """The cap binds, and what was let through is what it (or a tighter cap) lets through."""
         low, high = self.cap_lots(o, name)
         if low < 0:
@@ -349,7 +349,10 @@ class Reasons:
                 return ""
             return f"the cap still leaves room for {o.instrument.qty_text(floor - o.held_high)}"
         if o.held_low + o.allowed > high + 1:
-            return f"the leg may then hold {o.instrument.qty_text(o.held_low + o.allowed)}, more than the cap's {o.instrument.qty_text(high)}"
+            return (
+                f"the leg may then hold {o.instrument.qty_text(o.held_low + o.allowed)}, "
+                f"more than the cap's {o.instrument.qty_text(high)}"
+            )
         if o.held_high + o.allowed < floor - 1:
             return f"the cut goes deeper than the cap: {o.instrument.qty_text(floor - o.held_high)} was left"
         return ""

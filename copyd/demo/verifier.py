@@ -88,29 +88,32 @@ class Event:
 class Leg(Anchor):
     """One (plan, instrument): target by the plain rule, and what its orders did at the exchange. Lots are signed."""
 
-    __slots__ = (
-        "deferred",
-        "ideal",
-        "ideal_anchor",
-        "in_flight",
-        "k",
-        "k_order",
-        "low",
-        "high",
-        "next_event",
-        "rejected_end",
-    )
+    __slots__ = ("deferred", "k", "k_order", "lots", "missing", "next_event", "open_slack", "reduce_slack")
 
     def __init__(self, leader_lots: int) -> None:
         super().__init__(leader_lots)
         self.k = 0
         self.k_order = ""
         self.next_event = 0
-        self.low = 0  #: fewest and most signed lots the leg may hold, given which orders may still be on the wire
-        self.high = 0
-        self.in_flight: list[Order] = []  #: openings sent and not yet said to have ended
+        self.lots = 0  #: what the orders claimed so far executed in all their life
+        self.open_slack = 0  #: what an opening not yet said to have ended left unfilled (signed)
+        self.reduce_slack = 0  #: what the latest reduction left unfilled (unsigned)
         self.deferred: list[tuple[int, int]] = []  #: (unsigned lots of the leader, price) waiting to be sent
-        self.ideal = 0
+        self.missing: list[str] = []  #: ids claimed and unknown to the exchange
+
+    def held(self, side: int) -> tuple[int, int]:
+        """Fewest and most lots the daemon may have counted as held in a direction at this point of its journal.
+
+        An opening still on the wire may yet fill, a reduction on the wire counts as done; the other direction counts
+        as nothing.
+        """
+        most = side * self.lots + max(0, side * self.open_slack)
+        least = side * self.lots - self.reduce_slack
+        return max(0, least), max(0, most)
+
+    def side_held(self) -> int:
+        """The direction a reduction comes from."""
+        return sign(self.lots) or sign(self.open_slack)
 
 
 class Verifier:
@@ -223,7 +226,9 @@ class Verifier:
         """The one decision about (leader trade, plan)."""
         at = self.event_at.get((claim.symbol, claim.exec_id))
         if at is None:
-            self.problem("phantom event", f"{claim.plan} acts on trade {claim.exec_id} of {claim.symbol}, which the leader never made")
+            self.problem(
+                "phantom event", f"{claim.plan} acts on trade {claim.exec_id} of {claim.symbol}, which the leader never made"
+            )
             return
         self.verdict.decisions += 1
         if at < leg.next_event:
@@ -282,12 +287,12 @@ class Verifier:
         """The ratio this opening must be sized by, in Q32; the claim's equity is taken only if the exchange served it."""
         plan = numbers.plan
         trade = event.trade
-        per_order = plan.mode == "risk_based" or plan.ratio_snapshot == "each_order"
-        fresh = leg.target == 0 or plan.mode == "fixed_amount" or plan.ratio_snapshot == "follow"
-        if not fresh and not (per_order and leg.k_order != trade.order_id):
+        fresh = leg.target == 0 or plan.mode in PER_ORDER_MODES or plan.ratio_snapshot == "follow"
+        if not fresh and not (plan.ratio_snapshot == "each_order" and leg.k_order != trade.order_id):
             return leg.k
         equity = claim.leader_equity_e8
-        if plan.mode not in PER_ORDER_MODES:
+        refused = claim.open == "forgone" and claim.reason in REFUSED_BEFORE_SIZING
+        if plan.mode not in PER_ORDER_MODES and not refused:
             fault = self.equity_fault(equity, claim.ts_decided)
             if fault:
                 self.problem("wrong k", f"{claim.plan} {claim.symbol} trade {claim.exec_id}: {fault}")
@@ -309,11 +314,9 @@ class Verifier:
         trade = event.trade
         forgone = abs(claim.forgone_q32)
         flat = leg.target == 0
-        refused_unsized = forgone == 0 and claim.open == "forgone" and claim.delta_q32 == 0
-        if claim.reason in REFUSED_BEFORE_SIZING and claim.open == "forgone" and (claim.k_q32 == 0 or refused_unsized):
-            k, delta = 0, 0
-            if claim.delta_q32 or forgone:
-                self.problem("wrong k", f"{claim.plan} {claim.symbol} trade {claim.exec_id}: a quantity without a ratio")
+        refused = claim.open == "forgone" and claim.reason in REFUSED_BEFORE_SIZING
+        if refused and not claim.delta_q32 and not forgone:
+            k, delta = 0, 0  # refused before it was sized: nothing entered the target, nothing left it
         else:
             k = self.ratio(claim, numbers, instrument, leg, event)
             delta = event.opening * k
@@ -367,7 +370,7 @@ class Verifier:
         """What ``min_policy: raise`` adds to the target (Q32, unsigned): up to the venue's minimum and no further."""
         extra = side * (claim.target_q32 - wish)
         minimum = instrument.minimum_lots(self.limit(numbers, trade.px, side, claim.symbol))
-        wanted = side * (wish - (leg.low << 32))
+        wanted = side * (wish - (leg.lots << 32))
         if extra <= 0 or extra >= (minimum << 32) or wanted >= (minimum << 32):
             self.problem("false raise", f"{claim.plan} {claim.symbol}: nothing to raise, yet {show(extra, instrument)} more")
             return 0
@@ -387,14 +390,14 @@ class Verifier:
         trade: LeaderTrade | None,
     ) -> Opening:
         """The facts of one opening for ``reasons``, in unsigned lots of its direction."""
-        held_low, held_high = held(leg, side)
+        held_low, held_high = leg.held(side)
         want = abs(wish) if sign(wish) == side else 0
         others = {}
         for symbol in self.truth.instruments:
             if symbol != instrument.symbol:
                 other = self.legs.get((claim.plan, symbol))
-                if other is not None and (other.target or other.high):
-                    others[symbol] = max(abs(other.high), abs(other.low), 1)
+                if other is not None and (other.target or other.lots):
+                    others[symbol] = max(abs(other.lots), abs(other.target) >> 32, 1)
         return Opening(
             numbers=numbers,
             instrument=instrument,
@@ -408,11 +411,18 @@ class Verifier:
             held_high=held_high,
             wanted_low=max(0, toward_zero_to_lot(want - (held_high << 32))),
             wanted_high=max(0, toward_zero_to_lot(want - (held_low << 32))),
-            allowed=claim.open_lots if claim.open == "order" else max(0, toward_zero_to_lot(abs(leg.target)) - held_high),
+            allowed=self.let_through(claim, leg, held_high),
             new_leg=held_high == 0,
             other_legs=others,
             account=self.accounts[claim.plan],
         )
+
+    @staticmethod
+    def let_through(claim: Claim, leg: Leg, held_high: int) -> int:
+        """Lots a decision sends or keeps for later."""
+        if claim.open == "order":
+            return claim.open_lots
+        return max(0, (abs(leg.target) >> 32) - held_high) if claim.open == "deferred" else 0
 
     def limit(self, numbers: PlanNumbers, px: int, side: int, symbol: str) -> int:
         """The limit price at the plan's slippage cap."""
@@ -423,13 +433,14 @@ class Verifier:
     def orders_law(self, claim: Claim, numbers: PlanNumbers, instrument: Instrument, leg: Leg, event: Event | None) -> None:
         """The orders of a decision are wanted ones: not more, not less, on the right side (semantics 1)."""
         side = sign(leg.target)
-        reducing_side = -sign(leg.high or leg.low)
-        held_low, held_high = held(leg, side)
-        most_held = max(abs(leg.low), abs(leg.high))
-        target_lots_low = abs(leg.target) >> 32
+        if claim.open == "order":
+            leg.open_slack = 0  # one opening in flight per leg: the one before has ended
         # reducing part: never more than the leg may hold, never past the target
         if claim.reduce == "order":
-            most = most_held if side != -reducing_side else toward_zero_to_lot((most_held << 32) - abs(leg.target))
+            from_side = leg.side_held()
+            _, most = leg.held(from_side)
+            if side == from_side:
+                most = toward_zero_to_lot((most << 32) - abs(leg.target))
             if claim.reduce_lots > max(0, most):
                 self.problem(
                     "over-sized order",
@@ -440,6 +451,7 @@ class Verifier:
         elif claim.reduce_lots:
             self.problem("false claim", f"{claim.plan} {claim.symbol}: reduces without an order ({claim.reduce})")
         # opening part: whole lots of the target less what the leg holds
+        held_low, held_high = leg.held(side)
         if claim.open == "order":
             most = max(0, toward_zero_to_lot(abs(leg.target) - (held_low << 32)))
             least = max(0, toward_zero_to_lot(abs(leg.target) - (held_high << 32)))
@@ -448,7 +460,7 @@ class Verifier:
                 self.problem(
                     "over-sized order",
                     f"{claim.plan} {claim.symbol}: opens {instrument.qty_text(claim.open_lots)}, "
-                    f"at most {instrument.qty_text(most)} was wanted (target {target_lots_low}, holds {held_low} lots)",
+                    f"at most {instrument.qty_text(most)} was wanted (target {abs(leg.target) >> 32} lots, holds {held_low})",
                 )
             elif claim.open_lots < least and not (instrument.max_lots and claim.open_lots >= instrument.max_lots):
                 self.problem(
@@ -460,7 +472,7 @@ class Verifier:
             px = event.trade.px
             minimum = instrument.minimum_lots(self.limit(numbers, px, side or 1, claim.symbol))
             least = max(0, toward_zero_to_lot(abs(leg.target) - (held_high << 32)))
-            if side == sign(event.opening) and least >= minimum and not leg.in_flight:
+            if side == sign(event.opening) and least >= minimum:
                 self.verdict.omissions += 1
                 self.problem(
                     "omission",
@@ -486,6 +498,7 @@ class Verifier:
             self.claimed[cid] = (claim.plan, claim.symbol, claim.ts_decided, opening)
             if order is None:
                 missing = True
+                leg.missing.append(cid)
                 continue
             self.unclaimed.discard(cid)
             self.same_order(claim, numbers, order, opening, target_side)
@@ -541,25 +554,19 @@ class Verifier:
                         self.problem("order after kill", f"{name} opened after {command.action}")
 
     def book(self, claim: Claim, numbers: PlanNumbers, leg: Leg, order: Order, opening: bool) -> None:
-        """Book an accepted order: what it executed for certain, what it may have looked like while on the wire."""
+        """Book an accepted order: what it executed for certain, and what it may have looked like on the wire."""
+        leg.lots += order.side * order.executed
+        unfilled = order.lots - order.executed
         if opening:
-            self.settle(leg)
-            leg.low += order.side * order.executed if order.side < 0 else order.side * order.executed
-            leg.high = leg.low
-            leg.in_flight.append(order)
+            leg.open_slack += order.side * unfilled
         else:
-            leg.low += order.side * order.executed
-            leg.high += order.side * order.executed
+            leg.reduce_slack = unfilled
         if order.executed:
             instrument = self.truth.instruments[order.symbol]
             value = int(order.executed * order.avg_px * instrument.value_mul / instrument.value_div)
             self.accounts[claim.plan].book(
                 instrument, order.side * order.executed, value, self.config.taker_fee_ppm
             )
-
-    def settle(self, leg: Leg) -> None:
-        """A new opening goes out only when the one before has ended: nothing else is on the wire."""
-        leg.in_flight.clear()
 
     def later(self, claim: Claim, numbers: PlanNumbers, instrument: Instrument, leg: Leg) -> None:
         """A decision not caused by a leader trade: a released opening, an excess closed, a plan made anew after restart."""
@@ -622,8 +629,10 @@ class Verifier:
             fault = self.limit_fault(order, numbers, leg)
         if fault:
             self.problem(
-                "false reason", f"{plan} {symbol} order {cid}: forgone {show(forgone, instrument)} for {claim.reason}, but {fault}"
+                "false reason",
+                f"{plan} {symbol} order {cid}: forgone {show(forgone, instrument)} for {claim.reason}, but {fault}",
             )
+        leg.open_slack = 0
         leg.drop(forgone)
 
     def limit_fault(self, order: Order, numbers: PlanNumbers, leg: Leg) -> str:
@@ -678,7 +687,8 @@ class Verifier:
                 self.problem("position", f"{account} holds {lots} lots of {symbol} {side} without a leg")
         for order in self.orders.values():
             if order.status in ("NEW", "PARTIALLY_FILLED"):
-                self.problem("unfinished order", f"{order.account} {order.symbol}: {order.client_order_id} is still {order.status}")
+                name = f"{order.account} {order.symbol} order {order.client_order_id}"
+                self.problem("unfinished order", f"{name} is still {order.status}")
         decisions = max(1, verdict.decisions)
         if verdict.forgone_other_outside_restart > self.config.other_forgone_share * decisions:
             self.problem(
@@ -700,16 +710,16 @@ class Verifier:
         sides = [self.truth.positions.get((numbers.account, symbol, side), 0) for side in ("BOTH", "LONG", "SHORT")]
         lots = sum(sides)
         verdict = self.verdict
-        if leg.target or lots or leg.high:
+        if leg.target or lots or leg.lots:
             verdict.legs += 1
         verdict.legs_open += lots != 0
         fine = True
         if sides[1] > 0 and sides[2] < 0:
             self.problem("position", f"{plan} {symbol}: holds both a long and a short position")
             fine = False
-        if lots != leg.low:
+        if lots != leg.lots:
             self.problem(
-                "books", f"{plan} {symbol}: position {instrument.qty_text(lots)}, its orders make {instrument.qty_text(leg.low)}"
+                "books", f"{plan} {symbol}: position {instrument.qty_text(lots)}, its orders make {instrument.qty_text(leg.lots)}"
             )
             fine = False
         gap = leg.target - (lots << 32)
@@ -724,18 +734,13 @@ class Verifier:
                 verdict.waiting_for_minimum += 1
                 return fine
         verdict.out_of_sync += 1
+        verdict.omissions += bool(leg.missing)
         self.problem(
             "out of sync",
             f"{plan} {symbol}: position {instrument.qty_text(lots)}, should be {show(leg.target, instrument)} "
             f"(off by {show(abs(gap), instrument)})",
         )
         return False
-
-
-def held(leg: Leg, side: int) -> tuple[int, int]:
-    """Fewest and most lots a leg may hold in a direction; the other direction counts as nothing."""
-    low, high = side * leg.low, side * leg.high
-    return max(0, min(low, high)), max(0, max(low, high))
 
 
 def is_closing(order: Order) -> bool:
