@@ -301,7 +301,7 @@ class InstrumentClassConfig(Section, frozen=True, kw_only=True):
 
 
 class InstrumentClasses(Section, frozen=True, kw_only=True):
-    majors: Annotated[InstrumentClassConfig, Meta(description="Deep books.")] = InstrumentClassConfig(
+    majors: Annotated[InstrumentClassConfig, Meta(description="Instruments with deep books.")] = InstrumentClassConfig(
         slippage_bps=50, slippage_mid_bps=50
     )
     others: Annotated[InstrumentClassConfig, Meta(description="Everything else.")] = InstrumentClassConfig(
@@ -528,7 +528,7 @@ class RiskPresets(Section, frozen=True, kw_only=True):
         slippage_bps=30,
         slippage_mid_bps=30,
     )
-    balanced: Annotated[RiskPreset, Meta(description="The default.")] = RiskPreset(
+    balanced: Annotated[RiskPreset, Meta(description="The default set of limits.")] = RiskPreset(
         leverage_max=10, max_position_bps=3_000, max_loss_per_trade_bps=200
     )
     aggressive: Annotated[RiskPreset, Meta(description="For followers who would rather follow than be safe.")] = RiskPreset(
@@ -681,7 +681,7 @@ class Config(Section, frozen=True, kw_only=True):
     runtime: Annotated[RuntimeConfig, Meta(description="The process.")] = RuntimeConfig()
     control: Annotated[ControlConfig, Meta(description="The operators' socket.")] = ControlConfig()
     health: Annotated[HealthConfig, Meta(description="Health and metrics on loopback.")] = HealthConfig()
-    telemetry: Annotated[TelemetryConfig, Meta(description="Logs.")] = TelemetryConfig()
+    telemetry: Annotated[TelemetryConfig, Meta(description="Logs: how they look and how much is said.")] = TelemetryConfig()
 
     def venue(self, name: str) -> VenueConfig:
         return next(venue for venue in self.venues if venue.name == name)
