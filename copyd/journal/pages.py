@@ -183,7 +183,7 @@ def read_snapshot(fd: int, txn_id: int = 0) -> Snapshot:
     Where the current page was made to look two transactions older, its own tree still says which transaction it is.
 
     ``txn_id``: the transaction a read pins in a live file; the other page may then already be a newer commit, which is
-    left unjudged. Raises :class:`NotAJournalFile`.
+    left unjudged. Raises :class:`NotAJournalFile`, and :class:`StateUnreadable` for a format newer than this build.
     """
     metas = read_metas(fd)
     page_bytes = metas[0].page_bytes
@@ -201,6 +201,8 @@ def read_snapshot(fd: int, txn_id: int = 0) -> Snapshot:
     try:
         state: State | None = read_state(fd, meta)
     except StateUnreadable as error:
+        if error.newer:
+            raise
         return Snapshot(meta, other, None, [f"{error}"])
     if state is not None:
         faults += _state_faults(fd, meta, None if overtaken else other, state)
