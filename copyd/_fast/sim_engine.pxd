@@ -161,6 +161,7 @@ cdef struct Config:        # of (account, symbol)
     int8_t margin_type
     int32_t open_orders    #: all, for MAX_NUM_ORDERS
     int32_t open_closing   #: of them the closing ones
+    int64_t cap_e8         #: largest position value at this leverage
 
 cdef struct Account:
     int64_t wallet_e8      #: wallet balance, isolated wallets included
@@ -224,14 +225,15 @@ cdef struct Instrument:
     int64_t seen_bid_qty
     int64_t seen_ask
     int64_t seen_ask_qty
-    int64_t open_interest  #: lots held long
+    int64_t logged_bid     #: as last put into the quotes log
+    int64_t logged_ask
+    int64_t logged_mark
     Side bids
     Side asks
     int32_t dirty_size
     int32_t dirty_room
     int64_t* dirty         #: px of changed levels, sign = side; since the last drain_depth
     int8_t dirty_on
-    int8_t dirty_lost
 
 cdef struct Quote:
     int64_t ts
@@ -294,47 +296,93 @@ cdef class Engine:
     cdef Chunks reject_log
     cdef int32_t free_slot        #: list of recycled maker slots, by book_next
     cdef int64_t ephemeral_ids
-    cdef int32_t* client_table    #: open addressing, slot + 1, 0 = empty
+    cdef uint64_t* client_table   #: open addressing: hash << 32 | slot + 1, 0 = empty
     cdef int64_t client_room
     cdef int64_t client_used
     cdef Quote* quotes
     cdef int64_t quotes_room
     cdef readonly int64_t n_quotes
-    cdef Event* events            #: of the last call; valid until the next call that changes anything
+    cdef Event* event_ptr          #: since the last c_begin; valid until the next call that changes anything
     cdef readonly int n_events
     cdef int events_room
     cdef int64_t fees_total_e8
     cdef int64_t deposits_total_e8
     cdef int64_t funding_residue_e8
-    cdef readonly int64_t reject_value  #: number that belongs in the last reject's message (price ticks, notional e8)
-    cdef int quiet                #: >0: EV_BOOK waits for the end of a larger call
-    cdef int oom
+    cdef readonly int64_t reject_value  #: number that belongs in the last refusal's message (price ticks, leverage)
     cdef public object specs      #: the instrument specs given to the constructor
 
-    # -- orders ------------------------------------------------------------------------------------------------------
+    # -- orders: each appends to the event buffer; callers bracket them with c_begin() ... c_end(ts) -------------------
     cdef int32_t c_place(self, int32_t account, int symbol, int side, int type, int tif, int64_t qty, int64_t px,
                          bint reduce_only, bint close_position, int pos_side, const char* client_id, int client_size,
                          int64_t ts, int stp) noexcept nogil
     cdef int c_cancel(self, int32_t account, int32_t slot, int64_t ts) noexcept nogil
     cdef int c_cancel_all(self, int32_t account, int symbol, int64_t ts) noexcept nogil
     cdef int c_modify(self, int32_t account, int32_t slot, int64_t qty, int64_t px, int64_t ts) noexcept nogil
+    cdef int c_set_mark(self, int symbol, int64_t px, int64_t ts) noexcept nogil
+    cdef void c_begin(self) noexcept nogil
+    cdef void c_end(self, int64_t ts) noexcept nogil
+    # -- reading -------------------------------------------------------------------------------------------------------
     cdef int32_t c_find_id(self, int32_t account, int symbol, int64_t order_id, int64_t ts) noexcept nogil
     cdef int32_t c_find_client(self, int32_t account, int symbol, const char* client_id, int client_size,
                                int64_t ts) noexcept nogil
     cdef Order* order_ptr(self, int32_t slot) noexcept nogil
     cdef Trade* trade_ptr(self, int64_t index) noexcept nogil
-    # -- accounts ----------------------------------------------------------------------------------------------------
     cdef Leg* leg_ptr(self, int32_t account, int symbol, int pos_side) noexcept nogil
     cdef Config* config_ptr(self, int32_t account, int symbol) noexcept nogil
     cdef void c_margin(self, int32_t account, Margin* out) noexcept nogil
-    # -- text to integers (bad text -1100, precision -1111, step -4023, tick -4014, not positive -4003 / -4001) --------
+    # -- text to integers: not a number -1100, precision -1111, step -4023, tick -4014, not positive -4003 / -4001 -----
     cdef int64_t c_parse_qty(self, int symbol, const char* text, int size) noexcept nogil
     cdef int64_t c_parse_px(self, int symbol, const char* text, int size) noexcept nogil
-    # -- makers and time ---------------------------------------------------------------------------------------------
-    cdef int c_set_mark(self, int symbol, int64_t px, int64_t ts) noexcept nogil
-    cdef void c_begin(self) noexcept nogil
-    cdef void c_end(self, int64_t ts) noexcept nogil
-    cdef void c_drop_ephemeral(self, int32_t slot, int64_t ts) noexcept nogil
 
-    # -- inside --------------------------------------------------------------------------------------------------------
-    cdef int grow_accounts(self, int32_t need) noexcept nogil
+    # -- inside: book --------------------------------------------------------------------------------------------------
+    cdef Order* new_order(self, int32_t account, int symbol, int side, int type, int tif, int64_t qty, int64_t px,
+                          int pos_side, int flags, const char* client_id, int client_size, int64_t ts,
+                          int stp) noexcept nogil
+    cdef void rest(self, Order* o) noexcept nogil
+    cdef void unrest(self, Order* o) noexcept nogil
+    cdef void finish(self, Order* o, int status, int64_t ts) noexcept nogil
+    cdef void level_changed(self, Instrument* ins, int side, int64_t px) noexcept nogil
+    cdef int match(self, Order* taker, int64_t limit, int64_t ts) noexcept nogil
+    cdef void execute(self, Order* taker, Order* maker, int64_t qty, int64_t px, int64_t ts) noexcept nogil
+    cdef int64_t fillable(self, int32_t account, Instrument* ins, int side, int64_t limit, int64_t need,
+                          int stp) noexcept nogil
+    cdef void settle(self, Order* o, int self_trade, int64_t ts) noexcept nogil
+    cdef void trim_closing(self, int32_t account, int symbol, int64_t ts) noexcept nogil
+    cdef int64_t reducible(self, int32_t account, int symbol, int pos_side, int side) noexcept nogil
+    cdef void count_open(self, Order* o, int64_t qty) noexcept nogil
+    # -- inside: checks ------------------------------------------------------------------------------------------------
+    cdef int check_qty(self, Instrument* ins, int64_t qty, bint market) noexcept nogil
+    cdef int check_px(self, Instrument* ins, int side, int64_t px) noexcept nogil
+    cdef int check_margin(self, int32_t account, int symbol, int pos_side, int side, int64_t qty,
+                          int64_t px) noexcept nogil
+    cdef int refuse(self, int code, int32_t account, int symbol, int side, int type, int tif, int64_t qty, int64_t px,
+                    int pos_side, int flags, const char* client_id, int client_size, int64_t ts) noexcept nogil
+    # -- inside: money -------------------------------------------------------------------------------------------------
+    cdef int64_t apply_fill(self, Order* o, int64_t qty, int64_t px, int64_t ppm, int64_t ts,
+                            int64_t* fee_out) noexcept nogil
+    cdef int64_t leg_value(self, Leg* leg, Instrument* ins) noexcept nogil
+    cdef int64_t leg_exposure(self, Leg* leg, Instrument* ins, int pos_side) noexcept nogil
+    cdef int64_t maintenance(self, Instrument* ins, int64_t notional) noexcept nogil
+    cdef int64_t cap_at(self, Instrument* ins, int leverage) noexcept nogil
+    cdef void add_wallet(self, int32_t account, int symbol, int pos_side, int64_t amount, int kind,
+                         int64_t ts) noexcept nogil
+    cdef int sweep(self, int symbol, int64_t ts) noexcept nogil
+    cdef void liquidate_crossed(self, int32_t account, int64_t ts) noexcept nogil
+    cdef void liquidate_leg(self, int32_t account, int symbol, int pos_side, int64_t px, int64_t ts) noexcept nogil
+    cdef bint crossed_open(self, int32_t account) noexcept nogil
+    cdef int32_t adl_candidate(self, int symbol, int side, int* pos_side) noexcept nogil
+    # -- inside: records -----------------------------------------------------------------------------------------------
+    cdef Event* emit(self, int kind, int32_t account, int symbol, int64_t ts) noexcept nogil
+    cdef void emit_order(self, int kind, Order* o, int64_t ts) noexcept nogil
+    cdef void emit_account(self, int32_t account, int symbol, int pos_side, int reason, int64_t change,
+                           int64_t ts) noexcept nogil
+    cdef int64_t client_place(self, int32_t account, int symbol, const char* client_id, int client_size,
+                              uint32_t hash) noexcept nogil
+    cdef void client_remember(self, Order* o) noexcept nogil
+    cdef void client_grow(self) noexcept nogil
+    cdef void grow_accounts(self, int32_t need) noexcept nogil
+    cdef int need_account(self, int32_t account) except -1
+    cdef int need_symbol(self, int symbol) except -1
+    cdef int need_leg(self, int32_t account, int symbol, int pos_side) except -1
+    cdef tuple trade_tuple(self, int64_t index)
+    cdef tuple income_tuple(self, int64_t index)

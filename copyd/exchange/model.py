@@ -1,7 +1,7 @@
 """The simulated exchange's instruments and the texts of its refusals: data only, one place for both.
 
-Units: ticks, lots, money in 1e-8 USDT (``_e8``), ratios in parts per million (``_ppm``). ``notional_e8 = px * qty * value_mul``
-is exact for every instrument here because a tick times a lot is a whole number of 1e-8 USDT.
+Units: ticks, lots, money in 1e-8 USDT (``_e8``), ratios in parts per million (``_ppm``).
+``notional_e8 = px * qty * value_mul`` is exact for every instrument here: a tick times a lot is a whole number of 1e-8 USDT.
 """
 
 from __future__ import annotations
@@ -184,8 +184,8 @@ REFUSALS: dict[int, str] = {
 
 
 def refusal_text(code: int, instrument: Instrument | None = None, value: int = 0) -> str:
-    """The venue's message of a refusal. ``value`` is the engine's ``reject_value``: the bounding price for -4016 / -4024,
-    the leverage for -4028."""
+    """The venue's message of a refusal. ``value``: the engine's ``reject_value`` (bounding price of -4016 and -4024,
+    leverage of -4028)."""
     text = REFUSALS.get(code, "An unknown error occurred while processing the request.")
     if "{}" not in text:
         return text
