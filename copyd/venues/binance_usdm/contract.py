@@ -22,6 +22,35 @@ class RateLimit(msgspec.Struct, frozen=True):
     interval_ms: int
 
 
+#: IP weight of each call we make.
+WEIGHTS = {
+    "GET /fapi/v1/time": 1,
+    "GET /fapi/v1/exchangeInfo": 1,
+    "GET /fapi/v1/order": 1,
+    "GET /fapi/v1/openOrders": 1,
+    "GET /fapi/v1/userTrades": 5,
+    "GET /fapi/v3/positionRisk": 5,
+    "GET /fapi/v3/account": 5,
+    "GET /fapi/v3/balance": 5,
+    "GET /fapi/v1/accountConfig": 5,
+    "GET /fapi/v1/symbolConfig": 5,
+    "GET /fapi/v1/leverageBracket": 1,
+    "GET /fapi/v1/ticker/bookTicker": 2,
+    "GET /fapi/v1/premiumIndex": 1,
+    "GET /fapi/v1/positionSide/dual": 30,
+    "POST /fapi/v1/positionSide/dual": 1,
+    "POST /fapi/v1/marginType": 1,
+    "POST /fapi/v1/leverage": 1,
+    "POST /fapi/v1/listenKey": 1,
+    "PUT /fapi/v1/listenKey": 1,
+    "DELETE /fapi/v1/listenKey": 1,
+    "order.status": 1,
+    "v2/account.status": 5,
+    "v2/account.balance": 5,
+    "v2/account.position": 5,
+}
+
+
 class VenueContract(msgspec.Struct, frozen=True, kw_only=True):
     """What the venue does, as far as copyd relies on it."""
 
@@ -74,32 +103,7 @@ class VenueContract(msgspec.Struct, frozen=True, kw_only=True):
     backfill_page_max: int = 1_000
 
     # --- weights of the calls we make -------------------------------------------------------------------------
-    weights: dict[str, int] = {
-        "GET /fapi/v1/time": 1,
-        "GET /fapi/v1/exchangeInfo": 1,
-        "GET /fapi/v1/order": 1,
-        "GET /fapi/v1/openOrders": 1,
-        "GET /fapi/v1/userTrades": 5,
-        "GET /fapi/v3/positionRisk": 5,
-        "GET /fapi/v3/account": 5,
-        "GET /fapi/v3/balance": 5,
-        "GET /fapi/v1/accountConfig": 5,
-        "GET /fapi/v1/symbolConfig": 5,
-        "GET /fapi/v1/leverageBracket": 1,
-        "GET /fapi/v1/ticker/bookTicker": 2,
-        "GET /fapi/v1/premiumIndex": 1,
-        "GET /fapi/v1/positionSide/dual": 30,
-        "POST /fapi/v1/positionSide/dual": 1,
-        "POST /fapi/v1/marginType": 1,
-        "POST /fapi/v1/leverage": 1,
-        "POST /fapi/v1/listenKey": 1,
-        "PUT /fapi/v1/listenKey": 1,
-        "DELETE /fapi/v1/listenKey": 1,
-        "order.status": 1,
-        "v2/account.status": 5,
-        "v2/account.balance": 5,
-        "v2/account.position": 5,
-    }
+    weights: dict[str, int] = msgspec.field(default_factory=lambda: dict(WEIGHTS))
 
     def fence_ns(self) -> int:
         """From the signed time: only a "not found" to a query *issued after* this proves that an order is absent."""

@@ -166,8 +166,9 @@ def classify(status: int, code: int = 0, message: str = "") -> Verdict:
     return Verdict(Outcome.IN_DOUBT, "unknown_code", code)
 
 
-#: Outcomes without an answer.
-NO_ANSWER = Verdict(Outcome.IN_DOUBT, "ack_timeout")
-CONNECTION_LOST = Verdict(Outcome.IN_DOUBT, "connection_lost")
-UNREADABLE = Verdict(Outcome.IN_DOUBT, "unreadable_reply")
-NOT_SENT = Verdict(Outcome.DEFINITE_REJECT, "not_sent")
+def reason_of(code: int) -> str:
+    """The word for a venue code, as in ``venue_rejected:<reason>``; our own outcomes carry code 0."""
+    known = CODES.get(code)
+    if known is not None:
+        return known[1]
+    return "refused_at_edge" if code == 0 else "unknown_code"

@@ -50,7 +50,9 @@ def test_the_kernel_renders_and_signs_what_the_twin_does(
         "symbol": "ETHUSDT", "price_decimals": price_decimals, "tick": tick, "qty_decimals": qty_decimals, "lot": lot,
     }  # fmt: skip
     made = encoder(**instrument)
-    [(connection, buffer, ids, slots)] = made.encode_rows([(0, 0, cid, qty, px, side, position_side, reduce_only)], stamp)
+    [(connection, buffer, ids, slots)] = made.encode_rows(
+        [(0, 0, cid, qty, px, side, position_side, reduce_only)], stamp
+    )
     assert (connection, ids, slots) == (3, [cid.hex()], [0])
     assert frames(buffer) == [
         place_text(
@@ -105,9 +107,7 @@ def test_worked_example_of_rest():
 
 def test_documented_vector_of_the_venue():
     key = Key(b"k", b"2b5eb11e18796d12d88f13dc27dbbd02c2cc51ff7059765ed9821957d82bb4d9")
-    payload = (
-        b"symbol=BTCUSDT&side=BUY&type=LIMIT&quantity=1&price=9000&timeInForce=GTC&recvWindow=5000&timestamp=1591702613943"
-    )
+    payload = b"symbol=BTCUSDT&side=BUY&type=LIMIT&quantity=1&price=9000&timeInForce=GTC&recvWindow=5000&timestamp=1591702613943"
     assert key.sign(payload) == "3c661234138461fcc7a7d8746c6558c9842d4e10870d2ecbedf7777cad694af9"
 
 
@@ -157,10 +157,7 @@ ORDER = struct.Struct("=16s13q3IiHbBBBBBB7x")
 
 def order_row(raw: bytes, **fields) -> bytes:
     """One packed order row of ``copyd/_fast/columns.pxd`` with some fields set."""
-    names = (
-        "cid order_qty limit_px cum_qty cost_e8 exec_qty exec_cost_e8 fee_e8 reserve_e8 ref_px ts_event ts_decided seq "
-        "venue_order_id leg account plan code instrument side kind state attempt position_side reduce_only replanned"
-    ).split()
+    names = ["cid", "order_qty", "limit_px", "cum_qty", "cost_e8", "exec_qty", "exec_cost_e8", "fee_e8", "reserve_e8", "ref_px", "ts_event", "ts_decided", "seq", "venue_order_id", "leg", "account", "plan", "code", "instrument", "side", "kind", "state", "attempt", "position_side", "reduce_only", "replanned"]
     row = dict(zip(names, ORDER.unpack(raw), strict=True)) | fields
     return ORDER.pack(*(row[name] for name in names))
 
@@ -221,7 +218,9 @@ def test_decimal_text_to_steps(text, decimals, step, expected):
     assert parse_steps(text, decimals, step) == expected
 
 
-@pytest.mark.parametrize("text", ["", "-", ".", "1e3", "NaN", "1.2.3", " 1", "1,0", "0x1", "٣", "9" * 19, "0.001", "0.3"])
+@pytest.mark.parametrize(
+    "text", ["", "-", ".", "1e3", "NaN", "1.2.3", " 1", "1,0", "0x1", "٣", "9" * 19, "0.001", "0.3"]
+)
 def test_what_is_no_exact_multiple_is_an_error_never_a_rounding(text):
     with pytest.raises(ValueError):
         parse_steps(text, 2, 20)

@@ -1,0 +1,646 @@
+"""Bytes of the venue to facts. Pure: no socket, no clock, no state.
+
+Wire structs come first (field names are the venue's), then the normalised facts the rest of copyd sees, then the
+functions between them. Every number becomes an exact scaled integer; what cannot be read becomes a ``Malformed`` value,
+which the caller counts: no frame of a counterparty raises through the loop.
+
+Our units: ns, ticks, lots, 1e-8 of the quote asset. Position side: 0 BOTH, 1 LONG, 2 SHORT.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from copyd._fast.decimals import parse_scaled
+from copyd.venues.binance_usdm.contract import MS_NS
+from copyd.venues.binance_usdm.instruments import Instruments
+
+# --- report rows, as the core's ReportBatch takes them --------------------------------------------------------------
+REPLY: Final = 1  # the venue answered: the order is in `status`
+REJECT: Final = 2  # definitely not accepted
+IN_DOUBT: Final = 3
+DEAD: Final = 4  # "not found" to a query issued after the fence
+STREAM: Final = 5  # order update without a trade
+TRADE: Final = 6
+BALANCE: Final = 7
+NOT_SENT: Final = 8  # no byte of it was written
+
+STATUS: Final = {
+    "NEW": 2, "PARTIALLY_FILLED": 3, "FILLED": 4, "CANCELED": 6, "EXPIRED": 7, "EXPIRED_IN_MATCH": 7, "REJECTED": 8,
+    "NEW_INSURANCE": 2, "NEW_ADL": 2,
+}  # fmt: skip
+TERMINAL_STATUS: Final = frozenset({4, 6, 7, 8})
+SIDE: Final = {"BUY": 1, "SELL": -1}
+POSITION_SIDE: Final = {"BOTH": 0, "LONG": 1, "SHORT": 2}
+POSITION_SIDE_NAME: Final = ("BOTH", "LONG", "SHORT")
+
+
+class Malformed(msgspec.Struct, frozen=True):
+    """A frame or body that cannot be read: why, how long it was, and how it began."""
+
+    why: str
+    size: int
+    head: bytes
+
+
+def malformed(why: object, payload: bytes) -> Malformed:
+    """A ``Malformed`` with the first 80 bytes kept for the log."""
+    return Malformed(str(why)[:200], len(payload), bytes(payload[:80]))
+
+
+# --- wire: replies of the order socket --------------------------------------------------------------------------------
+class OrderResult(msgspec.Struct):
+    """The order object in answers to order.place, order.status and order.cancel; averages are optional."""
+
+    orderId: int = 0
+    symbol: str = ""
+    status: str = ""
+    clientOrderId: str = ""
+    executedQty: str = "0"
+    avgPrice: str = ""
+    cumQuote: str = ""
+    updateTime: int = 0
+
+
+class ErrorBody(msgspec.Struct):
+    code: int = 0
+    msg: str = ""
+
+
+class OrderReply(msgspec.Struct):
+    """An answer on the order socket."""
+
+    id: str | int | None = None
+    status: int = 0
+    result: OrderResult | None = None
+    error: ErrorBody | None = None
+
+
+class RawReply(msgspec.Struct):
+    """An answer whose result another decoder reads."""
+
+    id: str | int | None = None
+    status: int = 0
+    result: msgspec.Raw = msgspec.Raw(b"null")
+    error: ErrorBody | None = None
+
+
+# --- wire: user stream ------------------------------------------------------------------------------------------------
+class OrderBody(msgspec.Struct):
+    """``o`` of ORDER_TRADE_UPDATE."""
+
+    s: str
+    c: str
+    S: str
+    X: str
+    x: str
+    i: int
+    q: str = "0"
+    z: str = "0"
+    l: str = "0"  # noqa: E741 - the venue's field name: last filled quantity
+    L: str = "0"
+    ap: str = "0"
+    N: str | None = None
+    n: str | None = None
+    T: int = 0
+    t: int = 0
+    m: bool = False
+    R: bool = False
+    ps: str = "BOTH"
+    o: str = ""
+    ot: str = ""
+
+
+class OrderTradeUpdate(msgspec.Struct, tag_field="e", tag="ORDER_TRADE_UPDATE"):
+    E: int
+    T: int
+    o: OrderBody
+
+
+class TradeLite(msgspec.Struct, tag_field="e", tag="TRADE_LITE"):
+    """The thin form of a trade; the same ``t`` as the ORDER_TRADE_UPDATE that follows, but without a position side."""
+
+    E: int
+    T: int
+    s: str
+    c: str
+    S: str
+    i: int
+    l: str  # noqa: E741
+    L: str
+    t: int
+    m: bool = False
+    q: str = "0"
+
+
+class BalanceBody(msgspec.Struct):
+    a: str
+    wb: str
+    bc: str = "0"
+
+
+class PositionBody(msgspec.Struct):
+    s: str
+    pa: str
+    ps: str = "BOTH"
+    ep: str = "0"
+    mt: str = ""
+
+
+class AccountBody(msgspec.Struct):
+    m: str = ""
+    B: list[BalanceBody] = []
+    P: list[PositionBody] = []
+
+
+class AccountUpdate(msgspec.Struct, tag_field="e", tag="ACCOUNT_UPDATE"):
+    E: int
+    T: int
+    a: AccountBody
+
+
+class ConfigBody(msgspec.Struct):
+    s: str
+    l: int  # noqa: E741 - leverage
+
+
+class AccountConfigUpdate(msgspec.Struct, tag_field="e", tag="ACCOUNT_CONFIG_UPDATE"):
+    E: int
+    T: int = 0
+    ac: ConfigBody | None = None
+
+
+class ListenKeyExpired(msgspec.Struct, tag_field="e", tag="listenKeyExpired"):
+    E: int
+    listenKey: str = ""
+
+
+class MarginCall(msgspec.Struct, tag_field="e", tag="MARGIN_CALL"):
+    E: int
+
+
+UserEvent = OrderTradeUpdate | TradeLite | AccountUpdate | AccountConfigUpdate | ListenKeyExpired | MarginCall
+
+
+class CombinedUser(msgspec.Struct):
+    """On a combined user stream, ``stream`` is the listen key the event belongs to."""
+
+    stream: str
+    data: UserEvent
+
+
+class Unlisted(msgspec.Struct, frozen=True):
+    """An event type or control answer we do not use (ALGO_UPDATE, an answer to SUBSCRIBE): counted, not an error."""
+
+    kind: str
+    stream: str = ""
+
+
+class _Envelope(msgspec.Struct):
+    e: str = ""
+    stream: str = ""
+    id: str | int | None = None
+    data: _Envelope | None = None
+    error: ErrorBody | None = None
+
+
+# --- wire: market streams ---------------------------------------------------------------------------------------------
+class BookTicker(msgspec.Struct, tag_field="e", tag="bookTicker"):
+    s: str
+    b: str
+    B: str
+    a: str
+    A: str
+    E: int = 0
+    T: int = 0
+    u: int = 0
+
+
+class MarkPrice(msgspec.Struct, tag_field="e", tag="markPriceUpdate"):
+    s: str
+    p: str
+    E: int = 0
+    r: str = ""
+    T: int = 0
+
+
+class CombinedMarket(msgspec.Struct):
+    data: BookTicker | MarkPrice
+    stream: str = ""
+
+
+# --- wire: REST -------------------------------------------------------------------------------------------------------
+class PositionRisk(msgspec.Struct):
+    symbol: str
+    positionAmt: str
+    positionSide: str = "BOTH"
+    entryPrice: str = "0"
+    leverage: str | int = 0
+    isolated: bool | None = None
+    marginType: str = ""
+    updateTime: int = 0
+
+
+class Account(msgspec.Struct):
+    totalMarginBalance: str
+    totalWalletBalance: str
+    availableBalance: str = "0"
+    totalUnrealizedProfit: str = "0"
+    positions: list[PositionRisk] = []
+
+
+class UserTrade(msgspec.Struct):
+    symbol: str
+    id: int
+    orderId: int
+    side: str
+    price: str
+    qty: str
+    time: int
+    positionSide: str = "BOTH"
+    maker: bool = False
+    commission: str = "0"
+    commissionAsset: str = ""
+
+
+class SymbolConfig(msgspec.Struct):
+    symbol: str
+    marginType: str
+    leverage: int
+
+
+class AccountConfig(msgspec.Struct):
+    dualSidePosition: bool = False
+    multiAssetsMargin: bool = False
+    canTrade: bool = True
+    canWithdraw: bool = False
+
+
+class ListenKey(msgspec.Struct):
+    listenKey: str
+
+
+class ServerTime(msgspec.Struct):
+    serverTime: int
+
+
+# --- facts ------------------------------------------------------------------------------------------------------------
+class LeaderFill(msgspec.Struct, frozen=True, tag=True):
+    """One execution of the leader. ``live`` is False when it was found by back-fill (semantics 12)."""
+
+    leader: int
+    instrument: int
+    exec_id: int
+    order_id: int
+    client_order_id: str
+    side: int
+    position_side: int
+    qty: int
+    px: int
+    order_qty: int  # lots, whole order; 0 = unknown (back-fill)
+    cum_qty: int
+    maker: bool
+    reduce_only: bool
+    live: bool
+    cause: str  # "" | "liquidation" | "adl"
+    ts_event: int
+    ts_recv: int
+    raw: bytes = b""
+
+
+class LeaderPosition(msgspec.Struct, frozen=True, tag=True):
+    """What the venue says the leader holds. ``source``: push, poll or snapshot; leverage 0 = not told."""
+
+    leader: int
+    instrument: int
+    position_side: int
+    qty: int
+    source: str
+    leverage: int
+    isolated: bool
+    ts_event: int
+    ts_recv: int
+    raw: bytes = b""
+
+
+class LeaderEquity(msgspec.Struct, frozen=True, tag=True):
+    """Margin balance including unrealised (semantics 16)."""
+
+    leader: int
+    equity_e8: int
+    wallet_e8: int
+    available_e8: int
+    ts_event: int
+    ts_recv: int
+
+
+class LeaderWallet(msgspec.Struct, frozen=True, tag=True):
+    """A pushed wallet balance and its cause as the venue names it (ORDER, DEPOSIT, FUNDING_FEE, ...)."""
+
+    leader: int
+    asset: str
+    wallet_e8: int
+    change_e8: int
+    cause: str
+    ts_event: int
+    ts_recv: int
+    raw: bytes = b""
+
+
+class LeaderLeverage(msgspec.Struct, frozen=True, tag=True):
+    leader: int
+    instrument: int
+    leverage: int
+    ts_event: int
+    ts_recv: int
+    raw: bytes = b""
+
+
+class LeaderMarginCall(msgspec.Struct, frozen=True, tag=True):
+    leader: int
+    ts_event: int
+    ts_recv: int
+    raw: bytes = b""
+
+
+class LeaderSync(msgspec.Struct, frozen=True, tag=True):
+    """False: the stream is interrupted. True: ``positions`` and every fill delivered before this agree."""
+
+    leader: int
+    synced: bool
+    reason: str
+    positions: tuple[LeaderPosition, ...]
+    ts_recv: int
+
+
+LeaderEvent = LeaderFill | LeaderPosition | LeaderEquity | LeaderWallet | LeaderLeverage | LeaderMarginCall | LeaderSync
+
+
+class Quote(msgspec.Struct, frozen=True):
+    instrument: int
+    bid: int
+    bid_qty: int
+    ask: int
+    ask_qty: int
+    ts_event: int
+    ts_recv: int
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """Mark price to the nearest tick; the funding rate in 1e-6."""
+
+    instrument: int
+    mark: int
+    funding_ppm: int
+    ts_event: int
+    ts_recv: int
+
+
+class ExternalFill(msgspec.Struct, frozen=True, tag=True):
+    """A trade on a follower's account that is not ours."""
+
+    account: int
+    instrument: int
+    position_side: int
+    qty: int  # signed lots
+    px: int
+    trade_id: int
+    kind: str  # "manual" | "liquidation" | "adl"
+    client_order_id: str
+    ts_event: int
+    ts_recv: int
+
+
+class AccountPosition(msgspec.Struct, frozen=True, tag=True):
+    account: int
+    instrument: int
+    position_side: int
+    qty: int
+    ts_event: int
+    ts_recv: int
+
+
+class AccountLeverage(msgspec.Struct, frozen=True, tag=True):
+    account: int
+    instrument: int
+    leverage: int
+    ts_event: int
+    ts_recv: int
+
+
+class StreamGap(msgspec.Struct, frozen=True, tag=True):
+    """Events of this account may be missing since the last one: take a snapshot."""
+
+    account: int
+    reason: str
+
+
+class AccountSnapshot(msgspec.Struct, frozen=True, tag=True):
+    """``positions``: (instrument, position side, signed lots, entry price 1e-8)."""
+
+    account: int
+    wallet_e8: int
+    available_e8: int
+    equity_e8: int
+    positions: tuple[tuple[int, int, int, int], ...]
+    ts_event: int
+    ts_recv: int
+
+
+class LegState(msgspec.Struct, frozen=True, tag=True):
+    """Whether an instrument of an account is set as the plan needs it (semantics 25)."""
+
+    account: int
+    instrument: int
+    ready: bool
+    reason: str
+    hedge: bool
+    isolated: bool
+    leverage: int
+    ts_recv: int
+
+
+# --- decoding ---------------------------------------------------------------------------------------------------------
+_order_reply = msgspec.json.Decoder(OrderReply)
+_raw_reply = msgspec.json.Decoder(RawReply)
+_user = msgspec.json.Decoder(UserEvent)
+_combined_user = msgspec.json.Decoder(CombinedUser)
+_market = msgspec.json.Decoder(CombinedMarket)
+_envelope = msgspec.json.Decoder(_Envelope)
+_trades = msgspec.json.Decoder(list[UserTrade])
+_positions = msgspec.json.Decoder(list[PositionRisk])
+
+
+def decode_order_reply(payload: bytes) -> OrderReply | Malformed:
+    """An answer on the order socket."""
+    try:
+        return _order_reply.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
+        return malformed(problem, payload)
+
+
+def decode_raw_reply(payload: bytes) -> RawReply | Malformed:
+    """An answer on the account socket; ``result`` stays undecoded."""
+    try:
+        return _raw_reply.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
+        return malformed(problem, payload)
+
+
+def decode_user(payload: bytes) -> UserEvent | Unlisted | Malformed:
+    """An event of a user stream with one listen key."""
+    try:
+        return _user.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
+        return _unlisted(payload, problem)
+
+
+def decode_combined_user(payload: bytes) -> CombinedUser | Unlisted | Malformed:
+    """An event of a user stream with several listen keys."""
+    try:
+        return _combined_user.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
+        return _unlisted(payload, problem)
+
+
+def decode_market(payload: bytes) -> CombinedMarket | Unlisted | Malformed:
+    """A best bid/ask or a mark price."""
+    try:
+        return _market.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
+        return _unlisted(payload, problem)
+
+
+#: Event types whose wire struct exists: if such an event failed to decode it is malformed, not merely unused.
+_USED = frozenset(
+    {
+        "ORDER_TRADE_UPDATE", "TRADE_LITE", "ACCOUNT_UPDATE", "ACCOUNT_CONFIG_UPDATE", "listenKeyExpired", "MARGIN_CALL",
+        "bookTicker", "markPriceUpdate",
+    }
+)  # fmt: skip
+
+
+def _unlisted(payload: bytes, problem: Exception) -> Unlisted | Malformed:
+    try:
+        envelope = _envelope.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return malformed(problem, payload)
+    kind = envelope.e or (envelope.data.e if envelope.data else "")
+    if kind in _USED or (not kind and envelope.id is None and envelope.error is None):
+        return malformed(problem, payload)
+    return Unlisted(kind or "answer", envelope.stream)
+
+
+def decode_body(payload: bytes, kind: Any) -> Any:
+    """A REST body as ``kind``; ``ValueError`` (msgspec's) when it does not fit: the caller is a slow path."""
+    return msgspec.json.decode(payload, type=kind)
+
+
+# --- wire to facts ------------------------------------------------------------------------------------------------------
+def cid_bytes(client_order_id: str) -> bytes | None:
+    """16 bytes of a client order id of ours, None for any other text."""
+    if len(client_order_id) != 32:
+        return None
+    try:
+        return bytes.fromhex(client_order_id)
+    except ValueError:
+        return None
+
+
+def cost_e8(average: str, quantity: str, quote: str = "") -> int:
+    """Cumulative quote amount in 1e-8, rounded down: the venue's own sum where it gives one, else average x quantity; 0 = not told."""
+    if quote and (told := _decimal(quote, 8)):
+        return told
+    if not average:
+        return 0
+    return _decimal(average, 12) * _decimal(quantity, 8) // 10**12
+
+
+def _decimal(text: str, places: int) -> int:
+    """Exact up to ``places`` decimals; further digits are cut (averages have as many as the venue cares to print)."""
+    whole, _, part = text.partition(".")
+    return parse_scaled(f"{whole}.{part[:places]}" if part else whole, places)
+
+
+def money_e8(text: str) -> int:
+    """An amount of money in 1e-8; digits beyond are cut toward zero."""
+    return _decimal(text, 8)
+
+
+def cause_of(client_order_id: str, order_type: str = "") -> str:
+    """``liquidation``, ``adl`` or "": the venue marks its own orders by their client id."""
+    if client_order_id.startswith("autoclose-") or order_type == "LIQUIDATION":
+        return "liquidation"
+    if client_order_id.startswith("adl_autoclose"):
+        return "adl"
+    if client_order_id.startswith("settlement_autoclose-") or client_order_id.startswith("delivery_autoclose-"):
+        return "settlement"
+    return ""
+
+
+def leader_fill(
+    event: OrderTradeUpdate, leader: int, instruments: Instruments, ts_recv: int, raw: bytes
+) -> LeaderFill | None:
+    """The execution in an ORDER_TRADE_UPDATE; None if it carries none or the symbol is not ours. May raise ``ValueError``."""
+    order = event.o
+    instrument = instruments.find(order.s)
+    if instrument is None or (order.x != "TRADE" and order.x != "CALCULATED") or order.l.strip("0.") == "":
+        return None
+    return LeaderFill(
+        leader=leader,
+        instrument=instrument.index,
+        exec_id=order.t,
+        order_id=order.i,
+        client_order_id=order.c,
+        side=SIDE[order.S],
+        position_side=POSITION_SIDE[order.ps],
+        qty=instrument.lots(order.l),
+        px=instrument.ticks(order.L),
+        order_qty=instrument.lots(order.q),
+        cum_qty=instrument.lots(order.z),
+        maker=order.m,
+        reduce_only=order.R,
+        live=True,
+        cause=cause_of(order.c, order.o),
+        ts_event=event.T * MS_NS,
+        ts_recv=ts_recv,
+        raw=raw,
+    )
+
+
+def backfilled(trade: UserTrade, leader: int, instruments: Instruments, ts_recv: int) -> LeaderFill | None:
+    """A row of ``userTrades`` as a fill that was not live."""
+    instrument = instruments.find(trade.symbol)
+    if instrument is None:
+        return None
+    return LeaderFill(
+        leader=leader,
+        instrument=instrument.index,
+        exec_id=trade.id,
+        order_id=trade.orderId,
+        client_order_id="",
+        side=SIDE[trade.side],
+        position_side=POSITION_SIDE[trade.positionSide],
+        qty=instrument.lots(trade.qty),
+        px=instrument.ticks(trade.price),
+        order_qty=0,
+        cum_qty=0,
+        maker=trade.maker,
+        reduce_only=False,
+        live=False,
+        cause="",
+        ts_event=trade.time * MS_NS,
+        ts_recv=ts_recv,
+    )
+
+
+def trades(payload: bytes) -> list[UserTrade]:
+    """Rows of ``userTrades``."""
+    return _trades.decode(payload)
+
+
+def positions(payload: bytes) -> list[PositionRisk]:
+    """Rows of ``positionRisk``."""
+    return _positions.decode(payload)

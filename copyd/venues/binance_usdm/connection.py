@@ -1,0 +1,245 @@
+"""A WebSocket that is kept up: reconnect with back-off and jitter, renewal before the venue cuts it (make before break).
+
+``Link`` is the wish, ``Session`` one living connection. Frames are handed on with their session, because an answer
+belongs to the connection it was asked on, also while an old and a new one overlap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+from collections.abc import Awaitable, Callable
+
+from picows import WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+
+BACKOFF_S_MIN = 0.05
+BACKOFF_S_MAX = 10.0
+#: A connection that lived this long starts the back-off anew.
+SETTLED_S = 10.0
+#: Renew this long before the venue's own limit, spread so that connections do not renew together.
+RENEW_EARLY = 0.02
+WRITE_BUFFER_HIGH = 4 << 20
+_TEXT, _BINARY, _CLOSE, _CONT = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CLOSE, WSMsgType.CONTINUATION
+
+
+class Session(WSListener):
+    """One open connection of a ``Link``."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self.opened_at = 0.0
+        self.transport: WSTransport | None = None
+        self.lost = asyncio.Event()
+        self.reason = ""
+        self.paused = False
+        self._fd = -1
+        self._parts: list[bytes] = []
+
+    # -- picows calls these -------------------------------------------------------------------------------------------
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self.transport = transport
+        self.opened_at = asyncio.get_running_loop().time()
+        transport.underlying_transport.set_write_buffer_limits(high=self.link.write_buffer_high)
+        if not transport.is_secure:
+            self._fd = transport.underlying_transport.get_extra_info("socket").fileno()
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        kind = frame.msg_type
+        if kind == _CLOSE:
+            self.reason = self.reason or f"closed by the venue: {frame.get_close_code()}"
+            with contextlib.suppress(WSError):
+                transport.send_close(frame.get_close_code(), frame.get_close_message())
+            transport.disconnect()
+            return
+        if kind == _TEXT or kind == _BINARY or kind == _CONT:
+            payload = frame.get_payload_as_bytes()
+            if kind == _CONT or not frame.fin:
+                self._parts.append(payload)
+                if not frame.fin:
+                    return
+                payload, self._parts = b"".join(self._parts), []
+            if len(payload) > self.link.frame_bytes_max:
+                self.link.oversized += 1
+                return
+            try:
+                self.link.on_frame(self, payload)
+            except Exception as problem:
+                # A decoder returns values for whatever the venue sends; an exception here is our own broken rule, and
+                # the loop's handler (the supervisor) decides about the process. The connection is not to blame.
+                asyncio.get_running_loop().call_exception_handler(
+                    {"message": f"{self.link.name}: frame handler failed", "exception": problem}
+                )
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self.reason = self.reason or "connection lost"
+        self._fd = -1
+        self.lost.set()
+        self.link.session_lost(self)
+
+    def pause_writing(self) -> None:
+        self.paused = True
+        self.link.on_congestion(self, True)
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        self.link.on_congestion(self, False)
+
+    # -- ours ---------------------------------------------------------------------------------------------------------
+    @property
+    def open(self) -> bool:
+        """Whether bytes may still be handed over."""
+        return (
+            self.transport is not None
+            and not self.lost.is_set()
+            and not self.transport.is_close_frame_sent
+            and not self.transport.underlying_transport.is_closing()
+        )
+
+    def write(self, buffer: bytes) -> None:
+        """Raw frames, straight to the kernel when nothing waits before them. ``OSError`` means no byte of it was written."""
+        transport = self.transport
+        assert transport is not None
+        under = transport.underlying_transport
+        if self._fd >= 0 and under.get_write_buffer_size() == 0:
+            try:
+                sent = os.write(self._fd, buffer)
+            except BlockingIOError:
+                sent = 0
+            if sent == len(buffer):
+                return
+            buffer = buffer[sent:]
+        under.write(buffer)
+
+    def send_text(self, text: bytes) -> None:
+        """One message through the library's framing."""
+        if self.transport is not None:
+            self.transport.send(_TEXT, text)
+
+    def close(self, reason: str) -> None:
+        """End it from our side."""
+        self.reason = self.reason or reason
+        if self.transport is not None:
+            with contextlib.suppress(WSError, OSError):
+                self.transport.send_close()
+            self.transport.disconnect()
+
+
+class Link:
+    """Keeps one connection open until ``stop``. ``url`` is asked before each attempt (a listen key may have changed)."""
+
+    def __init__(
+        self,
+        name: str,
+        url: Callable[[], Awaitable[str]],
+        *,
+        on_frame: Callable[[Session, bytes], None],
+        on_open: Callable[[Session], None],
+        on_lost: Callable[[Session], None],
+        rng: random.Random,
+        life_s: float,
+        frame_bytes_max: int,
+        on_congestion: Callable[[Session, bool], None] = lambda session, congested: None,
+        write_buffer_high: int = WRITE_BUFFER_HIGH,
+        ping_idle_s: float = 60.0,
+    ) -> None:
+        self.name = name
+        self.url = url
+        self.on_frame, self.on_open, self.on_lost, self.on_congestion = on_frame, on_open, on_lost, on_congestion
+        self.rng = rng
+        self.life_s = life_s
+        self.frame_bytes_max = frame_bytes_max
+        self.write_buffer_high = write_buffer_high
+        self.ping_idle_s = ping_idle_s
+        self.session: Session | None = None
+        self.old: set[Session] = set()
+        self.oversized = 0
+        self.connects = 0
+        self.last_error = ""
+        self._stopping = False
+        self._task: asyncio.Task[None] | None = None
+        self._renew = asyncio.Event()
+
+    def start(self) -> None:
+        """Begin to connect; ``on_open`` tells when."""
+        self._task = asyncio.get_running_loop().create_task(self._run(), name=self.name)
+
+    def renew(self) -> None:
+        """Open a new connection beside the old one and then let the old one go."""
+        self._renew.set()
+
+    async def stop(self) -> None:
+        """Close what is open; no callback but ``on_lost`` comes afterwards."""
+        self._stopping = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        sessions = [s for s in (*self.old, self.session) if s is not None]
+        for session in sessions:
+            session.close("stopped")
+        for session in sessions:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(session.lost.wait(), 1.0)
+
+    def session_lost(self, session: Session) -> None:
+        """A connection ended, whoever ended it."""
+        self.old.discard(session)
+        if self.session is session:
+            self.session = None
+        if session.opened_at:
+            self.on_lost(session)
+
+    async def _connect(self) -> Session:
+        url = await self.url()
+        session = Session(self)
+        await ws_connect(
+            lambda: session,
+            url,
+            websocket_handshake_timeout=5,
+            enable_auto_ping=True,
+            auto_ping_idle_timeout=self.ping_idle_s,
+            auto_ping_reply_timeout=15,
+            max_frame_size=max(self.frame_bytes_max * 2, 1 << 16),
+            logger_name="copyd." + self.name,
+        )
+        return session
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        failures = 0
+        while not self._stopping:
+            try:
+                session = await self._connect()
+            except asyncio.CancelledError:
+                raise
+            except Exception as problem:  # refused, handshake answered otherwise, DNS, a listen key that was not given
+                self.last_error = f"{type(problem).__name__}: {problem}"[:200]
+                wait = min(BACKOFF_S_MAX, BACKOFF_S_MIN * 2**failures) * self.rng.uniform(0.5, 1.0)
+                failures = min(failures + 1, 16)
+                await asyncio.sleep(wait)
+                continue
+            self.connects += 1
+            before, self.session = self.session, session
+            if before is not None and before.open:
+                self.old.add(before)
+            if not session.lost.is_set():
+                self.on_open(session)
+            if before is not None and before in self.old:
+                loop.call_later(2.0, before.close, "renewed")
+            self._renew.clear()
+            life = self.life_s * (1 - RENEW_EARLY * self.rng.uniform(1.0, 3.0))
+            lost = loop.create_task(session.lost.wait())
+            asked = loop.create_task(self._renew.wait())
+            try:
+                await asyncio.wait({lost, asked}, timeout=life, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                lost.cancel()
+                asked.cancel()
+            if session.lost.is_set():
+                self.last_error = session.reason
+                if loop.time() - session.opened_at > SETTLED_S:
+                    failures = 0
+                wait = min(BACKOFF_S_MAX, BACKOFF_S_MIN * 2**failures) * self.rng.uniform(0.5, 1.0)
+                failures = min(failures + 1, 16)
+                await asyncio.sleep(wait)
