@@ -49,27 +49,27 @@ def decide_opening(
     k, no_ratio = ratio(
         leg, plan, t.leaders[event.leader], t.positions[event.position], t.instruments[event.instrument], event
     )
-    delta = event.open_side * k * event.open_qty
+    # Beyond what a leg may hold the decision records the bound itself: it is refused below.
+    delta = event.open_side * min(k * event.open_qty, TARGET_MAX)
     decision.k, decision.delta = k, delta
     opening = Opening(
         event.open_side, 0, event.px, event.ts_event, t.params.max_event_age, bool(event.live), event.now
     )
     refusal = gate(t, leg, plan, opening) or no_ratio
-    if not refusal and abs(leg.target + delta) > TARGET_MAX:
+    if not refusal and (k * event.open_qty > TARGET_MAX or abs(leg.target + delta) > TARGET_MAX):
         refusal = Reason.ABOVE_MAXIMUM
     if refusal:
         refuse(decision, refusal, delta)
-        return
-    if must_wait(leg, event.open_side):
+    elif must_wait(leg, event.open_side):
         leg.target += delta
         defer(leg, delta, event.px, event.ts_event)
         decision.open = Part.DEFERRED
     else:
         opening.want = wanted(leg, event.open_side, delta)
         settle_size(t, leg_index, opening, size(t, leg, plan, opening), delta, cause, decision, out)
-        if decision.open == Part.FORGONE:
-            return
-    leg.k, leg.k_order = k, event.order_id
+    if decision.open != Part.FORGONE:
+        leg.k, leg.k_order = k, event.order_id
+    # Also after a refusal: the leader holds more now, and his next reduction is measured on all of it.
     set_anchor(leg, event.qty_after)
 
 

@@ -1,0 +1,1260 @@
+"""The rules of ``copyd.core`` for all followers at once: one leader event, one batch of reports, one timer sweep.
+
+Transcribed function by function from the readable twin, under the same names: ``copy_instruction`` (ratio, reduce_target,
+defer), ``risk`` (gate, size, caps), ``order`` (make_order, plan_reduction), ``position`` (decide, release, sweep) and
+``fill`` (apply_report). The twin is the specification; a property test compares every byte of both. Products are 128-bit.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, qsort, realloc
+from libc.string cimport memcpy, memset
+
+from copyd._fast.columns cimport (
+    NONE, Account, AccountInstrument, Columns, Instrument, Leader, LeaderPosition, Leg, Order, Plan, Report, ReportBatch,
+)
+
+from copyd.errors import BrokenInvariant
+
+cdef extern from *:
+    """
+    typedef __int128 i128;
+
+    /* a * b / c rounded toward zero: C division does just that, on 128 bits nothing overflows. */
+    static inline long long mul_div_trunc(long long a, long long b, long long c) {
+        return (long long)(((__int128)a * b) / c);
+    }
+    static inline __int128 wide(long long a, long long b) { return (__int128)a * b; }
+    static inline __int128 wide3(__int128 a, long long b) { return a * b; }
+    static inline __int128 shl32(__int128 a) { return a << 32; }
+    /* Floor of a / b for a >= 0 and b > 0, where C division and floor agree. */
+    static inline __int128 quotient(__int128 a, __int128 b) { return a / b; }
+    static inline long long narrow(__int128 a) { return (long long)a; }
+    static inline int less(__int128 a, __int128 b) { return a < b; }
+    static inline int not_positive(__int128 a) { return a <= 0; }
+    /* Saturated to what fits, for quantities that are only compared with something small. */
+    static inline long long clamp(__int128 a) {
+        return a > (__int128)0x3fffffffffffffffLL ? 0x3fffffffffffffffLL : (long long)a;
+    }
+    """
+    ctypedef long long i128
+    int64_t mul_div_trunc(int64_t a, int64_t b, int64_t c) noexcept nogil
+    i128 wide(int64_t a, int64_t b) noexcept nogil
+    i128 wide3(i128 a, int64_t b) noexcept nogil
+    i128 shl32(i128 a) noexcept nogil
+    i128 quotient(i128 a, i128 b) noexcept nogil
+    int64_t narrow(i128 a) noexcept nogil
+    int less(i128 a, i128 b) noexcept nogil
+    int not_positive(i128 a) noexcept nogil
+    int64_t clamp(i128 a) noexcept nogil
+
+cdef enum:
+    BPS = 10_000
+    PPM = 1_000_000
+
+cdef int64_t K_MAX = (<int64_t>1) << 60
+cdef int64_t TARGET_MAX = (<int64_t>1) << 61
+
+cdef enum:  # Mode
+    PROPORTIONAL = 0
+    MULTIPLIER = 1
+    FIXED_AMOUNT = 2
+    FIXED_RATIO = 3
+    RISK_BASED = 4
+
+cdef enum:  # RatioSnapshot, MinPolicy, OnInsufficient, PlanState
+    POSITION_OPEN = 0
+    EACH_ORDER = 1
+    MIN_SKIP = 1
+    MIN_RAISE = 2
+    INSUFFICIENT_SKIP = 1
+    ACTIVE = 0
+
+cdef enum:  # Kind
+    OPENING = 0
+    REDUCTION = 1
+
+cdef enum:  # OrderState
+    S_PENDING_NEW = 1
+    S_NEW = 2
+    S_PARTIALLY_FILLED = 3
+    S_FILLED = 4
+    S_CANCELED = 6
+    S_EXPIRED = 7
+    S_REJECTED = 8
+    S_IN_DOUBT = 10
+    S_DEAD = 11
+
+cdef enum:  # ReportKind
+    R_REPLY = 1
+    R_REJECT = 2
+    R_IN_DOUBT = 3
+    R_DEAD = 4
+    R_STREAM = 5
+    R_TRADE = 6
+    R_BALANCE = 7
+    R_NOT_SENT = 8
+
+cdef enum:  # Part
+    P_NONE = 0
+    P_ORDER = 1
+    P_DEFERRED = 2
+    P_CARRIED = 3
+    P_FORGONE = 4
+    P_ROUNDED = 5
+
+cdef enum:  # Reason
+    OK = 0
+    KILL_SWITCH = 1
+    PLAN_PAUSED = 2
+    LEG_NOT_READY = 5
+    LEG_DETACHED = 6
+    INSTRUMENT_NOT_ALLOWED = 7
+    LEADER_NOT_ELIGIBLE = 8
+    LEADER_UNSYNCED = 9
+    LEADER_EQUITY_STALE = 10
+    QUOTE_STALE = 11
+    STALE_EVENT = 12
+    OBSERVED = 13
+    MAX_OPEN_TRADES = 17
+    LEVERAGE_ABOVE_MAX = 18
+    NO_STOP = 19
+    MAX_LOSS_PER_TRADE = 20
+    MAX_POSITION = 21
+    MAX_NOTIONAL_SYMBOL = 22
+    MAX_NOTIONAL_TOTAL = 23
+    INSUFFICIENT_MARGIN = 24
+    SLIPPAGE_LEADER = 25
+    SLIPPAGE_MID = 26
+    RATE_LIMITED = 27
+    BELOW_MINIMUM = 28
+    ABOVE_MAXIMUM = 29
+    JOURNAL_LOW = 30
+    SLIPPAGE = 40
+    VENUE_REJECTED = 41
+
+cdef enum:  # Note
+    N_NONE = 0
+    LATE_FILL = 1
+    REPLANNED = 2
+    REDUCTION_RETRY = 3
+    UNKNOWN_ORDER = 4
+    DEAD_BUT_FILLED = 5
+
+cdef enum:
+    PART_OPENING = 0
+    PART_REDUCTION = 16
+    REDUCE_ONLY_REJECTED = -2022
+
+cdef struct Params:
+    uint8_t key[16]
+    int64_t max_event_age
+    int64_t replan_max_age
+    int64_t quote_max_age
+    int64_t equity_max_age
+    int64_t order_window
+    int64_t retry_min
+    int64_t retry_max
+    uint32_t epoch
+    uint16_t site
+    uint16_t orders_per_window
+    uint8_t killed
+    uint8_t journal_low
+    uint8_t pad[6]
+
+cdef struct FillEvent:
+    uint8_t cause[16]
+    int64_t seq
+    int64_t now
+    int64_t ts_event
+    int64_t qty_before
+    int64_t qty_mid
+    int64_t qty_after
+    int64_t open_qty
+    int64_t px
+    int64_t first_px
+    int64_t order_qty
+    int64_t order_id
+    int64_t rotation
+    int64_t reduce_qty
+    uint32_t leader
+    uint32_t position
+    uint16_t instrument
+    int8_t open_side
+    uint8_t live
+    uint8_t pad[4]
+
+cdef struct Decision:
+    uint32_t plan
+    uint32_t leg
+    uint8_t reduce
+    uint8_t open
+    uint8_t reason
+    uint8_t release
+    uint8_t pad[4]
+    int64_t k
+    int64_t delta
+    int64_t forgone
+    int64_t reduce_lots
+    int64_t open_lots
+    int64_t target
+
+cdef struct OrderEnd:
+    uint8_t cid[16]
+    int64_t forgone
+    uint32_t leg
+    int32_t code
+    uint8_t reason
+    uint8_t note
+    uint8_t pad[6]
+
+cdef struct Cause:
+    uint8_t cause[16]
+    int64_t aux
+    int64_t seq
+    int64_t now
+    int64_t ts_event
+
+cdef struct Opening:
+    int64_t want      # Q32, >= 0
+    int64_t px        # ticks
+    int64_t ts_event
+    int64_t age_max
+    int64_t now
+    int side
+    int live
+
+cdef struct Size:
+    int64_t lots
+    int64_t limit_px
+    int64_t defer_until
+    int reason
+    int raised
+    int refused
+
+cdef struct Ranked:   # a reduction and its exposure, for the sending order
+    int64_t exposure
+    uint32_t slot
+    uint32_t at
+
+cdef struct Buffer:
+    void* rows
+    size_t size       # bytes per row
+    uint32_t count
+    uint32_t capacity
+
+
+def row_sizes():
+    """Bytes of the rows this module takes and gives, for the layout test."""
+    return {
+        "params": sizeof(Params), "fill_event": sizeof(FillEvent), "decisions": sizeof(Decision),
+        "ends": sizeof(OrderEnd),
+    }
+
+
+cdef void* _push(Buffer* buffer) except NULL:
+    """Address of one more row."""
+    cdef void* rows
+    if buffer.count == buffer.capacity:
+        buffer.capacity = max(256, buffer.capacity * 2)
+        rows = realloc(buffer.rows, buffer.capacity * buffer.size)
+        if rows == NULL:
+            raise MemoryError
+        buffer.rows = rows
+    buffer.count += 1
+    return <char*>buffer.rows + (buffer.count - 1) * buffer.size
+
+
+cdef bytes _bytes(Buffer* buffer):
+    return PyBytes_FromStringAndSize(<char*>buffer.rows, buffer.count * buffer.size)
+
+
+cdef inline int64_t _abs(int64_t value) noexcept nogil:
+    return -value if value < 0 else value
+
+
+cdef inline int _sign(int64_t value) noexcept nogil:
+    return (value > 0) - (value < 0)
+
+
+# -- identifiers -----------------------------------------------------------------------------------------------------
+
+
+cdef inline uint64_t _rotl(uint64_t x, int b) noexcept nogil:
+    return (x << b) | (x >> (64 - b))
+
+
+cdef void _siphash128(const uint8_t* key, const uint8_t* message, size_t size, uint8_t* digest) noexcept nogil:
+    """SipHash-2-4 with 128-bit output; ``copyd.core.identifiers.siphash128``. ``size`` is a multiple of 8."""
+    cdef uint64_t k0, k1, word
+    cdef uint64_t v0, v1, v2, v3
+    cdef size_t at = 0
+    cdef int i, n, step
+    memcpy(&k0, key, 8)
+    memcpy(&k1, key + 8, 8)
+    v0 = k0 ^ <uint64_t>0x736F6D6570736575
+    v1 = k1 ^ <uint64_t>0x646F72616E646F6D ^ <uint64_t>0xEE
+    v2 = k0 ^ <uint64_t>0x6C7967656E657261
+    v3 = k1 ^ <uint64_t>0x7465646279746573
+    # steps: every whole word, then the length word, then the two halves of the digest
+    for step in range(<int>(size // 8) + 3):
+        if step < <int>(size // 8):
+            memcpy(&word, message + at, 8)
+            at += 8
+            n = 2
+        elif step == <int>(size // 8):
+            word = <uint64_t>(size & 0xFF) << 56
+            n = 2
+        else:
+            word = 0
+            n = 4
+            if step == <int>(size // 8) + 1:
+                v2 ^= <uint64_t>0xEE
+            else:
+                v1 ^= <uint64_t>0xDD
+        v3 ^= word
+        for i in range(n):
+            v0 += v1
+            v1 = _rotl(v1, 13) ^ v0
+            v0 = _rotl(v0, 32)
+            v2 += v3
+            v3 = _rotl(v3, 16) ^ v2
+            v0 += v3
+            v3 = _rotl(v3, 21) ^ v0
+            v2 += v1
+            v1 = _rotl(v1, 17) ^ v2
+            v2 = _rotl(v2, 32)
+        v0 ^= word
+        if step == <int>(size // 8) + 1:
+            word = v0 ^ v1 ^ v2 ^ v3
+            memcpy(digest, &word, 8)
+        elif step == <int>(size // 8) + 2:
+            word = v0 ^ v1 ^ v2 ^ v3
+            memcpy(digest + 8, &word, 8)
+
+
+# -- instrument ------------------------------------------------------------------------------------------------------
+
+
+cdef inline int64_t _notional(Instrument* instrument, int64_t lots, int64_t px) noexcept nogil:
+    return narrow(quotient(wide3(wide(lots, px), instrument.value_mul), instrument.value_div))
+
+
+cdef inline int64_t _lots_for(Instrument* instrument, int64_t value_e8, int64_t px) noexcept nogil:
+    if value_e8 <= 0:
+        return 0
+    return clamp(quotient(wide(value_e8, instrument.value_div), wide(px, instrument.value_mul)))
+
+
+cdef inline int64_t _min_lots(Instrument* instrument, int64_t px) noexcept nogil:
+    cdef int64_t least = instrument.lot_min if instrument.lot_min > 1 else 1
+    cdef i128 over = wide(instrument.min_notional_e8, instrument.value_div)
+    cdef i128 under = wide(px, instrument.value_mul)
+    cdef int64_t by_value = narrow(quotient(over + under - 1, under))
+    return by_value if by_value > least else least
+
+
+cdef inline int64_t _limit_price(int64_t px, int side, int64_t slippage_bps) noexcept nogil:
+    if side > 0:
+        return narrow(quotient(wide(px, BPS + slippage_bps), BPS))
+    return narrow(quotient(wide(px, BPS - slippage_bps) + BPS - 1, BPS))
+
+
+cdef class Kernel:
+    """The rules bound to one set of tables; one instance per engine.
+
+    ``set_params`` takes the bytes of ``copyd.core.rows.Params``. After a call the results are read with ``decisions()``,
+    ``ends()``, ``orders()`` (slots in sending order) and ``suspects()``; the next call clears them.
+    """
+
+    cdef readonly Columns columns
+    cdef Params params
+    cdef Buffer _decisions
+    cdef Buffer _ends
+    cdef Buffer _reductions
+    cdef Buffer _openings
+    cdef Buffer _suspects
+
+    def __cinit__(self, Columns columns):
+        self.columns = columns
+        self._decisions.size = sizeof(Decision)
+        self._ends.size = sizeof(OrderEnd)
+        self._reductions.size = sizeof(uint32_t)
+        self._openings.size = sizeof(uint32_t)
+        self._suspects.size = sizeof(uint32_t)
+
+    def __dealloc__(self):
+        free(self._decisions.rows)
+        free(self._ends.rows)
+        free(self._reductions.rows)
+        free(self._openings.rows)
+        free(self._suspects.rows)
+
+    def set_params(self, bytes data):
+        """Take over the bytes of a ``Params`` row."""
+        if len(data) != sizeof(Params):
+            raise ValueError(f"Params is {sizeof(Params)} bytes, got {len(data)}")
+        memcpy(&self.params, PyBytes_AS_STRING(data), sizeof(Params))
+
+    # -- the three entries ----------------------------------------------------------------------------------------
+
+    def fan_out(self, const uint32_t[::1] legs, bytes event_row):
+        """Decide one leader fill for every leg of ``legs``, starting at the event's rotation."""
+        if len(event_row) != sizeof(FillEvent):
+            raise ValueError(f"FillEvent is {sizeof(FillEvent)} bytes, got {len(event_row)}")
+        cdef FillEvent event
+        memcpy(&event, PyBytes_AS_STRING(event_row), sizeof(FillEvent))
+        cdef uint32_t n = <uint32_t>legs.shape[0]
+        cdef uint32_t i
+        self._clear()
+        if n == 0:
+            return
+        cdef uint32_t start = <uint32_t>(<uint64_t>event.rotation % n)
+        for i in range(n):
+            self._decide(legs[(start + i) % n], &event)
+
+    def apply_reports(self, ReportBatch batch, int64_t now, int64_t seq):
+        """Book a batch of reports in their order."""
+        cdef uint32_t i
+        self._clear()
+        for i in range(batch.count):
+            self._apply_report(&batch.rows[i], now, seq)
+
+    def sweep(self, bytes cause, int64_t now, int64_t seq):
+        """The timer: reductions whose back-off has passed, openings that still wait."""
+        cdef Cause c
+        cdef uint32_t i
+        cdef Leg* leg
+        self._clear()
+        memcpy(c.cause, PyBytes_AS_STRING(cause), 16)
+        c.aux = 0
+        c.seq = seq
+        c.now = now
+        c.ts_event = now
+        for i in range(self.columns.counts[6]):
+            leg = &self.columns.legs[i]
+            if leg.retry_ts != 0 and leg.retry_ts <= now:
+                leg.retry_ts = 0
+                self._plan_reduction(i, &c)
+            if leg.deferred != 0:
+                self._release(i, &c)
+
+    def timers_due(self, int64_t now):
+        """True when a sweep at ``now`` could have something to do; reads only."""
+        cdef uint32_t i
+        cdef Leg* leg
+        for i in range(self.columns.counts[6]):
+            leg = &self.columns.legs[i]
+            if leg.deferred != 0 and leg.open_slot == NONE:
+                return True
+            if leg.retry_ts != 0 and leg.retry_ts <= now:
+                return True
+        return False
+
+    # -- results --------------------------------------------------------------------------------------------------
+
+    def decisions(self):
+        """Packed ``DecisionRow`` bytes of the last call."""
+        return _bytes(&self._decisions)
+
+    def ends(self):
+        """Packed ``OrderEndRow`` bytes of the last call."""
+        return _bytes(&self._ends)
+
+    def suspects(self):
+        """Slots of reductions the venue refused as not reducing: ask for the position."""
+        return _bytes(&self._suspects)
+
+    def orders(self):
+        """uint32 slots as bytes: reductions by exposure, largest first, then openings in their rotation."""
+        cdef uint32_t n = self._reductions.count
+        cdef uint32_t i
+        cdef uint32_t* slots = <uint32_t*>self._reductions.rows
+        cdef Ranked* ranked
+        cdef Order* order
+        cdef Instrument* instrument
+        if n > 1:
+            ranked = <Ranked*>realloc(NULL, n * sizeof(Ranked))
+            if ranked == NULL:
+                raise MemoryError
+            for i in range(n):
+                order = &self.columns.orders[slots[i]]
+                instrument = &self.columns.instruments[order.instrument]
+                ranked[i].exposure = _notional(instrument, order.order_qty, instrument.mark)
+                ranked[i].slot = slots[i]
+                ranked[i].at = i
+            qsort(ranked, n, sizeof(Ranked), &_compare_ranked)
+            for i in range(n):
+                slots[i] = ranked[i].slot
+            free(ranked)
+        return _bytes(&self._reductions) + _bytes(&self._openings)
+
+    def counts(self):
+        """(decisions, reductions, openings, ends) of the last call."""
+        return self._decisions.count, self._reductions.count, self._openings.count, self._ends.count
+
+    cdef void _clear(self) noexcept:
+        self._decisions.count = 0
+        self._ends.count = 0
+        self._reductions.count = 0
+        self._openings.count = 0
+        self._suspects.count = 0
+
+    cdef int _end(self, const uint8_t* cid, int64_t forgone, uint32_t leg, int32_t code, int reason, int note) except -1:
+        cdef OrderEnd* end = <OrderEnd*>_push(&self._ends)
+        memset(end, 0, sizeof(OrderEnd))
+        memcpy(end.cid, cid, 16)
+        end.forgone = forgone
+        end.leg = leg
+        end.code = code
+        end.reason = reason
+        end.note = note
+        return 0
+
+    cdef inline AccountInstrument* _account_instrument(self, Leg* leg) noexcept nogil:
+        return &self.columns.account_instruments[
+            <size_t>leg.account * self.columns.instruments_max + leg.instrument]
+
+    # -- copy_instruction -----------------------------------------------------------------------------------------
+
+    cdef int64_t _ratio(self, Leg* leg, Plan* plan, FillEvent* event, int* reason) noexcept nogil:
+        cdef Leader* leader = &self.columns.leaders[event.leader]
+        cdef LeaderPosition* position = &self.columns.positions[event.position]
+        cdef Instrument* instrument = &self.columns.instruments[event.instrument]
+        cdef i128 over, under, k
+        reason[0] = OK
+        if plan.mode != FIXED_AMOUNT and plan.mode != RISK_BASED and leg.target != 0:
+            if plan.ratio_snapshot == POSITION_OPEN:
+                return leg.k
+            if plan.ratio_snapshot == EACH_ORDER and leg.k_order == event.order_id:
+                return leg.k
+        if plan.mode == PROPORTIONAL:
+            over = shl32(plan.allocation_e8)
+            under = leader.equity_e8
+        elif plan.mode == MULTIPLIER:
+            over = shl32(wide(plan.allocation_e8, plan.multiplier_ppm))
+            under = wide(leader.equity_e8, PPM)
+        elif plan.mode == FIXED_AMOUNT:
+            over = shl32(wide(plan.amount_e8, instrument.value_div))
+            under = wide3(wide(event.order_qty, event.px), instrument.value_mul)
+        elif plan.mode == FIXED_RATIO:
+            over = shl32(wide(plan.allocation_e8, plan.leverage))
+            under = wide(leader.equity_e8, position.leverage)
+        else:
+            if plan.assumed_stop_bps <= 0:
+                reason[0] = NO_STOP
+                return 0
+            over = shl32(wide3(wide(plan.allocation_e8, plan.risk_bps), instrument.value_div))
+            under = wide3(wide3(wide(plan.assumed_stop_bps, event.order_qty), event.first_px), instrument.value_mul)
+        if not_positive(under):
+            reason[0] = LEADER_EQUITY_STALE
+            return 0
+        k = quotient(over, under)
+        if not less(k, K_MAX):
+            reason[0] = ABOVE_MAXIMUM
+            return 0
+        return narrow(k)
+
+    cdef void _reduce_target(self, Leg* leg, FillEvent* event) noexcept nogil:
+        if leg.target == 0 and leg.pending == 0 and leg.deferred == 0:
+            return
+        if event.qty_mid == 0 or leg.anchor_leader == 0:
+            leg.target = 0
+            leg.pending = 0
+            leg.deferred = 0
+            return
+        leg.target = mul_div_trunc(leg.anchor_target, event.qty_mid, leg.anchor_leader)
+        leg.pending = mul_div_trunc(leg.pending, event.qty_mid, event.qty_before)
+        leg.deferred = mul_div_trunc(leg.deferred, event.qty_mid, event.qty_before)
+
+    cdef void _set_anchor(self, Leg* leg, int64_t leader_qty) noexcept nogil:
+        leg.anchor_target = leg.target
+        leg.anchor_leader = leader_qty
+
+    cdef void _defer(self, Leg* leg, int64_t part, int64_t px, int64_t ts_event) noexcept nogil:
+        cdef int64_t held = _abs(leg.deferred)
+        cdef int64_t new = _abs(part)
+        if held == 0:
+            leg.deferred_px_q16 = px << 16
+            leg.deferred_ts = ts_event
+        else:
+            leg.deferred_px_q16 = narrow(quotient(
+                wide(leg.deferred_px_q16, held) + wide(px << 16, new), <i128>held + new))
+            if ts_event < leg.deferred_ts:
+                leg.deferred_ts = ts_event
+        leg.deferred += part
+
+    # -- risk -----------------------------------------------------------------------------------------------------
+
+    cdef int _gate(self, Leg* leg, Plan* plan, Opening* opening) noexcept nogil:
+        cdef Leader* leader = &self.columns.leaders[plan.leader]
+        cdef Instrument* instrument = &self.columns.instruments[leg.instrument]
+        cdef AccountInstrument* ai = self._account_instrument(leg)
+        if self.params.killed or leader.killed or plan.killed or instrument.halted:
+            return KILL_SWITCH
+        if plan.state != ACTIVE:
+            return PLAN_PAUSED + plan.state - 1
+        if leader.state != ACTIVE:
+            return PLAN_PAUSED + leader.state - 1
+        if not ai.ready or ai.leverage < 1:
+            return LEG_NOT_READY
+        if leg.detached:
+            return LEG_DETACHED
+        if not (plan.instruments >> leg.instrument) & 1:
+            return INSTRUMENT_NOT_ALLOWED
+        if not leader.eligible:
+            return LEADER_NOT_ELIGIBLE
+        if not self.columns.positions[leg.leader_position].synced:
+            return LEADER_UNSYNCED
+        if leader.equity_e8 <= 0 or opening.now - leader.ts_equity > self.params.equity_max_age:
+            return LEADER_EQUITY_STALE
+        if instrument.bid <= 0 or instrument.ask <= 0 or opening.now - instrument.ts_quote > self.params.quote_max_age:
+            return QUOTE_STALE
+        if opening.now - opening.ts_event > opening.age_max:
+            return STALE_EVENT
+        if not opening.live:
+            return OBSERVED
+        if (plan.max_open_trades != 0 and leg.target == 0 and leg.attributed == 0 and leg.open_leaves == 0
+                and self._open_trades(plan, leg) >= plan.max_open_trades):
+            return MAX_OPEN_TRADES
+        if self.params.journal_low:
+            return JOURNAL_LOW
+        return OK
+
+    cdef int _open_trades(self, Plan* plan, Leg* leg) noexcept nogil:
+        cdef uint32_t at = plan.first_leg
+        cdef Leg* other
+        cdef int count = 0
+        while at != NONE:
+            other = &self.columns.legs[at]
+            if other != leg and (other.attributed != 0 or other.open_leaves != 0 or other.deferred != 0):
+                count += 1
+            at = other.next_leg
+        return count
+
+    cdef void _size(self, Leg* leg, Plan* plan, Opening* opening, Size* sized) noexcept nogil:
+        cdef Instrument* instrument = &self.columns.instruments[leg.instrument]
+        cdef Account* account = &self.columns.accounts[leg.account]
+        cdef int64_t slip = plan.slippage_bps if plan.slippage_bps != 0 else instrument.slippage_bps
+        cdef int64_t limit_px = _limit_price(opening.px, opening.side, slip)
+        cdef int64_t least = _min_lots(instrument, limit_px) if limit_px > 0 else 1
+        cdef int64_t lots = opening.want >> 32
+        cdef int64_t allowed, window_end
+        cdef int raised = 0
+        cdef int reason, refusal
+        memset(sized, 0, sizeof(Size))
+        sized.limit_px = limit_px
+        if less(opening.want, shl32(least)):
+            if (plan.min_policy == MIN_RAISE
+                    and not less(wide(opening.want, plan.raise_max_ppm), wide3(shl32(least), PPM))):
+                lots = least
+                raised = 1
+            elif plan.min_policy == MIN_SKIP and lots > 0:
+                sized.reason = BELOW_MINIMUM
+                sized.refused = 1
+                return
+            else:
+                sized.reason = BELOW_MINIMUM if lots != 0 else OK
+                return
+        allowed = self._apply_caps(leg, plan, opening, lots, &reason)
+        if allowed < lots:
+            lots = allowed
+            raised = 0
+            if lots < least:
+                sized.reason = reason
+                sized.refused = 1
+                return
+        refusal = self._market_refusal(leg, plan, opening, limit_px)
+        if refusal != OK:
+            sized.reason = refusal
+            sized.refused = 1
+            return
+        window_end = account.ts_window + self.params.order_window
+        if opening.now < window_end and account.orders_in_window >= self.params.orders_per_window:
+            sized.reason = RATE_LIMITED
+            if window_end - opening.ts_event <= opening.age_max:
+                sized.defer_until = window_end
+            else:
+                sized.refused = 1
+            return
+        sized.lots = lots
+        sized.reason = reason
+        sized.raised = raised
+
+    cdef int64_t _apply_caps(self, Leg* leg, Plan* plan, Opening* opening, int64_t lots, int* reason) noexcept nogil:
+        cdef Instrument* instrument = &self.columns.instruments[leg.instrument]
+        cdef Account* account = &self.columns.accounts[leg.account]
+        cdef AccountInstrument* ai = self._account_instrument(leg)
+        cdef int64_t px = opening.px
+        cdef int64_t held = _abs(leg.attributed)
+        cdef int64_t value, affordable
+        cdef int64_t symbol = 0
+        cdef int64_t total = 0
+        reason[0] = OK
+        self._plan_notional(plan, leg, px, &symbol, &total)
+        if plan.leverage_max != 0:
+            value = plan.allocation_e8 * plan.leverage_max - total
+            lots = _cut(lots, _lots_for(instrument, value, px), LEVERAGE_ABOVE_MAX, reason)
+        if plan.require_stop and plan.assumed_stop_bps == 0:
+            lots = _cut(lots, 0, NO_STOP, reason)
+        if plan.max_loss_bps != 0 and plan.assumed_stop_bps != 0:
+            value = narrow(quotient(wide(plan.allocation_e8, plan.max_loss_bps), plan.assumed_stop_bps))
+            lots = _cut(lots, _lots_for(instrument, value, px) - held, MAX_LOSS_PER_TRADE, reason)
+        if plan.max_position_bps != 0:
+            value = narrow(quotient(wide3(wide(plan.allocation_e8, plan.max_position_bps), ai.leverage), BPS))
+            lots = _cut(lots, _lots_for(instrument, value, px) - held, MAX_POSITION, reason)
+        if plan.max_notional_symbol_e8 != 0:
+            value = plan.max_notional_symbol_e8 - symbol
+            lots = _cut(lots, _lots_for(instrument, value, px), MAX_NOTIONAL_SYMBOL, reason)
+        if plan.max_notional_total_e8 != 0:
+            value = plan.max_notional_total_e8 - total
+            lots = _cut(lots, _lots_for(instrument, value, px), MAX_NOTIONAL_TOTAL, reason)
+        affordable = _lots_for(instrument, self._feasible_notional(leg, plan, account, ai), px)
+        if plan.on_insufficient == INSUFFICIENT_SKIP and affordable < lots:
+            affordable = 0
+        return _cut(lots, affordable, INSUFFICIENT_MARGIN, reason)
+
+    cdef void _plan_notional(self, Plan* plan, Leg* leg, int64_t px, int64_t* symbol, int64_t* total) noexcept nogil:
+        cdef uint32_t at = plan.first_leg
+        cdef Leg* other
+        cdef Instrument* instrument
+        cdef int64_t value
+        while at != NONE:
+            other = &self.columns.legs[at]
+            instrument = &self.columns.instruments[other.instrument]
+            value = _notional(
+                instrument, _abs(other.attributed) + other.open_leaves,
+                px if other.instrument == leg.instrument else instrument.mark)
+            total[0] += value
+            if other.instrument == leg.instrument:
+                symbol[0] += value
+            at = other.next_leg
+
+    cdef int64_t _feasible_notional(
+            self, Leg* leg, Plan* plan, Account* account, AccountInstrument* ai) noexcept nogil:
+        cdef int64_t available = account.balance_e8 - account.margin_e8 - account.reserved_e8
+        if available <= 0:
+            return 0
+        cdef Instrument* instrument = &self.columns.instruments[leg.instrument]
+        cdef int64_t slip = plan.slippage_bps if plan.slippage_bps != 0 else instrument.slippage_bps
+        cdef int64_t leverage = ai.leverage
+        cdef int64_t rest = BPS - slip
+        cdef int64_t under = rest * PPM + slip * leverage * PPM + instrument.taker_fee_ppm * leverage * rest
+        return clamp(quotient(wide3(wide(available, leverage), rest * PPM), under))
+
+    cdef int _market_refusal(self, Leg* leg, Plan* plan, Opening* opening, int64_t limit_px) noexcept nogil:
+        cdef Instrument* instrument = &self.columns.instruments[leg.instrument]
+        cdef int64_t touch = instrument.ask if opening.side > 0 else instrument.bid
+        cdef int64_t slip_mid = plan.slippage_mid_bps if plan.slippage_mid_bps != 0 else instrument.slippage_bps
+        if _sign(touch - limit_px) == opening.side:
+            return SLIPPAGE_LEADER
+        if less(wide(slip_mid, instrument.ask + instrument.bid), wide(instrument.ask - instrument.bid, BPS)):
+            return SLIPPAGE_MID
+        return OK
+
+    # -- order ----------------------------------------------------------------------------------------------------
+
+    cdef uint32_t _make_order(
+            self, uint32_t leg_index, Cause* cause, int part, int kind, int side, int64_t lots, int64_t limit_px,
+            int64_t ref_px) except? 0xFFFFFFFE:
+        cdef Leg* leg = &self.columns.legs[leg_index]
+        cdef Account* account = &self.columns.accounts[leg.account]
+        cdef uint8_t message[40]
+        cdef uint8_t digest[16]
+        cdef uint8_t cid[16]
+        cdef uint32_t slot
+        memset(message, 0, 40)
+        memcpy(message, cause.cause, 16)
+        memcpy(message + 16, &cause.aux, 8)
+        memcpy(message + 24, &leg.account, 4)
+        memcpy(message + 28, &leg.plan, 4)
+        memcpy(message + 32, &leg.instrument, 2)
+        message[34] = leg.side
+        message[35] = part
+        message[36] = leg.attempt
+        _siphash128(self.params.key, message, 40, digest)
+        cid[0] = self.params.site >> 8
+        cid[1] = self.params.site & 0xFF
+        cid[2] = (self.params.epoch >> 16) & 0xFF
+        cid[3] = (self.params.epoch >> 8) & 0xFF
+        cid[4] = self.params.epoch & 0xFF
+        memcpy(cid + 5, digest, 11)
+        if self.columns.find_order(cid) != NONE:
+            raise BrokenInvariant(f"client order id {bytes(cid[:16]).hex()} derived twice")
+        slot = self.columns.new_order(cid)
+        cdef Order* order = &self.columns.orders[slot]
+        order.order_qty = lots
+        order.limit_px = limit_px
+        order.ref_px = ref_px
+        order.ts_event = cause.ts_event
+        order.ts_decided = cause.now
+        order.seq = cause.seq
+        order.leg = leg_index
+        order.account = leg.account
+        order.plan = leg.plan
+        order.instrument = leg.instrument
+        order.side = side
+        order.kind = kind
+        order.state = S_PENDING_NEW
+        order.attempt = leg.attempt
+        if account.hedge:
+            order.position_side = 1 if (side > 0) == (kind == OPENING) else 2
+        if cause.now >= account.ts_window + self.params.order_window:
+            account.ts_window = cause.now
+            account.orders_in_window = 0
+        account.orders_in_window += 1
+        return slot
+
+    cdef int _make_opening(
+            self, uint32_t leg_index, Cause* cause, int side, int64_t lots, int64_t limit_px, int64_t ref_px) except -1:
+        cdef uint32_t slot = self._make_order(leg_index, cause, PART_OPENING, OPENING, side, lots, limit_px, ref_px)
+        cdef Order* order = &self.columns.orders[slot]
+        cdef Leg* leg = &self.columns.legs[leg_index]
+        cdef int64_t leverage = self._account_instrument(leg).leverage
+        cdef int64_t value
+        order.replanned = leg.replan
+        leg.replan = 0
+        leg.open_slot = slot
+        leg.open_leaves = lots
+        leg.pending = side * (lots << 32)
+        value = _notional(&self.columns.instruments[leg.instrument], lots, limit_px)
+        order.reserve_e8 = narrow(quotient(<i128>value + leverage - 1, leverage))
+        self.columns.accounts[leg.account].reserved_e8 += order.reserve_e8
+        (<uint32_t*>_push(&self._openings))[0] = slot
+        return 0
+
+    cdef int64_t _reducible(self, Leg* leg) noexcept nogil:
+        cdef int64_t held = leg.attributed
+        cdef int64_t wanted = leg.target - leg.pending - leg.deferred
+        cdef int64_t lots
+        wanted = _abs(wanted) if _sign(wanted) == _sign(held) else 0
+        lots = (((_abs(held) << 32) - wanted) >> 32) - leg.reduce_leaves
+        return lots if lots > 0 else 0
+
+    cdef int64_t _plan_reduction(self, uint32_t leg_index, Cause* cause) except -1:
+        cdef Leg* leg = &self.columns.legs[leg_index]
+        cdef int64_t total = self._reducible(leg)
+        cdef int64_t left = total
+        cdef int64_t room, lots
+        cdef int direction, hedge, reduce_only
+        cdef int part = PART_REDUCTION
+        cdef uint32_t slot
+        cdef AccountInstrument* ai
+        if total == 0:
+            return 0
+        direction = _sign(leg.attributed)
+        ai = self._account_instrument(leg)
+        hedge = self.columns.accounts[leg.account].hedge
+        room = left if hedge else max(0, ai.net * direction - leg.reduce_leaves)
+        while left > 0:
+            lots = min(left, self.columns.instruments[leg.instrument].lot_max_market)
+            reduce_only = 0
+            if not hedge and room > 0:
+                lots = min(lots, room)
+                reduce_only = 1
+            slot = self._make_order(leg_index, cause, part, REDUCTION, -direction, lots, 0, 0)
+            self.columns.orders[slot].reduce_only = reduce_only
+            leg.reduce_leaves += lots
+            (<uint32_t*>_push(&self._reductions))[0] = slot
+            if reduce_only:
+                room -= lots
+            left -= lots
+            part += 1
+        return total
+
+    # -- position -------------------------------------------------------------------------------------------------
+
+    cdef int _decide(self, uint32_t leg_index, FillEvent* event) except -1:
+        cdef Leg* leg = &self.columns.legs[leg_index]
+        cdef Decision decision
+        cdef Cause cause
+        memset(&decision, 0, sizeof(Decision))
+        decision.plan = leg.plan
+        decision.leg = leg_index
+        decision.k = leg.k
+        memcpy(cause.cause, event.cause, 16)
+        cause.aux = 0
+        cause.seq = event.seq
+        cause.now = event.now
+        cause.ts_event = event.ts_event
+        if event.reduce_qty != 0:
+            self._reduce_target(leg, event)
+            decision.reduce_lots = self._plan_reduction(leg_index, &cause)
+            if decision.reduce_lots != 0:
+                decision.reduce = P_ORDER
+            elif leg.attributed != 0 and leg.reduce_leaves == 0:
+                decision.reduce = P_ROUNDED
+            if event.qty_mid == 0:
+                leg.detached = 0
+        if event.open_qty != 0:
+            self._decide_opening(leg_index, event, &cause, &decision)
+        decision.target = leg.target
+        memcpy(_push(&self._decisions), &decision, sizeof(Decision))
+        return 0
+
+    cdef int _decide_opening(self, uint32_t leg_index, FillEvent* event, Cause* cause, Decision* decision) except -1:
+        cdef Leg* leg = &self.columns.legs[leg_index]
+        cdef Plan* plan = &self.columns.plans[leg.plan]
+        cdef int no_ratio = OK
+        cdef int refusal
+        cdef int64_t k = self._ratio(leg, plan, event, &no_ratio)
+        cdef i128 wide_delta = wide(k, event.open_qty)
+        cdef int64_t delta
+        cdef Opening opening
+        cdef Size sized
+        opening.side = event.open_side
+        opening.want = 0
+        opening.px = event.px
+        opening.ts_event = event.ts_event
+        opening.age_max = self.params.max_event_age
+        opening.live = event.live
+        opening.now = event.now
+        refusal = self._gate(leg, plan, &opening)
+        if refusal == OK:
+            refusal = no_ratio
+        if less(TARGET_MAX, wide_delta):
+            # Far beyond what a leg may hold: the decision records the bound itself.
+            delta = event.open_side * TARGET_MAX
+            if refusal == OK:
+                refusal = ABOVE_MAXIMUM
+        else:
+            delta = event.open_side * narrow(wide_delta)
+        decision.k = k
+        decision.delta = delta
+        if refusal == OK and _abs(leg.target + delta) > TARGET_MAX:
+            refusal = ABOVE_MAXIMUM
+        if refusal != OK:
+            _refuse(decision, refusal, delta)
+        elif leg.open_slot != NONE or leg.deferred != 0 or _sign(leg.attributed) == -event.open_side:
+            leg.target += delta
+            self._defer(leg, delta, event.px, event.ts_event)
+            decision.open = P_DEFERRED
+        else:
+            opening.want = self._wanted(leg, event.open_side, delta)
+            self._size(leg, plan, &opening, &sized)
+            self._settle_size(leg_index, &opening, &sized, delta, cause, decision)
+        if decision.open != P_FORGONE:
+            leg.k = k
+            leg.k_order = event.order_id
+        self._set_anchor(leg, event.qty_after)
+        return 0
+
+    cdef int64_t _wanted(self, Leg* leg, int side, int64_t delta) noexcept nogil:
+        cdef int64_t holding = side * ((_abs(leg.attributed) - leg.reduce_leaves) << 32)
+        cdef int64_t want = side * (leg.target + delta - holding)
+        return want if want > 0 else 0
+
+    cdef int _settle_size(
+            self, uint32_t leg_index, Opening* opening, Size* sized, int64_t delta, Cause* cause,
+            Decision* decision) except -1:
+        cdef Leg* leg = &self.columns.legs[leg_index]
+        cdef int side = opening.side
+        cdef int64_t lots = sized.lots
+        cdef int64_t raised, cut, lot_max
+        if sized.refused:
+            _refuse(decision, sized.reason, delta)
+            return 0
+        leg.target += delta
+        if sized.defer_until != 0:
+            self._defer(leg, side * opening.want, opening.px, opening.ts_event)
+            decision.open = P_DEFERRED
+            decision.reason = sized.reason
+            return 0
+        if lots == 0:
+            decision.open = P_CARRIED if sized.reason != OK else P_ROUNDED
+            decision.reason = sized.reason
+            return 0
+        if sized.raised:
+            raised = (lots << 32) - opening.want
+            leg.target += side * raised
+            decision.forgone = -side * raised
+            decision.reason = BELOW_MINIMUM
+        elif lots < opening.want >> 32:
+            cut = ((opening.want >> 32) - lots) << 32
+            leg.target -= side * cut
+            decision.forgone = side * cut
+            decision.reason = sized.reason
+        lot_max = self.columns.instruments[leg.instrument].lot_max
+        if lots > lot_max:
+            self._defer(leg, side * ((lots - lot_max) << 32), opening.px, opening.ts_event)
+            lots = lot_max
+        decision.open = P_ORDER
+        decision.open_lots = lots
+        self._make_opening(leg_index, cause, side, lots, sized.limit_px, opening.px)
+        return 0
+
+    cdef int _release(self, uint32_t leg_index, Cause* cause) except -1:
+        cdef Leg* leg = &self.columns.legs[leg_index]
+        cdef Plan* plan
+        cdef Opening opening
+        cdef Size sized
+        cdef Decision decision
+        cdef Cause waiting
+        cdef int64_t delta = leg.deferred
+        cdef int side, refusal, replan
+        if delta == 0 or leg.open_slot != NONE:
+            return 0
+        side = _sign(delta)
+        if _sign(leg.attributed) == -side:
+            return 0
+        plan = &self.columns.plans[leg.plan]
+        opening.side = side
+        opening.want = 0
+        opening.px = leg.deferred_px_q16 >> 16
+        opening.ts_event = leg.deferred_ts
+        opening.age_max = self.params.replan_max_age if leg.replan else self.params.max_event_age
+        opening.live = 1
+        opening.now = cause.now
+        replan = leg.replan
+        leg.target -= delta
+        leg.deferred = 0
+        memset(&decision, 0, sizeof(Decision))
+        decision.plan = leg.plan
+        decision.leg = leg_index
+        decision.k = leg.k
+        decision.delta = delta
+        decision.release = 1
+        refusal = self._gate(leg, plan, &opening)
+        if refusal != OK:
+            _refuse(&decision, refusal, delta)
+        else:
+            opening.want = self._wanted(leg, side, delta)
+            waiting = cause[0]
+            waiting.ts_event = opening.ts_event
+            self._size(leg, plan, &opening, &sized)
+            self._settle_size(leg_index, &opening, &sized, delta, &waiting, &decision)
+        if decision.open == P_FORGONE and replan:
+            decision.reason = STALE_EVENT
+        if decision.open != P_DEFERRED:
+            leg.replan = 0
+        self._set_anchor(leg, self.columns.positions[leg.leader_position].qty)
+        decision.target = leg.target
+        memcpy(_push(&self._decisions), &decision, sizeof(Decision))
+        return 0
+
+    # -- fill -----------------------------------------------------------------------------------------------------
+
+    cdef int _apply_report(self, Report* report, int64_t now, int64_t seq) except -1:
+        cdef uint32_t slot
+        cdef Order* order
+        cdef Leg* leg
+        cdef int was_terminal, ended
+        cdef int64_t filled
+        cdef Cause cause
+        if report.kind == R_BALANCE:
+            if report.account >= self.columns.counts[4]:
+                raise BrokenInvariant(f"balance of account {report.account}, which is not in the tables")
+            self.columns.accounts[report.account].balance_e8 = report.cost_e8
+            return 0
+        slot = self.columns.find_order(report.cid)
+        if slot == NONE:
+            return self._end(report.cid, 0, NONE, report.code, OK, UNKNOWN_ORDER)
+        order = &self.columns.orders[slot]
+        if report.venue_order_id != 0:
+            order.venue_order_id = report.venue_order_id
+        if report.kind == R_TRADE and self.columns.book_trade(slot, report.trade_id):
+            order.exec_qty += report.last_qty
+            order.exec_cost_e8 += _notional(
+                &self.columns.instruments[order.instrument], report.last_qty, report.last_px)
+            order.fee_e8 += report.fee_e8
+        was_terminal = _is_terminal(order.state)
+        filled = self._book_quantity(order, report)
+        if filled != 0 and was_terminal:
+            self._end(order.cid, 0, order.leg, report.code, OK, LATE_FILL)
+        ended = 0
+        if not was_terminal:
+            ended = self._advance(slot, report, now)
+        if filled != 0 or ended:
+            order = &self.columns.orders[slot]
+            memcpy(cause.cause, order.cid, 16)
+            cause.aux = (report.cum_qty << 8) | report.kind
+            cause.seq = seq
+            cause.now = now
+            cause.ts_event = order.ts_event
+            leg = &self.columns.legs[order.leg]
+            slot = order.leg
+            if leg.retry_ts == 0:
+                self._plan_reduction(slot, &cause)
+            self._release(slot, &cause)
+        return 0
+
+    cdef int64_t _fill_value(self, Order* order, Report* report, int64_t filled) noexcept nogil:
+        cdef Instrument* instrument = &self.columns.instruments[order.instrument]
+        if report.kind != R_TRADE and report.cost_e8 > order.cost_e8:
+            return report.cost_e8 - order.cost_e8
+        if report.last_px != 0:
+            return _notional(instrument, filled, report.last_px)
+        return _notional(instrument, filled, order.limit_px if order.limit_px != 0 else instrument.mark)
+
+    cdef int64_t _book_quantity(self, Order* order, Report* report) noexcept nogil:
+        cdef int64_t filled = min(report.cum_qty, order.order_qty) - order.cum_qty
+        cdef int64_t leaves, value, held, share, freed, margin, gone, cost
+        cdef Leg* leg
+        cdef Account* account
+        cdef AccountInstrument* ai
+        if filled <= 0:
+            return 0
+        leaves = order.order_qty - order.cum_qty
+        value = self._fill_value(order, report, filled)
+        order.cum_qty += filled
+        order.cost_e8 += value
+        leg = &self.columns.legs[order.leg]
+        account = &self.columns.accounts[order.account]
+        ai = self._account_instrument(leg)
+        held = _abs(leg.attributed)
+        if order.kind == OPENING:
+            if not _is_terminal(order.state):
+                share = leg.pending if filled == leaves else mul_div_trunc(leg.pending, filled, leaves)
+                leg.pending -= share
+                leg.open_leaves -= filled
+                freed = mul_div_trunc(order.reserve_e8, filled, leaves)
+                order.reserve_e8 -= freed
+                account.reserved_e8 -= freed
+            margin = narrow(quotient(value, ai.leverage if ai.leverage > 1 else 1))
+            leg.cost_e8 += value
+            leg.margin_e8 += margin
+            account.margin_e8 += margin
+        else:
+            if not _is_terminal(order.state):
+                leg.reduce_leaves -= filled
+            gone = min(filled, held)
+            if held != 0:
+                cost = mul_div_trunc(leg.cost_e8, gone, held)
+                margin = mul_div_trunc(leg.margin_e8, gone, held)
+                leg.cost_e8 -= cost
+                leg.margin_e8 -= margin
+                account.margin_e8 -= margin
+        leg.attributed += order.side * filled
+        if order.position_side == 2:
+            ai.net_short += order.side * filled
+        else:
+            ai.net += order.side * filled
+        return filled
+
+    cdef int _advance(self, uint32_t slot, Report* report, int64_t now) except -1:
+        cdef Order* order = &self.columns.orders[slot]
+        if report.code != 0:
+            order.code = report.code
+        if report.kind == R_IN_DOUBT:
+            order.state = S_IN_DOUBT
+            return 0
+        if report.kind == R_DEAD and order.cum_qty != 0:
+            self._end(order.cid, 0, order.leg, report.code, OK, DEAD_BUT_FILLED)
+            return 0
+        if report.kind == R_DEAD:
+            order.state = S_DEAD
+        elif report.kind == R_REJECT or report.kind == R_NOT_SENT:
+            order.state = S_REJECTED
+        elif order.cum_qty == order.order_qty:
+            order.state = S_FILLED
+        elif report.status == S_CANCELED or report.status == S_EXPIRED or report.status == S_REJECTED:
+            order.state = report.status
+        else:
+            order.state = S_PARTIALLY_FILLED if order.cum_qty != 0 else S_NEW
+            return 0
+        if order.kind == OPENING:
+            self._end_opening(slot, report, now)
+        else:
+            self._end_reduction(slot, report, now)
+        return 1
+
+    cdef int _end_opening(self, uint32_t slot, Report* report, int64_t now) except -1:
+        cdef Order* order = &self.columns.orders[slot]
+        cdef Leg* leg = &self.columns.legs[order.leg]
+        cdef int64_t rest
+        cdef int never_was, reason, waiting
+        self.columns.accounts[order.account].reserved_e8 -= order.reserve_e8
+        order.reserve_e8 = 0
+        if leg.open_slot != slot:
+            return 0
+        rest = leg.pending
+        leg.pending = 0
+        leg.open_leaves = 0
+        leg.open_slot = NONE
+        if rest == 0:
+            return 0
+        never_was = order.state == S_DEAD or report.kind == R_NOT_SENT
+        waiting = _sign(leg.deferred)
+        if (never_was and now - order.ts_event <= self.params.replan_max_age and not order.replanned
+                and (waiting == 0 or waiting == _sign(rest))):
+            self._defer(leg, rest, order.ref_px, order.ts_event)
+            leg.replan = 1
+            leg.attempt += 1
+            return self._end(order.cid, 0, order.leg, report.code, OK, REPLANNED)
+        leg.target -= rest
+        self._set_anchor(leg, self.columns.positions[leg.leader_position].qty)
+        if never_was:
+            reason = STALE_EVENT
+        elif order.state == S_REJECTED:
+            reason = _reject_reason(order.code)
+        else:
+            reason = SLIPPAGE
+        return self._end(order.cid, rest, order.leg, report.code, reason, N_NONE)
+
+    cdef int _end_reduction(self, uint32_t slot, Report* report, int64_t now) except -1:
+        cdef Order* order = &self.columns.orders[slot]
+        cdef Leg* leg = &self.columns.legs[order.leg]
+        cdef int64_t rest = order.order_qty - order.cum_qty
+        cdef int64_t wait
+        leg.reduce_leaves -= rest
+        if rest == 0:
+            leg.retries = 0
+            leg.retry_ts = 0
+            return 0
+        leg.attempt += 1
+        if order.state != S_DEAD and report.kind != R_NOT_SENT:
+            wait = self.params.retry_min << min(leg.retries, 16)
+            if wait > self.params.retry_max:
+                wait = self.params.retry_max
+            leg.retry_ts = now + wait
+            if leg.retries < 16:
+                leg.retries += 1
+            if order.code == REDUCE_ONLY_REJECTED:
+                (<uint32_t*>_push(&self._suspects))[0] = slot
+        return self._end(order.cid, 0, order.leg, report.code, OK, REDUCTION_RETRY)
+
+
+cdef inline int _is_terminal(int state) noexcept nogil:
+    return (state == S_FILLED or state == S_CANCELED or state == S_EXPIRED or state == S_REJECTED
+            or state == S_DEAD)
+
+
+cdef inline int _reject_reason(int code) noexcept nogil:
+    if code == -2019:
+        return INSUFFICIENT_MARGIN
+    if code == -1015 or code == -1003:
+        return RATE_LIMITED
+    return VENUE_REJECTED
+
+
+cdef inline int64_t _cut(int64_t lots, int64_t cap, int name, int* reason) noexcept nogil:
+    if cap >= lots:
+        return lots
+    if reason[0] == OK:
+        reason[0] = name
+    return cap if cap > 0 else 0
+
+
+cdef inline void _refuse(Decision* decision, int reason, int64_t delta) noexcept nogil:
+    decision.open = P_FORGONE
+    decision.reason = reason
+    decision.forgone = delta
+
+
+cdef int _compare_ranked(const void* left, const void* right) noexcept nogil:
+    """Largest exposure first; equal ones in the order they were decided."""
+    cdef const Ranked* a = <const Ranked*>left
+    cdef const Ranked* b = <const Ranked*>right
+    if a.exposure != b.exposure:
+        return -1 if a.exposure > b.exposure else 1
+    return -1 if a.at < b.at else 1
+
+
+def client_order_id_digest(bytes key, bytes message):
+    """SipHash-2-4-128 of ``message`` (a multiple of 8 bytes) under a 16-byte key; for the comparison with the twin."""
+    if len(key) != 16 or len(message) % 8:
+        raise ValueError("key 16 bytes, message a multiple of 8 bytes")
+    cdef uint8_t digest[16]
+    _siphash128(
+        <const uint8_t*>PyBytes_AS_STRING(key), <const uint8_t*>PyBytes_AS_STRING(message), len(message), digest)
+    return PyBytes_FromStringAndSize(<char*>digest, 16)
