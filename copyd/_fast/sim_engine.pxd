@@ -302,7 +302,7 @@ cdef class Engine:
     cdef Quote* quotes
     cdef int64_t quotes_room
     cdef readonly int64_t n_quotes
-    cdef Event* event_ptr          #: since the last c_begin; valid until the next call that changes anything
+    cdef Event* events          #: since the last c_begin; valid until the next call that changes anything
     cdef readonly int n_events
     cdef int events_room
     cdef int64_t fees_total_e8

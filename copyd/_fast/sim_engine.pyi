@@ -5,7 +5,7 @@ Symbols are indexes into the instruments. Time is always the caller's (`ts_ns`, 
 `px_ticks`, `qty_lots`, `*_e8` = 1e-8 USDT, `ppm` = parts per million; `notional_e8 = px * qty * value_mul` is exact.
 
 Calls that change something return >= 0 (a slot, a count, or 0) when they did and a venue error code (< 0) when they were
-refused and nothing changed. What they caused is in `events()` until the next changing call. Compiled callers use the structs and
+refused and nothing changed. What they caused is in `event_list()` until the next changing call. Compiled callers use the structs and
 `c_...` methods of `sim_engine.pxd`; a `c_...` call appends to the event buffer between `c_begin()` and `c_end(ts)`,
 so several may share one buffer; the Python methods do both themselves.
 
@@ -295,7 +295,7 @@ class Engine:
         """Longs pay shorts qty * mark * rate (rate in 1e-8; may be negative): accounts touched."""
 
     # -- what happened ----------------------------------------------------------------------------------------------------
-    def events(self) -> list[tuple[int, ...]]:
+    def event_list(self) -> list[tuple[int, ...]]:
         """Of the last changing call."""
 
     # -- truth ------------------------------------------------------------------------------------------------------------

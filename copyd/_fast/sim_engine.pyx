@@ -249,7 +249,7 @@ cdef class Engine:
         if self.client_table == NULL or self.quotes == NULL:
             raise MemoryError
         self.events_room = 256
-        self.event_ptr = <Event*>grown(NULL, self.events_room, sizeof(Event))
+        self.events = <Event*>grown(NULL, self.events_room, sizeof(Event))
         self.add_account(insurance_e8, ephemeral=True, no_margin=True, maker_ppm=0, taker_ppm=0)
 
     def __dealloc__(self):
@@ -265,7 +265,7 @@ cdef class Engine:
         free(self.configs)
         free(self.client_table)
         free(self.quotes)
-        free(self.event_ptr)
+        free(self.events)
         chunk_free(&self.order_log)
         chunk_free(&self.trade_log)
         chunk_free(&self.income_log)
@@ -298,8 +298,8 @@ cdef class Engine:
         cdef Event* ev
         if self.n_events >= self.events_room:
             self.events_room *= 2
-            self.event_ptr = <Event*>grown(self.event_ptr, self.events_room, sizeof(Event))
-        ev = &self.event_ptr[self.n_events]
+            self.events = <Event*>grown(self.events, self.events_room, sizeof(Event))
+        ev = &self.events[self.n_events]
         self.n_events += 1
         memset(ev, 0, sizeof(Event))
         ev.kind = kind
@@ -769,7 +769,7 @@ cdef class Engine:
             if o.flags & FLAG_EPHEMERAL:
                 continue
             self.emit_order(EV_TRADE, o, ts)
-            ev = &self.event_ptr[self.n_events - 1]
+            ev = &self.events[self.n_events - 1]
             ev.maker = i
             ev.px = px
             ev.qty = qty
@@ -1844,12 +1844,12 @@ cdef class Engine:
                 count += 1
         return count
 
-    def events(self):
+    def event_list(self):
         cdef Event* ev
         cdef int i
         cdef list out = []
         for i in range(self.n_events):
-            ev = &self.event_ptr[i]
+            ev = &self.events[i]
             out.append((ev.kind, ev.account, ev.symbol, ev.slot, ev.side, ev.pos_side, ev.status, ev.maker, ev.reason,
                         ev.ts, ev.order_id, ev.px, ev.qty, ev.trade_id, ev.cum_qty, ev.cum_value_e8, ev.fee_e8,
                         ev.pnl_e8, ev.wallet_e8, ev.cross_wallet_e8, ev.change_e8, ev.iso_wallet_e8))
