@@ -67,7 +67,7 @@ EXPECTED = [
     (19, 21, "venues[0].recv_window_ms", "expected a whole number, got 1.5"),
     (20, 5, "venues[0].api_secret", "a secret does not belong in this file"),
     (22, 14, "instruments[0].symbol", '"btcusdt" is not a symbol'),
-    (23, 29, "instruments[1].venue", "no venue is called bynance (known: binance)"),
+    (23, 30, "instruments[1].venue", "no venue is called bynance (known: binance)"),
     (28, 16, "leaders[0].suspended", "off is not written true or false (write false)"),
     (30, 24, "leaders[0].equity_max_age_ms", "4000 is not above equity_poll_interval_ms (5000)"),
     (32, 5, "credentials[0]", "give exactly one of file and credential"),
