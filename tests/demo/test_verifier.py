@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from copyd.demo.history import MS, SECOND, Command, Outage, Plan
 from copyd.demo.verifier import verify
 
