@@ -366,6 +366,7 @@ cdef class Engine:
     cdef int64_t cap_at(self, Instrument* ins, int leverage) noexcept nogil
     cdef void add_wallet(self, int32_t account, int symbol, int pos_side, int64_t amount, int kind,
                          int64_t ts) noexcept nogil
+    cdef bint move_mark(self, int symbol, int64_t px, int64_t ts) noexcept nogil
     cdef int sweep(self, int symbol, int64_t ts) noexcept nogil
     cdef void liquidate_crossed(self, int32_t account, int64_t ts) noexcept nogil
     cdef void liquidate_leg(self, int32_t account, int symbol, int pos_side, int64_t px, int64_t ts) noexcept nogil

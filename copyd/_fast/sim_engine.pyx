@@ -1229,15 +1229,19 @@ cdef class Engine:
 
     # ---- mark price, margin calls, liquidation --------------------------------------------------------------------------------
 
-    cdef int c_set_mark(self, int symbol, int64_t px, int64_t ts) noexcept nogil:
+    cdef bint move_mark(self, int symbol, int64_t px, int64_t ts) noexcept nogil:
+        """The new mark without its consequences; makers quote around it before ``sweep`` needs their book."""
         cdef Instrument* ins = &self.inst[symbol]
         cdef Event* ev
         if px == ins.mark:
-            return 0
+            return False
         ins.mark = px
         ev = self.emit(EV_MARK, -1, symbol, ts)
         ev.px = px
-        return self.sweep(symbol, ts)
+        return True
+
+    cdef int c_set_mark(self, int symbol, int64_t px, int64_t ts) noexcept nogil:
+        return self.sweep(symbol, ts) if self.move_mark(symbol, px, ts) else 0
 
     cdef int sweep(self, int symbol, int64_t ts) noexcept nogil:
         """After a mark moved: every account with a position in the symbol against its maintenance margin."""
