@@ -54,6 +54,8 @@ BATCH_RECORDS_MAX = 4096
 BATCH_BYTES_MAX = 32 << 20
 DROP_RECORDS_MAX = 256
 DROP_BYTES_MAX = 8 << 20
+#: With less than this free, a write that was cut short is put down to a full disk.
+DISK_FULL_BYTES = 1 << 20
 #: A chore (checkpoint chunk, drop batch) waits for an idle moment, but for no more than this many commits.
 CHORE_WAITS_COMMITS_MAX = 8
 
@@ -218,7 +220,7 @@ class Journal:
         try:
             journal._begin()
         except BaseException:
-            journal._release()
+            journal._close_files()
             raise
         return journal
 
@@ -392,7 +394,8 @@ class Journal:
             self._thread.join(timeout_s)
             if self._thread.is_alive():
                 raise JournalWriteError(f"{self.path}: the disk did not finish a commit within {timeout_s} s")
-        self._release()
+        self._close_files()
+        os.close(self._lock_fd)
 
     def __enter__(self) -> Journal:
         return self
@@ -400,11 +403,10 @@ class Journal:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _release(self) -> None:
+    def _close_files(self) -> None:
         self._closed = True
         self._env.close()
         os.close(self._data_fd)
-        os.close(self._lock_fd)
 
     def _usable(self) -> None:
         if os.getpid() != self._pid:
@@ -582,9 +584,10 @@ class Journal:
 
     def _remove_checkpoint(self, txn: lmdb.Transaction, seq: int) -> None:
         with txn.cursor(db=self._checkpoints) as cursor:
-            present = cursor.set_range(records.checkpoint_key(seq, 0))
-            while present and records.split_checkpoint_key(cursor.key())[0] == seq:
-                present = cursor.delete()
+            chunks = [bytes(key) for key in cursor.iternext(keys=True, values=False)]
+        for key in chunks:
+            if records.split_checkpoint_key(key)[0] == seq:
+                txn.delete(key, db=self._checkpoints)
 
     def _remove_headless_checkpoints(self, txn: lmdb.Transaction) -> None:
         whole = set(self.reader.checkpoints())
@@ -594,17 +597,27 @@ class Journal:
             self._remove_checkpoint(txn, seq)
 
     def _drop_records(self, before: int) -> Iterator[None]:
-        """Delete from the front; the hash the first kept record must follow is kept in the state."""
+        """Delete from the front; the hash the first kept record must follow is kept in the state.
+
+        Older checkpoints go first: the records that would have to be folded onto them are about to go.
+        """
+        with self._transaction(self._state) as txn:
+            for at in self.reader.checkpoints():
+                if at < before:
+                    self._remove_checkpoint(txn, at)
+        yield
         while (first := self._state.first_seq) < before:
             with self._transaction(self._state) as txn, txn.cursor(db=self._log) as cursor:
                 dropped = taken = 0
-                present = cursor.set_key(records.seq_key(first))
-                while present and first < before and dropped < DROP_RECORDS_MAX and taken < DROP_BYTES_MAX:
+                cursor.set_key(records.seq_key(first))
+                while first < before and dropped < DROP_RECORDS_MAX and taken < DROP_BYTES_MAX:
+                    if cursor.key() != records.seq_key(first):
+                        break
                     taken += len(cursor.value())
-                    present = cursor.delete()
+                    cursor.delete()  # moves on to the next
                     first += 1
                     dropped += 1
-                if not present:
+                if cursor.key() != records.seq_key(first):
                     raise JournalDamaged(f"record {first} is missing", first)
                 anchor = records.decode_record(cursor.value(), first, with_hash=False).prev_hash
                 self._pending = self._pending._replace(first_seq=first, anchor=anchor)
@@ -659,10 +672,20 @@ def _write_error(path: Path, error: BaseException, map_size: int) -> JournalWrit
     code = getattr(error, "code", None) or getattr(error, "errno", None)
     if isinstance(error, lmdb.MapFullError):
         why = f"its map of {map_size} bytes is full; raise the journal's map_size and start again"
-    elif code in (errno.ENOSPC, errno.EDQUOT):
+    elif code in (errno.ENOSPC, errno.EDQUOT) or (code == errno.EIO and _disk_is_full(path)):
         why = "the disk is full; make room and start again"
     elif code == errno.EFBIG:
         why = "the file may not grow any further (file size limit of this process)"
+    elif not isinstance(error, (lmdb.Error, OSError)):
+        why = f"{error}" if isinstance(error, JournalError) else f"the writer stopped on {error!r}"
     else:
-        why = f"the disk did not take a commit ({error}); check the disk before the next start"
+        why = f"a write failed or was cut short ({error}); check the disk and the file size limit before the next start"
     return JournalWriteError(f"{path}: nothing more is written to the journal: {why}")
+
+
+def _disk_is_full(path: Path) -> bool:
+    """LMDB calls a write cut short by a full disk an input/output error; the free space tells the two apart."""
+    with contextlib.suppress(OSError):
+        disk = os.statvfs(path)
+        return disk.f_bavail * disk.f_frsize < DISK_FULL_BYTES
+    return False
