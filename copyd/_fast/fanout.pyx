@@ -208,6 +208,19 @@ cdef struct OrderEnd:
     uint8_t note
     uint8_t pad[6]
 
+cdef struct NamedOrder:
+    uint8_t cid[16]
+    int64_t order_qty
+    int64_t limit_px
+    uint32_t leg
+    uint32_t account
+    int8_t side
+    uint8_t kind
+    uint8_t position_side
+    uint8_t reduce_only
+    uint8_t attempt
+    uint8_t pad[3]
+
 cdef struct Cause:
     uint8_t cause[16]
     int64_t aux
@@ -248,7 +261,7 @@ def row_sizes():
     """Bytes of the rows this module takes and gives, for the layout test."""
     return {
         "params": sizeof(Params), "fill_event": sizeof(FillEvent), "decisions": sizeof(Decision),
-        "ends": sizeof(OrderEnd),
+        "ends": sizeof(OrderEnd), "named_orders": sizeof(NamedOrder),
     }
 
 
@@ -488,6 +501,29 @@ cdef class Kernel:
                 slots[i] = ranked[i].slot
             free(ranked)
         return _bytes(&self._reductions) + _bytes(&self._openings)
+
+    def named_orders(self, bytes slots):
+        """The part of each order that the journal must hold before it may be sent; 48 bytes each, ``NamedOrder``."""
+        cdef Py_ssize_t n = len(slots) // 4
+        cdef const uint32_t* slot = <const uint32_t*>PyBytes_AS_STRING(slots)
+        cdef bytes result = PyBytes_FromStringAndSize(NULL, n * sizeof(NamedOrder))
+        cdef NamedOrder* named = <NamedOrder*>PyBytes_AS_STRING(result)
+        cdef Order* order
+        cdef Py_ssize_t i
+        memset(named, 0, n * sizeof(NamedOrder))
+        for i in range(n):
+            order = &self.columns.orders[slot[i]]
+            memcpy(named[i].cid, order.cid, 16)
+            named[i].order_qty = order.order_qty
+            named[i].limit_px = order.limit_px
+            named[i].leg = order.leg
+            named[i].account = order.account
+            named[i].side = order.side
+            named[i].kind = order.kind
+            named[i].position_side = order.position_side
+            named[i].reduce_only = order.reduce_only
+            named[i].attempt = order.attempt
+        return result
 
     def counts(self):
         """(decisions, reductions, openings, ends) of the last call."""

@@ -180,6 +180,11 @@ class Row:
         """The inverse of ``pack``."""
         return cls(*cls.LAYOUT.unpack(data))
 
+    @classmethod
+    def unpack_all(cls, data: bytes | memoryview) -> list[Self]:
+        """Every row of a packed table."""
+        return [cls(*values) for values in cls.LAYOUT.iter_unpack(data)]
+
 
 @dataclass(slots=True)
 class InstrumentRow(Row):
@@ -429,6 +434,23 @@ class OrderEndRow(Row):
     code: int = 0
     reason: int = 0
     note: int = 0
+
+
+@dataclass(slots=True)
+class NamedOrder(Row):
+    """An order as the journal names it before it may be sent; 48 bytes."""
+
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<16sqqIIb4B3x")
+    cid: bytes = bytes(16)
+    order_qty: int = 0
+    limit_px: int = 0
+    leg: int = 0
+    account: int = 0
+    side: int = 0
+    kind: int = 0
+    position_side: int = 0
+    reduce_only: int = 0
+    attempt: int = 0
 
 
 class Note(IntEnum):

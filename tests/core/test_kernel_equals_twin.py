@@ -22,6 +22,7 @@ def test_rows_have_the_layout_of_their_structs() -> None:
         "plans": rows.PlanRow, "accounts": rows.AccountRow, "account_instruments": rows.AccountInstrumentRow,
         "legs": rows.LegRow, "orders": rows.OrderRow, "trades": rows.TradeRow, "reports": rows.ReportRow,
         "params": rows.Params, "fill_event": rows.FillEvent, "decisions": rows.DecisionRow, "ends": rows.OrderEndRow,
+        "named_orders": rows.NamedOrder,
     }
     assert {name: layout.LAYOUT.size for name, layout in layouts.items()} == sizes
 

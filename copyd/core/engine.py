@@ -1,0 +1,891 @@
+"""The engine: ``step(now, input) -> Outputs``. All state is a fold over the inputs; the same inputs give the same bytes.
+
+No I/O, no clock, no randomness, no floats (semantics 44). What the engine wants done, it returns: order slots to send
+once the record is durable, orders to ask the venue about, alerts. The stations are called in the order of the path:
+
+    leader_event (fold, split)  →  kernel: copy_instruction, risk, order for every follower  →  Outputs
+    reports from the venue      →  kernel: fill, position, excess closed, waiting openings released  →  Outputs
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from copyd._fast.columns import Columns, ReportBatch
+from copyd._fast.fanout import Kernel
+from copyd.core.copy_instruction import set_anchor
+from copyd.core.fixed import ONE, mul_div_trunc, sign
+from copyd.core.identifiers import cause_id
+from copyd.core.leader_event import LeaderBook, split
+from copyd.core.rows import (
+    NONE,
+    TERMINAL_MASK,
+    UNFINISHED_MASK,
+    AccountInstrumentRow,
+    AccountRow,
+    FillEvent,
+    InstrumentRow,
+    LeaderPositionRow,
+    LeaderRow,
+    LegRow,
+    OrderRow,
+    OrderState,
+    Params,
+    PlanRow,
+    PlanState,
+    Row,
+    Side,
+)
+from copyd.errors import BrokenInvariant, OperatorError
+
+R = TypeVar("R", bound=Row)
+
+INSTRUMENTS, LEADERS, POSITIONS, PLANS, ACCOUNTS, ACCOUNT_INSTRUMENTS, LEGS, ORDERS, TRADES = range(9)
+EXPECTED_GRACE_NS = 1_500_000_000
+"""A position the venue pushed may be ahead of its fills for this long; then the leader counts as out of sync."""
+
+
+# -- inputs: everything that can change a decision ---------------------------------------------------------------------
+
+
+class Input(msgspec.Struct, array_like=True, tag_field="t", frozen=True):
+    """One thing that happened; journaled before anything it causes leaves the process."""
+
+
+class Started(Input, tag=1):
+    """A daemon took over: its epoch goes into every new client order id, unfinished orders are in doubt (semantics 36)."""
+
+    epoch: int
+    site: int
+    key: bytes
+    build: str
+
+
+class InstrumentSpec(msgspec.Struct, array_like=True, frozen=True):
+    """An instrument as the venue lists it; decimals are for display and the wire only."""
+
+    symbol: str
+    row: bytes
+    price_decimals: int
+    qty_decimals: int
+    tick: int = 1
+    lot: int = 1
+
+
+class Configured(Input, tag=2):
+    """Configuration that decisions read, with its version; instruments and leaders keep their index for ever."""
+
+    version: int
+    params: bytes
+    instruments: list[InstrumentSpec]
+    leaders: list[str]
+    suspended: list[str] = []
+
+
+class LeaderFill(Input, tag=3):
+    """One execution of a leader. ``position_side`` 0 one-way, 1 long, 2 short; ``live`` False when found by back-fill."""
+
+    leader: int
+    instrument: int
+    position_side: int
+    exec_id: int
+    order_id: int
+    side: int
+    qty: int
+    px: int
+    order_qty: int
+    live: bool
+    own: bool
+    cause: str
+    ts_event: int
+    ts_recv: int
+    raw: bytes
+
+
+class LeaderPosition(Input, tag=4):
+    """A position of the leader as the venue pushed or was asked for; compared with the fold (semantics 11)."""
+
+    leader: int
+    instrument: int
+    position_side: int
+    qty: int
+    leverage: int
+    ts_event: int
+    ts_recv: int
+
+
+class LeaderSync(Input, tag=5):
+    """The leader feed is in sync (with the full snapshot, which wins) or no longer."""
+
+    leader: int
+    synced: bool
+    positions: list[tuple[int, int, int, int]]  # instrument, position side, quantity, leverage
+    reason: str = ""
+
+
+class LeaderEquity(Input, tag=6):
+    """Margin balance of the leader including unrealised, e8 (semantics 16)."""
+
+    leader: int
+    equity_e8: int
+    ts_event: int
+
+
+class LeaderLeverage(Input, tag=7):
+    """The leader's leverage in one instrument."""
+
+    leader: int
+    instrument: int
+    leverage: int
+
+
+class Quotes(Input, tag=8):
+    """Best bid and ask and mark per instrument, as a decision is about to use them: (instrument, bid, ask, mark, ts)."""
+
+    quotes: list[tuple[int, int, int, int, int]]
+
+
+class Reports(Input, tag=9):
+    """What the venue said about our orders: packed ``ReportRow`` bytes."""
+
+    rows: bytes
+
+
+class LegsReady(Input, tag=10):
+    """What is set at the venue: (account, instrument, ready, hedge, isolated, leverage) (semantics 25)."""
+
+    legs: list[tuple[int, int, bool, bool, bool, int]]
+
+
+class AccountSnapshots(Input, tag=11):
+    """(account, wallet e8, [(instrument, position side, quantity)]); ``adopt`` takes differences as the follower's own hand."""
+
+    accounts: list[tuple[int, int, list[tuple[int, int, int]]]]
+    adopt: bool = False
+    seq_asked: int = 0
+
+
+class ExternalFill(Input, tag=12):
+    """A fill on a follower's account that is not ours: by hand, liquidation, ADL (semantics 29, 30)."""
+
+    account: int
+    instrument: int
+    position_side: int
+    qty: int
+    trade_id: int
+    kind: str
+
+
+class Command(Input, tag=13):
+    """An operator's word: name and arguments, with who and why."""
+
+    name: str
+    args: dict[str, Any]
+    actor: str = ""
+
+
+class Timer(Input, tag=14):
+    """Time passed with something due: back-offs, waiting openings, a leader position that never was reached."""
+
+
+AnyInput = (
+    Started | Configured | LeaderFill | LeaderPosition | LeaderSync | LeaderEquity | LeaderLeverage | Quotes | Reports
+    | LegsReady | AccountSnapshots | ExternalFill | Command | Timer
+)
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(AnyInput)
+
+
+# -- outputs ------------------------------------------------------------------------------------------------------------
+
+
+class Alert(msgspec.Struct, frozen=True):
+    """Something a person should hear."""
+
+    name: str
+    text: str
+    fields: dict[str, Any] = {}
+
+
+class Outputs(msgspec.Struct):
+    """What a step decided. ``orders`` (uint32 slots as bytes, in sending order) wait for the commit of this record."""
+
+    seq: int
+    input: Any
+    decisions: bytes = b""
+    ends: bytes = b""
+    orders: bytes = b""
+    named: bytes = b""
+    suspects: bytes = b""
+    queries: list[int] = []
+    alerts: list[Alert] = []
+    request_sync: list[int] = []
+
+    def payload(self) -> list[bytes]:
+        """Record payload parts: four u32 lengths, then input, decisions, order ends, orders."""
+        raw = encode_input(self.input)
+        lengths = struct.pack("<4I", len(raw), len(self.decisions), len(self.ends), len(self.named))
+        return [lengths, raw, self.decisions, self.ends, self.named]
+
+
+class Recorded(msgspec.Struct):
+    """The parts of a journal record's payload."""
+
+    input: Any
+    decisions: bytes
+    ends: bytes
+    named: bytes
+
+
+def encode_input(value: Any) -> bytes:
+    """An input as bytes."""
+    return _encoder.encode(value)
+
+
+def decode_payload(data: bytes | memoryview) -> Recorded:
+    """The inverse of ``Outputs.payload``; raises ValueError on a foreign payload."""
+    view = memoryview(data)
+    if len(view) < 16:
+        raise ValueError("record payload is too short")
+    sizes = struct.unpack_from("<4I", view)
+    if 16 + sum(sizes) != len(view):
+        raise ValueError("record payload has other lengths than it says")
+    parts = []
+    at = 16
+    for size in sizes:
+        parts.append(bytes(view[at : at + size]))
+        at += size
+    try:
+        value = _decoder.decode(parts[0])
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"record input does not decode: {error}") from error
+    return Recorded(value, *parts[1:])
+
+
+# -- names: what the tables know only by index --------------------------------------------------------------------------
+
+
+class Names(msgspec.Struct):
+    """Names behind the indexes, leader books, and small sets; everything here is part of the checkpoint."""
+
+    seq: int = 0
+    config_version: int = 0
+    build: str = ""
+    instruments: list[InstrumentSpec] = []
+    leaders: list[str] = []
+    accounts: list[str] = []
+    followers: list[str] = []
+    plan_leaders: list[str] = []
+    specs: list[dict[str, Any]] = []
+    books: list[LeaderBook] = []
+    groups: dict[str, list[int]] = {}
+    external_seen: list[int] = []
+    account_seen: list[int] = []
+    params: bytes = b""
+
+
+class Engine:
+    """The state and its one transition function.
+
+    ``seq`` is the journal record the next step becomes. Errors: ``OperatorError`` for a command that cannot be done
+    (nothing has changed then), ``BrokenInvariant`` for our own mistakes.
+    """
+
+    def __init__(self, instruments_max: int = 16) -> None:
+        self.columns = Columns(instruments_max)
+        self.names = Names()
+        self.params = Params()
+        self._bind()
+
+    def _bind(self) -> None:
+        self.kernel = Kernel(self.columns)
+        self.kernel.set_params(self.params.pack())
+        self.by_account = {name: index for index, name in enumerate(self.names.accounts)}
+        self.by_follower = {
+            (name, leader): index
+            for index, (name, leader) in enumerate(zip(self.names.followers, self.names.plan_leaders, strict=True))
+        }
+        self.by_book = {(book.leader, book.instrument, book.side): book for book in self.names.books}
+        self.external_seen = set(self.names.external_seen)
+        self.account_seen = set(self.names.account_seen)
+        self._groups = {key: array("I", legs) for key, legs in self.names.groups.items()}
+
+    # -- the transition ---------------------------------------------------------------------------------------------
+
+    def step(self, now: int, value: Any) -> Outputs | None:
+        """One input at time ``now`` (ns). None when it changes nothing, so that nothing need be journaled."""
+        out = Outputs(self.names.seq + 1, value)
+        handler = self._HANDLERS[type(value)]
+        if handler(self, now, value, out) is False:
+            return None
+        self.names.seq = out.seq
+        return out
+
+    def _collect(self, out: Outputs) -> None:
+        """Take over what the kernel decided."""
+        out.decisions += self.kernel.decisions()
+        out.ends += self.kernel.ends()
+        out.suspects += self.kernel.suspects()
+        orders = self.kernel.orders()
+        if orders:
+            out.orders += orders
+            out.named += self.kernel.named_orders(orders)
+
+    # -- start and configuration --------------------------------------------------------------------------------------
+
+    def _started(self, now: int, value: Started, out: Outputs) -> None:
+        self.params.epoch, self.params.site, self.params.key = value.epoch, value.site, value.key
+        self._set_params()
+        self.names.build = value.build
+        for slot in self.columns.orders_in_state(UNFINISHED_MASK):
+            self._edit(ORDERS, slot, OrderRow, state=OrderState.IN_DOUBT)
+            out.queries.append(slot)
+        for book in self.names.books:
+            self._edit(POSITIONS, book.position, LeaderPositionRow, synced=0)
+
+    def _configured(self, now: int, value: Configured, out: Outputs) -> None:
+        kept = self.params
+        self.params = Params.unpack(value.params)
+        self.params.epoch, self.params.site, self.params.key = kept.epoch, kept.site, kept.key
+        self.params.killed, self.params.journal_low = kept.killed, kept.journal_low
+        self._set_params()
+        self.names.config_version = value.version
+        for index, spec in enumerate(value.instruments):
+            row = InstrumentRow.unpack(spec.row)
+            if index < len(self.names.instruments):
+                if self.names.instruments[index].symbol != spec.symbol:
+                    raise OperatorError(
+                        f"instrument {index} is {self.names.instruments[index].symbol} in the journal and {spec.symbol} in "
+                        "the configuration: instruments may be added at the end, never reordered or removed"
+                    )
+                old = self._row(INSTRUMENTS, index, InstrumentRow)
+                row.bid, row.ask, row.mark, row.ts_quote, row.halted = (
+                    old.bid, old.ask, old.mark, old.ts_quote, old.halted)
+                self.columns.put(INSTRUMENTS, index, row.pack())
+                self.names.instruments[index] = spec
+            else:
+                if index >= self.columns.instruments_max:
+                    raise OperatorError(f"at most {self.columns.instruments_max} instruments")
+                self.columns.add(INSTRUMENTS, row.pack())
+                self.names.instruments.append(spec)
+        for index, name in enumerate(value.leaders):
+            if index >= len(self.names.leaders):
+                self.columns.add(LEADERS, LeaderRow().pack())
+                self.names.leaders.append(name)
+            elif self.names.leaders[index] != name:
+                raise OperatorError(
+                    f"leader {index} is {self.names.leaders[index]} in the journal and {name} in the configuration: "
+                    "leaders may be added at the end, never reordered or removed"
+                )
+            self._edit(LEADERS, index, LeaderRow, eligible=int(name not in value.suspended))
+
+    def _set_params(self) -> None:
+        self.names.params = self.params.pack()
+        self.kernel.set_params(self.names.params)
+
+    # -- leader -------------------------------------------------------------------------------------------------------
+
+    def _book(self, leader: int, instrument: int, side: int) -> LeaderBook:
+        book = self.by_book.get((leader, instrument, side))
+        if book is None:
+            position = self.columns.add(POSITIONS, LeaderPositionRow().pack())
+            book = LeaderBook(leader, instrument, side, position)
+            self.names.books.append(book)
+            self.by_book[leader, instrument, side] = book
+        return book
+
+    def _leader_fill(self, now: int, value: LeaderFill, out: Outputs) -> bool | None:
+        book = self._book(value.leader, value.instrument, value.position_side)
+        if book.is_duplicate(value.exec_id):
+            return False
+        book.remember(value.exec_id)
+        first_px = book.first_px(value.order_id, value.px)
+        cause = cause_id("fill", self.names.leaders[value.leader], self.symbol(value.instrument), value.exec_id)
+        self._leader_moved(
+            now, out, book, cause, value.side * value.qty, value.px, first_px, max(value.order_qty, value.qty),
+            value.order_id, value.ts_event, value.live and not value.own,
+        )
+        return None
+
+    def _leader_moved(
+        self, now: int, out: Outputs, book: LeaderBook, cause: bytes, signed_qty: int, px: int, first_px: int,
+        order_qty: int, order_id: int, ts_event: int, live: bool,
+    ) -> None:
+        """The leader's quantity changed: fold it, then decide for every follower."""
+        row = self._row(POSITIONS, book.position, LeaderPositionRow)
+        parts = split(row.qty, signed_qty, book.side)
+        if parts.after != row.qty + signed_qty:
+            row.synced = 0
+            out.request_sync.append(book.leader)
+        row.qty = parts.after
+        self.columns.put(POSITIONS, book.position, row.pack())
+        if book.expected and book.expected[0] == row.qty:
+            book.expected = None
+        event = FillEvent(
+            cause=cause, seq=out.seq, now=now, ts_event=ts_event, qty_before=parts.before, qty_mid=parts.mid,
+            qty_after=parts.after, open_qty=parts.open_qty, px=px, first_px=first_px, order_qty=order_qty,
+            order_id=order_id, rotation=int.from_bytes(cause[:6], "big"), reduce_qty=parts.reduce_qty,
+            leader=book.leader, position=book.position, instrument=book.instrument, open_side=sign(signed_qty),
+            live=int(live),
+        )
+        self.kernel.fan_out(self._group(book), event.pack())
+        self._collect(out)
+
+    def _group(self, book: LeaderBook) -> array:
+        """The legs of everyone who follows this leader in this instrument and side; made when first needed."""
+        key = f"{book.leader}/{book.instrument}/{book.side}"
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = array("I")
+            self.names.groups[key] = []
+            for plan in range(self.columns.count(PLANS)):
+                if self._row(PLANS, plan, PlanRow).leader == book.leader:
+                    self._add_leg(plan, book, key)
+        return group
+
+    def _add_leg(self, plan: int, book: LeaderBook, key: str) -> None:
+        row = self._row(PLANS, plan, PlanRow)
+        leg = self.columns.add(LEGS, LegRow(
+            plan=plan, account=row.account, next_leg=row.first_leg, leader_position=book.position,
+            instrument=book.instrument, side=book.side,
+        ).pack())
+        self._edit(PLANS, plan, PlanRow, first_leg=leg)
+        self._groups[key].append(leg)
+        self.names.groups[key].append(leg)
+
+    def _leader_position(self, now: int, value: LeaderPosition, out: Outputs) -> bool | None:
+        book = self._book(value.leader, value.instrument, value.position_side)
+        row = self._row(POSITIONS, book.position, LeaderPositionRow)
+        expected = None if row.qty == value.qty else (value.qty, now)
+        leverage = value.leverage or row.leverage
+        if expected is None and book.expected is None and leverage == row.leverage:
+            return False
+        # The push may be ahead of the fills that explain it; the timer decides when it has waited long enough.
+        book.expected = expected if expected is None or book.expected is None else (value.qty, book.expected[1])
+        self._edit(POSITIONS, book.position, LeaderPositionRow, leverage=leverage)
+        return None
+
+    def _leader_sync(self, now: int, value: LeaderSync, out: Outputs) -> None:
+        books = [book for book in self.names.books if book.leader == value.leader]
+        if not value.synced:
+            for book in books:
+                self._edit(POSITIONS, book.position, LeaderPositionRow, synced=0)
+            out.alerts.append(Alert("leader_unsynced", value.reason, {"leader": self.names.leaders[value.leader]}))
+            return
+        told = {(instrument, side): (qty, leverage) for instrument, side, qty, leverage in value.positions}
+        for instrument, side in told:
+            self._book(value.leader, instrument, side)
+        for book in [book for book in self.names.books if book.leader == value.leader]:
+            qty, leverage = told.get((book.instrument, book.side), (0, 0))
+            row = self._row(POSITIONS, book.position, LeaderPositionRow)
+            difference = qty - row.qty
+            self._edit(POSITIONS, book.position, LeaderPositionRow, synced=1, leverage=leverage or row.leverage)
+            book.expected = None
+            if difference:
+                # The snapshot wins: what it shows beyond the fills is history. Reductions apply, increases are observed.
+                out.alerts.append(Alert("leader_position_adopted", f"{row.qty} -> {qty} lots", {
+                    "leader": self.names.leaders[book.leader], "symbol": self.symbol(book.instrument)}))
+                cause = cause_id("snapshot", self.names.leaders[book.leader], self.symbol(book.instrument), out.seq)
+                mark = max(1, self._row(INSTRUMENTS, book.instrument, InstrumentRow).mark)
+                self._leader_moved(now, out, book, cause, difference, mark, mark, abs(difference), 0, now, False)
+
+    def _leader_equity(self, now: int, value: LeaderEquity, out: Outputs) -> None:
+        self._edit(LEADERS, value.leader, LeaderRow, equity_e8=value.equity_e8, ts_equity=now)
+
+    def _leader_leverage(self, now: int, value: LeaderLeverage, out: Outputs) -> None:
+        for side in Side:
+            self._book(value.leader, value.instrument, side)
+            book = self.by_book[value.leader, value.instrument, side]
+            self._edit(POSITIONS, book.position, LeaderPositionRow, leverage=value.leverage)
+
+    def _quotes(self, now: int, value: Quotes, out: Outputs) -> None:
+        for instrument, bid, ask, mark, ts in value.quotes:
+            self._edit(INSTRUMENTS, instrument, InstrumentRow, bid=bid, ask=ask, mark=mark, ts_quote=ts)
+
+    # -- venue and accounts -----------------------------------------------------------------------------------------
+
+    def _reports(self, now: int, value: Reports, out: Outputs) -> None:
+        self.kernel.apply_reports(ReportBatch.from_bytes(value.rows), now, out.seq)
+        self._collect(out)
+
+    def _timer(self, now: int, value: Timer, out: Outputs) -> None:
+        for book in self.names.books:
+            if book.expected and now - book.expected[1] > EXPECTED_GRACE_NS:
+                self._edit(POSITIONS, book.position, LeaderPositionRow, synced=0)
+                out.request_sync.append(book.leader)
+                out.alerts.append(Alert("leader_unsynced", "fills do not add up to the position the venue shows", {
+                    "leader": self.names.leaders[book.leader], "symbol": self.symbol(book.instrument)}))
+                book.expected = None
+        self._sweep(now, out)
+
+    def _sweep(self, now: int, out: Outputs) -> None:
+        self.kernel.sweep(b"timer" + out.seq.to_bytes(11, "big"), now, out.seq)
+        self._collect(out)
+
+    def timer_due(self, now: int) -> bool:
+        """True when a ``Timer`` input at ``now`` would do something."""
+        return self.kernel.timers_due(now) or any(
+            book.expected and now - book.expected[1] > EXPECTED_GRACE_NS for book in self.names.books
+        )
+
+    def _legs_ready(self, now: int, value: LegsReady, out: Outputs) -> None:
+        for account, instrument, ready, hedge, isolated, leverage in value.legs:
+            self._edit(ACCOUNTS, account, AccountRow, hedge=int(hedge))
+            at = account * self.columns.instruments_max + instrument
+            self._edit(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow, ready=int(ready), isolated=int(isolated),
+                       leverage=leverage)
+
+    def _account_snapshots(self, now: int, value: AccountSnapshots, out: Outputs) -> None:
+        for account, balance, positions in value.accounts:
+            self._edit(ACCOUNTS, account, AccountRow, balance_e8=balance)
+            told = {(instrument, side == Side.SHORT): 0 for instrument in range(len(self.names.instruments))
+                    for side in (Side.ONE_WAY, Side.SHORT)}
+            for instrument, side, qty in positions:
+                told[instrument, side == Side.SHORT] = told.get((instrument, side == Side.SHORT), 0) + qty
+            first = account not in self.account_seen
+            if first:
+                self.account_seen.add(account)
+                self.names.account_seen.append(account)
+            settled = value.adopt and self._settled_since(account, value.seq_asked)
+            for (instrument, short), qty in told.items():
+                at = account * self.columns.instruments_max + instrument
+                row = self._row(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow)
+                difference = qty - (row.net_short if short else row.net)
+                if difference == 0:
+                    continue
+                if first:
+                    self._external(account, instrument, short, difference)
+                    continue
+                out.alerts.append(Alert("position_mismatch", f"venue {qty} lots, ours {qty - difference}", {
+                    "account": self.names.accounts[account], "symbol": self.symbol(instrument), "adopted": settled}))
+                if settled:
+                    self._external(account, instrument, short, difference)
+
+    def _settled_since(self, account: int, seq: int) -> bool:
+        """No order of the account is unfinished, and none was named since ``seq``: a snapshot asked then is the truth."""
+        if self.columns.orders_in_state(UNFINISHED_MASK, account):
+            return False
+        finished = self.columns.orders_in_state(TERMINAL_MASK, account)
+        return all(self._row(ORDERS, slot, OrderRow).seq < seq for slot in finished)
+
+    def _external_fill(self, now: int, value: ExternalFill, out: Outputs) -> bool | None:
+        key = value.trade_id << 20 | value.account
+        if key in self.external_seen:
+            return False
+        self.external_seen.add(key)
+        self.names.external_seen.append(key)
+        touched = self._external(value.account, value.instrument, value.position_side == Side.SHORT, value.qty)
+        out.alerts.append(Alert("external_fill", f"{value.kind}: {value.qty} lots", {
+            "account": self.names.accounts[value.account], "symbol": self.symbol(value.instrument), "legs": touched}))
+        return None
+
+    def _external(self, account: int, instrument: int, short: bool, qty: int) -> int:
+        """The follower's own hand, or a liquidation (semantics 29, 30). Returns how many legs it touched.
+
+        A reduction first uses up the unattributed rest, then shrinks same-side legs pro rata, whose target drops with
+        them; such a leg is detached. An increase is unattributed and never ours to close.
+        """
+        at = account * self.columns.instruments_max + instrument
+        ai = self._row(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow)
+        net = ai.net_short if short else ai.net
+        rest_name = "unattributed_short" if short else "unattributed"
+        rest = getattr(ai, rest_name)
+        shrink = 0
+        if sign(qty) == -sign(net) and net:
+            shrink = min(abs(qty), abs(net))
+            from_rest = min(shrink, abs(rest)) if sign(rest) == sign(net) else 0
+            rest += sign(qty) * (from_rest + abs(qty) - shrink)
+            shrink -= from_rest
+        else:
+            rest += qty
+        setattr(ai, rest_name, rest)
+        setattr(ai, "net_short" if short else "net", net + qty)
+        self.columns.put(ACCOUNT_INSTRUMENTS, at, ai.pack())
+        return self._shrink_legs(account, instrument, short, sign(net), shrink) if shrink else 0
+
+    def _shrink_legs(self, account: int, instrument: int, short: bool, side: int, shrink: int) -> int:
+        """Take ``shrink`` lots from the account's legs on ``side``, pro rata, the remainder from the largest first."""
+        hedge = self._row(ACCOUNTS, account, AccountRow).hedge
+        legs = []
+        for index in range(self.columns.count(LEGS)):
+            leg = self._row(LEGS, index, LegRow)
+            if leg.account == account and leg.instrument == instrument and sign(leg.attributed) == side:
+                if not hedge or short == (leg.attributed < 0):
+                    legs.append((index, leg))
+        total = sum(abs(leg.attributed) for _, leg in legs)
+        shrink = min(shrink, total)
+        shares = {index: abs(leg.attributed) * shrink // total for index, leg in legs} if total else {}
+        left = shrink - sum(shares.values())
+        for index, leg in sorted(legs, key=lambda item: (-abs(item[1].attributed), item[0])):
+            extra = min(left, abs(leg.attributed) - shares[index])
+            shares[index] += extra
+            left -= extra
+        account_row = self._row(ACCOUNTS, account, AccountRow)
+        for index, leg in legs:
+            share, held = shares[index], abs(leg.attributed)
+            cost, margin = mul_div_trunc(leg.cost_e8, share, held), mul_div_trunc(leg.margin_e8, share, held)
+            leg.cost_e8 -= cost
+            leg.margin_e8 -= margin
+            account_row.margin_e8 -= margin
+            leg.attributed -= side * share
+            leg.target = side * max(0, side * leg.target - share * ONE)
+            leg.detached = 1
+            leg.deferred = 0
+            set_anchor(leg, self._row(POSITIONS, leg.leader_position, LeaderPositionRow).qty)
+            self.columns.put(LEGS, index, leg.pack())
+        self.columns.put(ACCOUNTS, account, account_row.pack())
+        return len(legs)
+
+    # -- commands ---------------------------------------------------------------------------------------------------
+
+    def _command(self, now: int, value: Command, out: Outputs) -> None:
+        handler = self._COMMANDS.get(value.name)
+        if handler is None:
+            raise OperatorError(f"unknown command {value.name!r}")
+        handler(self, now, value.args, out)
+
+    def _import_plans(self, now: int, args: dict[str, Any], out: Outputs) -> None:
+        """``plans``: a list of plan cells as ``copyd.followers`` made them; all or nothing."""
+        plans = args["plans"]
+        for spec in plans:
+            self._check_plan(spec)
+        for spec in plans:
+            self._add_plan(spec)
+
+    def _check_plan(self, spec: dict[str, Any]) -> None:
+        if spec["leader"] not in self.names.leaders:
+            raise OperatorError(f"follower {spec['follower']}: leader {spec['leader']!r} is not configured")
+        if (spec["follower"], spec["leader"]) in self.by_follower:
+            raise OperatorError(f"follower {spec['follower']} already copies {spec['leader']}")
+        unknown = [symbol for symbol in spec["instruments"] if self.instrument(symbol) is None]
+        if unknown:
+            raise OperatorError(f"follower {spec['follower']}: unknown instrument {', '.join(unknown)}")
+
+    def _plan_row(self, spec: dict[str, Any]) -> PlanRow:
+        mask = (1 << 64) - 1
+        if spec["instruments"]:
+            mask = sum(1 << index for symbol in spec["instruments"] if (index := self.instrument(symbol)) is not None)
+        return PlanRow(
+            allocation_e8=spec["allocation_e8"], amount_e8=spec["amount_e8"],
+            max_notional_symbol_e8=spec["max_notional_symbol_e8"], max_notional_total_e8=spec["max_notional_total_e8"],
+            multiplier_ppm=spec["multiplier_ppm"], raise_max_ppm=spec["raise_max_factor_ppm"], instruments=mask,
+            leader=self.names.leaders.index(spec["leader"]), leverage=spec["leverage"],
+            leverage_max=spec["leverage_max"], risk_bps=spec["risk_bps"], assumed_stop_bps=spec["assumed_stop_bps"],
+            max_position_bps=spec["max_position_bps"], max_loss_bps=spec["max_loss_per_trade_bps"],
+            slippage_bps=spec["slippage_bps"], slippage_mid_bps=spec["slippage_mid_bps"],
+            max_open_trades=spec["max_open_trades"], mode=spec["mode"], ratio_snapshot=spec["ratio_snapshot"],
+            min_policy=spec["min_policy"], on_insufficient=spec["on_insufficient"],
+            require_stop=int(spec["require_stop"]), state=spec["state"],
+        )
+
+    def _add_plan(self, spec: dict[str, Any]) -> None:
+        account = self.by_account.get(spec["account"])
+        if account is None:
+            account = self.columns.add(ACCOUNTS, AccountRow().pack())
+            self.columns.extend(ACCOUNT_INSTRUMENTS, self.columns.instruments_max)
+            self.names.accounts.append(spec["account"])
+            self.by_account[spec["account"]] = account
+        row = self._plan_row(spec)
+        row.account = account
+        plan = self.columns.add(PLANS, row.pack())
+        self.names.followers.append(spec["follower"])
+        self.names.plan_leaders.append(spec["leader"])
+        self.names.specs.append(spec)
+        self.by_follower[spec["follower"], spec["leader"]] = plan
+        for book in self.names.books:
+            key = f"{book.leader}/{book.instrument}/{book.side}"
+            if book.leader == row.leader and key in self._groups:
+                self._add_leg(plan, book, key)
+
+    def plan_index(self, follower: str, leader: str | None = None) -> int:
+        """Index of a plan; the leader may be left out where the follower has one plan only."""
+        found = [
+            index for (name, of), index in self.by_follower.items() if name == follower and leader in (None, of)
+        ]
+        if len(found) != 1:
+            which = "no plan" if not found else f"{len(found)} plans, name the leader"
+            raise OperatorError(f"follower {follower!r}: {which}")
+        return found[0]
+
+    def _change_plan(self, now: int, args: dict[str, Any], out: Outputs) -> None:
+        """``follower``, ``leader``, ``spec``: new limits hold from the next opening (semantics 31)."""
+        plan = self.plan_index(args["follower"], args.get("leader"))
+        old, spec = self._row(PLANS, plan, PlanRow), args["spec"]
+        row = self._plan_row(spec)
+        if row.leader != old.leader or self.by_account.get(spec["account"]) != old.account:
+            raise OperatorError("a plan keeps its leader and its account: stop it and make a new one")
+        row.account, row.first_leg, row.killed, row.version = old.account, old.first_leg, old.killed, old.version + 1
+        self.columns.put(PLANS, plan, row.pack())
+        self.names.specs[plan] = spec
+
+    def _stop_plan(self, now: int, args: dict[str, Any], out: Outputs) -> None:
+        """``follower``, ``leader``, ``policy``: close_gracefully (with the leader), close_now, or keep (semantics 19)."""
+        plan = self.plan_index(args["follower"], args.get("leader"))
+        policy = args.get("policy", "close_gracefully")
+        if policy not in ("keep", "close_gracefully", "close_now"):
+            raise OperatorError(f"stop policy {policy!r}: keep, close_gracefully or close_now")
+        legs = self._plan_legs(plan)
+        if policy == "keep" and any(leg.open_slot != NONE or leg.reduce_leaves for _, leg in legs):
+            raise OperatorError("the plan has orders in flight: try again when they have ended")
+        self._edit(PLANS, plan, PlanRow, state=PlanState.STOPPED)
+        if policy == "close_gracefully":
+            return
+        for index, leg in legs:
+            leg.target = leg.pending = leg.deferred = leg.anchor_target = 0
+            leg.retry_ts = now if policy == "close_now" else 0
+            if policy == "keep":
+                self._give_back(leg)
+            self.columns.put(LEGS, index, leg.pack())
+        self._sweep(now, out)
+
+    def _give_back(self, leg: LegRow) -> None:
+        """What the leg holds becomes the follower's own; it is not ours to touch any more."""
+        at = leg.account * self.columns.instruments_max + leg.instrument
+        ai = self._row(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow)
+        if self._row(ACCOUNTS, leg.account, AccountRow).hedge and leg.attributed < 0:
+            ai.unattributed_short += leg.attributed
+        else:
+            ai.unattributed += leg.attributed
+        self.columns.put(ACCOUNT_INSTRUMENTS, at, ai.pack())
+        account = self._row(ACCOUNTS, leg.account, AccountRow)
+        account.margin_e8 -= leg.margin_e8
+        self.columns.put(ACCOUNTS, leg.account, account.pack())
+        leg.attributed = leg.cost_e8 = leg.margin_e8 = 0
+
+    def _set_state(self, now: int, args: dict[str, Any], out: Outputs) -> None:
+        """``scope`` (all | leader | plan | instrument), ``name``, ``state`` (active | paused | close_only)."""
+        state = {"active": PlanState.ACTIVE, "paused": PlanState.PAUSED, "close_only": PlanState.CLOSE_ONLY}[args["state"]]
+        scope, name = args["scope"], args.get("name", "")
+        if scope == "all":
+            for leader in range(len(self.names.leaders)):
+                self._edit(LEADERS, leader, LeaderRow, state=state)
+        elif scope == "leader":
+            self._edit(LEADERS, self.leader(name), LeaderRow, state=state)
+        elif scope == "plan":
+            plan = self.plan_index(name, args.get("leader"))
+            if self._row(PLANS, plan, PlanRow).state == PlanState.STOPPED and not args.get("resume_stopped"):
+                raise OperatorError(f"the plan of {name} is stopped: change it back by name to follow again")
+            self._edit(PLANS, plan, PlanRow, state=state)
+        elif scope == "instrument":
+            self._edit(INSTRUMENTS, self._known_instrument(name), InstrumentRow, halted=int(state != PlanState.ACTIVE))
+        else:
+            raise OperatorError(f"scope {scope!r}: all, leader, plan or instrument")
+
+    def _kill_switch(self, now: int, args: dict[str, Any], out: Outputs) -> None:
+        """``scope``, ``name``, ``on``: openings stop; reductions pass (semantics 17)."""
+        scope, name, on = args["scope"], args.get("name", ""), int(bool(args["on"]))
+        if scope == "all":
+            self.params.killed = on
+            self._set_params()
+        elif scope == "leader":
+            self._edit(LEADERS, self.leader(name), LeaderRow, killed=on)
+        elif scope == "plan":
+            self._edit(PLANS, self.plan_index(name, args.get("leader")), PlanRow, killed=on)
+        elif scope == "instrument":
+            self._edit(INSTRUMENTS, self._known_instrument(name), InstrumentRow, halted=on)
+        else:
+            raise OperatorError(f"scope {scope!r}: all, leader, plan or instrument")
+
+    def _journal_low(self, now: int, args: dict[str, Any], out: Outputs) -> None:
+        self.params.journal_low = int(bool(args["on"]))
+        self._set_params()
+
+    def _retire(self, now: int, args: dict[str, Any], out: Outputs) -> None:
+        """Forget finished orders named before record ``before_seq``; bounds memory."""
+        self.columns.retire_orders(args["before_seq"], TERMINAL_MASK)
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    def symbol(self, instrument: int) -> str:
+        """Venue symbol of an instrument index."""
+        return self.names.instruments[instrument].symbol
+
+    def instrument(self, symbol: str) -> int | None:
+        """Index of a symbol, None where it is not configured."""
+        for index, spec in enumerate(self.names.instruments):
+            if spec.symbol == symbol:
+                return index
+        return None
+
+    def _known_instrument(self, symbol: str) -> int:
+        index = self.instrument(symbol)
+        if index is None:
+            raise OperatorError(f"instrument {symbol!r} is not configured")
+        return index
+
+    def leader(self, name: str) -> int:
+        """Index of a leader; ``OperatorError`` where there is none."""
+        if name not in self.names.leaders:
+            raise OperatorError(f"leader {name!r} is not configured")
+        return self.names.leaders.index(name)
+
+    def _plan_legs(self, plan: int) -> list[tuple[int, LegRow]]:
+        legs = []
+        at = self._row(PLANS, plan, PlanRow).first_leg
+        while at != NONE:
+            leg = self._row(LEGS, at, LegRow)
+            legs.append((at, leg))
+            at = leg.next_leg
+        return legs
+
+    def _row(self, table: int, index: int, row_type: type[R]) -> R:
+        return row_type.unpack(self.columns.get(table, index))
+
+    def _edit(self, table: int, index: int, row_type: type[Row], **changes: int) -> None:
+        row = row_type.unpack(self.columns.get(table, index))
+        for name, value in changes.items():
+            setattr(row, name, value)
+        self.columns.put(table, index, row.pack())
+
+    # -- checkpoints ------------------------------------------------------------------------------------------------
+
+    def checkpoint(self) -> list[bytes]:
+        """The whole state as parts; ``restore`` is the inverse."""
+        head = _encoder.encode((1, self.columns.instruments_max, self.names))
+        return [head, *self.columns.dump()]
+
+    @classmethod
+    def restore(cls, parts: Sequence[bytes]) -> Engine:
+        """An engine from ``checkpoint`` parts; ValueError when they are another version's."""
+        version, instruments_max, names = msgspec.msgpack.decode(parts[0], type=tuple[int, int, Names])
+        if version != 1:
+            raise ValueError(f"checkpoint version {version} is not known to this build")
+        engine = cls.__new__(cls)
+        engine.columns = Columns.load(instruments_max, [bytes(part) for part in parts[1:]])
+        engine.names = names
+        engine.params = Params.unpack(names.params) if names.params else Params()
+        engine._bind()
+        return engine
+
+    _HANDLERS = {
+        Started: _started, Configured: _configured, LeaderFill: _leader_fill, LeaderPosition: _leader_position,
+        LeaderSync: _leader_sync, LeaderEquity: _leader_equity, LeaderLeverage: _leader_leverage, Quotes: _quotes,
+        Reports: _reports, LegsReady: _legs_ready, AccountSnapshots: _account_snapshots, ExternalFill: _external_fill,
+        Command: _command, Timer: _timer,
+    }
+    _COMMANDS = {
+        "import_plans": _import_plans, "change_plan": _change_plan, "stop_plan": _stop_plan, "set_state": _set_state,
+        "kill_switch": _kill_switch, "journal_low": _journal_low, "retire": _retire,
+    }
+
+
+def check_law(engine: Engine) -> None:
+    """The law of semantics 1 on every leg, as an invariant: raises ``BrokenInvariant`` naming the leg.
+
+    ``|target - attributed - open - deferred| < 1 lot`` unless the residual waits for the venue's minimum, which only an
+    opening residual may do: a leg never holds a whole lot more than it should without an order on its way or a retry due.
+    """
+    for index in range(engine.columns.count(LEGS)):
+        leg = LegRow.unpack(engine.columns.get(LEGS, index))
+        wanted = leg.target - leg.pending - leg.deferred
+        wanted = abs(wanted) if sign(wanted) == sign(leg.attributed) else 0
+        excess = abs(leg.attributed) * ONE - wanted - leg.reduce_leaves * ONE
+        if excess >= ONE and leg.retry_ts == 0:
+            raise BrokenInvariant(f"leg {index} holds {excess / ONE:.3f} lots too much and nothing is on its way")
+        if leg.reduce_leaves < 0 or leg.open_leaves < 0:
+            raise BrokenInvariant(f"leg {index} counts fewer lots on the wire than none")
