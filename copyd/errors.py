@@ -3,10 +3,13 @@
 CopydError
 ├── OperatorError        the operator's: configuration, usage, a file that will not do         exit 78 / 2
 │   ├── ConfigError      carries every problem found, not only the first
-│   └── UsageError
+│   ├── UsageError
+│   └── RequestRefused   the daemon understood a control request and will not do it             exit 1
 ├── WorldError           the world's: disk, network, the machine                               exit 74 / 69
 │   ├── JournalError     damaged, foreign or locked journal                                    exit 65
-│   └── VenueUnavailable the venue cannot be reached
+│   ├── VenueUnavailable the venue cannot be reached
+│   ├── DaemonUnreachable no daemon answers on the control socket                              exit 69
+│   └── AddressTaken     another process listens where we should                               exit 69
 └── BrokenInvariant      ours: a rule of the engine did not hold; the process stops, restart is replay   exit 70
 
 The counterparty's outcomes (a venue that refuses an order) are values, never exceptions inside the core.
@@ -41,6 +44,12 @@ class ConfigError(OperatorError):
         self.problems = problems
 
 
+class RequestRefused(OperatorError):
+    """A control request the daemon will not carry out (unknown plan, wrong state); the text says why."""
+
+    exit_code = 1
+
+
 class WorldError(CopydError):
     """Disk, network or machine."""
 
@@ -55,6 +64,18 @@ class JournalError(WorldError):
 
 class VenueUnavailable(WorldError):
     """The venue cannot be reached or refuses this client."""
+
+    exit_code = 69
+
+
+class DaemonUnreachable(WorldError):
+    """No daemon answers on the control socket."""
+
+    exit_code = 69
+
+
+class AddressTaken(WorldError):
+    """A port or socket path another process already listens on."""
 
     exit_code = 69
 

@@ -41,6 +41,8 @@ MONEY_MAX_E8 = 10**18 - 1
 FILE_BYTES_MAX = 256 << 20
 PROBLEMS_MAX = 100_000  # a file that is wrong in every cell still gets an answer in bounded memory
 
+_Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$")]
+_Symbol = Annotated[str, Meta(pattern=r"^[A-Z0-9_]{2,32}$")]
 _Money = Annotated[int, Meta(ge=0, le=MONEY_MAX_E8)]
 _Bps = Annotated[int, Meta(ge=0, le=1_000_000)]
 
@@ -51,9 +53,9 @@ class PlanSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     Money is 1e-8 of the quote asset, factors 1e-6, shares in basis points; 0 means "none" where a field says so.
     """
 
-    follower: Annotated[str, Meta(min_length=1, max_length=64)]
-    leader: Annotated[str, Meta(min_length=1, max_length=64)]
-    account: Annotated[str, Meta(min_length=1, max_length=64)]  # name of the credential that trades for it
+    follower: _Name
+    leader: _Name
+    account: _Name  # name of the credential that trades for it
     allocation_e8: Annotated[int, Meta(gt=0, le=MONEY_MAX_E8)]
     mode: Mode
     multiplier_ppm: Annotated[int, Meta(ge=100_000, le=10_000_000)] = 1_000_000
@@ -74,7 +76,7 @@ class PlanSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     require_stop: bool = False
     slippage_bps: Annotated[int, Meta(ge=0, le=10_000)] = 0  # 0 = by instrument class
     slippage_mid_bps: Annotated[int, Meta(ge=0, le=10_000)] = 0  # 0 = by instrument class
-    instruments: tuple[str, ...] = ()  # empty = all
+    instruments: tuple[_Symbol, ...] = ()  # empty = all
     preset: PresetName = "balanced"
     allow_netting: bool = False
     state: PlanState = "active"

@@ -38,7 +38,7 @@ Key = tuple[str | int, ...]  # where a value stands: ("venues", 0, "rest_url")
 
 
 class Problem(NamedTuple):
-    """One thing wrong in a file; sorts by place. Lines and columns count from 1; 0 = the file as a whole."""
+    """One thing wrong in a file; sorts by place. Lines and columns count from 1; 1:1 also stands for the file as a whole."""
 
     file: str
     line: int
@@ -133,12 +133,12 @@ class Checker:
             raw = path.read_bytes()
             mode = path.stat().st_mode
         except OSError as error:
-            self.problems.append(Problem(name, 0, 0, "", f"cannot be read: {error.strerror}"))
+            self.problems.append(Problem(name, 1, 1, "", f"cannot be read: {error.strerror}"))
             return None
         if mode & stat.S_IWOTH:
-            self.problems.append(Problem(name, 0, 0, "", "anyone may write to this file", f"chmod o-w {name}"))
+            self.problems.append(Problem(name, 1, 1, "", "anyone may write to this file", f"chmod o-w {name}"))
         if len(raw) > SIZE_MAX:
-            self.problems.append(Problem(name, 0, 0, "", f"larger than {SIZE_MAX} bytes", "people are imported, not listed"))
+            self.problems.append(Problem(name, 1, 1, "", f"larger than {SIZE_MAX} bytes", "people are imported, not listed"))
             return None
         try:
             text = raw.decode()

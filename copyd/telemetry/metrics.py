@@ -22,9 +22,10 @@ SERIES_PER_FAMILY_MAX = 200
 FORBIDDEN_LABELS = frozenset({"follower", "follower_id", "account", "client_order_id", "exec_id", "plan"})
 
 #: Upper bounds of exported histograms, ns: 1-2-5 steps from 10 us to 10 s.
-BOUNDS_NS: tuple[int, ...] = tuple(
-    step * 10**power for power in range(4, 10) for step in (1, 2, 5) if step * 10**power <= 10**10
-) + (10**10,)
+BOUNDS_NS: tuple[int, ...] = (
+    *(step * 10**power for power in range(4, 10) for step in (1, 2, 5)),
+    10**10,
+)
 
 
 class Family(NamedTuple):
@@ -144,14 +145,14 @@ class Metrics:
                 made.add_metric([value] if labels else [], number)
             yield made
         for name, (help, histogram) in self._histograms.items():
-            made = HistogramMetricFamily(name, help)
+            exported = HistogramMetricFamily(name, help)
             counts = histogram.cumulative(BOUNDS_NS)
             buckets: Sequence[Any] = [
                 *((_seconds(bound), float(count)) for bound, count in zip(BOUNDS_NS, counts, strict=True)),
                 ("+Inf", float(histogram.count)),
             ]
-            made.add_metric([], buckets, sum_value=histogram.total_ns / 1e9)
-            yield made
+            exported.add_metric([], buckets, sum_value=histogram.total_ns / 1e9)
+            yield exported
 
     def text(self) -> bytes:
         """The Prometheus exposition of everything; a few milliseconds, never on the path of an order."""

@@ -1,0 +1,7 @@
+"""``python -m copyd``."""
+
+import sys
+
+from copyd.cli import main
+
+sys.exit(main())

@@ -1,0 +1,366 @@
+"""``copyd``: the commands, their groups and their exit codes. Imports little: each command imports what it needs.
+
+Exit codes: 0 done · 1 refused or failed · 2 usage · 65 journal damaged · 69 daemon, venue or address unavailable ·
+70 broken invariant · 74 disk or network · 78 configuration · 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Group, Parameter
+
+from copyd import __version__
+from copyd.errors import ConfigError, CopydError, OperatorError, UsageError
+
+RUN, CHECK, OPERATE, INSPECT, BENCH, DEMO = (
+    Group(name, sort_key=number) for number, name in enumerate(("Run", "Check", "Operate", "Inspect", "Bench", "Demo"), 1)
+)
+
+app = App(
+    name="copyd",
+    help="A leader trades, every follower's account follows, exactly once.",
+    version=lambda: version_text(),
+    version_flags=["--version", "-V"],
+    default_parameter=Parameter(negative=""),
+)
+
+#: Commands that bring their own arguments: the words after them go to this function untouched.
+DELEGATED = {
+    "exchange": ("copyd.exchange.main", "main"),
+    "demo": ("copyd.demo.main", "main"),
+    "bench": ("copyd.bench", "main"),
+}
+
+ConfigPath = Annotated[Path, Parameter(name=["--config", "-c"])]
+DEFAULT_CONFIG = Path("/etc/copyd/copyd.yaml")
+
+
+def version_text() -> str:
+    """The version, the interpreter and whether the compiled part is there."""
+    from importlib.util import find_spec
+
+    compiled = "compiled kernels present" if find_spec("copyd._fast.meters") else "compiled kernels MISSING"
+    return f"copyd {__version__} · Python {sys.version.split()[0]} · {compiled}"
+
+
+# --- Run ---------------------------------------------------------------------------------------------------
+
+
+@app.command(group=RUN)
+def run(
+    *,
+    config: ConfigPath = DEFAULT_CONFIG,
+    log_format: Literal["auto", "console", "json"] | None = None,
+) -> int:
+    """The daemon.
+
+    Example: copyd run -c config/copyd.yaml
+
+    Parameters
+    ----------
+    config
+        The configuration.
+    log_format
+        Instead of telemetry.log_format.
+    """
+    from copyd.yamlcheck import load
+
+    loaded = load(config)
+    result: int = _late("copyd.app", "run")(loaded.config, config, log_format)
+    return result
+
+
+# --- Check -------------------------------------------------------------------------------------------------
+
+
+@app.command(group=CHECK, name="check-config")
+def check_config(
+    file: Path | None = None,
+    /,
+    *,
+    config: ConfigPath = DEFAULT_CONFIG,
+    no_env: bool = False,
+    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"])] = False,
+    format: Literal["text", "json"] = "text",
+) -> int:
+    """Every problem of a configuration at once, as file:line:col: key: problem (hint). Exit 78 when there is one.
+
+    Example: copyd check-config -c config/copyd.yaml
+
+    Parameters
+    ----------
+    file
+        The configuration (same as --config).
+    config
+        The configuration.
+    no_env
+        Only the file: do not look whether the paths in it exist.
+    quiet
+        Say nothing when all is well.
+    format
+        text, or JSON for tools.
+    """
+    import msgspec
+
+    from copyd.config import config_hash
+    from copyd.yamlcheck import check_files, config_paths, environment_problems
+
+    path = file or config
+    loaded, problems = check_files(config_paths(path))
+    notes = [] if loaded is None or no_env else environment_problems(loaded.config)
+    if format == "json":
+        report = {"problems": [problem.as_dict() for problem in problems], "environment": notes, "ok": loaded is not None}
+        sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
+    else:
+        for problem in problems:
+            print(problem, file=sys.stderr)
+        for note in notes:
+            print(f"{path}: note: {note}", file=sys.stderr)
+        if problems:
+            print(f"{path}: {len(problems)} problem{'s' * (len(problems) != 1)}", file=sys.stderr)
+        elif loaded is not None and not quiet:
+            print(f"{path}: good, hash {config_hash(loaded.config)[:16]}")
+    return ConfigError.exit_code if problems else 0
+
+
+config_app = App(name="config", group=CHECK, help="The configuration itself: a fresh one, its schema, what is in force.")
+app.command(config_app)
+
+
+@config_app.command
+def schema() -> int:
+    """The JSON Schema, for editors.
+
+    Example: copyd config schema > schema.json
+    """
+    from copyd.config import json_schema_text
+
+    sys.stdout.write(json_schema_text())
+    return 0
+
+
+@config_app.command
+def init() -> int:
+    """A complete commented configuration for the simulated exchange.
+
+    Example: copyd config init > copyd.yaml
+    """
+    from copyd.configfile import config_text, example
+
+    sys.stdout.write(config_text(example()))
+    return 0
+
+
+@config_app.command
+def show(
+    file: Path | None = None, /, *, config: ConfigPath = DEFAULT_CONFIG, effective: bool = False, origin: bool = False
+) -> int:
+    """What a configuration says.
+
+    Example: copyd config show --effective --origin -c config/copyd.yaml
+
+    Parameters
+    ----------
+    file
+        The configuration (same as --config).
+    config
+        The configuration.
+    effective
+        Every value in force, defaults included.
+    origin
+        Beside each value where it was written.
+    """
+    from copyd.configfile import config_text, effective_rows
+    from copyd.yamlcheck import load
+
+    loaded = load(file or config)
+    if not origin and not effective:
+        sys.stdout.write(config_text(loaded.config, comments=False))
+        return 0
+    for key, value in effective_rows(loaded.config):
+        place = loaded.origins.get(key)
+        if not effective and place is None:
+            continue
+        where = f"  # {place.file}:{place.line}" if place else "  # default"
+        print(f"{key}: {value}" + (where if origin else ""))
+    return 0
+
+
+# --- Operate -----------------------------------------------------------------------------------------------
+
+app.command(
+    "copyd.control.commands:app",  # imported when used
+    name="ctl",
+    group=OPERATE,
+    help="Ask a running daemon: status, pause, kill switch, followers and plans.",
+)
+
+
+# --- Inspect -----------------------------------------------------------------------------------------------
+
+
+@app.command(group=INSPECT)
+def replay(journal: Path, /, *, decisions: Path | None = None) -> int:
+    """Rebuild the state from a journal and print it.
+
+    Example: copyd replay var/journal
+
+    Parameters
+    ----------
+    journal
+        The journal's directory.
+    decisions
+        Write every recorded decision to this file, one JSON object per line.
+    """
+    result: int = _late("copyd.inspect", "replay")(journal, decisions)
+    return result
+
+
+@app.command(group=INSPECT)
+def verify(journal: Path, /) -> int:
+    """Check a journal's chain, and that every recorded decision is what the rules give. Exit 65 when it is not.
+
+    Example: copyd verify var/journal
+
+    Parameters
+    ----------
+    journal
+        The journal's directory.
+    """
+    result: int = _late("copyd.inspect", "verify")(journal)
+    return result
+
+
+@app.command(group=INSPECT)
+def explain(
+    client_order_id: str = "",
+    /,
+    *,
+    journal: Path | None = None,
+    config: ConfigPath | None = None,
+    event: str = "",
+    follower: str = "",
+    json: bool = False,
+) -> int:
+    """Why an order is what it is, or why there was none: each step recomputed by the plain rule.
+
+    Example: copyd explain --event 1234 --follower f1 --journal var/journal
+
+    Parameters
+    ----------
+    client_order_id
+        The order.
+    journal
+        The journal's directory; default: the one of --config.
+    config
+        The configuration that names the journal.
+    event
+        A leader event (its journal number or execution id),
+    follower
+        and whose decision on it.
+    json
+        JSON instead of text.
+    """
+    if bool(client_order_id) == bool(event and follower):
+        raise UsageError("name either a client order id, or both --event and --follower")
+    if journal is None:
+        from copyd.yamlcheck import load_config
+
+        journal = Path(load_config(config or DEFAULT_CONFIG).journal.path)
+    result: int = _late("copyd.inspect", "explain")(journal, client_order_id, event, follower, json)
+    return result
+
+
+# --- Bench, Demo, Exchange: listed here for the help, dispatched in `main` -----------------------------------------
+
+
+@app.command(group=BENCH, help_flags=[])
+def bench(*arguments: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> int:
+    """Latency benchmarks with their conditions. Its own options: copyd bench --help
+
+    Example: copyd bench fanout --followers 10000 --connections 8 --json out.json
+    """
+    return _delegate("bench", list(arguments))
+
+
+@app.command(group=DEMO, help_flags=[])
+def demo(*arguments: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> int:
+    """The whole thing on this machine, killed half way and proven at the end. Its own options: copyd demo --help
+
+    Example: copyd demo --followers 1000 --seconds 20
+    """
+    return _delegate("demo", list(arguments))
+
+
+@app.command(group=RUN, help_flags=[])
+def exchange(*arguments: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> int:
+    """The simulated exchange. Its own options: copyd exchange --help
+
+    Example: copyd exchange --port 9470
+    """
+    return _delegate("exchange", list(arguments))
+
+
+# --- The frame around every command ------------------------------------------------------------------------
+
+
+def _late(module: str, name: str) -> Any:
+    """A function of a module imported only now."""
+    return getattr(import_module(module), name)
+
+
+def _delegate(command: str, arguments: list[str]) -> int:
+    result = _late(*DELEGATED[command])(arguments)
+    return int(result or 0)
+
+
+def _missing_kernel(error: ImportError) -> str:
+    """The sentence for an import that failed because the compiled part is missing or of another Python; else empty."""
+    name, path = error.name or "", error.path or ""
+    if name.startswith("copyd._fast") or "/_fast/" in path:
+        return (
+            f"the compiled part {name or path} is missing or was built for another Python: "
+            "run `make build` in a source tree, or install copyd again"
+        )
+    return ""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command and returns its exit code; every error copyd raises on purpose is one message on stderr."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        if argv and argv[0] in DELEGATED:
+            return _delegate(argv[0], argv[1:])
+        result = app(argv, exit_on_error=False, print_error=True, result_action="return_value")
+        return result if isinstance(result, int) else 0
+    except CycloptsError:
+        return UsageError.exit_code  # printed by cyclopts, with what it would have understood
+    except ConfigError as error:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)
+        return error.exit_code
+    except CopydError as error:
+        kind = "" if isinstance(error, OperatorError) else f"{type(error).__name__}: "
+        print(f"copyd: {kind}{error}", file=sys.stderr)
+        return error.exit_code
+    except ImportError as error:
+        sentence = _missing_kernel(error)
+        if not sentence:
+            raise
+        print(f"copyd: {sentence}", file=sys.stderr)
+        return OperatorError.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output went away: `copyd config init | head`
+        import os
+
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
