@@ -550,7 +550,7 @@ def cid_bytes(client_order_id: str) -> bytes | None:
 
 
 def cost_e8(average: str, quantity: str, quote: str = "") -> int:
-    """Cumulative quote amount in 1e-8, rounded down: the venue's own sum where it gives one, else average x quantity; 0 = not told."""
+    """Cumulative quote amount in 1e-8, rounded down: the venue's own sum, else average x quantity; 0 = not told."""
     if quote and (told := _decimal(quote, 8)):
         return told
     if not average:
@@ -569,20 +569,23 @@ def money_e8(text: str) -> int:
     return _decimal(text, 8)
 
 
+def parse_ppm(text: str) -> int:
+    """A rate in 1e-6; digits beyond are cut toward zero."""
+    return _decimal(text, 6)
+
+
 def cause_of(client_order_id: str, order_type: str = "") -> str:
     """``liquidation``, ``adl`` or "": the venue marks its own orders by their client id."""
     if client_order_id.startswith("autoclose-") or order_type == "LIQUIDATION":
         return "liquidation"
     if client_order_id.startswith("adl_autoclose"):
         return "adl"
-    if client_order_id.startswith("settlement_autoclose-") or client_order_id.startswith("delivery_autoclose-"):
+    if client_order_id.startswith(("settlement_autoclose-", "delivery_autoclose-")):
         return "settlement"
     return ""
 
 
-def leader_fill(
-    event: OrderTradeUpdate, leader: int, instruments: Instruments, ts_recv: int, raw: bytes
-) -> LeaderFill | None:
+def leader_fill(event: OrderTradeUpdate, leader: int, instruments: Instruments, ts_recv: int, raw: bytes) -> LeaderFill | None:
     """The execution in an ORDER_TRADE_UPDATE; None if it carries none or the symbol is not ours. May raise ``ValueError``."""
     order = event.o
     instrument = instruments.find(order.s)

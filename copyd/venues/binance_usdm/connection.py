@@ -53,7 +53,7 @@ class Session(WSListener):
                 transport.send_close(frame.get_close_code(), frame.get_close_message())
             transport.disconnect()
             return
-        if kind == _TEXT or kind == _BINARY or kind == _CONT:
+        if kind in (_TEXT, _BINARY, _CONT):
             payload = frame.get_payload_as_bytes()
             if kind == _CONT or not frame.fin:
                 self._parts.append(payload)

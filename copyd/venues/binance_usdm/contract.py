@@ -146,6 +146,4 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     def for_base(cls, host: str, port: int) -> Endpoints:
         """Everything on one plain port, with the venue's own paths."""
         http, ws = f"http://{host}:{port}", f"ws://{host}:{port}"
-        return cls(
-            rest=http, ws_api=f"{ws}/ws-fapi/v1", public=f"{ws}/public", market=f"{ws}/market", private=f"{ws}/private"
-        )
+        return cls(rest=http, ws_api=f"{ws}/ws-fapi/v1", public=f"{ws}/public", market=f"{ws}/market", private=f"{ws}/private")

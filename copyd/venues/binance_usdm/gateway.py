@@ -76,9 +76,7 @@ class _Lane:
 
     def __init__(self) -> None:
         self.pending: dict[str, int] = {}  # request id -> order slot
-        self.bursts: deque[tuple[int, list[str]]] = (
-            deque()
-        )  # (written at ns, ids): the timeout sweep reads from the left
+        self.bursts: deque[tuple[int, list[str]]] = deque()  # (written at ns, ids): the timeout sweep reads from the left
         self.doubted: dict[str, int] = {}  # reported IN_DOUBT, the answer may still come
 
 
@@ -201,7 +199,7 @@ class OrderGateway:
         """Wait for answers to what is in flight, then close; what is still open then is reported IN_DOUBT."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + drain_s
-        while self.in_flight and loop.time() < deadline:
+        while self.in_flight and loop.time() < deadline:  # noqa: ASYNC110 - bounded, and once per process
             await asyncio.sleep(0.02)
         self._stopping = True
         for task in self._tasks:
@@ -292,9 +290,7 @@ class OrderGateway:
     def _on_frame(self, session: Session, payload: bytes) -> None:
         reply = codec.decode_order_reply(payload)
         if isinstance(reply, Malformed):
-            self.stats.malformed += (
-                1  # whose answer it was is unknown: that order runs into the timeout and is asked about
-            )
+            self.stats.malformed += 1  # whose answer it was is unknown: that order runs into the timeout and is asked about
             return
         name = reply.id
         lane = self._lanes.get(session)

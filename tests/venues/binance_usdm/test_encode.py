@@ -50,9 +50,7 @@ def test_the_kernel_renders_and_signs_what_the_twin_does(
         "symbol": "ETHUSDT", "price_decimals": price_decimals, "tick": tick, "qty_decimals": qty_decimals, "lot": lot,
     }  # fmt: skip
     made = encoder(**instrument)
-    [(connection, buffer, ids, slots)] = made.encode_rows(
-        [(0, 0, cid, qty, px, side, position_side, reduce_only)], stamp
-    )
+    [(connection, buffer, ids, slots)] = made.encode_rows([(0, 0, cid, qty, px, side, position_side, reduce_only)], stamp)
     assert (connection, ids, slots) == (3, [cid.hex()], [0])
     assert frames(buffer) == [
         place_text(
@@ -157,7 +155,34 @@ ORDER = struct.Struct("=16s13q3IiHbBBBBBB7x")
 
 def order_row(raw: bytes, **fields) -> bytes:
     """One packed order row of ``copyd/_fast/columns.pxd`` with some fields set."""
-    names = ["cid", "order_qty", "limit_px", "cum_qty", "cost_e8", "exec_qty", "exec_cost_e8", "fee_e8", "reserve_e8", "ref_px", "ts_event", "ts_decided", "seq", "venue_order_id", "leg", "account", "plan", "code", "instrument", "side", "kind", "state", "attempt", "position_side", "reduce_only", "replanned"]
+    names = [
+        "cid",
+        "order_qty",
+        "limit_px",
+        "cum_qty",
+        "cost_e8",
+        "exec_qty",
+        "exec_cost_e8",
+        "fee_e8",
+        "reserve_e8",
+        "ref_px",
+        "ts_event",
+        "ts_decided",
+        "seq",
+        "venue_order_id",
+        "leg",
+        "account",
+        "plan",
+        "code",
+        "instrument",
+        "side",
+        "kind",
+        "state",
+        "attempt",
+        "position_side",
+        "reduce_only",
+        "replanned",
+    ]
     row = dict(zip(names, ORDER.unpack(raw), strict=True)) | fields
     return ORDER.pack(*(row[name] for name in names))
 
@@ -218,9 +243,7 @@ def test_decimal_text_to_steps(text, decimals, step, expected):
     assert parse_steps(text, decimals, step) == expected
 
 
-@pytest.mark.parametrize(
-    "text", ["", "-", ".", "1e3", "NaN", "1.2.3", " 1", "1,0", "0x1", "٣", "9" * 19, "0.001", "0.3"]
-)
+@pytest.mark.parametrize("text", ["", "-", ".", "1e3", "NaN", "1.2.3", " 1", "1,0", "0x1", "٣", "9" * 19, "0.001", "0.3"])
 def test_what_is_no_exact_multiple_is_an_error_never_a_rounding(text):
     with pytest.raises(ValueError):
         parse_steps(text, 2, 20)

@@ -37,16 +37,14 @@ async def test_a_reply_with_the_result_books_cumulative_quantity_and_cost(desk, 
 
 async def test_many_orders_over_several_connections_come_back_in_batches(desk, venue):
     made = await desk(connections=3)
-    sent = made.place(*[cid(n) for n in range(1, 201)], account=0) + made.place(
-        *[cid(n) for n in range(201, 401)], account=1
-    )
+    sent = made.place(*[cid(n) for n in range(1, 201)], account=0) + made.place(*[cid(n) for n in range(201, 401)], account=1)
     assert sent == 400
     reports = await made.until(400)
     assert {r["cid"] for r in reports} == {cid(n) for n in range(1, 401)}
     assert made.batches < 400
-    assert [
-        r["params"]["newClientOrderId"] for r in venue.requests if r["params"]["newClientOrderId"] <= cid(200).hex()
-    ] == [cid(n).hex() for n in range(1, 201)]
+    assert [r["params"]["newClientOrderId"] for r in venue.requests if r["params"]["newClientOrderId"] <= cid(200).hex()] == [
+        cid(n).hex() for n in range(1, 201)
+    ]
 
 
 @pytest.mark.parametrize(
