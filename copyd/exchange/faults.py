@@ -1,0 +1,125 @@
+"""Faults on request: which requests and events go wrong, and how. Rules are tried in the order they were added.
+
+Request actions (matched by account, symbol, method, client id prefix):
+  delay             the request reaches the engine ``delay_ms`` later
+  delay_reply       executed at once, answered ``delay_ms`` later
+  drop_request      never reaches the engine, never answered
+  drop_reply        executed, never answered
+  error_live        executed, answered 503 "Unknown error, please check your request or try again later."
+  error_dead        not executed, answered with the same 503: the client cannot tell
+  unavailable       not executed, answered 503 "Service Unavailable." (a definite failure)
+  throttled         not executed, answered 503 with -1008 (a definite failure)
+  disconnect        not executed, the connection is cut
+  disconnect_live   executed, the connection is cut before the answer
+  stall             executed, but nothing leaves this connection for ``delay_ms``
+Event actions (matched by account, event name, client id prefix; also symbol-less):
+  drop_event, duplicate_event, delay_event (``delay_ms``), reorder_events (held back until the account's next event)
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+RequestAction = Literal[
+    "delay",
+    "delay_reply",
+    "drop_request",
+    "drop_reply",
+    "error_live",
+    "error_dead",
+    "unavailable",
+    "throttled",
+    "disconnect",
+    "disconnect_live",
+    "stall",
+]
+EventAction = Literal["drop_event", "duplicate_event", "delay_event", "reorder_events"]
+EVENT_ACTIONS = ("drop_event", "duplicate_event", "delay_event", "reorder_events")
+#: actions after which the order (or whatever was asked) never reached the engine
+DEAD = ("drop_request", "error_dead", "unavailable", "throttled", "disconnect")
+
+
+class Rule(msgspec.Struct, forbid_unknown_fields=True):
+    """One fault; an empty match field matches everything."""
+
+    action: RequestAction | EventAction
+    account: str = ""  # name of the account
+    symbol: str = ""
+    method: str = ""  # order.place, order.cancel, order.status, order.modify, or "GET /fapi/v1/..."
+    event: str = ""  # ORDER_TRADE_UPDATE, TRADE_LITE, ACCOUNT_UPDATE, ...
+    client_id_prefix: str = ""
+    delay_ms: int = 0
+    skip: int = 0  # matches left alone before the first fault
+    count: int = 0  # faults before the rule is spent; 0 = no end
+    id: int = 0  # given by the exchange
+    hits: int = 0  # faults made so far
+
+
+class Faults:
+    """The rules in force and what they did."""
+
+    def __init__(self) -> None:
+        self.rules: list[Rule] = []
+        self._next_id = 1
+        self.held: dict[int, list[bytes]] = {}  # account -> events held back by reorder_events
+
+    def add(self, rule: Rule) -> int:
+        rule.id = self._next_id
+        self._next_id += 1
+        self.rules.append(rule)
+        return rule.id
+
+    def remove(self, rule_id: int | None = None) -> int:
+        """Remove one rule, or all: how many."""
+        before = len(self.rules)
+        self.rules = [] if rule_id is None else [r for r in self.rules if r.id != rule_id]
+        return before - len(self.rules)
+
+    @property
+    def for_requests(self) -> bool:
+        return any(r.action not in EVENT_ACTIONS for r in self.rules)
+
+    @property
+    def for_events(self) -> bool:
+        return any(r.action in EVENT_ACTIONS for r in self.rules)
+
+    def request(self, account: str, symbol: str, method: str, client_id: str) -> Rule | None:
+        """The fault of this request, if any."""
+        for rule in self.rules:
+            if (
+                rule.action not in EVENT_ACTIONS
+                and (not rule.symbol or rule.symbol == symbol)
+                and (not rule.method or rule.method == method)
+                and _owner(rule, account, client_id)
+                and _take(rule)
+            ):
+                return rule
+        return None
+
+    def event(self, account: str, event: str, client_id: str) -> Rule | None:
+        """The fault of this user event, if any."""
+        for rule in self.rules:
+            if (
+                rule.action in EVENT_ACTIONS
+                and (not rule.event or rule.event == event)
+                and _owner(rule, account, client_id)
+                and _take(rule)
+            ):
+                return rule
+        return None
+
+
+def _owner(rule: Rule, account: str, client_id: str) -> bool:
+    return (not rule.account or rule.account == account) and client_id.startswith(rule.client_id_prefix)
+
+
+def _take(rule: Rule) -> bool:
+    if rule.skip > 0:
+        rule.skip -= 1
+        return False
+    if rule.count and rule.hits >= rule.count:
+        return False
+    rule.hits += 1
+    return True
