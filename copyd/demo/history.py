@@ -6,6 +6,7 @@ nanoseconds. Nothing of this is shared with the daemon: a decimal string is read
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
@@ -133,7 +134,7 @@ class Order(msgspec.Struct, gc=False):
     lots: int
     reduce_only: bool
     executed: int  #: lots
-    avg_px: Fraction | int  #: ticks; 0 where nothing was executed
+    cost_e8: int  #: value of what was executed
     status: str
     ts: int  #: accepted
     ts_done: int = 0
@@ -142,13 +143,16 @@ class Order(msgspec.Struct, gc=False):
 class Quotes:
     """Best bid, best ask and mark of one symbol over time, as the exchange published them."""
 
-    __slots__ = ("ask", "bid", "mark", "ts")
+    __slots__ = ("_ranges", "ask", "bid", "mark", "ts")
+
+    BUCKET = 50 * MS
 
     def __init__(self) -> None:
-        self.ts: list[int] = []
-        self.bid: list[int] = []
-        self.ask: list[int] = []
-        self.mark: list[int] = []
+        self.ts = array("q")
+        self.bid = array("q")
+        self.ask = array("q")
+        self.mark = array("q")
+        self._ranges: dict[int, tuple[int, int]] = {}  # bucket -> lowest, highest of all three
 
     def add(self, ts: int, bid: int, ask: int, mark: int) -> None:
         """Append a change; a zero keeps what was there."""
@@ -158,6 +162,11 @@ class Quotes:
         self.bid.append(bid)
         self.ask.append(ask)
         self.mark.append(mark)
+        known = [px for px in (bid, ask, mark) if px]
+        if known:
+            bucket = ts // self.BUCKET
+            low, high = self._ranges.get(bucket, (known[0], known[0]))
+            self._ranges[bucket] = min(low, *known), max(high, *known)
 
     def between(self, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
         """Every quote in force at any time from start to end: the one in force at ``start`` first."""
@@ -172,14 +181,18 @@ class Quotes:
         return (self.ts[at], self.bid[at], self.ask[at], self.mark[at]) if at >= 0 else None
 
     def price_range(self, start: int, end: int) -> tuple[int, int]:
-        """Lowest and highest of bid, ask and mark in force from start to end; (0, 0) where unknown."""
-        low = high = 0
-        for _, bid, ask, mark in self.between(start, end):
-            for px in (bid, ask, mark):
-                if px:
-                    low = px if not low else min(low, px)
-                    high = max(high, px)
-        return low, high
+        """Lowest and highest of bid, ask and mark in force from start to end, to 50 ms; (0, 0) where unknown."""
+        first, last = start // self.BUCKET, end // self.BUCKET
+        if last - first < len(self._ranges):
+            found = [self._ranges[at] for at in range(first, last + 1) if at in self._ranges]
+        else:
+            found = [pair for at, pair in self._ranges.items() if first <= at <= last]
+        before = self.last_before(start)
+        if before is not None:
+            known = [px for px in before[1:] if px]
+            if known:
+                found.append((min(known), max(known)))
+        return (min(low for low, _ in found), max(high for _, high in found)) if found else (0, 0)
 
 
 class Truth(msgspec.Struct):

@@ -136,6 +136,7 @@ class Reasons:
         self.reads_of: dict[int, list[int]] = {}
         for ts, equity in self.reads:
             self.reads_of.setdefault(equity, []).append(ts)
+        self.quotes_ok: dict[tuple[str, int, int, int], str] = {}
         self.accepted_of: dict[str, list[int]] = {}
         self.ranges: dict[tuple[str, int], tuple[int, int]] = {}
         self.checks: dict[str, Callable[[Opening], str]] = {
@@ -361,6 +362,14 @@ class Reasons:
 
     def quoted(self, o: Opening) -> str:
         """The bid and ask that the decision names were in force at the exchange within the age limit."""
+        key = (o.instrument.symbol, o.claim.bid, o.claim.ask, o.ts // MS)
+        known = self.quotes_ok.get(key)
+        if known is None:
+            known = self.quotes_ok[key] = self.published(o)
+        return known
+
+    def published(self, o: Opening) -> str:
+        """One look at the quote log."""
         quotes = self.truth.quotes.get(o.instrument.symbol)
         if quotes is None:
             return "the exchange published no quote"

@@ -563,9 +563,8 @@ class Verifier:
             leg.reduce_slack = unfilled
         if order.executed:
             instrument = self.truth.instruments[order.symbol]
-            value = int(order.executed * order.avg_px * instrument.value_mul / instrument.value_div)
             self.accounts[claim.plan].book(
-                instrument, order.side * order.executed, value, self.config.taker_fee_ppm
+                instrument, order.side * order.executed, order.cost_e8, self.config.taker_fee_ppm
             )
 
     def later(self, claim: Claim, numbers: PlanNumbers, instrument: Instrument, leg: Leg) -> None:

@@ -169,11 +169,15 @@ class World:
         self.orders.append(
             Order(
                 cid, numbers.account, symbol, side, "BOTH", "LIMIT" if limit else "MARKET", "IOC" if limit else "", limit,
-                lots, reducing, done, self.first_px[next(reversed(self.first_px))], "FILLED" if done == lots else "EXPIRED",
+                lots, reducing, done, self.value(symbol, done), "FILLED" if done == lots else "EXPIRED",
                 self.now + MS, self.now + 2 * MS,
             )
         )  # fmt: skip
         return cid
+
+    def value(self, symbol: str, lots: int) -> int:
+        """Cost of lots at the last price, 1e-8."""
+        return self.instruments[symbol].notional_e8(lots, self.quotes[symbol].mark[-1])
 
     def truth(self) -> Truth:
         """The exchange's books as they stand."""

@@ -1,0 +1,328 @@
+"""The simulated exchange as the demo uses it: its control port, its truth, and the leader's own signed client.
+
+Everything here is written against the wire alone, so that the leader and the verifier share no code with the daemon's
+venue adapter: a mistake there cannot repeat itself here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+import aiohttp
+import msgspec
+
+from copyd.errors import VenueUnavailable
+
+from .history import Instrument, LeaderTrade, Order, Quotes, Truth, to_e8
+from .workload import Step
+
+PAGE = 20_000
+Row = TypeVar("Row", bound=msgspec.Struct)
+
+
+class OrderRow(msgspec.Struct, gc=False):
+    """A line of /truth/orders."""
+
+    seq: int
+    account: str
+    symbol: str
+    orderId: int
+    clientOrderId: str
+    side: str
+    positionSide: str
+    type: str
+    timeInForce: str
+    price: str
+    origQty: str
+    reduceOnly: bool
+    executedQty: str
+    cumQuote: str
+    status: str
+    ts: int
+    ts_done: int
+
+
+class TradeRow(msgspec.Struct, gc=False):
+    """A line of /truth/trades."""
+
+    seq: int
+    id: int
+    symbol: str
+    price: str
+    qty: str
+    ts: int
+    buyer: str
+    buyOrderId: int
+    seller: str
+    sellOrderId: int
+
+
+class QuoteRow(msgspec.Struct, gc=False):
+    """A line of /truth/quotes."""
+
+    seq: int
+    ts: int
+    symbol: str
+    bid: str
+    ask: str
+    mark: str
+
+
+class PositionRow(msgspec.Struct, gc=False):
+    """A line of /truth/positions."""
+
+    seq: int
+    account: str
+    symbol: str
+    positionSide: str
+    lots: int
+
+
+class ReadRow(msgspec.Struct, gc=False):
+    """A line of /truth/reads."""
+
+    seq: int
+    account: str
+    ts: int
+    equity: str
+
+
+class RejectRow(msgspec.Struct, gc=False):
+    """A line of /truth/rejects."""
+
+    seq: int
+    account: str
+    clientOrderId: str
+    code: int
+    method: str = ""
+    msg: str = ""
+
+
+class AccountMade(msgspec.Struct):
+    """An account the exchange opened."""
+
+    name: str
+    api_key: str
+    secret: str
+
+
+class Control:
+    """The exchange's control port."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self.session = session
+        self.url = url
+        self.quotes: dict[str, Quotes] = {}
+        self.quotes_seq = -1
+        self.instruments: dict[str, Instrument] = {}
+        self.opening_px: dict[str, int] = {}
+
+    async def _post(self, path: str, body: Any) -> Any:
+        async with self.session.post(self.url + path, data=msgspec.json.encode(body)) as answer:
+            raw = await answer.read()
+            if answer.status != 200:
+                raise VenueUnavailable(f"the exchange's control port refused {path}: {raw[:300].decode(errors='replace')}")
+            return msgspec.json.decode(raw)
+
+    async def _get(self, path: str) -> bytes:
+        async with self.session.get(self.url + path) as answer:
+            raw = await answer.read()
+            if answer.status != 200:
+                raise VenueUnavailable(f"the exchange's control port refused {path}: {raw[:300].decode(errors='replace')}")
+            return raw
+
+    async def pages(self, path: str, row: type[Row], after: int = -1, page: int = PAGE) -> AsyncIterator[list[Row]]:
+        """All rows of a truth, page by page."""
+        decode = msgspec.json.Decoder(row).decode_lines
+        while True:
+            rows = decode(await self._get(f"{path}?after={after}&limit={page}"))
+            if rows:
+                yield rows
+                after = max(r.seq for r in rows)  # type: ignore[attr-defined]
+            if not rows or (len(rows) < page and path != "/truth/positions"):  # positions are paged by account
+                return
+
+    async def make_accounts(self, accounts: list[dict[str, Any]]) -> list[AccountMade]:
+        """Open accounts with keys and balances."""
+        made = await self._post("/accounts", {"accounts": accounts})
+        return [AccountMade(row["name"], row["api_key"], row["secret"]) for row in made["accounts"]]
+
+    async def mark_account(self, name: str) -> None:
+        """From now on every equity served to this account is in the truth."""
+        await self._post("/mark-account", {"account": name})
+
+    async def stats(self) -> dict[str, Any]:
+        """Counters of the whole exchange."""
+        answer: dict[str, Any] = msgspec.json.decode(await self._get("/truth/stats"))
+        return answer
+
+    async def load_instruments(self, rest: str, symbols: list[str] | None = None) -> None:
+        """Contracts and opening prices from the public interface."""
+        async with self.session.get(rest + "/fapi/v1/exchangeInfo") as answer:
+            info = msgspec.json.decode(await answer.read())
+        for row in info["symbols"]:
+            if symbols and row["symbol"] not in symbols:
+                continue
+            filters = {f["filterType"]: f for f in row["filters"]}
+            self.instruments[row["symbol"]] = Instrument(
+                row["symbol"],
+                filters["PRICE_FILTER"]["tickSize"],
+                filters["LOT_SIZE"]["stepSize"],
+                filters["MIN_NOTIONAL"]["notional"],
+                filters["LOT_SIZE"]["minQty"],
+                filters["LOT_SIZE"]["maxQty"],
+                filters["MARKET_LOT_SIZE"]["maxQty"],
+            )
+            self.quotes[row["symbol"]] = Quotes()
+
+    async def follow_quotes(self) -> None:
+        """Fetch what the quote log has grown by (the log is bounded: call often)."""
+        async for rows in self.pages("/truth/quotes", QuoteRow, self.quotes_seq, 100_000):
+            for row in rows:
+                instrument = self.instruments.get(row.symbol)
+                if instrument is None:
+                    continue
+                bid, ask, mark = (instrument.ticks(px) for px in (row.bid, row.ask, row.mark))
+                self.quotes[row.symbol].add(row.ts, bid, ask, mark)
+                if row.symbol not in self.opening_px and mark:
+                    self.opening_px[row.symbol] = mark
+            self.quotes_seq = rows[-1].seq
+
+    async def truth(self, leader: str, progress: Any = None) -> Truth:
+        """The exchange's whole books, as far as the leader and the followers are concerned."""
+        await self.follow_quotes()
+        instruments = self.instruments
+        truth = Truth(instruments=instruments, leader_trades=[], orders=[], positions={}, quotes=self.quotes)
+        leader_lots: dict[tuple[str, int], int] = {}
+        cid_of: dict[tuple[str, int], str] = {}
+        async for orders in self.pages("/truth/orders", OrderRow):
+            for row in orders:
+                instrument = instruments.get(row.symbol)
+                if instrument is None:
+                    continue
+                if row.account == leader:
+                    leader_lots[(row.symbol, row.orderId)] = instrument.lots(row.origQty)
+                    continue
+                cid_of[(row.symbol, row.orderId)] = row.clientOrderId
+                market = row.type == "MARKET"
+                truth.orders.append(
+                    Order(
+                        row.clientOrderId, row.account, row.symbol, 1 if row.side == "BUY" else -1, row.positionSide, row.type,
+                        "" if market else row.timeInForce, 0 if market else instrument.ticks(row.price),
+                        instrument.lots(row.origQty), row.reduceOnly, instrument.lots(row.executedQty), to_e8(row.cumQuote),
+                        row.status, row.ts, row.ts_done,
+                    )
+                )  # fmt: skip
+            if progress is not None:
+                progress(len(truth.orders))
+        fills: dict[str, int] = defaultdict(int)
+        async for trades in self.pages("/truth/trades", TradeRow):
+            for trade in trades:
+                instrument = instruments.get(trade.symbol)
+                if instrument is None:
+                    continue
+                lots = 0
+                for account, order_id, side in ((trade.buyer, trade.buyOrderId, 1), (trade.seller, trade.sellOrderId, -1)):
+                    key = (trade.symbol, order_id)
+                    if account == leader:
+                        lots = instrument.lots(trade.qty)
+                        px = instrument.ticks(trade.price)
+                        whole = leader_lots.get(key, lots)
+                        truth.leader_trades.append(
+                            LeaderTrade(trade.symbol, str(trade.id), str(order_id), side * lots, px, whole, trade.ts)
+                        )
+                    else:
+                        cid = cid_of.get(key)
+                        if cid is not None:
+                            fills[cid] += instrument.lots(trade.qty)
+                            truth.fill_count += 1
+        truth.fills = dict(fills)
+        async for positions in self.pages("/truth/positions", PositionRow):
+            for position in positions:
+                if position.account != leader and position.lots:
+                    truth.positions[(position.account, position.symbol, position.positionSide)] = position.lots
+        async for reads in self.pages("/truth/reads", ReadRow):
+            truth.leader_reads.extend((read.ts, to_e8(read.equity)) for read in reads if read.account == leader)
+        async for rejects in self.pages("/truth/rejects", RejectRow):
+            for reject in rejects:
+                placing = "place" in reject.method or reject.method.startswith("POST")
+                if reject.clientOrderId and reject.account != leader and placing:
+                    truth.rejects[reject.clientOrderId] = reject.code
+        return truth
+
+
+class LeaderClient:
+    """The leader's own client: signed REST, one connection, nothing retried."""
+
+    def __init__(self, session: aiohttp.ClientSession, rest: str, api_key: str, secret: str) -> None:
+        self.session = session
+        self.rest = rest
+        self.api_key = api_key
+        self._secret = secret.encode()
+        self.orders = 0
+
+    async def call(self, method: str, path: str, **params: Any) -> Any:
+        """One signed request; a refusal raises with the venue's words."""
+        params["recvWindow"] = 10_000
+        params["timestamp"] = time.time_ns() // 1_000_000
+        query = urlencode(params)
+        signature = hmac.new(self._secret, query.encode(), hashlib.sha256).hexdigest()
+        url = f"{self.rest}{path}?{query}&signature={signature}"
+        async with self.session.request(method, url, headers={"X-MBX-APIKEY": self.api_key}) as answer:
+            raw = await answer.read()
+            if answer.status != 200:
+                raise VenueUnavailable(f"the leader's {method} {path} was refused: {raw[:300].decode(errors='replace')}")
+            return msgspec.json.decode(raw)
+
+    async def set_leverage(self, symbol: str, leverage: int) -> None:
+        """The leader's leverage on one instrument."""
+        await self.call("POST", "/fapi/v1/leverage", symbol=symbol, leverage=leverage)
+
+    async def best(self, symbol: str) -> tuple[str, str]:
+        """Best bid and best ask now."""
+        row = await self.call("GET", "/fapi/v1/ticker/bookTicker", symbol=symbol)
+        return row["bidPrice"], row["askPrice"]
+
+    async def place(self, step: Step, instrument: Instrument) -> dict[str, Any]:
+        """One step of the script as an order."""
+        self.orders += 1
+        params: dict[str, Any] = {
+            "symbol": step.symbol,
+            "side": "BUY" if step.side > 0 else "SELL",
+            "quantity": instrument.qty_text(step.lots),
+            "newClientOrderId": f"lead-{self.orders:06d}",
+            "newOrderRespType": "RESULT",
+        }
+        if step.kind == "MARKET":
+            params["type"] = "MARKET"
+        else:
+            ticks = step.px
+            if step.kind == "REST":  # a price of its own inside the spread where there is room, else joins the best
+                bid, ask = (instrument.ticks(px) for px in await self.best(step.symbol))
+                ticks = min(bid + 1, ask - 1) if step.side > 0 else max(ask - 1, bid + 1)
+            params |= {"type": "LIMIT", "timeInForce": "GTC", "price": f"{ticks * instrument.tick}"}
+        if step.reduce_only:
+            params["reduceOnly"] = "true"
+        answer: dict[str, Any] = await self.call("POST", "/fapi/v1/order", **params)
+        return answer
+
+    async def wait_filled(self, symbol: str, order_id: int, seconds: float) -> bool:
+        """Whether a resting order was filled within the time."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            row = await self.call("GET", "/fapi/v1/order", symbol=symbol, orderId=order_id)
+            if row["status"] not in ("NEW", "PARTIALLY_FILLED"):
+                return bool(row["status"] == "FILLED")
+            await asyncio.sleep(0.05)
+        return False
+
+    async def cancel_all(self, symbol: str) -> None:
+        """Take back whatever still rests."""
+        await self.call("DELETE", "/fapi/v1/allOpenOrders", symbol=symbol)
