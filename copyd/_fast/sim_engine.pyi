@@ -5,8 +5,8 @@ Symbols are indexes into the instruments. Time is always the caller's (`ts_ns`, 
 `px_ticks`, `qty_lots`, `*_e8` = 1e-8 USDT, `ppm` = parts per million; `notional_e8 = px * qty * value_mul` is exact.
 
 Calls that change something return >= 0 (a slot, a count, or 0) when they did and a venue error code (< 0) when they were
-refused and nothing changed. What they caused is in `event_list()` until the next changing call. Compiled callers use the structs and
-`c_...` methods of `sim_engine.pxd`; a `c_...` call appends to the event buffer between `c_begin()` and `c_end(ts)`,
+refused and nothing changed. What they caused is in `event_list()` until the next changing call. Compiled callers use the
+structs and `c_...` methods of `sim_engine.pxd`; a `c_...` call appends to the event buffer between `c_begin()` and `c_end(ts)`,
 so several may share one buffer; the Python methods do both themselves.
 
 Event tuple (also `struct Event`, same order up to the last):
@@ -34,6 +34,8 @@ Trade tuple:
 
 from collections.abc import Sequence
 from typing import Any, Protocol
+
+from typing_extensions import disjoint_base
 
 SIDE_BUY: int  # 1
 SIDE_SELL: int  # -1
@@ -88,7 +90,7 @@ INSURANCE_ACCOUNT: int  # 0
 ORDER_ID_BASE: int  # order_id of a kept order = ORDER_ID_BASE + slot
 EPHEMERAL_ID_BASE: int  # order ids of maker accounts start here
 
-class TierSpec(Protocol):
+class _TierSpec(Protocol):
     """One leverage bracket."""
 
     @property
@@ -102,7 +104,7 @@ class TierSpec(Protocol):
     @property
     def max_leverage(self) -> int: ...
 
-class InstrumentSpec(Protocol):
+class _InstrumentSpec(Protocol):
     """What the engine reads of an instrument (`copyd.exchange.model.Instrument` has it)."""
 
     @property
@@ -142,8 +144,9 @@ class InstrumentSpec(Protocol):
     @property
     def start_px(self) -> int: ...
     @property
-    def tiers(self) -> Sequence[TierSpec]: ...
+    def tiers(self) -> Sequence[_TierSpec]: ...
 
+@disjoint_base
 class Engine:
     specs: Any
     n_symbols: int
@@ -152,14 +155,14 @@ class Engine:
     n_quotes: int
     reject_value: int
 
-    def __init__(
-        self,
-        instruments: Sequence[InstrumentSpec],
+    def __new__(
+        cls,
+        instruments: Sequence[_InstrumentSpec],
         *,
         expected_orders: int = 65536,
         quotes_room: int = 200_000,
         insurance_e8: int = 10**14,
-    ) -> None: ...
+    ) -> Engine: ...
 
     # -- accounts ---------------------------------------------------------------------------------------------------------
     def add_account(
@@ -174,9 +177,7 @@ class Engine:
     ) -> int:
         """A new account (one-way mode, crossed, leverage 20): its index. `ephemeral` marks a market maker's account."""
 
-    def add_accounts(
-        self, n: int, balance_e8: int = 0, *, maker_ppm: int = 200, taker_ppm: int = 500, ts_ns: int = 0
-    ) -> int:
+    def add_accounts(self, n: int, balance_e8: int = 0, *, maker_ppm: int = 200, taker_ppm: int = 500, ts_ns: int = 0) -> int:
         """`n` accounts at consecutive indexes: the first index."""
 
     def set_fees(self, account: int, maker_ppm: int, taker_ppm: int) -> None: ...
@@ -257,7 +258,9 @@ class Engine:
     def find_client(self, account: int, symbol: int, client_id: bytes, ts_ns: int) -> int:
         """Slot of the latest order with this client id, or -2013 (same rule of age)."""
 
-    def order(self, slot: int) -> tuple[int, int, int, int, bytes, int, int, int, int, int, int, int, int, int, int, int, int, int]: ...
+    def order(
+        self, slot: int
+    ) -> tuple[int, int, int, int, bytes, int, int, int, int, int, int, int, int, int, int, int, int, int]: ...
     def open_orders(self, account: int, symbol: int = -1) -> list[int]:
         """Slots, oldest first."""
 

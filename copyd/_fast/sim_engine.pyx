@@ -1,3 +1,5 @@
+# cython: auto_pickle=False, autotestdict=False
+# (raw memory is not to be pickled; there are no doctests in here)
 """The simulated exchange's engine: matching, accounts, margin. The contract is in the ``.pxd``, the rules in the ``.pyi``.
 
 Reading order: tables (growing), records (events, client ids), the book, the checks, the money, liquidation, then the Python

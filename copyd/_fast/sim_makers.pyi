@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from typing_extensions import disjoint_base
+
 from copyd._fast.sim_engine import Engine
 
-class MarketSpec(Protocol):
+class _MarketSpec(Protocol):
     """How one symbol is quoted (`copyd.exchange.makers.MakerProfile` has it)."""
 
     @property
@@ -27,11 +29,12 @@ class MarketSpec(Protocol):
     @property
     def print_every(self) -> int: ...
 
+@disjoint_base
 class Makers:
     engine: Engine
     step_no: int
 
-    def __init__(self, engine: Engine, seed: int, markets: Sequence[MarketSpec], makers: int = 4) -> None:
+    def __new__(cls, engine: Engine, seed: int, markets: Sequence[_MarketSpec], makers: int = 4) -> Makers:
         """Opens `makers` + 1 accounts on the engine: the quoting ones and one that prints small trades."""
 
     def step(self, ts_ns: int) -> None:

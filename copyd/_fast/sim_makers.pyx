@@ -1,3 +1,5 @@
+# cython: auto_pickle=False, autotestdict=False
+# (raw memory is not to be pickled; there are no doctests in here)
 """Seeded market makers. What they send is a function of the seed, the step number and the operator's shifts: they read no
 clock, no book and no fill. The random numbers are splitmix64, one stream per symbol, so markets do not disturb each other."""
 

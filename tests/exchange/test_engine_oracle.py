@@ -40,16 +40,14 @@ def test_engine_gives_what_the_plain_exchange_gives(history: list[tuple]) -> Non
     first = engine.add_accounts(4, BALANCE)
     assert engine.set_position_mode(first + 3, True, 0) == 0
     slots: list[int] = []  # by the oracle's number
-    legs = {(a, leg): 0 for a in range(4) for leg in (BOTH, LONG, SHORT)}
+    legs = [(a, leg) for a in range(4) for leg in (BOTH, LONG, SHORT)]
     for turn, step in enumerate(history):
         if step[0] == "place":
             _, account, side, kind, tif, qty, px, reduce_only, leg, stp = step
             leg = leg if account == 3 else BOTH
             reduce_only = reduce_only and account != 3
             client = b"c%d" % (turn % 7)
-            got = engine.place(
-                first + account, 0, side, kind, tif, qty, px, reduce_only, False, leg, client, turn, stp
-            )  # fmt: skip
+            got = engine.place(first + account, 0, side, kind, tif, qty, px, reduce_only, False, leg, client, turn, stp)
             if got == -5021 and any(o.open and o.closing for o in oracle.orders):
                 continue  # it may refuse a FOK that leans on reduce-only orders; it may never half fill one
             want = oracle.place(account, side, kind, tif, qty, px, reduce_only, leg, client, stp)
@@ -84,7 +82,7 @@ def test_engine_gives_what_the_plain_exchange_gives(history: list[tuple]) -> Non
         if bids and asks:
             assert bids[0][0] < asks[0][0]  # never crossed
         total = 0
-        for (account, leg), _ in legs.items():
+        for account, leg in legs:
             qty, cost = engine.position(first + account, 0, leg)[:2]
             assert (qty, cost) == (oracle.qty.get((account, leg), 0), oracle.cost.get((account, leg), 0))
             total += qty
@@ -155,7 +153,7 @@ def test_no_lot_and_no_satoshi_is_made_or_lost(history: list[tuple]) -> None:
         if step[0] == "mark":
             engine.set_mark(0, step[1], turn)
             for account in (first, first + 3, first + 4):
-                wallet, cross, upnl, _, _, _, maint, *_ = engine.account_state(account)
+                _, cross, upnl, _, _, _, maint, *_ = engine.account_state(account)
                 assert not maint or cross + upnl >= maint
         elif step[0] == "fund":
             engine.apply_funding(0, step[1], turn)
