@@ -121,6 +121,7 @@ class Journal:
         self._durable = state.last_seq
         self._head = state.anchor  # chain hash of the last record committed
         self._used_bytes = 0
+        self._last_meta = (-1, 0)  # (transaction, CRC32 of its meta page)
         self._queue: queue.SimpleQueue[_Append | _Chore | None] = queue.SimpleQueue()
         self._failure: JournalWriteError | None = None
         self._changed = threading.Condition()
@@ -231,6 +232,7 @@ class Journal:
         try:
             with self._transaction(state) as txn:
                 self._remove_headless_checkpoints(txn)
+            self._look_after()
         except (lmdb.Error, OSError) as error:
             raise _write_error(self.path, error, self._map_size) from error
         self._thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
@@ -345,7 +347,7 @@ class Journal:
     def flush(self, timeout_s: float | None = None) -> None:
         """Block until everything appended is durable and every checkpoint and drop asked for is done."""
         self._usable()
-        self.wait(self.last_seq, timeout_s)
+        self._add_chore(iter(()))  # done when everything queued before it is
         with self._changed:
             self._changed.wait_for(lambda: not self._chores_pending or self._failure is not None, timeout_s)
         if self._failure is not None:
@@ -494,7 +496,9 @@ class Journal:
                 try:
                     next(chores[0].steps)
                 except StopIteration:
-                    chores.pop(0).done()
+                    done = chores.pop(0).done
+                    self._look_after()
+                    done()
             if stopping and not batch and not chores:
                 return
 
@@ -508,29 +512,40 @@ class Journal:
         try:
             self._pending = state
             yield txn
-            number = txn.id()
-            # The meta page of the transaction before: this one leaves it alone, its CRC makes it tamper-evident.
-            previous = os.pread(self._data_fd, pages.META_BYTES, ((number - 1) & 1) * self._page_bytes)
-
-            state = self._pending._replace(txn_id=number, map_size=self._map_size, previous_meta_crc=zlib.crc32(previous))
+            state = self._pending._replace(
+                txn_id=txn.id(), map_size=self._map_size, previous_meta_crc=self._meta_crc(txn.id() - 1)
+            )
             if not txn.put(records.STATE_KEY, records.encode_state(state)):
                 raise JournalWriteError(f"{self.path}: the state value was not taken")
-            used = self._measure(txn)
             txn.commit()
         except BaseException:
             with contextlib.suppress(lmdb.Error):
                 txn.abort()
             raise
-        self._used_bytes = used
         self._state = state
 
-    def _measure(self, txn: lmdb.Transaction) -> int:
-        """Bytes of the map in use: pages of the trees, plus a little for the free list and what a commit copies."""
+    def _meta_crc(self, txn_id: int) -> int:
+        """CRC of the meta page of the transaction before: the next commit leaves that page alone and vouches for it."""
+        if self._last_meta[0] != txn_id:
+            self._read_meta(txn_id)
+        return self._last_meta[1]
+
+    def _read_meta(self, txn_id: int) -> None:
+        raw = os.pread(self._data_fd, pages.META_BYTES, (txn_id & 1) * self._page_bytes)
+        self._last_meta = txn_id, zlib.crc32(raw)
+
+    def _look_after(self) -> None:
+        """After a commit, when nobody waits: the meta page it wrote, and the room that is left.
+
+        Used: pages of the trees, plus a little for the free list and what a commit copies.
+        """
+        self._read_meta(self._state.txn_id)
         total = 16
-        for database in (self._log, self._checkpoints):
-            stat = txn.stat(database)
-            total += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
-        return total * self._page_bytes
+        with self._env.begin() as txn:
+            for database in (self._log, self._checkpoints):
+                stat = txn.stat(database)
+                total += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+        self._used_bytes = total * self._page_bytes
 
     def _commit(self, batch: list[_Append]) -> None:
         """One transaction for everything queued, then the good news, then the last record's hash (nobody waits for it)."""
@@ -548,6 +563,7 @@ class Journal:
             self._changed.notify_all()
         self._tell(self._deliver)
         self._head = records.chain_hash(value)
+        self._look_after()
 
     def _tell(self, callback: Callable[[], None]) -> None:
         if self._loop is not None:
