@@ -525,6 +525,51 @@ cdef class Kernel:
             named[i].attempt = order.attempt
         return result
 
+    def tally(self):
+        """(plans that got something to do, {reason: decisions forgone}, {reason: order ends forgone}) of the last call."""
+        cdef uint32_t i
+        cdef Decision* decision = <Decision*>self._decisions.rows
+        cdef OrderEnd* end = <OrderEnd*>self._ends.rows
+        cdef uint32_t instructions = 0
+        cdef uint32_t[256] refused
+        cdef uint32_t[256] unfilled
+        memset(refused, 0, sizeof(refused))
+        memset(unfilled, 0, sizeof(unfilled))
+        for i in range(self._decisions.count):
+            if decision[i].reduce != P_NONE or decision[i].open != P_NONE:
+                instructions += 1
+            if decision[i].forgone != 0 or decision[i].open == P_FORGONE:
+                refused[decision[i].reason] += 1
+        for i in range(self._ends.count):
+            if end[i].forgone != 0:
+                unfilled[end[i].reason] += 1
+        return (
+            instructions,
+            {i: refused[i] for i in range(256) if refused[i]},
+            {i: unfilled[i] for i in range(256) if unfilled[i]},
+        )
+
+    def census(self):
+        """(orders unfinished, of them in doubt, legs that wait to open, legs holding a lot or more too much)."""
+        cdef uint32_t i
+        cdef uint32_t unfinished = 0
+        cdef uint32_t in_doubt = 0
+        cdef uint32_t waiting = 0
+        cdef uint32_t excess = 0
+        cdef Columns columns = self.columns
+        for i in range(columns.counts[7]):
+            if columns.orders[i].state == S_IN_DOUBT:
+                in_doubt += 1
+                unfinished += 1
+            elif columns.orders[i].state != 0 and columns.orders[i].state <= 5 and columns.orders[i].state != S_FILLED:
+                unfinished += 1
+        for i in range(columns.counts[6]):
+            if columns.legs[i].deferred != 0:
+                waiting += 1
+            if self._reducible(&columns.legs[i]) > 0:
+                excess += 1
+        return unfinished, in_doubt, waiting, excess
+
     def counts(self):
         """(decisions, reductions, openings, ends) of the last call."""
         return self._decisions.count, self._reductions.count, self._openings.count, self._ends.count

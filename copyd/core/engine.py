@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
@@ -57,7 +57,7 @@ class Input(msgspec.Struct, array_like=True, tag_field="t", frozen=True):
     """One thing that happened; journaled before anything it causes leaves the process."""
 
 
-class Started(Input, tag=1):
+class Started(Input, tag=1, frozen=True):
     """A daemon took over: its epoch goes into every new client order id, unfinished orders are in doubt (semantics 36)."""
 
     epoch: int
@@ -77,7 +77,7 @@ class InstrumentSpec(msgspec.Struct, array_like=True, frozen=True):
     lot: int = 1
 
 
-class Configured(Input, tag=2):
+class Configured(Input, tag=2, frozen=True):
     """Configuration that decisions read, with its version; instruments and leaders keep their index for ever."""
 
     version: int
@@ -87,7 +87,7 @@ class Configured(Input, tag=2):
     suspended: list[str] = []
 
 
-class LeaderFill(Input, tag=3):
+class LeaderFill(Input, tag=3, frozen=True):
     """One execution of a leader. ``position_side`` 0 one-way, 1 long, 2 short; ``live`` False when found by back-fill."""
 
     leader: int
@@ -107,7 +107,7 @@ class LeaderFill(Input, tag=3):
     raw: bytes
 
 
-class LeaderPosition(Input, tag=4):
+class LeaderPosition(Input, tag=4, frozen=True):
     """A position of the leader as the venue pushed or was asked for; compared with the fold (semantics 11)."""
 
     leader: int
@@ -119,7 +119,7 @@ class LeaderPosition(Input, tag=4):
     ts_recv: int
 
 
-class LeaderSync(Input, tag=5):
+class LeaderSync(Input, tag=5, frozen=True):
     """The leader feed is in sync (with the full snapshot, which wins) or no longer."""
 
     leader: int
@@ -128,7 +128,7 @@ class LeaderSync(Input, tag=5):
     reason: str = ""
 
 
-class LeaderEquity(Input, tag=6):
+class LeaderEquity(Input, tag=6, frozen=True):
     """Margin balance of the leader including unrealised, e8 (semantics 16)."""
 
     leader: int
@@ -136,7 +136,7 @@ class LeaderEquity(Input, tag=6):
     ts_event: int
 
 
-class LeaderLeverage(Input, tag=7):
+class LeaderLeverage(Input, tag=7, frozen=True):
     """The leader's leverage in one instrument."""
 
     leader: int
@@ -144,25 +144,25 @@ class LeaderLeverage(Input, tag=7):
     leverage: int
 
 
-class Quotes(Input, tag=8):
+class Quotes(Input, tag=8, frozen=True):
     """Best bid and ask and mark per instrument, as a decision is about to use them: (instrument, bid, ask, mark, ts)."""
 
     quotes: list[tuple[int, int, int, int, int]]
 
 
-class Reports(Input, tag=9):
+class Reports(Input, tag=9, frozen=True):
     """What the venue said about our orders: packed ``ReportRow`` bytes."""
 
     rows: bytes
 
 
-class LegsReady(Input, tag=10):
+class LegsReady(Input, tag=10, frozen=True):
     """What is set at the venue: (account, instrument, ready, hedge, isolated, leverage) (semantics 25)."""
 
     legs: list[tuple[int, int, bool, bool, bool, int]]
 
 
-class AccountSnapshots(Input, tag=11):
+class AccountSnapshots(Input, tag=11, frozen=True):
     """(account, wallet e8, [(instrument, position side, quantity)]); ``adopt`` takes differences as the follower's own hand."""
 
     accounts: list[tuple[int, int, list[tuple[int, int, int]]]]
@@ -170,7 +170,7 @@ class AccountSnapshots(Input, tag=11):
     seq_asked: int = 0
 
 
-class ExternalFill(Input, tag=12):
+class ExternalFill(Input, tag=12, frozen=True):
     """A fill on a follower's account that is not ours: by hand, liquidation, ADL (semantics 29, 30)."""
 
     account: int
@@ -181,7 +181,7 @@ class ExternalFill(Input, tag=12):
     kind: str
 
 
-class Command(Input, tag=13):
+class Command(Input, tag=13, frozen=True):
     """An operator's word: name and arguments, with who and why."""
 
     name: str
@@ -189,7 +189,7 @@ class Command(Input, tag=13):
     actor: str = ""
 
 
-class Timer(Input, tag=14):
+class Timer(Input, tag=14, frozen=True):
     """Time passed with something due: back-offs, waiting openings, a leader position that never was reached."""
 
 
@@ -614,9 +614,9 @@ class Engine:
         legs = []
         for index in range(self.columns.count(LEGS)):
             leg = self._row(LEGS, index, LegRow)
-            if leg.account == account and leg.instrument == instrument and sign(leg.attributed) == side:
-                if not hedge or short == (leg.attributed < 0):
-                    legs.append((index, leg))
+            here = leg.account == account and leg.instrument == instrument and sign(leg.attributed) == side
+            if here and (not hedge or short == (leg.attributed < 0)):
+                legs.append((index, leg))
         total = sum(abs(leg.attributed) for _, leg in legs)
         shrink = min(shrink, total)
         shares = {index: abs(leg.attributed) * shrink // total for index, leg in legs} if total else {}
@@ -862,13 +862,13 @@ class Engine:
         engine._bind()
         return engine
 
-    _HANDLERS = {
+    _HANDLERS: ClassVar[dict[type, Any]] = {
         Started: _started, Configured: _configured, LeaderFill: _leader_fill, LeaderPosition: _leader_position,
         LeaderSync: _leader_sync, LeaderEquity: _leader_equity, LeaderLeverage: _leader_leverage, Quotes: _quotes,
         Reports: _reports, LegsReady: _legs_ready, AccountSnapshots: _account_snapshots, ExternalFill: _external_fill,
         Command: _command, Timer: _timer,
     }
-    _COMMANDS = {
+    _COMMANDS: ClassVar[dict[str, Any]] = {
         "import_plans": _import_plans, "change_plan": _change_plan, "stop_plan": _stop_plan, "set_state": _set_state,
         "kill_switch": _kill_switch, "journal_low": _journal_low, "retire": _retire,
     }
