@@ -54,6 +54,10 @@ BATCH_RECORDS_MAX = 4096
 BATCH_BYTES_MAX = 32 << 20
 DROP_RECORDS_MAX = 256
 DROP_BYTES_MAX = 8 << 20
+#: Written ahead of the last page while nothing is to do: a commit into pages the file already has costs about half.
+RUNWAY_BYTES_DEFAULT = 32 << 20
+RUNWAY_STEP_BYTES = 256 << 10
+RUNWAY_IDLE_S = 0.02
 #: With less than this free, a write that was cut short is put down to a full disk.
 DISK_FULL_BYTES = 1 << 20
 #: A chore (checkpoint chunk, drop batch) waits for an idle moment, but for no more than this many commits.
@@ -104,6 +108,7 @@ class Journal:
         env: lmdb.Environment,
         durability: Durability,
         state: State,
+        runway_bytes: int,
     ) -> None:
         self.path = path
         self.durability = durability
@@ -112,7 +117,8 @@ class Journal:
         self._log = env.open_db(records.LOG_DB, create=False)
         self._checkpoints = env.open_db(records.CHECKPOINT_DB, create=False)
         self.reader = Reader.sharing(path, env, self._log, self._checkpoints)
-        self._data_fd = os.open(path / place.DATA_FILE, os.O_RDONLY | os.O_CLOEXEC)
+        self._data_fd = os.open(path / place.DATA_FILE, os.O_RDWR | os.O_CLOEXEC)
+        self._runway_bytes = runway_bytes
         self._page_bytes = env.stat()["psize"]
         self._map_size = env.info()["map_size"]
         self._pid = os.getpid()
@@ -121,6 +127,8 @@ class Journal:
         self._durable = state.last_seq
         self._head = state.anchor  # chain hash of the last record committed
         self._used_bytes = 0
+        self._runway_short = False
+        self._runway_end = 0
         self._last_meta = (-1, 0)  # (transaction, CRC32 of its meta page)
         self._queue: queue.SimpleQueue[_Append | _Chore | None] = queue.SimpleQueue()
         self._failure: JournalWriteError | None = None
@@ -146,12 +154,14 @@ class Journal:
         durability: Durability = "strict",
         create: bool = True,
         verify: Literal["tail", "full"] = "tail",
+        runway_bytes: int = RUNWAY_BYTES_DEFAULT,
     ) -> Journal:
         """Take the journal directory ``path`` and make it ready to append.
 
         site: 16-bit tag of this installation; must be the one the journal was made with. map_size: bytes, the most the file
         can grow to (sparse); never shrunk below what it was. create: make a new journal when there is none. verify: ``tail``
         checks the meta pages and the chain from the latest checkpoint on, ``full`` also walks everything in a child process.
+        runway_bytes: zeros kept written beyond the last page, prepared while idle; 0 = none.
 
         Raises JournalLocked (another daemon; exit 75), JournalForeign (not ours, newer, other site, network disk; 65),
         JournalDamaged (65), JournalWriteError (no room for the first commit; 74).
@@ -173,13 +183,15 @@ class Journal:
         try:
             if not (directory / place.DATA_FILE).exists():
                 _create(directory, site, map_size)
-            return cls._open_locked(directory, lock_fd, site, map_size, durability, verify)
+            return cls._open_locked(directory, lock_fd, site, map_size, durability, verify, runway_bytes)
         except BaseException:
             os.close(lock_fd)
             raise
 
     @classmethod
-    def _open_locked(cls, path: Path, lock_fd: int, site: int, map_size: int, durability: Durability, verify: str) -> Journal:
+    def _open_locked(
+        cls, path: Path, lock_fd: int, site: int, map_size: int, durability: Durability, verify: str, runway_bytes: int
+    ) -> Journal:
         if verify == "full":
             from copyd.journal.check import check_in_child  # its child imports this package again
 
@@ -214,7 +226,7 @@ class Journal:
             raise JournalDamaged(f"{path}: LMDB refuses it: {error}") from error
         try:
             env.reader_check()  # slots of readers that were killed
-            journal = cls(path, lock_fd, env, durability, state)
+            journal = cls(path, lock_fd, env, durability, state, runway_bytes)
         except BaseException:
             env.close()
             raise
@@ -477,10 +489,15 @@ class Journal:
             batch: list[_Append] = []
             size = 0
             while len(batch) < BATCH_RECORDS_MAX and size < BATCH_BYTES_MAX:
+                idle = not (batch or chores or stopping)
                 try:
-                    item = self._queue.get(block=not (batch or chores or stopping))
+                    item = self._queue.get(block=idle, timeout=RUNWAY_IDLE_S if self._runway_short else None)
                 except queue.Empty:
-                    break
+                    if not idle:
+                        break
+                    while self._queue.empty() and self._runway_short:
+                        self._lengthen_runway()
+                    continue
                 if item is None:
                     stopping = True
                 elif isinstance(item, _Append):
@@ -546,6 +563,29 @@ class Journal:
                 stat = txn.stat(database)
                 total += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
         self._used_bytes = total * self._page_bytes
+        frontier = (self._env.info()["last_pgno"] + 1) * self._page_bytes
+        wanted = min(frontier + self._runway_bytes, self._map_size)
+        self._runway_short = bool(self._runway_bytes) and os.fstat(self._data_fd).st_size < wanted
+        self._runway_end = wanted
+
+    def _lengthen_runway(self) -> None:
+        """Extend the file by zeros beyond its end (never over anything), synced, so that the next commits need not.
+
+        Runs in the writer thread between transactions: nobody else can be taking those pages. A disk or a limit that
+        will not give them is no failure here; the commit that needs the room will say so.
+        """
+        end = os.fstat(self._data_fd).st_size
+        try:
+            os.pwrite(self._data_fd, bytes(min(RUNWAY_STEP_BYTES, self._runway_end - end)), end)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            self._runway_bytes = 0
+            self._runway_short = False
+            return
+        if self.durability == "strict":
+            os.fdatasync(self._data_fd)
+        self._runway_short = end + RUNWAY_STEP_BYTES < self._runway_end
 
     def _commit(self, batch: list[_Append]) -> None:
         """One transaction for everything queued, then the good news, then the last record's hash (nobody waits for it)."""

@@ -41,7 +41,7 @@ def build(path: Path, seed: int) -> None:
     """A journal with everything in it: short and overflow records, a branch page, checkpoints, epochs, free pages, drops."""
     source = random.Random(seed)
     for start in range(3):
-        with Journal.open(path, site=0x51AB, map_size=1 << 20) as journal:
+        with Journal.open(path, site=0x51AB, map_size=1 << 20, runway_bytes=0) as journal:
             for index in range(60 if start else 40):
                 size = source.choice((0, 1, 17, 60, 200, 300)) if index % 20 else source.choice((3000, 9001))
                 journal.append(

@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def open_journal(path: Path, **options: object) -> Journal:
-    return Journal.open(path, **{"site": 7, "map_size": MAP, **options})  # type: ignore[arg-type]
+    return Journal.open(path, **{"site": 7, "map_size": MAP, "runway_bytes": 0, **options})  # type: ignore[arg-type]
 
 
 async def test_records_are_acknowledged_in_order_and_only_when_committed(tmp_path: Path) -> None:
@@ -372,6 +372,29 @@ def test_dropping_keeps_the_file_from_growing(tmp_path: Path) -> None:
             sizes.append((tmp_path / "j" / place.DATA_FILE).stat().st_size)
     assert sizes[-1] < 3 * sizes[0], sizes  # twelve times without reuse
     assert check(tmp_path / "j").ok
+
+
+def test_the_runway_is_zeros_beyond_the_last_page_and_disturbs_nothing(tmp_path: Path) -> None:
+    """Prepared while idle; commits go into it, copies and verification do not mind it."""
+    with open_journal(tmp_path / "j", runway_bytes=2 << 20) as journal:
+        file = tmp_path / "j" / place.DATA_FILE
+        for _ in range(3):
+            for index in range(10):
+                journal.append(1, index, (os.urandom(50_000),))
+            journal.flush(20)
+            deadline = time.monotonic() + 20
+            frontier = (journal._env.info()["last_pgno"] + 1) * 4096
+            while file.stat().st_size < frontier + (2 << 20) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert file.stat().st_size == frontier + (2 << 20)
+            assert not any(file.read_bytes()[frontier:])
+        assert check_in_child(tmp_path / "j").ok
+    assert check(tmp_path / "j").records == 30
+    with open_journal(tmp_path / "small", map_size=1 << 20, runway_bytes=32 << 20) as journal:
+        journal.append(1, 1, (b"x",))
+        journal.flush(20)
+        time.sleep(0.1)
+        assert (tmp_path / "small" / place.DATA_FILE).stat().st_size <= 1 << 20
 
 
 # Failure ------------------------------------------------------------------------------------------------------------------
