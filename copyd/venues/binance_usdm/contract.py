@@ -134,7 +134,7 @@ CONTRACT = VenueContract()
 
 
 class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the venue listens. ``for_base`` gives the layout of one host and port (the simulated exchange)."""
+    """Where the venue listens; ``at`` gives the same layout elsewhere (the simulated exchange)."""
 
     rest: str = "https://fapi.binance.com"
     ws_api: str = "wss://ws-fapi.binance.com/ws-fapi/v1"
@@ -143,7 +143,12 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     private: str = "wss://fstream.binance.com/private"
 
     @classmethod
-    def for_base(cls, host: str, port: int) -> Endpoints:
-        """Everything on one plain port, with the venue's own paths."""
-        http, ws = f"http://{host}:{port}", f"ws://{host}:{port}"
-        return cls(rest=http, ws_api=f"{ws}/ws-fapi/v1", public=f"{ws}/public", market=f"{ws}/market", private=f"{ws}/private")
+    def at(cls, rest: str, streams: str) -> Endpoints:
+        """The venue's own paths below two plain addresses: ``http://host:port`` and ``ws://host:port``."""
+        return cls(
+            rest=rest,
+            ws_api=f"{streams}/ws-fapi/v1",
+            public=f"{streams}/public",
+            market=f"{streams}/market",
+            private=f"{streams}/private",
+        )
