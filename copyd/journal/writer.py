@@ -564,9 +564,10 @@ class Journal:
                 total += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
         self._used_bytes = total * self._page_bytes
         frontier = (self._env.info()["last_pgno"] + 1) * self._page_bytes
-        wanted = min(frontier + self._runway_bytes, self._map_size)
-        self._runway_short = bool(self._runway_bytes) and os.fstat(self._data_fd).st_size < wanted
-        self._runway_end = wanted
+        if self._runway_bytes:  # made whole when half of it is used up: small commits must not pay for a sync each
+            end = os.fstat(self._data_fd).st_size
+            self._runway_short = end < min(frontier + self._runway_bytes // 2, self._map_size)
+            self._runway_end = min(frontier + self._runway_bytes, self._map_size)
 
     def _lengthen_runway(self) -> None:
         """Extend the file by zeros beyond its end (never over anything), synced, so that the next commits need not.
