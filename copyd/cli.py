@@ -26,6 +26,7 @@ app = App(
     version=lambda: version_text(),
     version_flags=["--version", "-V"],
     default_parameter=Parameter(negative=""),
+    suppress_keyboard_interrupt=False,  # `main` answers it
 )
 
 #: Commands that bring their own arguments: the words after them go to this function untouched.
@@ -300,7 +301,7 @@ def demo(*arguments: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> in
 def exchange(*arguments: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> int:
     """The simulated exchange. Its own options: copyd exchange --help
 
-    Example: copyd exchange --port 9470
+    Example: copyd exchange --port 9470 --ws-port 9471 --control-port 9472
     """
     return _delegate("exchange", list(arguments))
 

@@ -27,7 +27,7 @@ Bps = Annotated[int, Meta(ge=0, le=10_000)]
 
 InstrumentClass = Literal["majors", "others"]
 PresetName = Literal["conservative", "balanced", "aggressive"]
-PositionMode = Literal["one_way", "hedge"]
+PositionMode = Literal["one_way", "hedge", "keep"]
 MarginType = Literal["isolated", "cross"]
 RatioSnapshot = Literal["position_open", "each_order", "follow"]
 MinPolicy = Literal["carry", "skip", "raise"]
@@ -392,8 +392,9 @@ class CopyDefaults(Section, frozen=True, kw_only=True):
     position_mode: Annotated[
         PositionMode,
         Meta(
-            description="Position mode set on followers' accounts at activation: one_way | hedge. The leader's hedge "
-            "mode needs hedge here; one_way nets a follower's own opposite position."
+            description="Position mode set on followers' accounts at activation: one_way | hedge | keep (use the one each "
+            "account has). The leader's hedge mode needs hedge; one_way nets a follower's own opposite "
+            "position."
         ),
     ] = "one_way"
     margin_type: Annotated[

@@ -33,13 +33,14 @@ HEADER = """\
 # conf.d/*.yaml beside this one are merged over it in the order of their names: sections merge, lists grow, a single value
 # replaces. Money and factors are decimal strings in quotes. No key and no secret ever stands here.
 #
-# As it stands it runs against the simulated exchange of `copyd exchange` on this machine.
+# As it stands it runs against the simulated exchange on this machine:
+#   copyd exchange --port 9470 --ws-port 9471 --control-port 9472
 """
 
 
 def example() -> Config:
     """The configuration shipped as ``config/copyd.yaml``: runs against ``copyd exchange`` on this machine."""
-    base = "127.0.0.1:9470"
+    rest, sockets = "127.0.0.1:9470", "127.0.0.1:9471"
     return Config(
         site=SiteConfig(id=1),
         journal=JournalConfig(path="var/journal"),
@@ -47,11 +48,11 @@ def example() -> Config:
             VenueConfig(
                 name="binance",
                 kind="binance_usdm",
-                rest_url=f"http://{base}",
-                ws_api_url=f"ws://{base}/ws-fapi/v1",
-                public_stream_url=f"ws://{base}/public",
-                market_stream_url=f"ws://{base}/market",
-                private_stream_url=f"ws://{base}/private",
+                rest_url=f"http://{rest}",
+                ws_api_url=f"ws://{sockets}/ws-fapi/v1",
+                public_stream_url=f"ws://{sockets}/public",
+                market_stream_url=f"ws://{sockets}/market",
+                private_stream_url=f"ws://{sockets}/private",
             ),
         ),
         instruments=(

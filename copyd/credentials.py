@@ -100,7 +100,7 @@ def _read_guarded(path: Path, owners: set[int]) -> bytes:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
     except OSError as error:
         raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from None
-    with os.fdopen(fd, "rb") as file:
+    try:
         status = os.fstat(fd)
         problems = []
         if not stat.S_ISREG(status.st_mode):
@@ -114,7 +114,10 @@ def _read_guarded(path: Path, owners: set[int]) -> bytes:
             problems.append(f"{path}: larger than {FILE_BYTES_MAX >> 20} MiB")
         if problems:
             raise ConfigError(problems)
-        return file.read()
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(fd)
 
 
 def parse_credentials(name: str, raw: bytes, seen: dict[str, str] | None = None) -> tuple[list[Credential], list[str]]:

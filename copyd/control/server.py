@@ -161,7 +161,7 @@ class ControlServer:
             if request.method == "GET":
                 return await handler(request)
             actor = peer_of(request)
-            request["actor"] = actor
+
             log = self._log.bind(request=request.path, actor=str(actor))
             log.info("control_request")
             async with self._change:
@@ -219,31 +219,31 @@ class ControlServer:
         body = await self._body(request, ScopeRequest)
         _check_scope(body.scope)
         calls = {"pause": self._target.pause, "resume": self._target.resume, "close-only": self._target.close_only}
-        return _json(await calls[request.path.rpartition("/")[2]](body.scope, request["actor"]))
+        return _json(await calls[request.path.rpartition("/")[2]](body.scope, peer_of(request)))
 
     async def _kill_switch(self, request: web.Request) -> web.StreamResponse:
         body = await self._body(request, KillRequest)
         _check_scope(body.scope)
         if not body.reason.strip():
             raise UsageError("the kill switch needs a reason: it is journaled with who asked")
-        return _json(await self._target.kill_switch(body.on, body.scope, body.reason.strip(), request["actor"]))
+        return _json(await self._target.kill_switch(body.on, body.scope, body.reason.strip(), peer_of(request)))
 
     async def _plan_add(self, request: web.Request) -> web.StreamResponse:
-        return _json(await self._target.plan_add(await self._body(request, PlanSpec), request["actor"]))
+        return _json(await self._target.plan_add(await self._body(request, PlanSpec), peer_of(request)))
 
     async def _plan_change(self, request: web.Request) -> web.StreamResponse:
         body = await self._body(request, ChangeRequest)
         follower = request.match_info["follower"]
-        return _json(await self._target.plan_change(follower, body.changes, request["actor"]))
+        return _json(await self._target.plan_change(follower, body.changes, peer_of(request)))
 
     async def _plan_stop(self, request: web.Request) -> web.StreamResponse:
-        return _json(await self._target.plan_stop(request.match_info["follower"], request["actor"]))
+        return _json(await self._target.plan_stop(request.match_info["follower"], peer_of(request)))
 
     async def _reload(self, request: web.Request) -> web.StreamResponse:
-        return _json(await self._target.reload(request["actor"]))
+        return _json(await self._target.reload(peer_of(request)))
 
     async def _drain(self, request: web.Request) -> web.StreamResponse:
-        return _json(await self._target.drain(request["actor"]))
+        return _json(await self._target.drain(peer_of(request)))
 
     async def _import(self, request: web.Request) -> web.StreamResponse:
         """Body: one PlanSpec per line. Answer: JSON lines, ``progress`` many times, then one ``imported`` or ``error``."""
@@ -261,7 +261,7 @@ class ControlServer:
                     listening = False  # the import goes on to its end: half an import would be worse than a silent one
 
         try:
-            async for progress in self._target.import_followers(specs, request["actor"]):
+            async for progress in self._target.import_followers(specs, peer_of(request)):
                 await say({"progress": progress})
         except CopydError as error:
             await say(self._answer(error)[1])
@@ -269,7 +269,7 @@ class ControlServer:
             self._log.exception("control_failed", request=request.path)
             await say({"error": f"internal error: {type(error).__name__}; see the daemon's log"})
         else:
-            self._log.info("followers_imported", plans=len(specs), actor=str(request["actor"]))
+            self._log.info("followers_imported", plans=len(specs), actor=str(peer_of(request)))
             await say({"imported": len(specs)})
         if listening:
             with contextlib.suppress(ConnectionError, RuntimeError):

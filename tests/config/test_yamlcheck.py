@@ -26,9 +26,9 @@ venues:
   - name: binance
     kind: binance_usdm
     rest_url: ftp://127.0.0.1
-    ws_api_url: ws://127.0.0.1:9470/ws-fapi/v1
-    public_stream_url: ws://127.0.0.1:9470/public
-    private_stream_url: ws://127.0.0.1:9470/private
+    ws_api_url: ws://127.0.0.1:9471/ws-fapi/v1
+    public_stream_url: ws://127.0.0.1:9471/public
+    private_stream_url: ws://127.0.0.1:9471/private
     recv_window_ms: 1.5
     api_secret: hunter2
 instruments:
