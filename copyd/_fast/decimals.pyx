@@ -14,7 +14,7 @@ cdef uint64_t LIMIT = 9223372036854775807
 
 
 cdef int64_t scan(const char* text, Py_ssize_t size, int decimals, int* failed) noexcept nogil:
-    """``text`` x 10**decimals; ``failed`` is set to 1 for what is no plain decimal, 2 for digits beyond the scale, 3 for overflow."""
+    """``text`` x 10**decimals; ``failed``: 1 = no plain decimal, 2 = digits beyond the scale, 3 = overflow."""
     cdef Py_ssize_t at = 0
     cdef uint64_t value = 0
     cdef int digits = 0, places = -1, digit

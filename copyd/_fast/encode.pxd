@@ -33,4 +33,6 @@ cdef class Encoder:
     cdef list touched              # Outs used by the running call, in first-use order
     cdef uint64_t random           # xorshift state of the frame masks
     cdef bytes recv_window
+    cdef int begin(self) except -1
+    cdef list bursts(self)
     cdef int put(self, OrderText* order, object slot, const char* stamp, Py_ssize_t stamp_size) except -1

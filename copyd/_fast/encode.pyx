@@ -10,6 +10,7 @@ A key's secret is kept only as these two midstates.
 
 import hashlib
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -26,6 +27,7 @@ cdef enum:
     FRAME_TEXT_MAX = 640
 
 
+@cython.internal
 cdef class Account:
     """One API key: its JSON and its two hash midstates. No repr, no attribute leads to the secret."""
     cdef bytes key_json            # ,"apiKey":"...","timestamp":
@@ -40,6 +42,7 @@ cdef class Account:
         raise TypeError("an account is not copied or stored")
 
 
+@cython.internal
 cdef class Symbol:
     cdef bytes name
     cdef int price_decimals
@@ -202,7 +205,7 @@ cdef class Encoder:
         return self.bursts()
 
     def encode_rows(self, rows not None, int64_t timestamp_ms):
-        """As ``encode``, for rows ``(account, instrument, cid, lots, ticks, side, position_side, reduce_only)``; slots are row numbers."""
+        """As ``encode`` for rows (account, instrument, cid, lots, ticks, side, position_side, reduce_only); slots count rows."""
         cdef OrderText order
         cdef bytes cid, stamp = b"%d" % timestamp_ms
         self.begin()
@@ -216,7 +219,7 @@ cdef class Encoder:
             self.put(&order, slot, PyBytes_AS_STRING(stamp), PyBytes_GET_SIZE(stamp))
         return self.bursts()
 
-    def begin(self):
+    cdef int begin(self) except -1:
         """Start a call: whatever an earlier call left after an error is dropped."""
         cdef Out out
         for out in self.outs.values():
@@ -224,8 +227,9 @@ cdef class Encoder:
             out.ids = []
             out.slots = []
         self.touched = []
+        return 0
 
-    def bursts(self):
+    cdef list bursts(self):
         """(connection, buffer, ids, slots) per connection that got a frame, in first-use order."""
         cdef Out out
         done = []
@@ -278,7 +282,8 @@ cdef class Encoder:
         if limit:
             at = put_bytes(put_bytes(at, b"&price=", 7), price, price_size)
         at = put_bytes(put_bytes(at, b"&quantity=", 10), qty, qty_size)
-        at = put_bytes(put_bytes(at, b"&recvWindow=", 12), PyBytes_AS_STRING(self.recv_window), PyBytes_GET_SIZE(self.recv_window))
+        at = put_bytes(at, b"&recvWindow=", 12)
+        at = put_bytes(at, PyBytes_AS_STRING(self.recv_window), PyBytes_GET_SIZE(self.recv_window))
         if order.reduce_only:
             at = put_bytes(at, b"&reduceOnly=true", 16)
         at = put_bytes(at, b"&side=BUY", 9) if buy else put_bytes(at, b"&side=SELL", 10)

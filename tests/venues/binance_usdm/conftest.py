@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import struct
 import time
 
 import pytest
@@ -18,19 +19,32 @@ EXCHANGE_INFO = json.dumps(
     {
         "symbols": [
             {
-                "symbol": "BTCUSDT", "status": "TRADING", "contractType": "PERPETUAL", "quoteAsset": "USDT", "marginAsset": "USDT",
-                "pricePrecision": 2, "quantityPrecision": 3, "marketTakeBound": "0.05",
+                "symbol": "BTCUSDT",
+                "status": "TRADING",
+                "contractType": "PERPETUAL",
+                "quoteAsset": "USDT",
+                "marginAsset": "USDT",
+                "pricePrecision": 2,
+                "quantityPrecision": 3,
+                "marketTakeBound": "0.05",
                 "filters": [
                     {"filterType": "PRICE_FILTER", "minPrice": "556.80", "maxPrice": "4529764", "tickSize": "0.10"},
                     {"filterType": "LOT_SIZE", "minQty": "0.001", "maxQty": "1000", "stepSize": "0.001"},
                     {"filterType": "MARKET_LOT_SIZE", "minQty": "0.001", "maxQty": "120", "stepSize": "0.001"},
                     {"filterType": "MAX_NUM_ORDERS", "limit": 200},
                     {"filterType": "MIN_NOTIONAL", "notional": "50"},
-                    {"filterType": "PERCENT_PRICE", "multiplierUp": "1.0500", "multiplierDown": "0.9500", "multiplierDecimal": "4"},
+                    {
+                        "filterType": "PERCENT_PRICE",
+                        "multiplierUp": "1.0500",
+                        "multiplierDown": "0.9500",
+                        "multiplierDecimal": "4",
+                    },
                 ],
             },
             {
-                "symbol": "ETHUSDT", "status": "TRADING", "quoteAsset": "USDT",
+                "symbol": "ETHUSDT",
+                "status": "TRADING",
+                "quoteAsset": "USDT",
                 "filters": [
                     {"filterType": "PRICE_FILTER", "tickSize": "0.01"},
                     {"filterType": "LOT_SIZE", "minQty": "0.001", "maxQty": "10000", "stepSize": "0.001"},
@@ -40,7 +54,7 @@ EXCHANGE_INFO = json.dumps(
             },
         ]
     }
-).encode()  # fmt: skip
+).encode()
 
 INSTRUMENTS = load_instruments(EXCHANGE_INFO, ["BTCUSDT", "ETHUSDT"])
 KEY = Key(b"APIKEY", b"SECRET")
@@ -50,10 +64,19 @@ def filled(request, qty="0.010", px="65000.10", status="FILLED"):
     """The answer of a placement that filled."""
     params = request["params"]
     return {
-        "id": request["id"], "status": 200,
-        "result": {"orderId": 77, "symbol": params["symbol"], "status": status, "clientOrderId": params.get("newClientOrderId", ""),
-                   "executedQty": qty, "avgPrice": px, "updateTime": 1700000000123, "origQty": "0.010"},
-    }  # fmt: skip
+        "id": request["id"],
+        "status": 200,
+        "result": {
+            "orderId": 77,
+            "symbol": params["symbol"],
+            "status": status,
+            "clientOrderId": params.get("newClientOrderId", ""),
+            "executedQty": qty,
+            "avgPrice": px,
+            "updateTime": 1700000000123,
+            "origQty": "0.010",
+        },
+    }
 
 
 def refused(request, code, status=400, msg="no"):
@@ -113,26 +136,37 @@ class Desk:
         )
         return self.gateway.send(bursts)
 
-    async def until(self, n, timeout=5.0):
-        end = asyncio.get_running_loop().time() + timeout
-        while len(self.reports) < n and asyncio.get_running_loop().time() < end:
+    async def until(self, n):
+        end = asyncio.get_running_loop().time() + 8.0
+        while len(self.reports) < n and asyncio.get_running_loop().time() < end:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         return self.reports
 
 
 def rows(batch):
     """(kind, status, cid, cum lots, cost e8, code, venue order id) of each row; layout of ``struct Report`` in columns.pxd."""
-    import struct
-
     layout = struct.Struct("=16s8qIi2B6x")
     found = []
     for cid, cum, cost, last_qty, last_px, fee, trade, order, event, account, code, kind, status in layout.iter_unpack(
         batch.to_bytes()
     ):
         found.append(
-            {"kind": kind, "status": status, "cid": cid, "cum": cum, "cost": cost, "code": code, "order": order, "last_qty": last_qty,
-             "last_px": last_px, "fee": fee, "trade": trade, "event": event, "account": account}
-        )  # fmt: skip
+            {
+                "kind": kind,
+                "status": status,
+                "cid": cid,
+                "cum": cum,
+                "cost": cost,
+                "code": code,
+                "order": order,
+                "last_qty": last_qty,
+                "last_px": last_px,
+                "fee": fee,
+                "trade": trade,
+                "event": event,
+                "account": account,
+            }
+        )
     return found
 
 
@@ -148,9 +182,15 @@ async def desk(venue):
         encoder = Encoder(contract.recv_window_ms, 5)
         made = Desk(None, encoder)
         made.gateway = OrderGateway(
-            url=venue.url, connections=connections, instruments=INSTRUMENTS, contract=contract, clock=time.time_ns,
-            venue_clock=clock, on_reports=made.take, on_connection=lambda *state: made.states.append(state),
-        )  # fmt: skip
+            url=venue.url,
+            connections=connections,
+            instruments=INSTRUMENTS,
+            contract=contract,
+            clock=time.time_ns,
+            venue_clock=clock,
+            on_reports=made.take,
+            on_connection=lambda *state: made.states.append(state),
+        )
         for i in INSTRUMENTS:
             encoder.set_instrument(i.index, i.symbol, i.price_decimals, i.tick, i.qty_decimals, i.lot)
         for account in range(4):

@@ -116,8 +116,8 @@ async def world(exchange):
     await made.rest.close()
 
 
-async def until(condition, timeout=10.0):
-    end = asyncio.get_running_loop().time() + timeout
+async def until(condition):
+    end = asyncio.get_running_loop().time() + 10.0
     while not condition():
         assert asyncio.get_running_loop().time() < end, "not in time"
         await asyncio.sleep(0.01)
@@ -158,7 +158,7 @@ async def ask_price(world, instrument=BTC):
 
 async def test_orders_of_many_accounts_on_two_connections_fill_and_match_the_books(world):
     keys = await world.accounts(40, leverage=10)
-    made, send, reports = await gateway(world, keys)
+    _made, send, reports = await gateway(world, keys)
     px = await ask_price(world)
     orders = [(account, BTC, cid(100 + account), 1 + account, px + px // 50, 1, 0, False) for account in range(40)]
     assert send(*orders) == 40
@@ -178,7 +178,7 @@ async def test_orders_of_many_accounts_on_two_connections_fill_and_match_the_boo
 
 async def test_rejects_are_definite_and_carry_the_venue_code(world):
     keys = await world.accounts(1, balance="20")
-    made, send, reports = await gateway(world, keys)
+    _made, send, reports = await gateway(world, keys)
     px = await ask_price(world)
     send((0, BTC, cid(301), 1000, px + 100, 1, 0, False))  # margin
     send((0, BTC, cid(302), 5, 0, -1, 0, True))  # nothing to reduce
@@ -188,7 +188,7 @@ async def test_rejects_are_definite_and_carry_the_venue_code(world):
 
 async def test_hedge_mode_orders_name_their_position_side(world):
     keys = await world.accounts(1, hedge=True, leverage=10)
-    made, send, reports = await gateway(world, keys)
+    _made, send, reports = await gateway(world, keys)
     send((0, BTC, cid(401), 10, 0, 1, 1, False), (0, BTC, cid(402), 7, 0, -1, 2, False), (0, BTC, cid(403), 4, 0, -1, 1, False))
     await until(lambda: len(reports) == 3)
     assert {(r["kind"], r["status"]) for r in reports} == {(REPLY, 4)}
@@ -413,7 +413,7 @@ async def test_many_listen_keys_on_few_connections_bring_trades_fees_and_balance
     problems = {}
     await streams.add_many([(n, key) for n, (_, key) in enumerate(keys)], on_done=lambda n, p: p and problems.__setitem__(n, p))
     assert not problems and streams.accounts == 60 and streams.open_connections == 3
-    made, send, reports = await gateway(world, keys)
+    _made, send, reports = await gateway(world, keys)
     base = 10**6 + time.time_ns() % 10**6 * 100
     send(*[(n, BTC, cid(base + n), 10, 0, 1, 0, False) for n in range(60)])
     await until(lambda: len(reports) == 60)
@@ -442,7 +442,7 @@ async def test_what_the_follower_does_himself_is_external(world):
 
 async def test_a_lost_stream_connection_is_resubscribed_and_every_account_told(world):
     keys = await world.accounts(10, leverage=10)
-    streams, stream_rows, events = await follower_streams(world)
+    streams, _stream_rows, events = await follower_streams(world)
     await streams.add_many([(n, key) for n, (_, key) in enumerate(keys)])
     streams._shards[0].link.session.transport.underlying_transport.abort()
     await until(lambda: {e.account for e in events if isinstance(e, StreamGap)} == set(range(10)))
@@ -452,7 +452,7 @@ async def test_a_lost_stream_connection_is_resubscribed_and_every_account_told(w
 
 async def test_an_expired_listen_key_is_renewed_and_the_gap_told(world):
     [(_, key)] = await world.accounts(1, leverage=10)
-    streams, stream_rows, events = await follower_streams(world, listen_key_keepalive_ms=300)
+    streams, _stream_rows, events = await follower_streams(world, listen_key_keepalive_ms=300)
     await streams.add(0, key)
     first = streams._members[0].listen_key
     await until(lambda: streams.stats.keep_alives >= 1)

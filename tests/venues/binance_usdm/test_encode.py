@@ -47,17 +47,29 @@ def test_the_kernel_renders_and_signs_what_the_twin_does(
     cid, qty, px, side, position_side, reduce_only, price_decimals, tick, qty_decimals, lot, stamp
 ):
     instrument = {
-        "symbol": "ETHUSDT", "price_decimals": price_decimals, "tick": tick, "qty_decimals": qty_decimals, "lot": lot,
-    }  # fmt: skip
+        "symbol": "ETHUSDT",
+        "price_decimals": price_decimals,
+        "tick": tick,
+        "qty_decimals": qty_decimals,
+        "lot": lot,
+    }
     made = encoder(**instrument)
     [(connection, buffer, ids, slots)] = made.encode_rows([(0, 0, cid, qty, px, side, position_side, reduce_only)], stamp)
     assert (connection, ids, slots) == (3, [cid.hex()], [0])
     assert frames(buffer) == [
         place_text(
-            KEY, **instrument, cid=cid, order_qty=qty, limit_px=px, side=side, position_side=position_side,
-            reduce_only=reduce_only, timestamp_ms=stamp, recv_window_ms=2000,
+            KEY,
+            **instrument,
+            cid=cid,
+            order_qty=qty,
+            limit_px=px,
+            side=side,
+            position_side=position_side,
+            reduce_only=reduce_only,
+            timestamp_ms=stamp,
+            recv_window_ms=2000,
         )
-    ]  # fmt: skip
+    ]
 
 
 def test_the_signature_is_hmac_of_the_sorted_parameters():
@@ -69,23 +81,49 @@ def test_the_signature_is_hmac_of_the_sorted_parameters():
     text = "&".join(f"{k}={v}" for k, v in sorted(params.items()))
     assert signature == hmac.new(SECRET, text.encode(), hashlib.sha256).hexdigest()
     assert params == {
-        "symbol": "BTCUSDT", "side": "SELL", "type": "LIMIT", "timeInForce": "IOC", "quantity": "0.01",
-        "price": "65000.1", "reduceOnly": "true", "newClientOrderId": bytes(range(16)).hex(),
-        "newOrderRespType": "RESULT", "apiKey": API_KEY.decode(), "timestamp": 1700000000000, "recvWindow": 2000,
-    }  # fmt: skip
+        "symbol": "BTCUSDT",
+        "side": "SELL",
+        "type": "LIMIT",
+        "timeInForce": "IOC",
+        "quantity": "0.01",
+        "price": "65000.1",
+        "reduceOnly": "true",
+        "newClientOrderId": bytes(range(16)).hex(),
+        "newOrderRespType": "RESULT",
+        "apiKey": API_KEY.decode(),
+        "timestamp": 1700000000000,
+        "recvWindow": 2000,
+    }
 
 
 @pytest.mark.parametrize(
     ("params", "signature"),
     [
         (
-            {"symbol": "BTCUSDT", "side": "BUY", "type": "MARKET", "quantity": "0.01",
-             "newClientOrderId": "cpd0000000000000001", "newOrderRespType": "ACK", "timestamp": 1700000000000, "recvWindow": 5000},
+            {
+                "symbol": "BTCUSDT",
+                "side": "BUY",
+                "type": "MARKET",
+                "quantity": "0.01",
+                "newClientOrderId": "cpd0000000000000001",
+                "newOrderRespType": "ACK",
+                "timestamp": 1700000000000,
+                "recvWindow": 5000,
+            },
             "ec718e1d8b4dae171e94dacb158321aa8b70adc1c336df6337547fdc2c7423be",
         ),
         (
-            {"symbol": "BTCUSDT", "side": "BUY", "type": "LIMIT", "timeInForce": "GTC", "quantity": "0.01", "price": "50000",
-             "newClientOrderId": "cpd0000000000000003", "timestamp": 1700000000000, "recvWindow": 5000},
+            {
+                "symbol": "BTCUSDT",
+                "side": "BUY",
+                "type": "LIMIT",
+                "timeInForce": "GTC",
+                "quantity": "0.01",
+                "price": "50000",
+                "newClientOrderId": "cpd0000000000000003",
+                "timestamp": 1700000000000,
+                "recvWindow": 5000,
+            },
             "8c5fb3e558ff382c94f7a3bcedf8467b2991cb73d97a57860cbad8f79b753c34",
         ),
         (
@@ -93,7 +131,7 @@ def test_the_signature_is_hmac_of_the_sorted_parameters():
             "d5c6145f9f1a1f87e8ca4d7adcef7eb1bcc74e146194c105e60582e65c0fcd0f",
         ),
     ],
-)  # fmt: skip
+)
 def test_worked_examples_of_the_websocket_api(params, signature):
     assert KEY.sign(ws_signed_text({**params, "apiKey": API_KEY.decode()}).encode()) == signature
 
@@ -137,8 +175,15 @@ def test_orders_are_read_from_the_columns():
     cid = bytes(range(16))
     slots = [cols.add_order(cid), cols.add_order(cid[::-1])]
     for slot in slots:
-        row = {"order_qty": 12, "limit_px": 650001 if slot == slots[0] else 0, "account": 0, "instrument": 0, "side": -1,
-               "position_side": 2, "reduce_only": 0}  # fmt: skip
+        row = {
+            "order_qty": 12,
+            "limit_px": 650001 if slot == slots[0] else 0,
+            "account": 0,
+            "instrument": 0,
+            "side": -1,
+            "position_side": 2,
+            "reduce_only": 0,
+        }
         cols.put(7, slot, order_row(cols.get(7, slot), **row))
     [(connection, buffer, ids, sent)] = made.encode(cols, array("I", slots[::-1]), 1700000000000)
     assert (connection, ids, sent) == (3, [cid[::-1].hex(), cid.hex()], slots[::-1])
@@ -235,10 +280,15 @@ def test_decimal_text_round_trips_exactly(value, decimals):
 @pytest.mark.parametrize(
     ("text", "decimals", "step", "expected"),
     [
-        ("7100.50", 1, 1, 71005), ("0.010", 3, 1, 10), ("-0.5", 1, 5, -1), ("1", 3, 1, 1000), ("00012.0", 0, 1, 12), (".5", 1, 1, 5),
+        ("7100.50", 1, 1, 71005),
+        ("0.010", 3, 1, 10),
+        ("-0.5", 1, 5, -1),
+        ("1", 3, 1, 1000),
+        ("00012.0", 0, 1, 12),
+        (".5", 1, 1, 5),
         ("0.00000", 1, 1, 0),
     ],
-)  # fmt: skip
+)
 def test_decimal_text_to_steps(text, decimals, step, expected):
     assert parse_steps(text, decimals, step) == expected
 
