@@ -51,7 +51,19 @@ cdef class Histogram:
         self.min_ns = 0
 
     cdef void record(self, int64_t ns) noexcept nogil:
-        self.record_many(ns, 1)
+        # The same as record_many with n = 1, without its division.
+        if ns < 0:
+            ns = 0
+        self.counts[bucket_of(ns)] += 1
+        if self.count == 0 or ns < self.min_ns:
+            self.min_ns = ns
+        if ns > self.max_ns:
+            self.max_ns = ns
+        self.count += 1
+        if self.total_ns > INT64_TOP - ns:
+            self.total_ns = INT64_TOP
+        else:
+            self.total_ns += ns
 
     @cython.cdivision(True)  # both operands are positive: C division is floor division
     cdef void record_many(self, int64_t ns, int64_t n) noexcept nogil:
@@ -72,7 +84,7 @@ cdef class Histogram:
 
     def record_ns(self, int64_t ns):
         """Records one value."""
-        self.record_many(ns, 1)
+        self.record(ns)
 
     def record_ns_many(self, int64_t ns, int64_t n):
         """Records one value n times."""

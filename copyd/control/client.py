@@ -13,7 +13,7 @@ import msgspec
 
 from copyd.config import Config
 from copyd.errors import ConfigError, CopydError, DaemonUnreachable, RequestRefused, UsageError
-from copyd.followers import PlanSpec
+from copyd.followers import PlanSpec, read_followers
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -61,8 +61,8 @@ class ControlClient:
             raise _error(answer)
         return answer
 
-    def status(self) -> dict[str, Any]:
-        return dict(self._call("GET", "/v1/status"))
+    def status(self, samples: bool = False) -> dict[str, Any]:
+        return dict(self._call("GET", "/v1/status?samples=1" if samples else "/v1/status"))
 
     def config(self) -> Config:
         return msgspec.convert(self._call("GET", "/v1/config"), Config)
@@ -116,6 +116,10 @@ class ControlClient:
             raise DaemonUnreachable(
                 f"{self._path}: the connection broke before the import was confirmed; `copyd ctl status` tells how it ended"
             )
+
+    def import_file(self, path: Path | str) -> Iterator[dict[str, Any]]:
+        """`import_followers` of a .csv or .jsonl file, read against the daemon's own configuration."""
+        return self.import_followers(read_followers(path, self.config()))
 
 
 def _error(answer: Any) -> CopydError:

@@ -1,4 +1,4 @@
-"""Health and metrics on loopback: ``/healthz`` ``/livez`` ``/readyz`` ``/metrics``. Read-only, no login, never elsewhere.
+"""Health and metrics on loopback: ``/healthz`` ``/livez`` ``/readyz`` ``/status`` ``/metrics``. Read-only, no login, never elsewhere.
 
 live: the loop turns. ready: the daemon copies; 503 with the reasons when it does not (replaying, draining, a venue away,
 the journal nearly full). A supervisor restarts on the first; an operator or a load balancer looks at the second.
@@ -30,6 +30,10 @@ class HealthSource(Protocol):
         """Reasons why openings are not copied now; empty when all is well."""
         ...
 
+    def summary(self, samples: bool) -> dict[str, Any]:
+        """The daemon's figures as one JSON object; with ``samples`` also the single fan-outs behind the percentiles."""
+        ...
+
     def metrics_text(self) -> bytes:
         """Prometheus exposition."""
         ...
@@ -55,6 +59,7 @@ class HealthServer:
         application.router.add_get("/healthz", self._alive)
         application.router.add_get("/livez", self._alive)
         application.router.add_get("/readyz", self._ready)
+        application.router.add_get("/status", self._status)
         application.router.add_get("/metrics", self._metrics)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=1)
         await runner.setup()
@@ -85,6 +90,9 @@ class HealthServer:
     async def _ready(self, request: web.Request) -> web.StreamResponse:
         reasons = self._source.not_alive() + self._source.not_ready()
         return _json({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+
+    async def _status(self, request: web.Request) -> web.StreamResponse:
+        return _json(self._source.summary(request.query.get("samples") == "1"), 200)
 
     async def _metrics(self, request: web.Request) -> web.StreamResponse:
         return web.Response(body=self._source.metrics_text(), headers={"Content-Type": CONTENT_TYPE})

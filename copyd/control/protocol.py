@@ -53,7 +53,9 @@ class ControlTarget(Protocol):
 
     def config(self) -> Config: ...
 
-    async def status(self) -> dict[str, Any]: ...
+    async def status(self, samples: bool) -> dict[str, Any]:
+        """The daemon's figures; with ``samples`` also the single fan-outs behind the percentiles."""
+        ...
 
     async def pause(self, scope: Scope, actor: Actor) -> dict[str, Any]:
         """No more openings in the scope, until `resume`; reductions continue (semantics 17)."""

@@ -202,7 +202,7 @@ class ControlServer:
     # reading
 
     async def _status(self, request: web.Request) -> web.StreamResponse:
-        return _json(await self._target.status())
+        return _json(await self._target.status(request.query.get("samples") == "1"))
 
     async def _config(self, request: web.Request) -> web.StreamResponse:
         return _json(self._target.config())

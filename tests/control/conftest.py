@@ -32,8 +32,8 @@ class MemoryDaemon:
     def config(self) -> Config:
         return example()
 
-    async def status(self) -> dict[str, Any]:
-        return {"state": "running", "plans": len(self.plans)}
+    async def status(self, samples: bool) -> dict[str, Any]:
+        return {"state": "running", "plans": len(self.plans), **({"samples": []} if samples else {})}
 
     async def _note(self, what: str, detail: str, actor: Actor) -> dict[str, Any]:
         self.concurrent += 1

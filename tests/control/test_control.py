@@ -40,6 +40,7 @@ def _raw(path, request: bytes) -> bytes:
 
 def test_status_and_config_come_back_as_they_are(running):
     assert running.client.status() == {"state": "running", "plans": 0}
+    assert running.client.status(samples=True) == {"state": "running", "plans": 0, "samples": []}
     assert running.client.config() == example()
 
 
@@ -118,6 +119,13 @@ def test_ten_thousand_followers_are_imported_with_progress(running):
     assert progress[-1] == {"stage": "journal", "done": 10_000, "total": 10_000}
     assert [p["done"] for p in progress] == sorted(p["done"] for p in progress)
     assert list(running.daemon.plans.values()) == specs
+
+
+def test_a_file_is_read_against_the_configuration_of_the_daemon(running, tmp_path):
+    path = tmp_path / "f.csv"
+    path.write_text("follower,leader,allocation,mode\nf1,alice,10,proportional\n")
+    assert [p["done"] for p in running.client.import_file(path)] == [0, 1]
+    assert running.daemon.plans["f1"].allocation_e8 == 10 * 10**8
 
 
 def test_an_import_with_one_bad_plan_imports_none(running):

@@ -21,6 +21,9 @@ class Source:
     def not_ready(self):
         return self.reasons
 
+    def summary(self, samples):
+        return {"decisions": 3, **({"fanout_samples": [[1, 2]]} if samples else {})}
+
     def metrics_text(self):
         return self.metrics.text()
 
@@ -63,6 +66,14 @@ async def test_metrics_are_served_as_prometheus_text(served):
     async with client.get("/metrics") as answer:
         assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
         assert "copyd_leader_events_total 2.0" in await answer.text()
+
+
+async def test_the_figures_are_served_as_json(served):
+    _, client = served
+    async with client.get("/status") as answer:
+        assert await answer.json() == {"decisions": 3}
+    async with client.get("/status?samples=1") as answer:
+        assert await answer.json() == {"decisions": 3, "fanout_samples": [[1, 2]]}
 
 
 async def test_a_taken_port_is_one_clear_error():

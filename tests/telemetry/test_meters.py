@@ -76,6 +76,18 @@ def test_buckets_export_into_an_hdr_histogram():
     assert hdr.get_total_count() == histogram.count
 
 
+@given(VALUES)
+@settings(max_examples=50, deadline=None)
+def test_recording_one_at_a_time_is_recording_many_at_once(values):
+    one, many = Histogram(), Histogram()
+    for value in values:
+        one.record_ns(value)
+        one.record_ns(value)
+        many.record_ns_many(value, 2)
+    assert one.buckets() == many.buckets()
+    assert (one.count, one.total_ns, one.min_ns, one.max_ns) == (many.count, many.total_ns, many.min_ns, many.max_ns)
+
+
 def test_an_empty_histogram_says_zero_and_a_negative_latency_counts_as_zero():
     histogram = Histogram()
     assert histogram.percentile_ns(99) == 0
