@@ -134,7 +134,7 @@ cdef struct Event:
     int64_t ts
     int64_t order_id
     int64_t px             #: EV_TRADE/PUBLIC: last price; EV_BOOK: best bid; EV_MARK: mark
-    int64_t qty            #: EV_TRADE/PUBLIC: last quantity; EV_BOOK: bid size; EV_ACCOUNT: signed position; EV_LEVERAGE: leverage
+    int64_t qty            #: EV_TRADE/PUBLIC: last quantity; EV_BOOK: bid size; EV_ACCOUNT: position; EV_LEVERAGE: leverage
     int64_t trade_id
     int64_t cum_qty        #: after; EV_BOOK: best ask
     int64_t cum_value_e8   #: after; EV_BOOK: ask size; EV_ACCOUNT: signed entry cost
@@ -366,7 +366,7 @@ cdef class Engine:
     cdef int64_t cap_at(self, Instrument* ins, int leverage) noexcept nogil
     cdef void add_wallet(self, int32_t account, int symbol, int pos_side, int64_t amount, int kind,
                          int64_t ts) noexcept nogil
-    cdef bint move_mark(self, int symbol, int64_t px, int64_t ts) noexcept nogil
+    cdef void move_mark(self, int symbol, int64_t px, int64_t ts) noexcept nogil
     cdef int sweep(self, int symbol, int64_t ts) noexcept nogil
     cdef void liquidate_crossed(self, int32_t account, int64_t ts) noexcept nogil
     cdef void liquidate_leg(self, int32_t account, int symbol, int pos_side, int64_t px, int64_t ts) noexcept nogil

@@ -22,7 +22,10 @@ cdef extern from *:
     }
     static inline int mul_less(int64_t a, int64_t b, int64_t c, int64_t d) { return (__int128)a * b < (__int128)c * d; }
     static inline int64_t div_trunc(int64_t a, int64_t b) { return a / b; }
-    static inline int64_t div_floor(int64_t a, int64_t b) { int64_t q = a / b; return q - ((a % b != 0) && ((a < 0) != (b < 0))); }
+    static inline int64_t div_floor(int64_t a, int64_t b) {
+        int64_t q = a / b;
+        return q - ((a % b != 0) && ((a < 0) != (b < 0)));
+    }
     static inline int64_t div_ceil(int64_t a, int64_t b) { return -div_floor(-a, b); }
     static inline int64_t rem(int64_t a, int64_t b) { return a % b; }
     static inline uint64_t mix64(uint64_t x) {
@@ -1231,22 +1234,21 @@ cdef class Engine:
 
     # ---- mark price, margin calls, liquidation --------------------------------------------------------------------------------
 
-    cdef bint move_mark(self, int symbol, int64_t px, int64_t ts) noexcept nogil:
+    cdef void move_mark(self, int symbol, int64_t px, int64_t ts) noexcept nogil:
         """The new mark without its consequences; makers quote around it before ``sweep`` needs their book."""
         cdef Instrument* ins = &self.inst[symbol]
         cdef Event* ev
-        if px == ins.mark:
-            return False
-        ins.mark = px
-        ev = self.emit(EV_MARK, -1, symbol, ts)
-        ev.px = px
-        return True
+        if px != ins.mark:
+            ins.mark = px
+            ev = self.emit(EV_MARK, -1, symbol, ts)
+            ev.px = px
 
     cdef int c_set_mark(self, int symbol, int64_t px, int64_t ts) noexcept nogil:
-        return self.sweep(symbol, ts) if self.move_mark(symbol, px, ts) else 0
+        self.move_mark(symbol, px, ts)
+        return self.sweep(symbol, ts)
 
     cdef int sweep(self, int symbol, int64_t ts) noexcept nogil:
-        """After a mark moved: every account with a position in the symbol against its maintenance margin."""
+        """At a new mark price (the same one too: trades and transfers count as well): every account with a position in the symbol against its maintenance margin."""
         cdef Instrument* ins = &self.inst[symbol]
         cdef int32_t account
         cdef Account* acc
@@ -1480,9 +1482,8 @@ cdef class Engine:
 
     def add_accounts(self, int32_t n, int64_t balance_e8=0, *, int maker_ppm=200, int taker_ppm=500, int64_t ts_ns=0):
         cdef int32_t first = self.n_accounts
-        cdef int32_t i
         self.grow_accounts(first + n)
-        for i in range(n):
+        for _ in range(n):
             self.add_account(balance_e8, maker_ppm=maker_ppm, taker_ppm=taker_ppm, ts_ns=ts_ns)
         return first
 

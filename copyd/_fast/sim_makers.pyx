@@ -84,7 +84,7 @@ cdef class Makers:
         cdef int64_t mid, px, qty, base
         cdef int maker, level, side
         cdef int32_t account
-        cdef bint moved = False
+        cdef bint marked = every(self.step_no, market.mark_every)
         # 1. the walk: a uniform step, and a pull back to the anchor
         market.mid_q16 += part(market.mid_q16, market.walk_ppm * (below(&market.rng, 131073) - 65536), 65536 * PPM)
         market.mid_q16 += part(market.anchor_q16 - market.mid_q16, market.pull_ppm, PPM)
@@ -94,8 +94,8 @@ cdef class Makers:
         # 2. all old quotes away, 3. the mark, so that the new ones stand in its band
         for maker in range(self.n_makers):
             self.engine.c_cancel_all(self.first_account + maker, market.symbol, ts)
-        if every(self.step_no, market.mark_every):
-            moved = self.engine.move_mark(market.symbol, mid, ts)
+        if marked:
+            self.engine.move_mark(market.symbol, mid, ts)
             self.note(self.step_no, market.symbol, -1, mid)
         # 4. new quotes: each maker on every level, its size between 1/2 and 3/2 of an even share
         base = part(market.depth_e8, 1, market.levels * self.n_makers * mid * ins.value_mul)
@@ -111,7 +111,7 @@ cdef class Makers:
                         qty = ins.max_qty
                     self.note((self.step_no << 16) | market.symbol, account, side * px, qty)
                     self.engine.c_place(account, market.symbol, side, TYPE_LIMIT, TIF_GTC, qty, px, False, False, POS_BOTH,
-                                   NULL, 0, ts, STP_NONE)
+                                        NULL, 0, ts, STP_NONE)
         # 5. a small trade on the tape
         if every(self.step_no, market.print_every):
             side = 1 if below(&market.rng, 2) else -1
@@ -119,9 +119,9 @@ cdef class Makers:
             px = mid + side * (market.half_spread + 2 * market.gap)
             self.note((self.step_no << 16) | market.symbol, self.first_account + self.n_makers, side * px, qty)
             self.engine.c_place(self.first_account + self.n_makers, market.symbol, side, TYPE_LIMIT, TIF_IOC, qty, px, False,
-                           False, POS_BOTH, NULL, 0, ts, STP_NONE)
+                                False, POS_BOTH, NULL, 0, ts, STP_NONE)
         # 6. what the mark has done to others, with a full book to do it on
-        if moved:
+        if marked:
             self.engine.sweep(market.symbol, ts)
 
     cdef void c_step(self, int64_t ts) noexcept nogil:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import random
+
 import msgspec
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -31,10 +34,41 @@ cancels = st.tuples(st.just("cancel"), st.integers(0, 60))
 histories = st.lists(st.one_of(places, places, places, places, changes, cancels), min_size=5, max_size=70)
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def random_history(seed: int, length: int) -> list[tuple]:
+    """A long busy history: what hypothesis, which likes short and simple ones, seldom reaches."""
+    rng = random.Random(seed)
+    history: list[tuple] = []
+    for _ in range(length):
+        roll = rng.random()
+        recent = max(0, len(history) - rng.randint(1, 60))
+        if roll < 0.12:
+            history.append(("modify", recent, rng.randint(1, 9), rng.randint(996, 1004)))
+        elif roll < 0.2:
+            history.append(("cancel", recent))
+        else:
+            history.append(
+                ("place", rng.randint(0, 3), rng.choice([1, -1]), rng.choice([0, 0, 0, 0, 1]), rng.randint(0, 3),
+                 rng.randint(1, 9), rng.randint(996, 1004), rng.random() < 0.3, rng.choice([LONG, SHORT]),
+                 rng.randint(0, 3))
+            )  # fmt: skip
+    return history
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_engine_gives_what_the_plain_exchange_gives_over_long_histories(seed: int) -> None:
+    """The same comparison, over 200 calls in a narrow price range where everything meets everything."""
+    compare(random_history(seed, 200))
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(histories)
 def test_engine_gives_what_the_plain_exchange_gives(history: list[tuple]) -> None:
     """Same answers, executions in the same order, same book, positions and wallets, after every single call."""
+    compare(history)
+
+
+def compare(history: list[tuple]) -> None:
+    """Run the history on the engine and the oracle and compare their whole truth after each call."""
     engine = E.Engine([WIDE], expected_orders=16, insurance_e8=0)
     oracle = Oracle(WIDE.value_mul, 1000, WIDE.take_bound_ppm, 200, 500, hedge={3})
     first = engine.add_accounts(4, BALANCE)
@@ -103,7 +137,7 @@ reducers = st.lists(
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(reducers)
 def test_reduce_only_never_enlarges_nor_flips(history: list[tuple]) -> None:
     """Whatever else the account does meanwhile, an execution of a reduce-only order moves its position toward zero only."""
@@ -138,7 +172,7 @@ market_moves = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(market_moves)
 def test_no_lot_and_no_satoshi_is_made_or_lost(history: list[tuple]) -> None:
     """Positions of all accounts sum to zero; wallets, fees, funding and insurance add up to what was deposited, exactly,
