@@ -601,7 +601,7 @@ cdef class WsConn:
         pass
 
     def data_received(self, data: bytes) -> None:
-        if self.state >= CLOSING and self.state != CLOSING:
+        if self.state == CLOSED:
             return
         put(&self.inbox, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
         if self.state == WAITING and not self.shake_hands():
@@ -613,7 +613,7 @@ cdef class WsConn:
         cdef bytes text = self.inbox.data[:self.inbox.size]
         cdef Py_ssize_t end = text.find(b"\r\n\r\n")
         if end < 0:
-            if self.inbox.size > 16384:
+            if self.inbox.size > 131072:  # an address may name 1024 listen keys
                 self.transport.abort()
             return False
         self.eat(end + 4)
@@ -821,14 +821,11 @@ cdef class Wire:
     cdef list dirty                  # connections with something to flush
     cdef public bint slow            #: True while fault rules exist: every request takes the careful path
     cdef public object event_fault   #: None, or called (account, event name, client id, payload) -> payloads to send now
-    cdef public object on_mark       #: None or called (symbol) after a mark change
-    cdef public int64_t limit_10s, limit_1m, limit_weight   #: 0 = lifted
-    cdef public int64_t skew_ns      #: the exchange's clock minus the machine's, for tests of clock errors
+    cdef public int64_t limit_10s, limit_1m   #: orders of an account, 0 = lifted
+    cdef public int64_t skew_ns      #: what the exchange's clients see of its clock minus the truth, for tests of clock errors
     cdef bint batching               # between c_begin and c_end
     cdef Buf scratch, reply
-    cdef readonly int64_t n_placed, n_events_sent, n_requests
-    cdef public object agg_ids       #: symbol -> next aggregate trade id
-    cdef public object mark_of
+    cdef readonly int64_t n_placed, n_events_sent
 
     def __init__(self, engine: Engine, shell: object) -> None:
         self.engine = engine
@@ -841,7 +838,7 @@ cdef class Wire:
         self.agg_listeners = [[] for _ in self.symbols]
         self.all_book_listeners = []
         self.dirty = []
-        self.limit_10s, self.limit_1m, self.limit_weight = 300, 1200, 2400
+        self.limit_10s, self.limit_1m = 300, 1200
 
     def __dealloc__(self):
         free(self.scratch.data)
@@ -853,6 +850,10 @@ cdef class Wire:
 
     def time_ns(self) -> int:
         """The exchange's clock."""
+        return clock_ns()
+
+    def server_ns(self) -> int:
+        """The clock its clients are told and their timestamps are held against: the same but for a skew set on purpose."""
         return clock_ns() + self.skew_ns
 
     def add_key(self, key: Key) -> None:
@@ -872,10 +873,9 @@ cdef class Wire:
         cdef int64_t now
         if self.slow or not scan_request(data, size, &r) or not same(r.method, r.method_n, "order.place"):
             return False
-        now = clock_ns() + self.skew_ns
-        self.n_requests += 1
+        now = clock_ns()
         code = 0
-        key = self.authenticate(conn, &r, now, &code)
+        key = self.authenticate(conn, &r, now + self.skew_ns, &code)
         if key is None:
             self.refuse(conn, &r, code, NULL, None, now)
             return True
@@ -1115,11 +1115,14 @@ cdef class Wire:
         """Queue the error answer and remember it for the truth."""
         cdef bytes body
         cdef str about = parameter.decode() if parameter != NULL else None
-        client = None
+        cdef int i
+        client = symbol = b""
         for i in range(r.n):
             if same(r.toks[i].k, r.toks[i].kn, "newClientOrderId"):
                 client = r.toks[i].v[:r.toks[i].vn]
-        status, body = self.shell.on_refused(code, about, key, "order.place", client, conn.peer)
+            elif same(r.toks[i].k, r.toks[i].kn, "symbol"):
+                symbol = r.toks[i].v[:r.toks[i].vn]
+        status, body = self.shell.on_refused(code, about, key, "order.place", symbol, client)
         self.reply.size = 0
         lit(&self.reply, '{"id":')
         put(&self.reply, r.id, r.id_n)
@@ -1192,12 +1195,12 @@ cdef class Wire:
     def limits_json(self, conn: WsConn, key: Key) -> bytes:
         """The tail of an answer: `,"rateLimits":[...]}` or `}`."""
         self.reply.size = 0
-        self.put_limits(&self.reply, conn, key, clock_ns() + self.skew_ns)
+        self.put_limits(&self.reply, conn, key, clock_ns())
         return self.reply.data[:self.reply.size]
 
     def count_new_order(self, key: Key) -> int:
         """Take one order of the account's allowance: 0, -1015 or -2015."""
-        return self.count_order(key, clock_ns() + self.skew_ns)
+        return self.count_order(key, clock_ns())
 
     def place(self, key: Key, params: dict) -> tuple:
         """New order from parameters as bytes: (slot or code, parameter the error is about or None, RESULT wanted)."""
@@ -1205,7 +1208,7 @@ cdef class Wire:
         cdef OrderArgs a
         cdef int n = 0, code
         cdef int32_t slot
-        cdef int64_t now = clock_ns() + self.skew_ns
+        cdef int64_t now = clock_ns()
         if len(params) > 40:
             return -1101, None, False
         for name, value in params.items():
@@ -1298,7 +1301,7 @@ cdef class Wire:
         """End a batch of fast orders, so that the engine can be called from Python."""
         if self.batching:
             self.batching = False
-            self.engine.c_end(clock_ns() + self.skew_ns)
+            self.engine.c_end(clock_ns())
             self.tell()
         return 0
 

@@ -48,6 +48,7 @@ WIRE_REFUSALS: dict[int, str] = {
     -1125: "This listenKey does not exist.",
     -2014: "API-key format invalid.",
     -2015: "Invalid API-key, IP, or permissions for action.",
+    -5028: "Timestamp for this request is outside of the ME recvWindow.",
     -4120: "Order type not supported for this endpoint. Please use the Algo Order API endpoints instead.",
     -4171: "No need to change multi-assets mode.",
 }
@@ -290,7 +291,7 @@ class Dialect:
     # -- market ------------------------------------------------------------------------------------------------------
 
     def time(self, call: Call) -> Any:
-        return {"serverTime": call.now_ns // 10**6}
+        return {"serverTime": self.x.wire.server_ns() // 10**6}
 
     def empty_info(self, call: Call) -> Any:
         return {"timezone": "UTC", "serverTime": call.now_ns // 10**6, "rateLimits": [], "exchangeFilters": [], "symbols": []}
@@ -541,7 +542,14 @@ class Dialect:
         code = self.x.wire.count_new_order(call.key)
         if code < 0:
             raise self.order_refused(call, code, None)
+        self.still_fresh(call)
         return self.place(call)
+
+    def still_fresh(self, call: Call) -> None:
+        """The matching engine checks ``recvWindow`` once more: a request held up on the way is refused there."""
+        stamp, window = call.params.get("timestamp", ""), call.params.get("recvWindow") or "5000"
+        if stamp.isdigit() and self.x.wire.server_ns() // 10**6 - int(stamp) > int(window):
+            raise Refused(-5028)
 
     def place(self, call: Call) -> bytes:
         """Place what the parameters say, without counting it."""

@@ -235,9 +235,9 @@ class Control:
         return web.json_response({"disconnected": cut})
 
     async def clock(self, request: web.Request) -> web.Response:
-        """{"skew_ms"}: put the exchange's clock ahead of (or behind) the machine's."""
+        """{"skew_ms"}: put the clock that clients see ahead of (or behind) the truth's."""
         self.x.wire.skew_ns = int(orjson.loads(await request.read())["skew_ms"]) * 10**6
-        return web.json_response({"ts": self.x.wire.time_ns()})
+        return web.json_response({"server_ts": self.x.wire.server_ns()})
 
     def _account(self, name: str) -> int:
         index = self.x.accounts.index.get(name)
@@ -252,9 +252,17 @@ class Control:
         return after, max(1, min(int(request.query.get("limit", PAGE)), PAGE_MAX))
 
     async def orders(self, request: web.Request) -> web.Response:
-        """Every order ever accepted (market makers' aside), its present state; ``seq`` grows with acceptance."""
+        """Every order ever accepted (market makers' aside), its present state; ``seq`` grows with acceptance.
+
+        ``?account=`` and ``?client_id=`` narrow it (the page is cut before the client id is looked at)."""
         after, limit = self._page(request)
-        return _lines(self._order(o) for o in self.engine.orders_after(after, limit))
+        wanted, client_id = request.query.get("account"), request.query.get("client_id")
+        if wanted is None:
+            rows: Iterable[tuple[Any, ...]] = self.engine.orders_after(after, limit)
+        else:
+            slots = self.engine.orders_of(self._account(wanted), -1, 1_000_000)
+            rows = [self.engine.order(slot) for slot in slots if slot > after][:limit]
+        return _lines(self._order(o) for o in rows if client_id is None or o[4].decode() == client_id)
 
     def _order(self, o: tuple[Any, ...]) -> dict[str, Any]:
         (seq, order_id, account, symbol, client_id, side, pos_side, kind, tif, _, status, flags, qty, px, cum, value, new,
@@ -290,7 +298,12 @@ class Control:
 
     async def trades(self, request: web.Request) -> web.Response:
         after, limit = self._page(request)
-        return _lines(self._trade(t) for t in self.engine.trades_after(after, limit))
+        wanted = request.query.get("account")
+        if wanted is None:
+            rows = self.engine.trades_after(after, limit)
+        else:
+            rows = self.engine.trades_of(self._account(wanted), -1, 1_000_000, after + 1)[:limit]
+        return _lines(self._trade(t) for t in rows)
 
     def _trade(self, t: tuple[int, ...]) -> dict[str, Any]:
         spec = self.x.instruments[t[2]]

@@ -51,7 +51,7 @@ async def serve(options: Options, ready_file: str = "", quiet: bool = False, sto
             print(f"limits lifted: {', '.join(sorted(options.lift)) or 'none'}", flush=True)
         gc.collect()
         gc.freeze()
-        await stopped.wait()
+        await exchange.run_until(stopped)
     finally:
         await exchange.stop()
 

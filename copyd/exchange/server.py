@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import hashlib
 from collections import deque
 from typing import Any
@@ -23,7 +22,7 @@ from copyd._fast.sim_wire import Key, Wire, WsConn
 from copyd.errors import UsageError
 from copyd.exchange import limits as limit_rules
 from copyd.exchange.accounts import Book
-from copyd.exchange.binance_usdm import Call, Dialect, Refused, wire_refusal
+from copyd.exchange.binance_usdm import Call, Dialect, Refused, Route, wire_refusal
 from copyd.exchange.faults import DEAD, Faults, Rule
 from copyd.exchange.limits import Limits
 from copyd.exchange.makers import STEP_MS, start_makers
@@ -106,7 +105,7 @@ class ExchangeServer:
 
         loop = asyncio.get_running_loop()
         o = self.options
-        rest = web.ServerRunner(web.Server(self.on_rest, access_log=None))
+        rest = web.ServerRunner(web.Server(self.on_rest, access_log=None), shutdown_timeout=0.5)
         await rest.setup()
         self._runners.append(rest)
         self.ports["rest"] = await _listen(rest, o.host, o.port)
@@ -115,23 +114,29 @@ class ExchangeServer:
         except OSError as error:
             raise OSError(error.errno, f"port {o.ws_port} on {o.host} is in use") from None
         self.ports["ws"] = self._ws_server.sockets[0].getsockname()[1]
-        control = web.AppRunner(make_control(self), access_log=None)
+        control = web.AppRunner(make_control(self), access_log=None, shutdown_timeout=0.5)
         await control.setup()
         self._runners.append(control)
         self.ports["control"] = await _listen(control, "127.0.0.1", o.control_port)
+        clockwork = [(1.0, self._second), (0.05, self._depth_tick)]
         if self.makers is not None:
             self._maker_step()
-            self._tasks.append(asyncio.create_task(self._every(o.maker_ms / 1000, self._maker_step)))
-        self._tasks.append(asyncio.create_task(self._every(1.0, self._second)))
-        self._tasks.append(asyncio.create_task(self._every(0.05, self._depth_tick)))
+            clockwork.append((o.maker_ms / 1000, self._maker_step))
+        self._tasks = [asyncio.create_task(self._every(period, action)) for period, action in clockwork]
         return self.ports
+
+    async def run_until(self, stop: asyncio.Event) -> None:
+        """Wait for ``stop``; a clockwork task that breaks ends the exchange with its exception instead."""
+        waiting = asyncio.create_task(stop.wait())
+        done, _ = await asyncio.wait([waiting, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        for task in done:
+            task.result()
 
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for timer in self._countdowns.values():
             timer.cancel()
         for conn in list(self.conns):
@@ -250,23 +255,26 @@ class ExchangeServer:
         self.wire.flush()
 
     def on_refused(
-        self, code: int, about: str | None, key: Key | None, method: str, client_id: bytes | None, peer: str
+        self, code: int, about: str | None, key: Key | None, method: str, symbol: bytes, client_id: bytes
     ) -> tuple[int, bytes]:
-        """Note a refusal for the truth: (status, JSON error) for the answer."""
-        refused = wire_refusal(code, about, None, self.engine.reject_value)
-        if code in (-4164, -4016, -4024):
-            refused = wire_refusal(code, about, self.instruments[0], self.engine.reject_value)
-        self.note_refusal(refused, key, method, client_id.decode("latin-1") if client_id else "")
+        """Note a refusal of the compiled path for the truth: (status, JSON error) for the answer."""
+        name = symbol.decode("latin-1")
+        index = self.dialect.symbols.get(name, -1)
+        spec = self.instruments[index] if index >= 0 else None
+        refused = wire_refusal(code, about, spec, self.engine.reject_value)
+        params = {"symbol": name, "newClientOrderId": client_id.decode("latin-1")}
+        self.note_refusal(refused, key, method, params)
         return refused.status, refused.body()
 
-    def note_refusal(self, refused: Refused, key: Key | None, method: str, client_id: str) -> None:
+    def note_refusal(self, refused: Refused, key: Key | None, method: str, params: dict[str, str]) -> None:
         self.refusals.append(
             {
                 "seq": self.n_refusals,
                 "ts": self.wire.time_ns(),
                 "account": self.accounts.name(key.account) if key is not None else "",
+                "symbol": params.get("symbol", ""),
                 "method": method,
-                "clientOrderId": client_id,
+                "clientOrderId": params.get("newClientOrderId") or params.get("origClientOrderId") or "",
                 "code": refused.code,
                 "msg": refused.message,
             }
@@ -462,11 +470,11 @@ class ExchangeServer:
         try:
             return route.handler(Call(params, key, now, conn.peer))
         except Refused as error:
-            self.note_refusal(error, key, method, params.get("newClientOrderId", ""))
+            self.note_refusal(error, key, method, params)
             raise
 
     def _session(self, conn: WsConn, method: str, params: dict[str, str], key: Key | None, code: int) -> Any:
-        now_ms = self.wire.time_ns() // 10**6
+        now_ms = self.wire.server_ns() // 10**6
         if method == "session.logon":
             if key is None or code < 0 or not params.get("signature"):
                 raise _auth_refusal(code or -1102, params)
@@ -540,6 +548,7 @@ class ExchangeServer:
         name = f"{request.method} {path}"
         params: dict[str, str] = {}
         status = 200
+        route: Route | None = None
         try:
             route = self.dialect.routes.get(name)
             if route is None:
@@ -555,7 +564,7 @@ class ExchangeServer:
             if route.access != "open":
                 key = self._rest_key(request.headers.get("X-MBX-APIKEY", ""))
             if route.access == "signed":
-                self._check_signature(key, query, body, params, now)
+                self._check_signature(key, query, body, params, self.wire.server_ns())
             if self.wire.slow and key is not None:
                 client_id = params.get("newClientOrderId") or params.get("origClientOrderId") or ""
                 account = self.accounts.name(key.account)
@@ -570,7 +579,7 @@ class ExchangeServer:
             answer = value if isinstance(value, bytes) else orjson.dumps(value)
         except Refused as refused:
             status, answer = refused.status, refused.body()
-            self.note_refusal(refused, key, name, params.get("newClientOrderId", ""))
+            self.note_refusal(refused, key, route.name or name if route is not None else name, params)
         finally:
             self.wire.flush()
         if key is not None:

@@ -1,4 +1,4 @@
-"""ccxt (REST and ccxt.pro), unmodified, on the simulated exchange: argv[1] is JSON with rest, streams, ws_api, api_key, secret."""
+"""ccxt (REST and ccxt.pro), unmodified, on the simulated exchange: argv[1] is JSON with addresses, api_key and secret."""
 
 import asyncio
 import json

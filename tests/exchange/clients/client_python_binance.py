@@ -24,9 +24,7 @@ def trade() -> None:
     assert abs(client.futures_time()["serverTime"] - time.time() * 1000) < 5000
     assert len(client.futures_order_book(symbol="BTCUSDT", limit=5)["bids"]) == 5
     before = float(client.futures_account_balance()[0]["balance"])
-    bought = client.futures_create_order(
-        symbol="BTCUSDT", side="BUY", type="MARKET", quantity="0.010", newOrderRespType="RESULT"
-    )
+    bought = client.futures_create_order(symbol="BTCUSDT", side="BUY", type="MARKET", quantity="0.010", newOrderRespType="RESULT")
     assert bought["status"] == "FILLED" and bought["executedQty"] == "0.010", bought
     assert bought["clientOrderId"].startswith("x-Cb7ytekJ"), bought
     position = client.futures_position_information(symbol="BTCUSDT")[0]
