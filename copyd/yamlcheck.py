@@ -22,7 +22,7 @@ import msgspec
 import yaml
 from msgspec import inspect as mi
 
-from copyd.config import Config
+from copyd.config import Config, restart_needed
 from copyd.decimals import factor_ppm, money_e8
 from copyd.errors import ConfigError
 
@@ -771,6 +771,20 @@ def load(path: Path | str) -> Loaded:
 def load_config(path: Path | str) -> Config:
     """`load`, for those who need only the values."""
     return load(path).config
+
+
+def reload(path: Path | str, running: Config) -> Loaded:
+    """The configuration read again for a running daemon. ConfigError when it is bad, or changes what only a restart can."""
+    loaded = load(path)
+    refused = restart_needed(running, loaded.config)
+    if refused:
+        problems = []
+        for name in refused:
+            place = loaded.origins.get(name, Origin(loaded.files[0], 1, 1))
+            text = "differs from what is running (only a restart can change this section)"
+            problems.append(f"{place.file}:{place.line}:{place.col}: {name}: {text}")
+        raise ConfigError(problems)
+    return loaded
 
 
 def environment_problems(config: Config, exists: Callable[[Path], bool] = Path.exists) -> list[str]:

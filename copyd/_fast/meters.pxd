@@ -7,10 +7,12 @@ buckets, so a reported value is at most 1/64 (1.6 %) above the true one. 64-bit 
 cimport cython
 from libc.stdint cimport int64_t
 
+
 cdef enum:
     LINEAR_BITS = 7                     # values below 2**7 are exact
     HALF = 64                           # buckets per power of two above
     BUCKETS = 128 + 56 * 64             # up to 2**63 - 1
+
 
 @cython.final
 cdef class Histogram:
@@ -22,6 +24,7 @@ cdef class Histogram:
 
     cdef void record(self, int64_t ns) noexcept nogil
     cdef void record_many(self, int64_t ns, int64_t n) noexcept nogil
+
 
 @cython.final
 cdef class Counters:

@@ -1,4 +1,4 @@
-"""Health and metrics on loopback: ``/healthz`` ``/livez`` ``/readyz`` ``/status`` ``/metrics``. Read-only, no login, never elsewhere.
+"""Health and metrics: ``/healthz`` ``/livez`` ``/readyz`` ``/status`` ``/metrics``. Loopback only, read-only, no login.
 
 live: the loop turns. ready: the daemon copies; 503 with the reasons when it does not (replaying, draining, a venue away,
 the journal nearly full). A supervisor restarts on the first; an operator or a load balancer looks at the second.

@@ -8,7 +8,7 @@ import pytest
 
 from copyd.configfile import config_text, example
 from copyd.errors import ConfigError
-from copyd.yamlcheck import check_files, load, load_config, looks_like_secret
+from copyd.yamlcheck import check_files, load, load_config, looks_like_secret, reload
 
 MISTAKES = """\
 mode: simulat
@@ -232,6 +232,19 @@ def test_a_problem_in_conf_d_names_that_file(written):
         load(path)
     assert len(caught.value.problems) == 2, caught.value.problems
     assert all(problem.startswith(str(bad)) for problem in caught.value.problems)
+
+
+def test_a_reload_takes_what_may_change_and_refuses_the_rest_by_name_and_place(written):
+    running = example()
+    assert (
+        reload(written(GOOD.replace("max_event_age_ms: 2000", "max_event_age_ms: 999")), running).config.copy.max_event_age_ms
+        == 999
+    )
+    path = written(GOOD.replace("id: 1", "id: 2"))
+    with pytest.raises(ConfigError) as caught:
+        reload(path, running)
+    [problem] = caught.value.problems
+    assert problem.startswith(f"{path}:3:3: site: differs from what is running")
 
 
 def test_names_that_occur_twice_are_refused(written):

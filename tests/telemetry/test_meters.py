@@ -119,3 +119,23 @@ def test_counters_check_their_slots():
             call(2)
     with pytest.raises(ValueError, match="slots"):
         Counters(0)
+
+
+def test_a_histogram_log_reads_back_with_the_tools_of_others(tmp_path):
+    """Written line by line, read by hdrhistogram's own reader: count, median and maximum survive."""
+    from hdrh.log import HistogramLogReader
+
+    from copyd.telemetry.hdr import write_hdr
+
+    histogram = Histogram()
+    for value in range(1_000, 3_000_000, 1_009):
+        histogram.record_ns(value)
+    path = tmp_path / "out.hdr"
+    write_hdr(path, {"first": histogram, "last": histogram}, 1_000.0, 1_010.0)
+    reader = HistogramLogReader(str(path), HdrHistogram(1, 10**12, 3))
+    for tag in ("first", "last"):
+        read = reader.get_next_interval_histogram()
+        assert read.get_tag() == tag
+        assert read.get_total_count() == histogram.count
+        assert abs(read.get_value_at_percentile(50) - histogram.percentile_ns(50)) <= histogram.percentile_ns(50) / 40
+        assert abs(read.get_max_value() - histogram.max_ns) <= histogram.max_ns / 500
