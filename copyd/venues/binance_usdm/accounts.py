@@ -82,7 +82,7 @@ class AccountSetup:
         self._up = asyncio.Event()
 
         async def address() -> str:
-            return ws_url
+            return ws_url if "?" in ws_url else f"{ws_url}?returnRateLimits=false"
 
         self._link = Link(
             "accounts",

@@ -43,12 +43,16 @@ BUFFER_MAX = 100_000
 SEEN_MAX = 20_000
 #: A poll that met a fill on its way is not evidence: wait this long for the stream to catch up before handing it on.
 POLL_SETTLE_S = 0.25
+#: An execution whose predecessor of the same order has not come waits this long for it, then positions are read anew.
+REORDER_S = 0.2
+ORDERS_MAX = 10_000
 
 
 class FeedStats(msgspec.Struct):
     frames: int = 0
     fills: int = 0
     duplicates: int = 0
+    reordered: int = 0
     backfilled: int = 0
     unlisted: int = 0
     foreign_symbols: int = 0
@@ -89,6 +93,10 @@ class LeaderFeed:
         self._held: set[tuple[int, int]] = set()  # (instrument, side) that the venue last said is not flat
         self._buffer: deque[tuple[codec.UserEvent, int, bytes]] = deque(maxlen=BUFFER_MAX)
         self._buffering = True
+        #: Cumulative quantity per order, from its NEW on: a step that is not the execution's own size means one is missing.
+        self._cums: dict[int, int] = {}
+        self._early: list[tuple[codec.UserEvent, int, bytes]] = []
+        self._early_timer: asyncio.TimerHandle | None = None
         self._fills_seen = 0
         self._first_sync = asyncio.Event()
         self._sync_task: asyncio.Task[None] | None = None
@@ -153,6 +161,12 @@ class LeaderFeed:
 
     def _unsynced(self, reason: str) -> None:
         self._buffering = True
+        if self._early_timer is not None:
+            self._early_timer.cancel()
+            self._early_timer = None
+        self._buffer.extend(self._early)
+        self._early.clear()
+        self._cums.clear()
         if self.synced:
             self.synced = False
             self.on_event(LeaderSync(self.leader, False, reason, (), self.clock()))
@@ -211,14 +225,18 @@ class LeaderFeed:
 
     def _deliver(self, event: codec.UserEvent, ts_recv: int, payload: bytes) -> None:
         leader = self.leader
-        if isinstance(event, codec.OrderTradeUpdate):
-            fill = self._fill(event, ts_recv, payload)
-            if fill is None or self._known(fill):
+        if self._early:
+            self._early.append((event, ts_recv, payload))
+            self._retry_early()
+        elif isinstance(event, codec.OrderTradeUpdate):
+            if not self._too_early(event):
+                self._take(event, ts_recv, payload)
                 return
-            self._fills_seen += 1
-            self.stats.fills += 1
-            self.floor[fill.instrument] = max(fill.exec_id, self.floor.get(fill.instrument, 0))
-            self.on_event(fill)
+            # Everything behind it waits too: a close must not pass the open that is missing.
+            self.stats.reordered += 1
+            self._early.append((event, ts_recv, payload))
+            loop = asyncio.get_running_loop()
+            self._early_timer = loop.call_later(REORDER_S, self._begin_sync, "executions missing")
         elif isinstance(event, codec.AccountUpdate):
             ts_event = event.T * MS_NS
             try:
@@ -266,6 +284,60 @@ class LeaderFeed:
         elif isinstance(event, codec.MarginCall):
             self.on_event(LeaderMarginCall(leader, event.E * MS_NS, ts_recv, payload))
         # TRADE_LITE names no position side; the ORDER_TRADE_UPDATE with the same id follows and decides (semantics 11).
+
+    def _take(self, event: codec.OrderTradeUpdate, ts_recv: int, payload: bytes) -> None:
+        fill = self._fill(event, ts_recv, payload)
+        if fill is None or self._known(fill):
+            return
+        self._fills_seen += 1
+        self.stats.fills += 1
+        self.floor[fill.instrument] = max(fill.exec_id, self.floor.get(fill.instrument, 0))
+        self.on_event(fill)
+
+    def _too_early(self, event: codec.OrderTradeUpdate) -> bool:
+        """Whether an earlier execution of the same order is still missing (semantics 10). Orders known from their NEW only."""
+        order = event.o
+        instrument = self.instruments.find(order.s)
+        if instrument is None:
+            return False
+        try:
+            cum, last = instrument.lots(order.z), instrument.lots(order.l)
+        except ValueError:
+            return False  # reported where the fill is read
+        if order.x == "NEW":
+            self._cums.setdefault(order.i, 0)
+            if len(self._cums) > ORDERS_MAX:
+                del self._cums[next(iter(self._cums))]
+            return False
+        before = self._cums.get(order.i)
+        if before is None:
+            return False
+        if cum - last > before:
+            return True
+        self._cums[order.i] = max(before, cum)
+        return False
+
+    def _retry_early(self) -> None:
+        """Hand on what waited, by venue time and id, if the missing execution has come by now."""
+        orders = [
+            (event.T, event.o.t, at, event)
+            for at, (event, _, _) in enumerate(self._early)
+            if isinstance(event, codec.OrderTradeUpdate)
+        ]
+        waiting, taken = self._early, set()
+        for _, _, at, event in sorted(orders, key=lambda order: order[:3]):
+            if self._too_early(event):
+                self._early = [held for n, held in enumerate(waiting) if n not in taken]
+                return
+            taken.add(at)
+            self._take(event, *waiting[at][1:])
+        self._early = [held for n, held in enumerate(waiting) if n not in taken]
+        if self._early_timer is not None:
+            self._early_timer.cancel()
+            self._early_timer = None
+        others, self._early = self._early, []
+        for held in others:
+            self._deliver(*held)
 
     def _note_held(self, instrument: int, side: int, qty: int) -> None:
         if qty:

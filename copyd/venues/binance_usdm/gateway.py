@@ -21,7 +21,17 @@ from copyd._fast.columns import ReportBatch
 from copyd._fast.encode import Encoder
 from copyd.errors import VenueUnavailable
 from copyd.venues.binance_usdm import codec
-from copyd.venues.binance_usdm.codec import DEAD, IN_DOUBT, NOT_SENT, REJECT, REPLY, STATUS, Malformed, OrderResult
+from copyd.venues.binance_usdm.codec import (
+    DEAD,
+    IN_DOUBT,
+    NOT_SENT,
+    REJECT,
+    REPLY,
+    STATUS,
+    TERMINAL_STATUS,
+    Malformed,
+    OrderResult,
+)
 from copyd.venues.binance_usdm.connection import Link, Session
 from copyd.venues.binance_usdm.contract import MS_NS, VenueContract
 from copyd.venues.binance_usdm.errors import NOT_FOUND_CODES, Outcome, classify
@@ -112,7 +122,7 @@ class OrderGateway:
         self.queries_per_s = queries_per_s or QUERY_SHARE * weight_per_s / contract.weight("order.status")
 
         async def address() -> str:
-            return url
+            return url if "?" in url else f"{url}?returnRateLimits=false"  # our own counts serve; answers stay short
 
         rng = random.Random(seed)
         self._links = [
@@ -437,7 +447,10 @@ class OrderGateway:
             return
         code = reply.error.code if reply.error else 0
         if reply.status == 200 and reply.result is not None and self._report(cid, reply.result):
-            del self._queries[cid]
+            if STATUS[reply.result.status] in TERMINAL_STATUS:
+                del self._queries[cid]
+            else:
+                self._again(query)  # found alive: it is asked about until it has ended
             return
         if code in NOT_FOUND_CODES and reply.status < 500:
             self.stats.queries_not_found += 1

@@ -311,6 +311,41 @@ async def test_an_event_the_venue_repeats_is_dropped(world):
     assert len(ids) == len(set(ids)) and made.stats.duplicates > 0
 
 
+async def big_trade(world, key, side):
+    """An order that eats through several makers' orders: several executions."""
+    for qty in ("3.000", "6.000", "12.000", "24.000"):
+        answer = await world.trade(key, side, qty)
+        told = await world.rest.call("GET", "/fapi/v1/userTrades", {"symbol": "BTCUSDT", "orderId": answer["orderId"]}, key)
+        executions = [t for t in json.loads(told) if t["orderId"] == answer["orderId"]]
+        if len(executions) >= 3:
+            return executions
+    raise AssertionError("the book is too deep for this test")
+
+
+@pytest.mark.parametrize("fault", ["reorder_events", "drop_event", "delay_event"])
+async def test_executions_out_of_order_or_lost_end_in_the_same_history(world, fault):
+    """Each execution once and in order; a lost one comes by back-fill after a short wait (semantics 10, 11)."""
+    [(name, key)] = await world.accounts(1, leverage=20, balance="10000000")
+    made, events = await leader_feed(world, key)
+    await made.start()
+    await world.control(
+        "POST",
+        "/faults",
+        {"action": fault, "account": name, "event": "ORDER_TRADE_UPDATE", "skip": 1, "count": 1, "delay_ms": 80},
+    )
+    executions = await big_trade(world, key, "BUY")
+    last = max(t["id"] for t in executions)
+    await until(lambda: made.synced and any(f.exec_id == last for f in of(events, LeaderFill)))
+    await asyncio.sleep(0.6)
+    mine = [f.exec_id for f in of(events, LeaderFill)]
+    assert sorted(mine)[-len(executions) :] == [t["id"] for t in executions]
+    assert len(mine) == len(set(mine)) and mine == sorted(mine)
+    if fault == "drop_event":
+        assert [s.synced for s in of(events, LeaderSync)] == [True, False, True]
+        assert [f.exec_id for f in of(events, LeaderFill) if not f.live] == [mine[0]]
+        assert made.stats.reordered > 0
+
+
 async def test_renewing_the_leader_stream_loses_and_repeats_nothing(world):
     [(_, key)] = await world.accounts(1, leverage=10)
     made, events = await leader_feed(world, key)
