@@ -147,6 +147,7 @@ def setup_logs(
     root.setLevel(LEVELS[level])
     logging.getLogger("asyncio").setLevel(max(LEVELS[level], logging.WARNING))
     logging.getLogger("websockets").setLevel(max(LEVELS[level], logging.WARNING))
+    logging.getLogger("picows").setLevel(max(LEVELS[level], logging.WARNING))
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
 
     structlog.configure(

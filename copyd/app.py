@@ -1,0 +1,705 @@
+"""The composition root: builds every part from the configuration and wires them. The only module that sees both sides.
+
+    venues ──events──▶ Pump ──inputs──▶ Engine            control (Unix socket) ──commands──▶ Pump
+      ▲                 │                                  health, metrics ◀── counters
+      └──── orders ◀── gate ◀── Journal (durable)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from copyd import __version__
+from copyd.config import Config, config_hash, config_version, restart_needed
+from copyd.control.protocol import Actor, ImportProgress, Scope
+from copyd.core.engine import (
+    AccountSnapshots,
+    Alert,
+    Command,
+    Configured,
+    Engine,
+    InstrumentSpec,
+    LegsReady,
+    Outputs,
+    Reports,
+    Started,
+    Timer,
+    decode_payload,
+)
+from copyd.core.rows import InstrumentRow, Params, PlanRow, Reason
+from copyd.credentials import Credentials, load_credentials, missing_names
+from copyd.errors import BrokenInvariant, CopydError, OperatorError, RequestRefused, WorldError
+from copyd.followers import PlanSpec
+from copyd.journal import Journal
+from copyd.kinds import kind_of, pack_checkpoint, unpack_checkpoint
+from copyd.runtime.clock import SystemClock
+from copyd.runtime.notify import Notifier
+from copyd.runtime.pump import Pump, Sent
+from copyd.telemetry.logs import get_logger, setup_logs
+from copyd.telemetry.metrics import Metrics
+from copyd.venue_side import VenueSide
+
+INSTRUMENTS_MAX = 16
+SAMPLES_MAX = 20_000
+JOURNAL_CHECK_S = 1.0
+ACTIVATION_FLUSH_S = 0.1
+PLAN_STATES = ("active", "paused", "close_only", "stopped")
+
+
+def instrument_specs(config: Config, side: VenueSide) -> list[InstrumentSpec]:
+    """The instruments of the configuration as the engine takes them."""
+    specs = []
+    for item in side.instruments:
+        row = InstrumentRow(
+            value_mul=item.value_mul, value_div=item.value_div, lot_min=item.lot_min, lot_max=item.lot_max,
+            lot_max_market=item.market_lot_max, min_notional_e8=item.min_notional_e8,
+            slippage_bps=config.slippage_of(item.symbol).slippage_bps,
+        )
+        specs.append(InstrumentSpec(
+            item.symbol, row.pack(), item.price_decimals, item.qty_decimals, item.tick, item.lot))
+    return specs
+
+
+def engine_params(config: Config) -> Params:
+    """What decisions read of the configuration."""
+    venue = config.venues[0]
+    reserve = venue.orders_per_10s * venue.reduction_reserve_bps // 10_000
+    return Params(
+        max_event_age=config.copy.max_event_age_ms * 1_000_000,
+        replan_max_age=config.copy.replan_max_age_s * 1_000_000_000,
+        quote_max_age=config.copy.quote_max_age_ms * 1_000_000,
+        equity_max_age=max(leader.equity_max_age_ms for leader in config.leaders) * 1_000_000,
+        # The venue counts per 10 s and per minute: a sixth of the minute's limit binds in any 10 s window.
+        orders_per_window=min(venue.orders_per_10s - reserve, venue.orders_per_min // 6 - reserve),
+    )
+
+
+class Daemon:
+    """The running daemon: what control and health ask, and the life of everything else."""
+
+    def __init__(self, config: Config, config_path: Path, credentials: Credentials) -> None:
+        self._config = config
+        self.config_path = config_path
+        self.credentials = credentials
+        self.clock = SystemClock()
+        self.metrics = Metrics()
+        self.notifier = Notifier.from_environment()
+        self.log = get_logger("app")
+        self.exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.reasons: dict[str, str] = {"starting": "starting"}
+        self.draining = False
+        self.samples: list[tuple[int, int, int, int]] = []
+        self.forgone: Counter[str] = Counter()
+        self.counts = Counter[str]()
+        self.activation_done = 0
+        self.activation_total = 0
+        self.records_since_checkpoint = 0
+        self.last_turn = time.monotonic()
+        self._ready_legs: list[tuple[int, int, bool, bool, bool, int]] = []
+        self._snapshots: list[tuple[int, int, list[tuple[int, int, int]]]] = []
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._wanted: dict[tuple[int, int], int] = {}
+        self._bind_metrics()
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Journal first, then the venue, then the leaders, then the operators' door; ready at the end."""
+        began = time.monotonic()
+        config = self._config
+        self.journal = Journal.open(
+            config.journal.path, site=config.site.id, map_size=config.journal.map_size_mib << 20,
+            durability=config.journal.durability,
+        )
+        self.journal.attach(
+            asyncio.get_running_loop(), on_durable=self._durable, on_failed=self._journal_failed)
+        self.engine = rebuild(config.journal.path, self.journal)
+        rebuilt = time.monotonic()
+        self.side = VenueSide(config, self.credentials, self.clock, self)
+        self.pump = Pump(
+            self.engine, self.journal, self.side, self.clock, kind_of, self._outputs, self._sent)
+        await self.side.open()
+        self.side.bind(self.engine)
+        started = self._offer(Started(self.journal.epoch, config.site.id, self.journal.site_key, __version__))
+        self._configure(config)
+        for account in range(len(self.engine.names.accounts)):
+            self.side.register(account, self.engine.names.accounts[account])
+        await self.side.start_orders()
+        await self.side.start_market()
+        for slot in started.queries if started else []:
+            self.side.query(slot, self.clock.now_ns())
+        await self.side.start_leaders()
+        self._activate(range(len(self.engine.names.accounts)), known=True)
+        self._spawn(self._timer(), "timer")
+        self._spawn(self._watch(), "watch")
+        self.reasons.pop("starting")
+        self.log.info(
+            "started", epoch=self.journal.epoch, seq=self.engine.names.seq, plans=len(self.engine.names.followers),
+            in_doubt=len(started.queries) if started else 0, rebuilt_ms=round((rebuilt - began) * 1000),
+            started_ms=round((time.monotonic() - began) * 1000), config=config_hash(config)[:12],
+        )
+
+    async def stop(self, drain_s: float) -> None:
+        """Leaders first, so that nothing new begins; then what is in flight; then the state to disk."""
+        if hasattr(self, "side"):
+            await self.side.stop_leaders()
+            await self._settled(drain_s)
+            await self.side.stop()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if hasattr(self, "pump") and not self.pump.stopped:
+            self._checkpoint()
+        if hasattr(self, "journal"):
+            self.journal.close()
+
+    async def _settled(self, timeout_s: float) -> None:
+        """Until no order is in flight, or the time is over."""
+        until = time.monotonic() + timeout_s
+        while not self.pump.stopped and self._census(0) and time.monotonic() < until:  # noqa: ASYNC110 - many ways end it
+            await asyncio.sleep(0.02)
+
+    def fail(self, error: BaseException) -> None:
+        """The world or a broken invariant ended us: nothing is sent any more, the process exits, restart is replay."""
+        if hasattr(self, "pump"):
+            self.pump.stop()
+        code = error.exit_code if isinstance(error, CopydError) else 70
+        self.log.error("stopping", error=f"{type(error).__name__}: {error}", exit_code=code)
+        if not self.exit.done():
+            self.exit.set_result(code)
+
+    def _spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            error = task.exception()
+            assert error is not None
+            self.log.error("task failed", task=task.get_name(), error=repr(error))
+            self.fail(error)
+
+    # -- the way in and out --------------------------------------------------------------------------------------------
+
+    def _offer(self, value: Any) -> Outputs | None:
+        """An input to the pump; our own broken rules stop the process, an operator's error goes to the operator."""
+        try:
+            return self.pump.offer(value)
+        except OperatorError:
+            raise
+        except Exception as error:
+            self.fail(error if isinstance(error, CopydError) else BrokenInvariant(repr(error)))
+            if not isinstance(error, CopydError):
+                self.log.exception("input failed", input=type(value).__name__)
+            return None
+
+    def offer(self, value: Any) -> None:
+        """An input from the venue side."""
+        self._offer(value)
+
+    def quote(self, instrument: int, bid: int, ask: int, mark: int, ts: int) -> None:
+        """The market as the venue side last heard it."""
+        self.pump.quote(instrument, bid, ask, mark, ts)
+
+    def _durable(self, seq: int) -> None:
+        try:
+            self.pump.durable(seq)
+        except Exception as error:
+            self.log.exception("send failed")
+            self.fail(error if isinstance(error, CopydError) else BrokenInvariant(repr(error)))
+
+    def _journal_failed(self, error: BaseException) -> None:
+        self.fail(error)
+
+    def _outputs(self, out: Outputs) -> None:
+        """Every journaled step: counters, alerts, questions to the venue, checkpoints."""
+        if out.decisions or out.ends:
+            instructions, refused, unfilled = self.engine.kernel.tally()
+            self.counts["instructions"] += instructions
+            self.counts["decisions"] += len(out.decisions) // 64
+            for tally in (refused, unfilled):
+                for reason, n in tally.items():
+                    self.forgone[Reason(reason).name.lower()] += n
+        name = type(out.input).__name__
+        if name == "LeaderFill":
+            self.counts["leader_events"] += 1
+        self.counts["orders"] += len(out.orders) // 4
+        for alert in out.alerts:
+            self.alert(alert)
+        for leader in out.request_sync:
+            self.side.request_sync(leader, "the fold and the venue disagree")
+        if out.suspects:
+            self.side.ask_positions(out.suspects, out.seq)
+        self.records_since_checkpoint += 1
+        if self.records_since_checkpoint >= self._config.journal.checkpoint_every_records:
+            self.records_since_checkpoint = 0
+            asyncio.get_running_loop().call_soon(self._retire_and_checkpoint)
+
+    def _retire_and_checkpoint(self) -> None:
+        keep = 2 * self._config.journal.checkpoint_every_records
+        self._offer(Command("retire", {"before_seq": max(0, self.engine.names.seq - keep)}))
+        self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        self.journal.checkpoint(self.engine.names.seq, [pack_checkpoint(self.engine)])
+
+    def _sent(self, times: Sent) -> None:
+        self.counts["orders_sent"] += times.orders
+        if times.exec_id:
+            self.metrics.fanout_first.record_ns(max(0, times.first - times.received))
+            self.metrics.fanout_last.record_ns(max(0, times.last - times.received))
+            if len(self.samples) < SAMPLES_MAX:
+                self.samples.append(
+                    (times.exec_id, (times.first - times.received) // 1000, (times.last - times.received) // 1000,
+                     times.orders))
+
+    def alert(self, alert: Alert) -> None:
+        """A line an operator should read."""
+        self.counts["alerts"] += 1
+        self.log.warning(alert.name, text=alert.text, **alert.fields)
+
+    async def _timer(self) -> None:
+        interval = self._config.runtime.timer_interval_ms / 1000
+        while True:
+            await asyncio.sleep(interval)
+            if self.engine.timer_due(self.clock.now_ns()):
+                self._offer(Timer())
+
+    async def _watch(self) -> None:
+        """The loop's own pulse: watchdog, disk room, activation results in batches."""
+        beat = self.notifier.beat_interval_ns / 1e9 or JOURNAL_CHECK_S
+        room_at = beat_at = 0.0
+        while True:
+            await asyncio.sleep(ACTIVATION_FLUSH_S)
+            self.last_turn = time.monotonic()
+            self._flush_activation()
+            if self.last_turn - beat_at >= min(beat, 1.0):
+                beat_at = self.last_turn
+                self.notifier.watchdog()
+            if self.last_turn - room_at >= JOURNAL_CHECK_S:
+                room_at = self.last_turn
+                self._check_room()
+
+    def _check_room(self) -> None:
+        low = self.journal.room().free < self._config.journal.free_disk_min_mib << 20
+        if bool(self.engine.params.journal_low) != low:
+            self._offer(Command("journal_low", {"on": low}))
+            self.log.warning("journal_low", on=low, text="openings stop; reductions go on" if low else "room again")
+        if low:
+            self.reasons["journal_low"] = "the journal is nearly full: openings are refused, reductions go on"
+        else:
+            self.reasons.pop("journal_low", None)
+
+    # -- configuration ---------------------------------------------------------------------------------------------
+
+    def config(self) -> Config:
+        """The configuration in force."""
+        return self._config
+
+    def _configure(self, config: Config) -> None:
+        self._offer(Configured(
+            config_version(config), engine_params(config).pack(), instrument_specs(config, self.side),
+            [leader.id for leader in config.leaders], [leader.id for leader in config.leaders if leader.suspended],
+        ))
+
+    async def reload(self, actor: Actor) -> dict[str, Any]:
+        """A valid file takes over; a bad one changes nothing (ConfigError with all problems)."""
+        from copyd.yamlcheck import load_config
+
+        self.notifier.reloading(self.clock.mono_ns())
+        try:
+            new = load_config(self.config_path)
+            needed = restart_needed(self._config, new)
+            if needed:
+                raise RequestRefused(f"these keys need a restart: {', '.join(needed)}; the old configuration stays")
+            self._configure(new)
+            self._config = new
+        finally:
+            self.notifier.ready()
+        self.log.info("configuration reloaded", actor=str(actor), config=config_hash(new)[:12])
+        return {"config": config_hash(new)[:12], "version": config_version(new)}
+
+    # -- accounts and plans ------------------------------------------------------------------------------------------
+
+    def _wants(self, account: int) -> list[tuple[int, int]]:
+        """(instrument, leverage) this account's plans need and that are not known to be set."""
+        return [(instrument, leverage) for (of, instrument), leverage in self._wanted.items() if of == account]
+
+    def _collect_wants(self) -> None:
+        """The leverage each account needs per instrument: the lowest of its plans' (semantics 25)."""
+        wanted: dict[tuple[int, int], int] = {}
+        for index, spec in enumerate(self.engine.names.specs):
+            plan = PlanRow.unpack(self.engine.columns.get(3, index))
+            leverage = min(spec["leverage"], spec["leverage_max"] or spec["leverage"])
+            for instrument in range(len(self.engine.names.instruments)):
+                if plan.instruments >> instrument & 1:
+                    key = (plan.account, instrument)
+                    wanted[key] = min(wanted.get(key, leverage), leverage)
+        self._wanted = wanted
+
+    def _activate(self, accounts: Any, known: bool = False) -> None:
+        """Bring accounts up in the background: snapshot, settings, user stream; paced by the venue side."""
+        self._collect_wants()
+        names = self.engine.names.accounts
+        by_account: dict[int, list[tuple[int, int]]] = {}
+        for (account, instrument), leverage in self._wanted.items():
+            by_account.setdefault(account, []).append((instrument, leverage))
+        todo = [(account, names[account], by_account.get(account, [])) for account in accounts]
+        if todo:
+            self.activation_total += len(todo)
+            self._spawn(self.side.activate(todo, known), "activate")
+
+    def leg_states(self, account: int, states: list[Any]) -> None:
+        """The venue side's word on one account's settings; journaled in batches."""
+        self.activation_done += 1
+        for state in states:
+            self._ready_legs.append(
+                (state.account, state.instrument, state.ready, state.hedge, state.isolated, state.leverage))
+            if not state.ready:
+                self.counts["legs_refused"] += 1
+                self.log.warning(
+                    "leg not ready", account=self.engine.names.accounts[account],
+                    symbol=self.engine.symbol(state.instrument), reason=state.reason)
+
+    def snapshot(self, account: int, wallet_e8: int, positions: list[tuple[int, int, int]]) -> None:
+        """A follower's balance and positions; journaled in batches."""
+        self._snapshots.append((account, wallet_e8, positions))
+
+    def _flush_activation(self) -> None:
+        if self._snapshots:
+            snapshots, self._snapshots = self._snapshots, []
+            self._offer(AccountSnapshots(snapshots))
+        if self._ready_legs:
+            legs, self._ready_legs = self._ready_legs, []
+            self._offer(LegsReady(legs))
+
+    async def _command(self, name: str, args: dict[str, Any], actor: Actor) -> Outputs:
+        """An operator's command: done when its record is durable."""
+        try:
+            out = self._offer(Command(name, args, str(actor)))
+        except OperatorError as error:
+            raise RequestRefused(str(error)) from None
+        if out is None:
+            raise RequestRefused("the daemon is stopping")
+        await self.journal.committed(out.seq)
+        self.log.info("command", command=name, actor=str(actor), seq=out.seq)
+        return out
+
+    async def import_followers(self, specs: list[PlanSpec], actor: Actor) -> AsyncIterator[ImportProgress]:
+        """All or none, in one record; the accounts come up in the background."""
+        total = len(specs)
+        yield ImportProgress("checking", 0, total)
+        missing = missing_names(self.credentials, {spec.account for spec in specs})
+        if missing:
+            self.credentials = await asyncio.to_thread(load_credentials, self._config.credentials)
+            self.side.credentials = self.credentials
+            missing = missing_names(self.credentials, {spec.account for spec in specs})
+        if missing:
+            names = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+            raise RequestRefused(f"no credentials for {names}; nothing was imported")
+        before = len(self.engine.names.accounts)
+        await self._command("import_plans", {"plans": [plan_fields(spec) for spec in specs]}, actor)
+        for account in range(before, len(self.engine.names.accounts)):
+            self.side.register(account, self.engine.names.accounts[account])
+        self._activate(range(before, len(self.engine.names.accounts)))
+        yield ImportProgress("journaled", total, total)
+
+    async def plan_add(self, spec: PlanSpec, actor: Actor) -> dict[str, Any]:
+        """One plan, as an import of one."""
+        async for _ in self.import_followers([spec], actor):
+            pass
+        return {"follower": spec.follower, "leader": spec.leader}
+
+    async def plan_change(self, follower: str, changes: Mapping[str, Any], actor: Actor) -> dict[str, Any]:
+        """New limits hold from the next opening (semantics 31)."""
+        leader = changes.get("leader")
+        try:
+            index = self.engine.plan_index(follower, leader)
+        except OperatorError as error:
+            raise RequestRefused(str(error)) from None
+        old = self.engine.names.specs[index]
+        spec = {**old, **plan_fields_of(changes)}
+        await self._command("change_plan", {"follower": follower, "leader": old["leader"], "spec": spec}, actor)
+        self._activate([PlanRow.unpack(self.engine.columns.get(3, index)).account])
+        return {"follower": follower, "changed": sorted(changes)}
+
+    async def plan_stop(self, follower: str, actor: Actor) -> dict[str, Any]:
+        """No more openings; what is open is closed with the leader."""
+        await self._command("stop_plan", {"follower": follower, "policy": "close_gracefully"}, actor)
+        return {"follower": follower, "state": "stopped"}
+
+    async def _state(self, scope: Scope, state: str, actor: Actor) -> dict[str, Any]:
+        if scope.kind == "venue":
+            self._check_venue(scope)
+            scope = Scope("all")
+        await self._command("set_state", {"scope": scope.kind, "name": scope.name, "state": state}, actor)
+        return {"scope": str(scope), "state": state}
+
+    def _check_venue(self, scope: Scope) -> None:
+        if scope.name not in [venue.name for venue in self._config.venues]:
+            raise RequestRefused(f"venue {scope.name!r} is not configured")
+
+    async def pause(self, scope: Scope, actor: Actor) -> dict[str, Any]:
+        """No more openings in the scope; reductions continue (semantics 17)."""
+        return await self._state(scope, "paused", actor)
+
+    async def resume(self, scope: Scope, actor: Actor) -> dict[str, Any]:
+        """Openings again."""
+        return await self._state(scope, "active", actor)
+
+    async def close_only(self, scope: Scope, actor: Actor) -> dict[str, Any]:
+        """Follow the leader out of what is open, open nothing new."""
+        return await self._state(scope, "close_only", actor)
+
+    async def kill_switch(self, on: bool, scope: Scope, reason: str, actor: Actor) -> dict[str, Any]:
+        """Openings stop at once; reductions pass."""
+        if scope.kind == "venue":
+            self._check_venue(scope)
+            scope = Scope("all")
+        await self._command(
+            "kill_switch", {"scope": scope.kind, "name": scope.name, "on": on, "reason": reason}, actor)
+        return {"scope": str(scope), "kill_switch": on}
+
+    async def drain(self, actor: Actor) -> dict[str, Any]:
+        """Stop as SIGTERM does."""
+        self.log.info("drain", actor=str(actor))
+        self.begin_stop()
+        return {"draining": True}
+
+    def begin_stop(self) -> None:
+        """First call drains, second stops now."""
+        if self.exit.done():
+            return
+        if self.draining:
+            self.exit.set_result(0)
+            return
+        self.draining = True
+        self.reasons["draining"] = "draining"
+        self.notifier.stopping("draining")
+        self._spawn(self._drain(), "drain")
+
+    async def _drain(self) -> None:
+        await self.side.stop_leaders()
+        await self._settled(self._config.runtime.drain_timeout_s)
+        if not self.exit.done():
+            self.exit.set_result(0)
+
+    async def explain_order(self, client_order_id: str) -> dict[str, Any]:
+        """See ``copyd.inspect``; reads the journal beside the running daemon, in a thread."""
+        from copyd.inspect import explain_order
+
+        return await asyncio.to_thread(explain_order, Path(self._config.journal.path), client_order_id)
+
+    async def explain_event(self, event: str, follower: str) -> dict[str, Any]:
+        """As ``explain_order``, by leader event and follower."""
+        from copyd.inspect import explain_event
+
+        return await asyncio.to_thread(explain_event, Path(self._config.journal.path), event, follower)
+
+    # -- what operators see ------------------------------------------------------------------------------------------
+
+    def not_alive(self) -> list[str]:
+        """The loop turns."""
+        stall = time.monotonic() - self.last_turn
+        return [f"the loop has not turned for {stall:.1f} s"] if stall > 5 else []
+
+    def not_ready(self) -> list[str]:
+        """Why openings are not copied now."""
+        reasons = list(self.reasons.values())
+        if "starting" in self.reasons:
+            return reasons
+        reasons += self.side.not_ready()
+        in_doubt = self._census(1)
+        if in_doubt:
+            reasons.append(f"{in_doubt} orders in doubt")
+        if self.activation_done < self.activation_total:
+            reasons.append(f"accounts being activated: {self.activation_done} of {self.activation_total}")
+        if self._ready_legs or self._snapshots:
+            reasons.append("activation results being journaled")
+        return reasons
+
+    async def status(self, samples: bool = False) -> dict[str, Any]:
+        """One object for ``copyd ctl status`` and the demo."""
+        return self.summary(samples)
+
+    def summary(self, samples: bool = False) -> dict[str, Any]:
+        """Cheap enough to be asked several times a second."""
+        reasons = self.not_ready()
+        starting = "starting" in self.reasons
+        unfinished, in_doubt, waiting, excess = (0, 0, 0, 0) if starting else self.engine.kernel.census()
+        names = None if starting else self.engine.names
+        answer = {
+            "pid": os.getpid(), "version": __version__, "epoch": 0 if starting else self.journal.epoch,
+            "ready": not reasons, "reasons": reasons,
+            "followers": len(names.followers) if names else 0, "accounts": len(names.accounts) if names else 0,
+            "legs_total": self.activation_total, "legs_ready": self.activation_done,
+            "leader_events": self.counts["leader_events"], "decisions": self.counts["decisions"],
+            "instructions": self.counts["instructions"], "orders_sent": self.counts["orders_sent"],
+            "fills": 0 if starting else self.side.fills, "orders_unfinished": unfinished + waiting, "in_doubt": in_doubt,
+            "legs_waiting": waiting, "legs_out_of_sync": excess, "forgone": dict(self.forgone),
+            "alerts": self.counts["alerts"], "journal_seq": names.seq if names else 0,
+            "journal_bytes": journal_bytes(self._config.journal.path),
+            "fanout_first_us": percentiles(self.metrics.fanout_first),
+            "fanout_last_us": percentiles(self.metrics.fanout_last),
+            "rss_bytes": rss_bytes(),
+        }
+        if samples:
+            answer["fanout_samples"] = self.samples
+        return answer
+
+    def metrics_text(self) -> bytes:
+        """Prometheus exposition."""
+        return self.metrics.text()
+
+    def _bind_metrics(self) -> None:
+        m = self.metrics
+        for name in ("leader_events", "decisions", "instructions", "orders_sent", "alerts"):
+            m.counter_read(f"copyd_{name}_total", f"{name.replace('_', ' ').capitalize()} since start.", self._reader(name))
+        for reason in Reason:
+            if reason:
+                m.counter_read(
+                    "copyd_instructions_skipped_total", "Decisions and order ends that left quantity out, by reason.",
+                    self._skipped(reason.name.lower()), "reason", reason.name.lower())
+        m.gauge("copyd_orders_in_doubt", "Orders whose outcome is not known.", lambda: float(self._census(1)))
+        m.gauge("copyd_orders_unfinished", "Orders that have not ended.", lambda: float(self._census(0)))
+        m.gauge("copyd_legs_waiting", "Legs with an opening held back.", lambda: float(self._census(2)))
+        m.gauge("copyd_legs_excess", "Legs that hold a lot or more too much.", lambda: float(self._census(3)))
+        m.gauge("copyd_journal_bytes", "Size of the journal on disk.", lambda: float(journal_bytes(self._config.journal.path)))
+        m.gauge("copyd_ready", "1 when openings are copied.", lambda: float(not self.not_ready()))
+
+    def _reader(self, name: str) -> Callable[[], float]:
+        return lambda: float(self.counts[name])
+
+    def _skipped(self, reason: str) -> Callable[[], float]:
+        return lambda: float(self.forgone[reason])
+
+    def _census(self, index: int) -> int:
+        return int(self.engine.kernel.census()[index]) if hasattr(self, "engine") else 0
+
+
+def rebuild(path: str, journal: Journal) -> Engine:
+    """The engine as the journal left it: the latest checkpoint, then every record after it."""
+    checkpoint = journal.latest_checkpoint()
+    engine = unpack_checkpoint(checkpoint.payload) if checkpoint else Engine(INSTRUMENTS_MAX)
+    if not checkpoint and journal.first_seq > 1:
+        raise WorldError(f"{path}: records before {journal.first_seq} are gone and no checkpoint covers them")
+    for record in journal.reader.iterate(engine.names.seq + 1):
+        recorded = decode_payload(record.payload)
+        outputs = engine.step(record.ts_ns, recorded.input)
+        if outputs is None or outputs.seq != record.seq:
+            raise BrokenInvariant(f"record {record.seq} changes nothing when replayed")
+        if outputs.named != recorded.named:
+            raise BrokenInvariant(f"record {record.seq} gives other orders when replayed: run `copyd verify {path}`")
+    return engine
+
+
+def plan_fields(spec: PlanSpec) -> dict[str, Any]:
+    """A plan as the engine takes it: names of choices as their codes."""
+    return plan_fields_of(msgspec.structs.asdict(spec))
+
+
+def plan_fields_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """As ``plan_fields``, for some of the fields."""
+    from copyd import followers
+
+    codes = {
+        "mode": followers.MODES, "ratio_snapshot": followers.RATIO_SNAPSHOTS, "min_policy": followers.MIN_POLICIES,
+        "on_insufficient": followers.ON_INSUFFICIENT, "state": PLAN_STATES,
+    }
+    out: dict[str, Any] = {}
+    for name, value in fields.items():
+        out[name] = codes[name].index(value) if name in codes else list(value) if isinstance(value, tuple) else value
+    return out
+
+
+def percentiles(histogram: Any) -> dict[str, float]:
+    """p50, p99, max in microseconds."""
+    if not histogram.count:
+        return {"p50": 0.0, "p99": 0.0, "max": 0.0, "n": 0}
+    return {
+        "p50": round(histogram.percentile_ns(50) / 1000, 1), "p99": round(histogram.percentile_ns(99) / 1000, 1),
+        "max": round(histogram.max_ns / 1000, 1), "n": histogram.count,
+    }
+
+
+def journal_bytes(path: str) -> int:
+    """Bytes the journal occupies on disk."""
+    try:
+        return (Path(path) / "data.mdb").stat().st_blocks * 512
+    except OSError:
+        return 0
+
+
+def rss_bytes() -> int:
+    """Resident memory of this process."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+async def serve(config: Config, config_path: Path) -> int:
+    """Run the daemon until a signal or a fatal error; the exit code."""
+    from copyd.control.health import HealthServer
+    from copyd.control.server import control_server
+
+    loop = asyncio.get_running_loop()
+    daemon = Daemon(config, config_path, load_credentials(config.credentials))
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, daemon.begin_stop)
+    loop.add_signal_handler(signal.SIGHUP, lambda: daemon._spawn(_reload_on_hup(daemon), "reload"))
+    health = HealthServer(daemon, config.health.host, config.health.port) if config.health.enabled else None
+    control = control_server(daemon, config, on_broken=daemon.fail)
+    try:
+        if health:
+            await health.start()
+        await daemon.start()
+        await control.start()
+        gc.collect()
+        gc.freeze()
+        daemon.notifier.ready(f"epoch {daemon.journal.epoch}, {len(daemon.engine.names.followers)} plans")
+        code = await daemon.exit
+    finally:
+        with_error = daemon.exit.done() and daemon.exit.result() != 0
+        await control.stop()
+        await daemon.stop(0.0 if with_error or daemon.draining else config.runtime.drain_timeout_s)
+        if health:
+            await health.stop()
+        daemon.notifier.close()
+    return code
+
+
+async def _reload_on_hup(daemon: Daemon) -> None:
+    try:
+        await daemon.reload(Actor(os.getpid(), os.getuid(), os.getgid(), "SIGHUP"))
+    except OperatorError as error:
+        daemon.log.error("reload refused, the old configuration stays", error=str(error))
+
+
+def run(config: Config, config_path: Path, log_format: str | None = None) -> int:
+    """``copyd run``: the daemon in the foreground."""
+    import uvloop
+
+    telemetry = config.telemetry
+    setup_logs(log_format or telemetry.log_format, telemetry.log_level)
+    # The journal's writer must get the interpreter within a fraction of a fan-out, not after its default 5 ms.
+    sys.setswitchinterval(0.0002)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(serve(config, config_path))
+
+
+__all__ = ["Daemon", "Reports", "run", "serve"]

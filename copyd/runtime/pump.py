@@ -1,0 +1,162 @@
+"""The pump: the one loop of copyd. Receive, step, journal, send after commit, acknowledge.
+
+Whatever happens becomes an input of the engine here and nowhere else. What the engine wants sent waits in the gate until
+the journal says that the record naming it is durable (semantics 33). Rendering and signing run while the commit runs.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from copyd.core.engine import Engine, LeaderFill, Outputs, Quotes, Reports, Timer
+from copyd.errors import BrokenInvariant
+from copyd.runtime.clock import Clock
+
+CHUNK_FIRST = 64
+CHUNK_GROWTH = 4
+CHUNK_MAX = 1024
+
+
+class Journal(Protocol):
+    """What the pump needs of the journal."""
+
+    @property
+    def durable_seq(self) -> int: ...
+
+    def append(self, kind: int, ts_ns: int, parts: Sequence[bytes]) -> int: ...
+
+
+class Gateway(Protocol):
+    """What the pump needs of the order path: bytes for slots, and bytes to the wire."""
+
+    def render(self, slots: array) -> Any:
+        """Sign and frame the orders of these rows; nothing leaves."""
+        ...
+
+    def send(self, rendered: Any) -> None:
+        """Hand to the kernel what ``render`` made; only after the commit."""
+        ...
+
+
+class Sent:
+    """Times of one fan-out, ns by the wall clock: received, decided, first and last order handed to the kernel."""
+
+    __slots__ = ("decided", "exec_id", "first", "last", "orders", "received", "seq")
+
+    def __init__(self, seq: int, exec_id: int, received: int, decided: int, orders: int) -> None:
+        self.seq, self.exec_id, self.received, self.decided, self.orders = seq, exec_id, received, decided, orders
+        self.first = self.last = 0
+
+
+class Waiting:
+    """Orders of one record on their way through the gate."""
+
+    __slots__ = ("at", "chunk", "rendered", "seq", "slots", "times")
+
+    def __init__(self, seq: int, slots: array, times: Sent) -> None:
+        self.seq, self.slots, self.times = seq, slots, times
+        self.at = 0
+        self.chunk = CHUNK_FIRST
+        self.rendered: list[Any] = []
+
+
+class Pump:
+    """Owns the order of things; knows neither venue nor file format.
+
+    ``on_outputs(outputs)`` hears of every step that was journaled (alerts, queries, counters), ``on_sent(times)`` of
+    every fan-out that has left.
+    """
+
+    def __init__(
+        self, engine: Engine, journal: Journal, gateway: Gateway, clock: Clock, kind_of: Callable[[Any], int],
+        on_outputs: Callable[[Outputs], None], on_sent: Callable[[Sent], None],
+    ) -> None:
+        self.engine = engine
+        self.journal = journal
+        self.gateway = gateway
+        self.clock = clock
+        self.kind_of = kind_of
+        self.on_outputs = on_outputs
+        self.on_sent = on_sent
+        self.gate: deque[Waiting] = deque()
+        self.stopped = False
+        self._market: dict[int, tuple[int, int, int, int, int]] = {}
+        self._market_changed: set[int] = set()
+
+    def quote(self, instrument: int, bid: int, ask: int, mark: int, ts: int) -> None:
+        """The market moved. It becomes an input when a decision is about to read it, not before."""
+        self._market[instrument] = (instrument, bid, ask, mark, ts)
+        self._market_changed.add(instrument)
+
+    def offer(self, value: Any) -> Outputs | None:
+        """One input, all the way. Returns what was decided, None when the input changed nothing."""
+        if self.stopped:
+            return None
+        now = self.clock.now_ns()                                           # 0. time enters here, once, as data
+        if self._market_changed and isinstance(value, LeaderFill | Reports | Timer):
+            self._journal_market(now)                                       #    with the market it will be read beside
+        outputs = self.engine.step(now, value)                              # 1. the stations, synchronous
+        if outputs is None:
+            return None
+        seq = self.journal.append(self.kind_of(value), now, outputs.payload())  # 2. written, not yet durable
+        if seq != outputs.seq:
+            raise BrokenInvariant(f"the engine is at record {outputs.seq}, the journal at {seq}")
+        if outputs.orders:
+            slots = array("I")
+            slots.frombytes(outputs.orders)
+            received = value.ts_recv if isinstance(value, LeaderFill) else now
+            exec_id = value.exec_id if isinstance(value, LeaderFill) else 0
+            self.gate.append(Waiting(seq, slots, Sent(seq, exec_id, received, now, len(slots))))
+        self.on_outputs(outputs)
+        if outputs.orders:
+            self._work()                                                    # 3. sign while the commit runs
+        return outputs
+
+    def durable(self, seq: int) -> None:
+        """The journal's word that every record up to ``seq`` is on disk: the gate opens."""
+        self._work()                                                        # 4. send what waited for it
+
+    def _journal_market(self, now: int) -> None:
+        quotes = Quotes([self._market[index] for index in sorted(self._market_changed)])
+        self._market_changed.clear()
+        outputs = self.engine.step(now, quotes)
+        assert outputs is not None
+        self.journal.append(self.kind_of(quotes), now, outputs.payload())
+
+    def _work(self) -> None:
+        """Render ahead while the gate is shut, send whatever may go, in order, in growing chunks."""
+        while self.gate and not self.stopped:
+            waiting = self.gate[0]
+            if self.journal.durable_seq >= waiting.seq:
+                self._send(waiting)
+                self.gate.popleft()
+                self.on_sent(waiting.times)                                 # 5. acknowledged
+            elif waiting.at < len(waiting.slots):
+                waiting.rendered.append(self._render_chunk(waiting))
+            else:
+                return
+
+    def _render_chunk(self, waiting: Waiting) -> Any:
+        end = min(len(waiting.slots), waiting.at + waiting.chunk)
+        rendered = self.gateway.render(waiting.slots[waiting.at : end])
+        waiting.at = end
+        waiting.chunk = min(waiting.chunk * CHUNK_GROWTH, CHUNK_MAX)
+        return rendered
+
+    def _send(self, waiting: Waiting) -> None:
+        times = waiting.times
+        for rendered in waiting.rendered:
+            self.gateway.send(rendered)
+            times.first = times.first or self.clock.now_ns()
+        while waiting.at < len(waiting.slots):
+            self.gateway.send(self._render_chunk(waiting))
+            times.first = times.first or self.clock.now_ns()
+        times.last = self.clock.now_ns()
+
+    def stop(self) -> None:
+        """Nothing leaves any more: a failed commit, or a broken invariant. The process ends after this."""
+        self.stopped = True
+        self.gate.clear()

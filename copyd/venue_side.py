@@ -1,0 +1,420 @@
+"""The venue's half of the daemon: turns what a venue adapter says into engine inputs, and order slots into bytes.
+
+Together with ``app`` the only place that knows both an adapter and the engine. Indexes of accounts, instruments and
+leaders are the engine's; the adapter was given the same ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from copyd._fast.columns import ReportBatch
+from copyd._fast.encode import Encoder
+from copyd.config import Config
+from copyd.core import engine as core
+from copyd.core.engine import Alert, Engine
+from copyd.core.rows import OrderRow
+from copyd.credentials import Credential, Credentials
+from copyd.errors import OperatorError, VenueUnavailable
+from copyd.runtime.clock import Clock
+from copyd.telemetry.logs import get_logger
+from copyd.venues.binance_usdm import codec
+from copyd.venues.binance_usdm.accounts import AccountSetup, FollowerStreams
+from copyd.venues.binance_usdm.contract import CONTRACT, Endpoints, VenueContract
+from copyd.venues.binance_usdm.feed import LeaderFeed, MarketFeed
+from copyd.venues.binance_usdm.gateway import OrderGateway
+from copyd.venues.binance_usdm.instruments import Instruments, load_instruments
+from copyd.venues.binance_usdm.rest import RestClient, RestError
+from copyd.venues.binance_usdm.signing import Key
+
+ORDERS = 7
+START_TIMEOUT_S = 20.0
+ACTIVATE_CONCURRENCY = 16
+SNAPSHOT_RETRY_S = 1.0
+SNAPSHOT_RETRY_MAX_S = 30.0
+
+
+class Owner(Protocol):
+    """What the venue side needs of the daemon."""
+
+    def offer(self, value: Any) -> None: ...
+
+    def quote(self, instrument: int, bid: int, ask: int, mark: int, ts: int) -> None: ...
+
+    def alert(self, alert: Alert) -> None: ...
+
+    def leg_states(self, account: int, states: list[Any]) -> None: ...
+
+    def snapshot(self, account: int, wallet_e8: int, positions: list[tuple[int, int, int]]) -> None: ...
+
+
+def key_of(credential: Credential) -> Key:
+    """A credential as the adapter takes it."""
+    return Key(credential.key.reveal().encode(), credential.secret.reveal().encode())
+
+
+def contract_of(config: Config) -> VenueContract:
+    """The venue's contract record with the operator's corrections."""
+    venue = config.venues[0]
+    terms: dict[str, Any] = {
+        name: value
+        for name in ("engine_delay_ms", "read_lag_ms", "guard_ms")
+        if (value := getattr(venue.contract, name)) is not None
+    }
+    terms["recv_window_ms"] = venue.recv_window_ms
+    terms["order_ack_timeout_ms"] = venue.order_ack_timeout_ms
+    return CONTRACT.overridden(terms)
+
+
+class VenueSide:
+    """One venue: market feed, leader feeds, order gateway, follower accounts and streams. The pump's ``Gateway``."""
+
+    def __init__(self, config: Config, credentials: Credentials, clock: Clock, owner: Owner) -> None:
+        self.config = config
+        self.credentials = credentials
+        self.clock = clock
+        self.owner = owner
+        self.log = get_logger("venue")
+        self.fills = 0
+        self.gaps = Counter[str]()
+        venue = config.venues[0]
+        self.contract = contract_of(config)
+        self.endpoints = Endpoints(
+            rest=venue.rest_url, ws_api=venue.ws_api_url, public=venue.public_stream_url,
+            market=venue.market_stream_url, private=venue.private_stream_url,
+        )
+        self.instruments: Instruments
+        self.leaders: dict[int, LeaderFeed] = {}
+        self._marks: dict[int, int] = {}
+        self._quotes: dict[int, tuple[int, int, int]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Reach the venue: its clock, its instruments; build everything that needs them."""
+        venue = self.config.venues[0]
+        now = self.clock.now_ns
+        self.rest = RestClient(self.endpoints, self.contract, now, weight_limit_per_min=venue.request_weight_per_min)
+        await self.rest.open()
+        await self.rest.measure_clock()
+        try:
+            self.instruments = load_instruments(
+                await self.rest.exchange_info(), [item.symbol for item in self.config.instruments])
+        except ValueError as error:
+            raise OperatorError(f"instruments: {error}") from None
+        self.encoder = Encoder(self.contract.recv_window_ms, now() & 0xFFFFFFFF)
+        for item in self.instruments:
+            self.encoder.set_instrument(
+                item.index, item.symbol, item.price_decimals, item.tick, item.qty_decimals, item.lot)
+        self.gateway = OrderGateway(
+            url=self.endpoints.ws_api, connections=venue.order_connections, instruments=self.instruments,
+            contract=self.contract, clock=now, venue_clock=self.rest.venue_clock, on_reports=self._reports,
+            on_connection=self._connection,
+        )
+        self.setup = AccountSetup(
+            rest=self.rest, ws_url=self.endpoints.ws_api, instruments=self.instruments, contract=self.contract, clock=now)
+        self.streams = FollowerStreams(
+            rest=self.rest, endpoints=self.endpoints, instruments=self.instruments, contract=self.contract, clock=now,
+            site_tag=f"{self.config.site.id:04x}", on_reports=self._reports, on_event=self._follower_event,
+        )
+        self.market = MarketFeed(
+            instruments=self.instruments, endpoints=self.endpoints, contract=self.contract, clock=now,
+            on_quotes=self._on_quotes, on_marks=self._on_marks,
+        )
+
+    def bind(self, engine: Engine) -> None:
+        """The engine whose tables hold the orders to render."""
+        self.engine = engine
+
+    async def start_orders(self) -> None:
+        """Order connections and follower streams."""
+        await self.gateway.start(START_TIMEOUT_S)
+        await self.setup.open()
+        await self.streams.start()
+        self._spawn(self.rest.keep_clock())
+
+    async def start_market(self) -> None:
+        """Quotes and marks of every instrument; returns when each was heard once."""
+        await self.market.start(START_TIMEOUT_S)
+
+    async def start_leaders(self) -> None:
+        """Every leader's account: subscribe, snapshot, back-fill behind what the journal knows."""
+        for index, leader in enumerate(self.config.leaders):
+            credential = self.credentials.get(leader.credential)
+            if credential is None:
+                raise OperatorError(f"leader {leader.id}: no credential named {leader.credential!r}")
+            feed = LeaderFeed(
+                leader=index, key=key_of(credential), rest=self.rest, endpoints=self.endpoints,
+                instruments=self.instruments, contract=self.contract, clock=self.clock.now_ns,
+                on_event=self._leader_event, equity_poll_s=leader.equity_poll_interval_ms / 1000,
+                position_poll_s=leader.position_poll_interval_ms / 1000, seed=index,
+            )
+            self.leaders[index] = feed
+            watermarks: dict[int, int] = {}
+            for book in self.engine.names.books:
+                if book.leader == index and book.last_exec_id >= 0:
+                    watermarks[book.instrument] = max(watermarks.get(book.instrument, -1), book.last_exec_id)
+            await feed.start(watermarks, START_TIMEOUT_S)
+
+    async def stop_leaders(self) -> None:
+        """No more leader events."""
+        for feed in self.leaders.values():
+            await feed.stop()
+        self.leaders.clear()
+
+    async def stop(self) -> None:
+        """Close everything; what is unanswered stays in the journal as unfinished."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for name in ("market", "streams", "gateway", "setup", "rest"):
+            part = getattr(self, name, None)
+            if part is not None:
+                await (part.close() if name in ("setup", "rest") else part.stop())
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def not_ready(self) -> list[str]:
+        """Reasons, seen from the venue, why openings are not copied now."""
+        reasons = []
+        problem = self.rest.venue_clock.problem()
+        if problem:
+            reasons.append(problem)
+        if not self.gateway.ready:
+            reasons.append("no order connection is open")
+        for index, feed in self.leaders.items():
+            if not feed.synced:
+                reasons.append(f"leader {self.engine.names.leaders[index]} is not in sync")
+        for item in self.instruments:
+            age = self.market.age_ns(item.index)
+            if age > self.config.copy.quote_max_age_ms * 1_000_000:
+                reasons.append(f"{item.symbol}: last quote {age / 1e9:.1f} s ago")
+        return reasons
+
+    # -- orders out (pump.Gateway) ------------------------------------------------------------------------------------
+
+    def render(self, slots: array) -> Any:
+        """Signed frames for these order rows."""
+        return self.encoder.encode(self.engine.columns, slots, self.rest.venue_clock.timestamp_ms())
+
+    def send(self, rendered: Any) -> None:
+        """To the connections."""
+        self.gateway.send(rendered)
+
+    def register(self, account: int, name: str) -> None:
+        """Give an account's key to the encoder and to queries; an account whose key is gone cannot trade."""
+        credential = self.credentials.get(name)
+        if credential is None:
+            self.owner.alert(Alert("credential_missing", "orders of this account cannot be signed", {"account": name}))
+            return
+        self.gateway.register(self.encoder, account, key_of(credential), account % self.gateway.connections)
+
+    def query(self, slot: int, ts_signed_ns: int) -> None:
+        """Ask the venue about an order until it is settled (semantics 35)."""
+        order = OrderRow.unpack(self.engine.columns.get(ORDERS, slot))
+        self.gateway.query(order.cid, order.account, order.instrument, ts_signed_ns)
+
+    # -- reports in ------------------------------------------------------------------------------------------------------
+
+    def _reports(self, batch: ReportBatch, ts_recv: int) -> None:
+        rows = batch.to_bytes()
+        doubted = []
+        for at in range(88, len(rows), 96):
+            kind = rows[at]
+            if kind == 6:
+                self.fills += 1
+            elif kind == 3:
+                doubted.append(rows[at - 88 : at - 72])
+        self.owner.offer(core.Reports(rows))
+        for cid in doubted:
+            slot = self.engine.columns.order_slot(cid)
+            if slot is not None:
+                # Signed at the latest now: the fence counted from here is never too short.
+                self.query(slot, self.clock.now_ns())
+
+    def _connection(self, connection: int, state: str, detail: str) -> None:
+        self.log.info("order connection", connection=connection, state=state, detail=detail)
+
+    # -- market --------------------------------------------------------------------------------------------------------
+
+    def _on_quotes(self, quotes: list[codec.Quote]) -> None:
+        for quote in quotes:
+            self._quotes[quote.instrument] = (quote.bid, quote.ask, quote.ts_recv)
+            self._market(quote.instrument)
+
+    def _on_marks(self, marks: list[codec.Mark]) -> None:
+        for mark in marks:
+            self._marks[mark.instrument] = mark.mark
+            self._market(mark.instrument)
+
+    def _market(self, instrument: int) -> None:
+        quote = self._quotes.get(instrument)
+        mark = self._marks.get(instrument)
+        if quote and mark:
+            self.owner.quote(instrument, quote[0], quote[1], mark, quote[2])
+
+    # -- leaders ---------------------------------------------------------------------------------------------------------
+
+    def request_sync(self, leader: int, reason: str) -> None:
+        """The engine's fold disagrees: read positions and executions again."""
+        if leader in self.leaders:
+            self.leaders[leader].request_sync(reason)
+
+    def _leader_event(self, event: Any) -> None:
+        value = self._leader_input(event)
+        if value is not None:
+            self.owner.offer(value)
+
+    def _leader_input(self, event: Any) -> Any:
+        match event:
+            case codec.LeaderFill():
+                return core.LeaderFill(
+                    event.leader, event.instrument, event.position_side, int(event.exec_id), int(event.order_id),
+                    event.side, event.qty, event.px, event.order_qty, event.live, self._is_ours(event.client_order_id),
+                    event.cause, event.ts_event, event.ts_recv, event.raw,
+                )
+            case codec.LeaderPosition():
+                return core.LeaderPosition(
+                    event.leader, event.instrument, event.position_side, event.qty, event.leverage, event.ts_event,
+                    event.ts_recv,
+                )
+            case codec.LeaderEquity():
+                return core.LeaderEquity(event.leader, event.equity_e8, event.ts_event)
+            case codec.LeaderLeverage():
+                return core.LeaderLeverage(event.leader, event.instrument, event.leverage)
+            case codec.LeaderSync():
+                positions = [(p.instrument, p.position_side, p.qty, p.leverage) for p in event.positions]
+                return core.LeaderSync(event.leader, event.synced, positions, event.reason)
+            case codec.LeaderMarginCall():
+                self.owner.alert(Alert("leader_margin_call", "the venue warns the leader", {"leader": event.leader}))
+                return None
+            case _:
+                return None
+
+    def _is_ours(self, client_order_id: str) -> bool:
+        return len(client_order_id) == 32 and client_order_id.startswith(f"{self.config.site.id:04x}")
+
+    # -- followers' accounts -----------------------------------------------------------------------------------------------
+
+    async def activate(self, todo: Sequence[tuple[int, str, list[tuple[int, int]]]], known: bool) -> None:
+        """Snapshot, settings and user stream of these accounts, paced by the REST budget (semantics 25).
+
+        ``known``: accounts that were up before this start; settings that are verified already are not asked again.
+        """
+        keyed = [(account, key_of(self.credentials[name]), wants) for account, name, wants in todo if name in self.credentials]
+        for account, name, _ in todo:
+            if name not in self.credentials:
+                self.owner.leg_states(account, [])
+        pairs = [(account, key) for account, key, _ in keyed]
+        hedge = {"one_way": False, "hedge": True}.get(self.config.copy.position_mode)
+        isolated = self.config.copy.margin_type == "isolated"
+        await self.streams.add_many(pairs, concurrency=ACTIVATE_CONCURRENCY, on_done=lambda *_: None)
+        await self._snapshots(pairs)
+        fresh = keyed if not known else [(a, k, w) for a, k, w in keyed if not self._verified(a, w)]
+        asked = {account for account, _, _ in fresh}
+        for account, _, _ in keyed:
+            if account not in asked:
+                self.owner.leg_states(account, [])
+        await self.setup.activate_many(
+            fresh, hedge=hedge, isolated=isolated, concurrency=ACTIVATE_CONCURRENCY, on_done=self.owner.leg_states)
+
+    def _verified(self, account: int, wants: list[tuple[int, int]]) -> bool:
+        from copyd.core.rows import AccountInstrumentRow
+
+        stride = self.engine.columns.instruments_max
+        return all(
+            AccountInstrumentRow.unpack(self.engine.columns.get(5, account * stride + instrument)).ready
+            for instrument, _ in wants
+        )
+
+    async def _snapshots(self, pairs: Sequence[tuple[int, Key]]) -> None:
+        """Balance and positions of these accounts; without a balance an account opens nothing, so what failed is asked again."""
+        keys = dict(pairs)
+        wait = SNAPSHOT_RETRY_S
+        while keys:
+            failed: dict[int, Key] = {}
+
+            def done(account: int, snapshot: codec.AccountSnapshot | None, problem: str, failed: dict[int, Key] = failed) -> None:
+                if snapshot is None:
+                    failed[account] = keys[account]
+                    self.log.warning("snapshot failed", account=self.engine.names.accounts[account], problem=problem)
+                else:
+                    self._on_snapshot(snapshot)
+
+            await self.setup.snapshot_many(list(keys.items()), concurrency=ACTIVATE_CONCURRENCY, on_done=done)
+            keys = failed
+            if keys:
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, SNAPSHOT_RETRY_MAX_S)
+
+    def _on_snapshot(self, snapshot: codec.AccountSnapshot) -> None:
+        positions = [(instrument, side, qty) for instrument, side, qty, _ in snapshot.positions]
+        self.owner.snapshot(snapshot.account, snapshot.wallet_e8, positions)
+
+    def ask_positions(self, slots: bytes, seq: int) -> None:
+        """Reductions the venue refused as not reducing: its word on the position settles what we may close."""
+        indexes = array("I")
+        indexes.frombytes(slots)
+        accounts = {OrderRow.unpack(self.engine.columns.get(ORDERS, slot)).account for slot in indexes}
+        for account in accounts:
+            self._spawn(self._adopt_position(account, seq))
+
+    async def _adopt_position(self, account: int, seq: int) -> None:
+        name = self.engine.names.accounts[account]
+        if name not in self.credentials:
+            return
+        try:
+            asked = self.engine.names.seq + 1
+            snapshot = await self.setup.snapshot(account, key_of(self.credentials[name]))
+        except (VenueUnavailable, RestError) as error:
+            self.log.warning("position not read", account=name, error=str(error))
+            return
+        positions = [(instrument, side, qty) for instrument, side, qty, _ in snapshot.positions]
+        self.owner.offer(core.AccountSnapshots([(account, snapshot.wallet_e8, positions)], adopt=True, seq_asked=asked))
+
+    def _follower_event(self, event: Any) -> None:
+        match event:
+            case codec.ExternalFill():
+                self.owner.offer(core.ExternalFill(
+                    event.account, event.instrument, event.position_side, event.qty, int(event.trade_id), event.kind))
+            case codec.AccountLeverage():
+                self._leverage(event.account, event.instrument, event.leverage)
+            case codec.StreamGap():
+                self.gaps[event.reason] += 1
+                self._spawn(self._after_gap(event.account))
+            case _:
+                pass
+
+    def _leverage(self, account: int, instrument: int, leverage: int) -> None:
+        """Leverage changed at the venue: from the next opening on, sizes follow the actual one."""
+        from copyd.core.rows import AccountInstrumentRow, AccountRow
+
+        at = account * self.engine.columns.instruments_max + instrument
+        row = AccountInstrumentRow.unpack(self.engine.columns.get(5, at))
+        hedge = AccountRow.unpack(self.engine.columns.get(4, account)).hedge
+        if row.leverage != leverage:
+            self.owner.offer(core.LegsReady(
+                [(account, instrument, bool(row.ready), bool(hedge), bool(row.isolated), leverage)]))
+
+    async def _after_gap(self, account: int) -> None:
+        """Events of an account may be missing: its balance is read again, its unfinished orders are asked about."""
+        from copyd.core.rows import UNFINISHED_MASK
+
+        name = self.engine.names.accounts[account]
+        if name not in self.credentials:
+            return
+        try:
+            self._on_snapshot(await self.setup.snapshot(account, key_of(self.credentials[name])))
+        except (VenueUnavailable, RestError) as error:
+            self.log.warning("snapshot after a gap failed", account=name, error=str(error))
+        now = self.clock.now_ns()
+        for slot in self.engine.columns.orders_in_state(UNFINISHED_MASK, account):
+            self.query(slot, now)
