@@ -1,8 +1,8 @@
 """The operators' door: HTTP over a Unix socket. Who may open the socket may stop trading; who did is logged.
 
-One request at a time changes something (they are serialised), every change is logged with the peer the kernel names, and
-an answer is JSON. Bodies are small, but for an import, which is streamed line by line so that ten thousand plans never
-hold the loop for longer than a few of them take.
+Plans and configuration are changed by one request at a time; the kill switch, pauses and drain never wait behind those.
+Every change is logged with the peer the kernel names, and an answer is JSON. Bodies are small, but for an import, which is
+streamed line by line so that ten thousand plans never hold the loop for longer than a few of them take.
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ BODY_MAX = 64 << 10
 IMPORT_LINE_MAX = 16 << 10
 IMPORT_PLANS_MAX = 1_000_000
 DECODE_BATCH = 128  # plans decoded between two turns of the loop: well under a millisecond
+
+#: Requests that change plans or configuration: one at a time. All others must never queue behind a long import.
+SERIALISED = ("/v1/plans", "/v1/followers", "/v1/reload")
 
 T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -164,7 +167,10 @@ class ControlServer:
 
             log = self._log.bind(request=request.path, actor=str(actor))
             log.info("control_request")
-            async with self._change:
+            if request.path.startswith(SERIALISED):
+                async with self._change:
+                    response = await handler(request)
+            else:
                 response = await handler(request)
             log.info("control_done", status=response.status)
             return response

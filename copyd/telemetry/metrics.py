@@ -61,6 +61,25 @@ class Metrics:
         self.order_ack = self.histogram("copyd_order_ack_seconds", "Order handed to the kernel to the venue's answer.")
         self.loop_lag = self.histogram("copyd_loop_lag_seconds", "How late the loop's own timer fires.")
 
+        self.leader_events = self.counter("copyd_leader_events_total", "Leader events decided.")
+        self.orders_sent = self.counter("copyd_orders_sent_total", "Orders handed to the kernel.")
+        self.fills = self.counter("copyd_fills_total", "Executions booked.")
+        self.mismatches = self.counter("copyd_reconcile_mismatches_total", "Positions that did not agree with the venue.")
+        self.reload_ok = self.gauge_slot("copyd_config_last_reload_successful", "1 after a good reload, 0 after a refused one.")
+        self.counters.set(self.reload_ok, 1)
+        self.instructions = CounterGroup(
+            self,
+            "copyd_instructions_total",
+            "Parts of decisions by what became of them.",
+            "outcome",
+            ("order", "deferred", "carried", "rounded", "forgone"),
+        )
+
+    def skipped(self, reasons: Iterable[str]) -> CounterGroup:
+        """Forgone parts by reason; the caller brings the reasons, in the order of its enum."""
+        name = "copyd_instructions_skipped_total"
+        return CounterGroup(self, name, "Parts of decisions forgone, by the rule that bound.", "reason", reasons)
+
     # binding
 
     def counter(self, name: str, help: str, label: str = "", value: str = "") -> int:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import logging
 import threading
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from copyd.config import Config
 from copyd.configfile import example
@@ -17,6 +20,7 @@ from copyd.control.protocol import Actor, ImportProgress, Scope
 from copyd.control.server import ControlServer
 from copyd.errors import BrokenInvariant, ConfigError, RequestRefused
 from copyd.followers import PlanSpec, apply_changes, check_specs
+from copyd.telemetry.logs import setup_logs
 
 
 class MemoryDaemon:
@@ -124,6 +128,9 @@ class Running:
 
 @pytest.fixture
 def running(tmp_path):
+    setup_logs("json", "error", io.StringIO(), environ={})
     server = Running(tmp_path / "control.sock")
     yield server
     server.stop()
+    structlog.reset_defaults()
+    logging.getLogger().handlers[:] = []

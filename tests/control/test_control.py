@@ -103,14 +103,24 @@ def test_the_kill_switch_wants_a_reason(running):
         running.client.kill_switch(True, "  ")
 
 
-def test_changes_are_done_one_at_a_time(running):
-    threads = [threading.Thread(target=running.client.scoped, args=("resume", "all")) for _ in range(5)]
+def test_plans_are_changed_one_request_at_a_time(running):
+    threads = [threading.Thread(target=running.client.plan_stop, args=("f1",)) for _ in range(5)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(10)
     assert len(running.daemon.calls) == 5
     assert running.daemon.concurrent_max == 1
+
+
+def test_the_kill_switch_never_waits_behind_an_import(running):
+    running.daemon.import_pause_s = 0.3
+    progress = running.client.import_followers(_specs(5_000))
+    next(progress)
+    running.client.kill_switch(True, "now")
+    assert running.daemon.calls[0][0] == "kill True"
+    assert running.daemon.imports_finished == 0
+    assert list(progress)[-1]["done"] == 5_000
 
 
 def test_ten_thousand_followers_are_imported_with_progress(running):

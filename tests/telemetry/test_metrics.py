@@ -3,7 +3,7 @@
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from copyd.telemetry.metrics import CounterGroup, Metrics
+from copyd.telemetry.metrics import Metrics
 
 
 def _families(metrics):
@@ -12,7 +12,7 @@ def _families(metrics):
 
 def test_counters_gauges_and_histograms_come_out_as_prometheus_reads_them():
     metrics = Metrics()
-    group = CounterGroup(metrics, "copyd_instructions_total", "Instructions.", "outcome", ["order", "forgone"])
+    group = metrics.instructions
     group.inc("order", 3)
     group.inc("forgone")
     metrics.gauge("copyd_journal_bytes", "Size of the journal.", lambda: 4096)
@@ -20,7 +20,7 @@ def test_counters_gauges_and_histograms_come_out_as_prometheus_reads_them():
     metrics.fanout_last.record_ns(30_000_000_000)
     families = _families(metrics)
     values = {s.labels["outcome"]: s.value for s in families["copyd_instructions"].samples if s.name.endswith("_total")}
-    assert values == {"order": 3.0, "forgone": 1.0}
+    assert values == {"order": 3.0, "deferred": 0.0, "carried": 0.0, "rounded": 0.0, "forgone": 1.0}
     assert families["copyd_journal_bytes"].samples[0].value == 4096
     samples = families["copyd_fanout_latency_seconds"].samples
     buckets = {s.labels["le"]: s.value for s in samples if s.name.endswith("_bucket")}
@@ -44,6 +44,14 @@ def test_a_metric_never_carries_a_follower():
 def test_names_follow_the_conventions(name, words):
     with pytest.raises(ValueError, match=words):
         Metrics().counter(name, "x")
+
+
+def test_reasons_are_counted_by_name():
+    metrics = Metrics()
+    skipped = metrics.skipped(["kill_switch", "below_minimum"])
+    skipped.inc("below_minimum", 4)
+    assert skipped.get("below_minimum") == metrics.value("copyd_instructions_skipped_total", "below_minimum") == 4
+    assert metrics.value("copyd_config_last_reload_successful") == 1
 
 
 def test_one_name_is_one_kind():
