@@ -368,6 +368,7 @@ cdef class Engine:
                          int64_t ts) noexcept nogil
     cdef void move_mark(self, int symbol, int64_t px, int64_t ts) noexcept nogil
     cdef int sweep(self, int symbol, int64_t ts) noexcept nogil
+    cdef int sweep_once(self, int symbol, int64_t ts) noexcept nogil
     cdef void liquidate_crossed(self, int32_t account, int64_t ts) noexcept nogil
     cdef void liquidate_leg(self, int32_t account, int symbol, int pos_side, int64_t px, int64_t ts) noexcept nogil
     cdef bint crossed_open(self, int32_t account) noexcept nogil

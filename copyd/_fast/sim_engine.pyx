@@ -1248,6 +1248,18 @@ cdef class Engine:
         return self.sweep(symbol, ts)
 
     cdef int sweep(self, int symbol, int64_t ts) noexcept nogil:
+        """Liquidate until all is in order: a liquidation order may fill someone already looked at. A cascade longer than
+        16 rounds goes on at the next mark."""
+        cdef int total = 0
+        cdef int count = 1
+        cdef int rounds = 0
+        while count and rounds < 16:
+            count = self.sweep_once(symbol, ts)
+            total += count
+            rounds += 1
+        return total
+
+    cdef int sweep_once(self, int symbol, int64_t ts) noexcept nogil:
         """At a new mark price (the same one too: trades and transfers count as well): every account with a position in the symbol against its maintenance margin."""
         cdef Instrument* ins = &self.inst[symbol]
         cdef int32_t account

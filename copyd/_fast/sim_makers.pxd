@@ -17,6 +17,7 @@ cdef struct Market:            # one symbol's quoting
     int32_t levels
     int32_t mark_every         #: steps
     int32_t print_every        #: steps; 0 = never
+    int32_t moved              #: by the operator since the last step: the mark follows at once
 
 
 cdef class Makers:

@@ -42,10 +42,10 @@ class Makers:
         caused for others is in `engine.event_list()`."""
 
     def shift(self, symbol: int, ppm: int) -> None:
-        """Move the walk and its anchor by ppm of the price, from the next step on."""
+        """Move the walk, its anchor and the mark by ppm of the price, with the next step."""
 
     def move_to(self, symbol: int, px_ticks: int) -> None:
-        """Put the walk and its anchor at a price, from the next step on."""
+        """Put the walk, its anchor and the mark at a price, with the next step."""
 
     def hold(self, symbol: int, walk_ppm: int) -> None:
         """Change how far the walk goes in a step; 0 keeps the price still."""

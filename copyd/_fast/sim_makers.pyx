@@ -84,7 +84,8 @@ cdef class Makers:
         cdef int64_t mid, px, qty, base
         cdef int maker, level, side
         cdef int32_t account
-        cdef bint marked = every(self.step_no, market.mark_every)
+        cdef bint marked = every(self.step_no, market.mark_every) or market.moved != 0
+        market.moved = 0
         # 1. the walk: a uniform step, and a pull back to the anchor
         market.mid_q16 += part(market.mid_q16, market.walk_ppm * (below(&market.rng, 131073) - 65536), 65536 * PPM)
         market.mid_q16 += part(market.anchor_q16 - market.mid_q16, market.pull_ppm, PPM)
@@ -147,12 +148,14 @@ cdef class Makers:
         cdef Market* market = self.market_of(symbol)
         market.mid_q16 += part(market.mid_q16, ppm, PPM)
         market.anchor_q16 += part(market.anchor_q16, ppm, PPM)
+        market.moved = 1
 
     def move_to(self, int symbol, int64_t px_ticks):
         cdef Market* market = self.market_of(symbol)
         if px_ticks < 1:
             raise ValueError("a price is at least one tick")
         market.mid_q16 = market.anchor_q16 = px_ticks << 16
+        market.moved = 1
 
     def hold(self, int symbol, int64_t walk_ppm):
         self.market_of(symbol).walk_ppm = walk_ppm

@@ -240,14 +240,30 @@ def test_modify_keeps_the_place_in_the_queue_only_when_it_shrinks() -> None:
     assert engine.modify(accounts[0], slots[0], 5, 600_000, 2) == 0  # keeps its turn
     assert engine.modify(accounts[1], slots[1], 11, 600_000, 2) == 0  # goes behind the third
     assert engine.modify(accounts[1], slots[1], 11, 600_000, 2) == -5027
-    assert engine.modify(accounts[1], slots[1], 11, 700_000, 2) == 0
-    assert engine.modify(accounts[1], slots[1], 11, 600_000, 2) == 0
     engine.place(accounts[3], 0, BUY, MARKET, GTC, 20, 0, False, False, BOTH, b"", 3)
     sellers = [(t[12], t[4]) for t in engine.trades_after(-1)]
     assert sellers == [(accounts[0], 5), (accounts[2], 10), (accounts[1], 5)]
     assert engine.modify(accounts[1], slots[1], 5, 600_000, 4) == 0  # not more than it has executed: cancelled
     assert engine.order(slots[1])[10] == E.STATUS_CANCELED
     assert engine.modify(accounts[1], slots[1], 5, 600_000, 4) == -2013
+
+
+def test_modify_that_crosses_takes_and_keeps_what_it_had() -> None:
+    """A new price through the other side executes at once as taker; executed quantity stays booked; GTX is cancelled."""
+    engine = E.Engine([BTCUSDT])
+    a, b = engine.add_account(100_000 * E8), engine.add_account(100_000 * E8)
+    engine.place(a, 0, SELL, LIMIT, GTC, 4, 600_000, False, False, BOTH, b"", 1)
+    slot = engine.place(b, 0, BUY, LIMIT, GTC, 10, 599_000, False, False, BOTH, b"", 2)
+    post = engine.place(b, 0, BUY, LIMIT, GTX, 10, 599_000, False, False, BOTH, b"", 2)
+    assert engine.modify(b, post, 10, 600_000, 3) == 0
+    assert engine.order(post)[10] == E.STATUS_CANCELED
+    assert engine.modify(b, slot, 10, 600_500, 3) == 0
+    row = engine.order(slot)
+    assert (row[10], row[12], row[13], row[14]) == (E.STATUS_PARTIALLY_FILLED, 10, 600_500, 4)
+    assert [e[KIND] for e in engine.event_list() if e[ACCOUNT] == b] == [E.EV_AMENDED, E.EV_TRADE, E.EV_ACCOUNT]
+    assert engine.modify(b, slot, 10, 700_000, 4) == -4016
+    assert engine.order(slot)[13] == 600_500
+    assert engine.top(0) == (600_500, 6, 0, 0)
 
 
 def test_depth_changes_rebuild_the_book(world: World) -> None:
@@ -573,7 +589,10 @@ def test_shift_moves_the_market_and_is_part_of_the_flow() -> None:
         makers.step(step)
     before = engine.mark(BTC)
     makers.shift(BTC, -100_000)
-    for step in range(20, 40):
+    makers.step(20)
+    assert 0.88 < engine.mark(BTC) / before < 0.92  # the mark goes along, or the quotes would be out of its band
+    assert len(engine.depth(BTC, 1000)[1]) > 50
+    for step in range(21, 40):
         makers.step(step)
     assert 0.88 < engine.mark(BTC) / before < 0.92
     makers.move_to(ETH, 250_000)
