@@ -1260,7 +1260,8 @@ cdef class Engine:
         return total
 
     cdef int sweep_once(self, int symbol, int64_t ts) noexcept nogil:
-        """At a new mark price (the same one too: trades and transfers count as well): every account with a position in the symbol against its maintenance margin."""
+        """Every account with a position in the symbol against its maintenance margin: at a new mark price, and at the same
+        one again, for trades and transfers count as well."""
         cdef Instrument* ins = &self.inst[symbol]
         cdef int32_t account
         cdef Account* acc
