@@ -93,6 +93,40 @@ def parse_scaled(object text not None, int decimals) -> int:
     return scaled(text, decimals)
 
 
+def cut_scaled(object text not None, int decimals) -> int:
+    """As ``parse_scaled``, but digits beyond the scale are cut toward zero: for averages and money, never for orders."""
+    cdef const char* data
+    cdef Py_ssize_t size = 0, at
+    cdef int failed = 0
+    cdef int64_t value
+    if decimals < 0 or decimals > 18:
+        raise ValueError("decimals must be 0 to 18")
+    if isinstance(text, bytes):
+        data = PyBytes_AS_STRING(text)
+        size = PyBytes_GET_SIZE(text)
+    elif isinstance(text, str):
+        data = PyUnicode_AsUTF8AndSize(text, &size)
+    else:
+        raise TypeError("a decimal is text")
+    for at in range(size):
+        if data[at] == 46:
+            if size - at - 1 > decimals and is_digits(data + at + 1, size - at - 1):
+                size = at + 1 + decimals
+            break
+    value = scan(data, size, decimals, &failed)
+    if failed:
+        raise ValueError(f"not a decimal of this size: {text[:40]!r}")
+    return value
+
+
+cdef bint is_digits(const char* text, Py_ssize_t size) noexcept nogil:
+    cdef Py_ssize_t at
+    for at in range(size):
+        if text[at] < 48 or text[at] > 57:
+            return False
+    return True
+
+
 def parse_steps(object text not None, int decimals, int64_t step) -> int:
     """The number of steps: ``"7100.5", 1, 1`` -> 71005; ``step`` in units of 10**-decimals. No multiple is an error."""
     cdef int64_t value

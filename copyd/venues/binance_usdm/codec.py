@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from copyd._fast.decimals import parse_scaled
+from copyd._fast.decimals import cut_scaled
 from copyd.venues.binance_usdm.contract import MS_NS
 from copyd.venues.binance_usdm.instruments import Instruments
 
@@ -551,27 +551,21 @@ def cid_bytes(client_order_id: str) -> bytes | None:
 
 def cost_e8(average: str, quantity: str, quote: str = "") -> int:
     """Cumulative quote amount in 1e-8, rounded down: the venue's own sum, else average x quantity; 0 = not told."""
-    if quote and (told := _decimal(quote, 8)):
+    if quote and (told := cut_scaled(quote, 8)):
         return told
     if not average:
         return 0
-    return _decimal(average, 12) * _decimal(quantity, 8) // 10**12
-
-
-def _decimal(text: str, places: int) -> int:
-    """Exact up to ``places`` decimals; further digits are cut (averages have as many as the venue cares to print)."""
-    whole, _, part = text.partition(".")
-    return parse_scaled(f"{whole}.{part[:places]}" if part else whole, places)
+    return cut_scaled(average, 12) * cut_scaled(quantity, 8) // 10**12
 
 
 def money_e8(text: str) -> int:
     """An amount of money in 1e-8; digits beyond are cut toward zero."""
-    return _decimal(text, 8)
+    return cut_scaled(text, 8)
 
 
 def parse_ppm(text: str) -> int:
     """A rate in 1e-6; digits beyond are cut toward zero."""
-    return _decimal(text, 6)
+    return cut_scaled(text, 6)
 
 
 def cause_of(client_order_id: str, order_type: str = "") -> str:

@@ -343,18 +343,12 @@ class OrderGateway:
         except ValueError:
             self.stats.malformed += 1
             return False
-        self._emit(
-            REPLY,
-            status,
-            name,
-            cum_qty=cum,
-            cost_e8=cost,
-            venue_order_id=result.orderId,
-            ts_event=result.updateTime * MS_NS,
-        )
+        self._emit(REPLY, status, name, cum, cost, result.orderId, result.updateTime * MS_NS)
         return True
 
-    def _emit(self, kind: int, status: int, cid: str, **fields: int) -> None:
+    def _emit(
+        self, kind: int, status: int, cid: str, cum: int = 0, cost: int = 0, order_id: int = 0, ts_event: int = 0, code: int = 0
+    ) -> None:
         """The one place where rows enter the batch; it is delivered when the loop has read what is there to read."""
         if kind == IN_DOUBT:
             self.stats.in_doubt += 1
@@ -362,7 +356,7 @@ class OrderGateway:
         if raw is None:
             self.stats.unmatched += 1
             return
-        self._batch.append(kind, status, raw, **fields)
+        self._batch.append(kind, status, raw, cum, cost, 0, 0, 0, 0, order_id, ts_event, code)
         if not self._flush_due:
             self._flush_due = True
             self._ts_recv = self.clock()

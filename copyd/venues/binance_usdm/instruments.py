@@ -10,7 +10,7 @@ from math import gcd
 
 import msgspec
 
-from copyd._fast.decimals import parse_scaled, parse_steps
+from copyd._fast.decimals import cut_scaled, parse_scaled, parse_steps
 
 
 class Instrument(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,8 +48,7 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
         scale = 10 ** max(0, 12 - self.price_decimals)
         step = self.tick * scale
         places = max(12, self.price_decimals)
-        whole, _, part = text.partition(".")
-        value = parse_scaled(f"{whole}.{part[:places]}" if part else whole, places)
+        value = cut_scaled(text, places)
         return (2 * value + step) // (2 * step)
 
     def lots(self, text: str) -> int:

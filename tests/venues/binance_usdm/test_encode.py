@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from copyd._fast.columns import Columns
-from copyd._fast.decimals import format_scaled, parse_scaled, parse_steps
+from copyd._fast.decimals import cut_scaled, format_scaled, parse_scaled, parse_steps
 from copyd._fast.encode import Encoder
 from copyd.venues.binance_usdm.signing import Key, frames, place_text, signed_query, status_request, ws_signed_text
 
@@ -297,3 +297,17 @@ def test_decimal_text_to_steps(text, decimals, step, expected):
 def test_what_is_no_exact_multiple_is_an_error_never_a_rounding(text):
     with pytest.raises(ValueError):
         parse_steps(text, 2, 20)
+
+
+@pytest.mark.parametrize(
+    ("text", "places", "expected"),
+    [("1.23456789", 4, 12345), ("-1.99999", 2, -199), ("7", 3, 7000), ("7.", 3, 7000), ("0.000000001", 8, 0), ("1.50", 2, 150)],
+)
+def test_averages_are_cut_toward_zero(text, places, expected):
+    assert cut_scaled(text, places) == cut_scaled(text.encode(), places) == expected
+
+
+@pytest.mark.parametrize("text", ["", ".", "1e3", "1.2345x", "1.2.3", "x.1234567890"])
+def test_cutting_is_only_for_decimals(text):
+    with pytest.raises(ValueError):
+        cut_scaled(text, 4)
