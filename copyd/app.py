@@ -30,6 +30,7 @@ from copyd.core.engine import (
     Configured,
     Engine,
     InstrumentSpec,
+    LeaderFill,
     LegsReady,
     Outputs,
     Reports,
@@ -37,7 +38,7 @@ from copyd.core.engine import (
     Timer,
     decode_payload,
 )
-from copyd.core.rows import InstrumentRow, Params, PlanRow, Reason
+from copyd.core.rows import InstrumentRow, Params, Part, PlanRow, Reason
 from copyd.credentials import Credentials, load_credentials, missing_names
 from copyd.errors import BrokenInvariant, CopydError, OperatorError, RequestRefused, WorldError
 from copyd.followers import PlanSpec
@@ -228,16 +229,11 @@ class Daemon:
     def _outputs(self, out: Outputs) -> None:
         """Every journaled step: counters, alerts, questions to the venue, checkpoints."""
         if out.decisions or out.ends:
-            instructions, refused, unfilled = self.engine.kernel.tally()
-            self.counts["instructions"] += instructions
-            self.counts["decisions"] += len(out.decisions) // 64
-            for tally in (refused, unfilled):
-                for reason, n in tally.items():
-                    self.forgone[Reason(reason).name.lower()] += n
-        name = type(out.input).__name__
-        if name == "LeaderFill":
+            self._tally(len(out.decisions) // 64)
+        if isinstance(out.input, LeaderFill):
             self.counts["leader_events"] += 1
-        self.counts["orders"] += len(out.orders) // 4
+            self.metrics.inc(self.metrics.leader_events)
+            self.metrics.ingest_lag.record_ns(max(0, out.input.ts_recv - out.input.ts_event))
         for alert in out.alerts:
             self.alert(alert)
         for leader in out.request_sync:
@@ -249,6 +245,20 @@ class Daemon:
             self.records_since_checkpoint = 0
             asyncio.get_running_loop().call_soon(self._retire_and_checkpoint)
 
+    def _tally(self, decisions: int) -> None:
+        """Count what became of the parts of the decisions just made."""
+        parts, refused, unfilled = self.engine.kernel.tally()
+        self.counts["decisions"] += decisions
+        for part in Part:
+            if part and parts[part]:
+                self.counts["instructions"] += parts[part]
+                self.metrics.instructions.inc(part.name.lower(), parts[part])
+        for tally in (refused, unfilled):
+            for reason, n in tally.items():
+                name = Reason(reason).name.lower()
+                self.forgone[name] += n
+                self.skipped.inc(name, n)
+
     def _retire_and_checkpoint(self) -> None:
         keep = 2 * self._config.journal.checkpoint_every_records
         self._offer(Command("retire", {"before_seq": max(0, self.engine.names.seq - keep)}))
@@ -259,6 +269,8 @@ class Daemon:
 
     def _sent(self, times: Sent) -> None:
         self.counts["orders_sent"] += times.orders
+        self.metrics.inc(self.metrics.orders_sent, times.orders)
+        self.metrics.commit.record_ns(max(0, times.durable - times.decided))
         if times.exec_id:
             self.metrics.fanout_first.record_ns(max(0, times.first - times.received))
             self.metrics.fanout_last.record_ns(max(0, times.last - times.received))
@@ -285,6 +297,8 @@ class Daemon:
         room_at = beat_at = 0.0
         while True:
             await asyncio.sleep(ACTIVATION_FLUSH_S)
+            lag = time.monotonic() - self.last_turn - ACTIVATION_FLUSH_S
+            self.metrics.loop_lag.record_ns(max(0, int(lag * 1e9)))
             self.last_turn = time.monotonic()
             self._flush_activation()
             if self.last_turn - beat_at >= min(beat, 1.0):
@@ -567,13 +581,9 @@ class Daemon:
 
     def _bind_metrics(self) -> None:
         m = self.metrics
-        for name in ("leader_events", "decisions", "instructions", "orders_sent", "alerts"):
-            m.counter_read(f"copyd_{name}_total", f"{name.replace('_', ' ').capitalize()} since start.", self._reader(name))
-        for reason in Reason:
-            if reason:
-                m.counter_read(
-                    "copyd_instructions_skipped_total", "Decisions and order ends that left quantity out, by reason.",
-                    self._skipped(reason.name.lower()), "reason", reason.name.lower())
+        self.skipped = m.skipped([reason.name.lower() for reason in Reason if reason])
+        m.counter_read("copyd_decisions_total", "Decisions, one per leader event and plan.", self._reader("decisions"))
+        m.counter_read("copyd_alerts_total", "Alerts raised.", self._reader("alerts"))
         m.gauge("copyd_orders_in_doubt", "Orders whose outcome is not known.", lambda: float(self._census(1)))
         m.gauge("copyd_orders_unfinished", "Orders that have not ended.", lambda: float(self._census(0)))
         m.gauge("copyd_legs_waiting", "Legs with an opening held back.", lambda: float(self._census(2)))
@@ -583,9 +593,6 @@ class Daemon:
 
     def _reader(self, name: str) -> Callable[[], float]:
         return lambda: float(self.counts[name])
-
-    def _skipped(self, reason: str) -> Callable[[], float]:
-        return lambda: float(self.forgone[reason])
 
     def _census(self, index: int) -> int:
         return int(self.engine.kernel.census()[index]) if hasattr(self, "engine") else 0

@@ -526,25 +526,29 @@ cdef class Kernel:
         return result
 
     def tally(self):
-        """(plans that got something to do, {reason: decisions forgone}, {reason: order ends forgone}) of the last call."""
+        """(parts by what became of them, {reason: decisions that left quantity out}, {reason: order ends}) of the last call.
+
+        The first is a list indexed by ``Part``, reduce and open parts together.
+        """
         cdef uint32_t i
         cdef Decision* decision = <Decision*>self._decisions.rows
         cdef OrderEnd* end = <OrderEnd*>self._ends.rows
-        cdef uint32_t instructions = 0
+        cdef uint32_t[6] parts
         cdef uint32_t[256] refused
         cdef uint32_t[256] unfilled
+        memset(parts, 0, sizeof(parts))
         memset(refused, 0, sizeof(refused))
         memset(unfilled, 0, sizeof(unfilled))
         for i in range(self._decisions.count):
-            if decision[i].reduce != P_NONE or decision[i].open != P_NONE:
-                instructions += 1
+            parts[decision[i].reduce] += 1
+            parts[decision[i].open] += 1
             if decision[i].forgone != 0 or decision[i].open == P_FORGONE:
                 refused[decision[i].reason] += 1
         for i in range(self._ends.count):
             if end[i].forgone != 0:
                 unfilled[end[i].reason] += 1
         return (
-            instructions,
+            [parts[i] for i in range(6)],
             {i: refused[i] for i in range(256) if refused[i]},
             {i: unfilled[i] for i in range(256) if unfilled[i]},
         )

@@ -42,13 +42,13 @@ class Gateway(Protocol):
 
 
 class Sent:
-    """Times of one fan-out, ns by the wall clock: received, decided, first and last order handed to the kernel."""
+    """Times of one fan-out, ns by the wall clock: received, decided, durable, first and last order handed to the kernel."""
 
-    __slots__ = ("decided", "exec_id", "first", "last", "orders", "received", "seq")
+    __slots__ = ("decided", "durable", "exec_id", "first", "last", "orders", "received", "seq")
 
     def __init__(self, seq: int, exec_id: int, received: int, decided: int, orders: int) -> None:
         self.seq, self.exec_id, self.received, self.decided, self.orders = seq, exec_id, received, decided, orders
-        self.first = self.last = 0
+        self.durable = self.first = self.last = 0
 
 
 class Waiting:
@@ -148,6 +148,7 @@ class Pump:
 
     def _send(self, waiting: Waiting) -> None:
         times = waiting.times
+        times.durable = self.clock.now_ns()
         for rendered in waiting.rendered:
             self.gateway.send(rendered)
             times.first = times.first or self.clock.now_ns()
