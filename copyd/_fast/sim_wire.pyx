@@ -601,7 +601,7 @@ cdef class WsConn:
         pass
 
     def data_received(self, data: bytes) -> None:
-        if self.state == CLOSED:
+        if self.state >= CLOSING:
             return
         put(&self.inbox, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
         if self.state == WAITING and not self.shake_hands():
@@ -650,7 +650,7 @@ cdef class WsConn:
         cdef uint8_t* p
         cdef int opcode, head, i
         cdef bint fin
-        while self.state == OPEN or self.state == CLOSING:
+        while self.state == OPEN:
             left = self.inbox.size - at
             if left < 2:
                 break
@@ -685,15 +685,12 @@ cdef class WsConn:
             unmask(p + head, size, p + head - 4)
             at += head + size
             if opcode == 1 and fin and self.partial is None:
-                if self.state == OPEN:
-                    self.text(<const char*> p + head, size)
+                self.text(<const char*> p + head, size)
             elif opcode <= 2:
                 self.piece(opcode, fin, <const char*> p + head, size)
             elif opcode == 8:
-                if self.state == OPEN:
-                    frame(&self.out, 8, <const char*> p + head, size if size >= 2 else 0)
-                    self.touch()
-                    self.state = CLOSING
+                frame(&self.out, 8, <const char*> p + head, size if size >= 2 else 0)
+                self.state = CLOSING
                 self.flush()
                 self.transport.close()
                 break
@@ -785,7 +782,8 @@ cdef class WsConn:
             self.touch()
 
     def close(self, code: int, reason: str) -> None:
-        """Send a close frame, then close the transport."""
+        """Send a close frame; a moment later close the transport. What arrives until then is read and thrown away:
+        closing over unread bytes would reset the connection and lose the close frame."""
         if self.state != OPEN:
             return
         body = code.to_bytes(2, "big") + reason.encode()[:120]
@@ -793,7 +791,7 @@ cdef class WsConn:
         self.state = CLOSING
         self.stalled = False
         self.flush()
-        self.transport.close()
+        self.wire.shell.call_later(0.2, self.transport.close)
 
     def abort(self) -> None:
         """Cut the connection without a close frame; what was queued is lost."""
@@ -1192,7 +1190,7 @@ cdef class Wire:
         key = self.authenticate(conn, &r, clock_ns() + self.skew_ns, &code)
         return key, code
 
-    def limits_json(self, conn: WsConn, key: Key) -> bytes:
+    def limits_json(self, conn: WsConn, Key key) -> bytes:
         """The tail of an answer: `,"rateLimits":[...]}` or `}`."""
         self.reply.size = 0
         self.put_limits(&self.reply, conn, key, clock_ns())

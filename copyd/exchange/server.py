@@ -10,6 +10,7 @@ import asyncio
 import base64
 import hashlib
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -141,10 +142,15 @@ class ExchangeServer:
             timer.cancel()
         for conn in list(self.conns):
             conn.close(1001, "going away")
+        if self.conns:
+            await asyncio.sleep(0.25)
         if self._ws_server is not None:
             self._ws_server.close()
         for runner in self._runners:
             await runner.cleanup()
+
+    def call_later(self, delay_s: float, action: Callable[[], Any]) -> None:
+        asyncio.get_running_loop().call_later(delay_s, action)
 
     async def _every(self, period_s: float, action: Any) -> None:
         """Call ``action`` on a fixed schedule; after a delay the missed turns are skipped, not made up."""
