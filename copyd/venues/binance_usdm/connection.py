@@ -21,7 +21,28 @@ SETTLED_S = 10.0
 #: Renew this long before the venue's own limit, spread so that connections do not renew together.
 RENEW_EARLY = 0.02
 WRITE_BUFFER_HIGH = 4 << 20
+#: Repeated attempts of all links of this process together, below the venue's 300 per 5 minutes and address.
+RETRIES_PER_S = 0.8
+RETRIES_BURST = 40
 _TEXT, _BINARY, _CLOSE, _CONT = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CLOSE, WSMsgType.CONTINUATION
+
+
+class RetryPace:
+    """A token bucket that all links share: an outage must not end in a ban for knocking."""
+
+    def __init__(self, per_s: float, burst: int) -> None:
+        self.per_s, self.burst = per_s, burst
+        self._tokens, self._at = float(burst), 0.0
+
+    def wait_s(self, now: float) -> float:
+        """Take a token; how long to wait before it may be used."""
+        self._tokens = min(self.burst, self._tokens + (now - self._at) * self.per_s if self._at else self._tokens)
+        self._at = now
+        self._tokens -= 1
+        return 0.0 if self._tokens >= 0 else -self._tokens / self.per_s
+
+
+PACE = RetryPace(RETRIES_PER_S, RETRIES_BURST)
 
 
 class Session(WSListener):
@@ -217,7 +238,7 @@ class Link:
                 self.last_error = f"{type(problem).__name__}: {problem}"[:200]
                 wait = min(BACKOFF_S_MAX, BACKOFF_S_MIN * 2**failures) * self.rng.uniform(0.5, 1.0)
                 failures = min(failures + 1, 16)
-                await asyncio.sleep(wait)
+                await asyncio.sleep(max(wait, PACE.wait_s(loop.time())))
                 continue
             self.connects += 1
             before, self.session = self.session, session

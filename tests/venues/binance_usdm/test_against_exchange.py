@@ -50,7 +50,18 @@ def exchange(tmp_path_factory):
     """One exchange process for the module."""
     ready = tmp_path_factory.mktemp("exchange") / "ready.json"
     process = subprocess.Popen(
-        [sys.executable, "-m", "copyd.exchange.main", "--seed", "3", "--lift", "all", "--quiet", "--ready-file", str(ready)]
+        [
+            sys.executable,
+            "-m",
+            "copyd.exchange.main",
+            "--seed",
+            "3",
+            "--lift",
+            "request_weight,orders",
+            "--quiet",
+            "--ready-file",
+            str(ready),
+        ]
     )
     try:
         for _ in range(600):

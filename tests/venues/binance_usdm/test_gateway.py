@@ -8,9 +8,11 @@ import pytest
 
 from copyd.errors import VenueUnavailable
 from copyd.venues.binance_usdm.codec import DEAD, IN_DOUBT, NOT_SENT, REJECT, REPLY
-from copyd.venues.binance_usdm.contract import CONTRACT
+from copyd.venues.binance_usdm.connection import RetryPace
+from copyd.venues.binance_usdm.contract import CONTRACT, Endpoints
 from copyd.venues.binance_usdm.gateway import OrderGateway
-from copyd.venues.binance_usdm.rest import VenueClock
+from copyd.venues.binance_usdm.rest import RestClient, VenueClock, WeightBudget
+from copyd.venues.binance_usdm.signing import Key
 
 from .conftest import INSTRUMENTS, filled, refused
 
@@ -231,3 +233,35 @@ def test_the_clock_names_what_is_wrong_with_it():
     assert "off by" in clock.problem()
     clock.note(10**18, 10**18 + 4 * 10**9, 10**12 + 2000)
     assert "known only to" in clock.problem()
+
+
+def test_retries_of_all_links_together_stay_below_the_venue_limit():
+    pace = RetryPace(0.8, 40)
+    waits = [pace.wait_s(1000.0 + n * 0.1) for n in range(600)]  # a minute of knocking ten times a second
+    assert waits[:40] == [0.0] * 40
+    granted = sum(1 for n, wait in enumerate(waits) if n * 0.1 + wait <= 300)
+    assert granted <= 300
+
+
+async def test_weight_is_spent_no_faster_than_the_venue_allows():
+    now = [0]
+    budget = WeightBudget(2400, 60_000, lambda: now[0])
+    spent = 0
+    for _ in range(600):  # a minute in steps of 0.1 s, asking for as much as there is
+        while budget._refill() >= budget._blocked_until and budget._tokens >= 5:
+            await budget.take(5)
+            spent += 5
+        now[0] += 100_000_000
+    assert 2400 <= spent <= 2400 + 600
+    budget.told(2300)
+    assert budget._blocked_until > now[0]  # the venue counts more than we do: somebody shares the address
+
+
+async def test_no_error_of_a_rest_call_shows_key_secret_or_signature(unused_tcp_port):
+    rest = RestClient(Endpoints.at(f"http://127.0.0.1:{unused_tcp_port}", ""), CONTRACT, time.time_ns)
+    await rest.open()
+    with pytest.raises(VenueUnavailable) as caught:
+        await rest.call("GET", "/fapi/v3/account", {}, Key(b"CANARYKEY", b"CANARYSECRET"))
+    shown = repr(caught.value) + str(caught.value.__cause__) + repr(caught.value.__traceback__)
+    assert "CANARY" not in shown and "signature" not in shown
+    await rest.close()
