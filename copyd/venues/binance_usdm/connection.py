@@ -20,6 +20,8 @@ BACKOFF_S_MAX = 10.0
 SETTLED_S = 10.0
 #: Renew this long before the venue's own limit, spread so that connections do not renew together.
 RENEW_EARLY = 0.02
+#: Old and new connection live side by side this long: longer than an answer may take, longer than subscribing anew does.
+OVERLAP_S = 6.0
 WRITE_BUFFER_HIGH = 4 << 20
 #: Repeated attempts of all links of this process together, below the venue's 300 per 5 minutes and address.
 RETRIES_PER_S = 0.8
@@ -247,7 +249,7 @@ class Link:
             if not session.lost.is_set():
                 self.on_open(session)
             if before is not None and before in self.old:
-                loop.call_later(2.0, before.close, "renewed")
+                loop.call_later(OVERLAP_S, before.close, "renewed")
             self._renew.clear()
             life = self.life_s * (1 - RENEW_EARLY * self.rng.uniform(1.0, 3.0))
             lost = loop.create_task(session.lost.wait())

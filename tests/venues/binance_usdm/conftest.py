@@ -6,6 +6,7 @@ import struct
 import time
 
 import pytest
+import uvloop
 from websockets.asyncio.server import serve
 
 from copyd._fast.encode import Encoder
@@ -14,6 +15,13 @@ from copyd.venues.binance_usdm.gateway import OrderGateway
 from copyd.venues.binance_usdm.instruments import load_instruments
 from copyd.venues.binance_usdm.rest import VenueClock
 from copyd.venues.binance_usdm.signing import Key
+
+
+@pytest.fixture(scope="session")
+def event_loop_policy():
+    """These tests run on the loop the daemon runs on."""
+    return uvloop.EventLoopPolicy()
+
 
 EXCHANGE_INFO = json.dumps(
     {
