@@ -171,9 +171,15 @@ def release(t: Tables, leg_index: int, cause: Cause, out: Outcome) -> None:
 
 def sweep(t: Tables, cause: Cause, out: Outcome) -> None:
     """The timer: reductions whose back-off has passed, openings that still wait."""
-    for leg_index, leg in enumerate(t.legs):
-        if leg.retry_ts and leg.retry_ts <= cause.now:
-            leg.retry_ts = 0
-            plan_reduction(t, leg_index, cause, out)
-        if leg.deferred:
-            release(t, leg_index, cause, out)
+    for leg_index in range(len(t.legs)):
+        sweep_leg(t, leg_index, cause, out)
+
+
+def sweep_leg(t: Tables, leg_index: int, cause: Cause, out: Outcome) -> None:
+    """The timer on one leg."""
+    leg = t.legs[leg_index]
+    if leg.retry_ts and leg.retry_ts <= cause.now:
+        leg.retry_ts = 0
+        plan_reduction(t, leg_index, cause, out)
+    if leg.deferred:
+        release(t, leg_index, cause, out)

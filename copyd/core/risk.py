@@ -115,6 +115,7 @@ def size(t: Tables, leg: LegRow, plan: PlanRow, opening: Opening) -> Size:
     least = min_lots(instrument, limit_px) if limit_px > 0 else 1
     lots = opening.want >> 32
     raised = False
+    t.note("minimum", lots, least, lots)
     if opening.want < least << 32:
         if plan.min_policy == MinPolicy.RAISE and (least << 32) * PPM <= opening.want * plan.raise_max_ppm:
             lots, raised = least, True
@@ -146,6 +147,7 @@ def apply_caps(t: Tables, leg: LegRow, plan: PlanRow, opening: Opening, lots: in
 
     def cut(cap: int, name: Reason) -> None:
         nonlocal lots, reason
+        t.note(name.name.lower(), lots, cap, min(lots, max(cap, 0)))
         if cap < lots:
             lots = max(cap, 0)
             if reason == Reason.NONE:

@@ -40,8 +40,21 @@ class Outcome:
 
 
 @dataclass
+class Cap:
+    """One limit an opening was held against: ``before`` and ``after`` in lots; ``cap`` is what the limit allows."""
+
+    name: str
+    before: int
+    cap: int
+    after: int
+
+
+@dataclass
 class Tables:
-    """Every mutable row of the engine, as Python objects."""
+    """Every mutable row of the engine, as Python objects.
+
+    ``trace`` is None, or a list that hears of every limit an opening meets: for ``explain``; no rule reads it.
+    """
 
     instruments_max: int = 16
     params: Params = field(default_factory=Params)
@@ -57,6 +70,7 @@ class Tables:
     by_cid: dict[bytes, int] = field(default_factory=dict)
     booked: set[tuple[int, int]] = field(default_factory=set)
     order_free: int = NONE
+    trace: list[Cap] | None = None
 
     @classmethod
     def load(cls, instruments_max: int, parts: list[bytes], params: Params) -> Tables:
@@ -82,6 +96,11 @@ class Tables:
             self.instruments, self.leaders, self.positions, self.plans, self.accounts, self.account_instruments,
             self.legs, self.orders, self.trades,
         )
+
+    def note(self, name: str, before: int, cap: int, after: int) -> None:
+        """Tell the trace, where there is one."""
+        if self.trace is not None:
+            self.trace.append(Cap(name, before, cap, after))
 
     def account_instrument(self, leg: LegRow) -> AccountInstrumentRow:
         """What is set and held at the venue where this leg lives."""
