@@ -86,6 +86,7 @@ class WsConn(asyncio.Protocol):
     streams: dict[str, Listener | None]
     area: str
     opened_ns: int
+    last_ping_ns: int
     last_pong_ns: int
     message_window: int
     message_count: int

@@ -14,7 +14,7 @@ from _hashlib import hmac_digest
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
-from libc.stdlib cimport abort, free, malloc, realloc
+from libc.stdlib cimport abort, free, realloc
 from libc.string cimport memchr, memcmp, memcpy, memmove, strlen
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
@@ -26,7 +26,6 @@ from copyd._fast.sim_engine cimport (
     EV_EXPIRED,
     EV_LEVERAGE,
     EV_MARGIN_CALL,
-    EV_MARK,
     EV_NEW,
     EV_PUBLIC_TRADE,
     EV_TRADE,
@@ -34,7 +33,6 @@ from copyd._fast.sim_engine cimport (
     FLAG_LIQUIDATION,
     FLAG_REDUCE_ONLY,
     MARGIN_ISOLATED,
-    POS_BOTH,
     REASON_FUNDING_FEE,
     TIF_GTC,
     TYPE_LIMIT,
@@ -476,14 +474,13 @@ cdef class Key:
     """One API key: whose it is and how its signatures are checked."""
 
     cdef readonly bytes api_key
-    cdef readonly bytes secret       #: HMAC secret; empty for the other kinds
+    cdef bytes secret                #: HMAC secret; empty for the other kinds
     cdef readonly str kind           #: hmac, ed25519 or rsa
-    cdef readonly object verify      #: (message, signature text) -> bool for ed25519 and rsa
+    cdef object verify               #: (message, signature text) -> bool for ed25519 and rsa
     cdef readonly int32_t account
     cdef readonly str name
     cdef public OrderMeter meter
     cdef public bint can_trade
-    cdef public object reads         #: list of served reads when the account is marked, else None
 
     def __init__(self, api_key: bytes, secret: bytes, kind: str, verify: object, account: int, name: str,
                  meter: OrderMeter) -> None:
@@ -545,8 +542,8 @@ cdef class Listener:
 cdef class WsConn:
     """A WebSocket connection, as asyncio protocol. No extension is ever negotiated."""
 
-    cdef readonly Wire wire
-    cdef readonly object transport
+    cdef Wire wire
+    cdef object transport
     cdef Buf inbox
     cdef Buf out
     cdef int state
@@ -563,8 +560,7 @@ cdef class WsConn:
     cdef public IpMeter meter
     cdef public object streams       #: name -> Listener
     cdef public str area             #: public, market, private or "" for the old unrouted path
-    cdef public int64_t opened_ns, last_pong_ns, message_window, message_count
-    cdef public object timer
+    cdef public int64_t opened_ns, last_ping_ns, last_pong_ns, message_window, message_count
 
     def __cinit__(self, wire: Wire) -> None:
         self.wire = wire
@@ -581,7 +577,7 @@ cdef class WsConn:
         self.transport = transport
         peer = transport.get_extra_info("peername")
         self.peer = peer[0] if peer else ""
-        self.opened_ns = self.last_pong_ns = clock_ns()
+        self.opened_ns = self.last_ping_ns = self.last_pong_ns = clock_ns()
 
     def connection_lost(self, exc: object) -> None:
         self.state = CLOSED
@@ -777,7 +773,8 @@ cdef class WsConn:
 
     def ping(self) -> None:
         if self.state == OPEN:
-            text = b"%d" % (clock_ns() // 1000000)
+            self.last_ping_ns = clock_ns()
+            text = b"%d" % (self.last_ping_ns // 1000000)
             frame(&self.out, 9, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
             self.touch()
 
@@ -976,7 +973,7 @@ cdef class Wire:
 
     cdef int read_order(self, Tok* toks, int n, OrderArgs* a) except? -999999:
         """Parameters of a new order: 0 or an error code, with the offending parameter in `a.bad`."""
-        cdef int i, j, symbol_at = -1, kn, vn
+        cdef int i, j, kn, vn
         cdef const char* k
         cdef const char* v
         cdef const char* qty = NULL

@@ -1,1 +1,16 @@
+"""The simulated exchange: a venue in a process, with real matching, real sockets and a real venue's wire format.
 
+    main           the command: options, ready file, signals
+    server         composition, clockwork, WebSocket and REST entry, faults applied
+    binance_usdm   the dialect: every path and method, refusals, how state looks in that venue's JSON
+    streams        listen keys and subscriptions
+    limits         request weight, connection attempts
+    faults         rules that make requests and events go wrong
+    control        the loopback port: accounts, market, faults, the truth
+    accounts       names and keys
+    model          instruments and refusal texts
+    makers         how the market makers quote
+    _fast/sim_engine, sim_makers, sim_wire   matching and margin; quoting; frames, fast order entry, user events
+
+It shares no code with the daemon's core and venues: what it says about an order is independent evidence.
+"""

@@ -104,6 +104,8 @@ async def _refusals(request: web.Request, handler: Any) -> web.StreamResponse:
         return answer
     except (msgspec.ValidationError, msgspec.DecodeError, UsageError, ValueError) as error:
         return web.json_response({"error": str(error)}, status=400)
+    except KeyError as error:
+        return web.json_response({"error": f"{error} is missing"}, status=400)
 
 
 class Control:
@@ -128,9 +130,27 @@ class Control:
         taken = sorted(names & self.x.accounts.index.keys())
         if taken:
             raise UsageError(f"accounts that exist already: {', '.join(taken[:5])}" + (" ..." if len(taken) > 5 else ""))
+        for one in wanted:
+            self._check(one, order)  # all or none
         made = [self._make(one, order) for one in wanted]
         self.x.wire.drain()
         return web.Response(body=orjson.dumps({"accounts": made}), content_type="application/json")
+
+    def _check(self, one: AccountOrder, default: AccountsOrder) -> None:
+        money_or_fail(one.balance or default.balance or "0")
+        margin = one.margin_type or default.margin_type
+        if margin not in ("", "ISOLATED", "CROSSED"):
+            raise UsageError(f"no such margin type: {margin} (ISOLATED or CROSSED)")
+        leverage = one.leverage or default.leverage
+        for spec in self.x.instruments:
+            value = leverage.get(spec.symbol, 0) if isinstance(leverage, dict) else leverage
+            if not 0 <= value <= spec.max_leverage:
+                raise UsageError(f"{spec.symbol} does not allow leverage {value}")
+        if isinstance(leverage, dict) and (unknown := sorted(leverage.keys() - self.x.dialect.symbols.keys())):
+            raise UsageError(f"unknown symbol {unknown[0]}")
+        kind = one.key_type if one.key_type != "hmac" else default.key_type
+        if kind not in ("hmac", "ed25519", "rsa"):
+            raise UsageError(f"no such key type: {kind} (hmac, ed25519 or rsa)")
 
     def _make(self, one: AccountOrder, default: AccountsOrder) -> dict[str, Any]:
         x, now = self.x, self.x.wire.time_ns()
@@ -151,12 +171,10 @@ class Control:
             self.engine.set_position_mode(account, True, now)
         leverage = one.leverage or default.leverage
         margin = one.margin_type or default.margin_type
-        if margin not in ("", "ISOLATED", "CROSSED"):
-            raise UsageError(f"no such margin type: {margin} (ISOLATED or CROSSED)")
         for index, spec in enumerate(x.instruments):
             value = leverage.get(spec.symbol, 0) if isinstance(leverage, dict) else leverage
-            if value and self.engine.set_leverage(account, index, value, now) < 0:
-                raise UsageError(f"{spec.symbol} does not allow leverage {value}")
+            if value:
+                self.engine.set_leverage(account, index, value, now)
             if margin:
                 self.engine.set_margin_type(account, index, MARGIN_ISOLATED if margin == "ISOLATED" else MARGIN_CROSSED, now)
         return {"name": one.name, "account": account, "api_key": key.api_key.decode(), "secret": secret, "key_type": kind}

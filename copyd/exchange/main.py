@@ -84,6 +84,9 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
+        for name in ("maker_ms", "listen_key_s", "session_s", "ping_s"):
+            if getattr(args, name) <= 0:
+                raise UsageError(f"--{name.replace('_', '-')} must be above 0")
         options = Options(
             host=args.host,
             port=args.port,

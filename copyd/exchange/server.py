@@ -206,12 +206,11 @@ class ExchangeServer:
             for index in range(len(self.instruments)):
                 self.settle_funding(index, self.funding_rate_e8)
         for conn in list(self.conns):
-            age = now - conn.opened_ns
-            if age >= self.options.session_s * 1e9:
+            if now - conn.opened_ns >= self.options.session_s * 1e9:
                 conn.close(1000, "session lifetime is over")
             elif now - conn.last_pong_ns > self.options.ping_s * 3.34e9:
                 conn.close(1008, "no pong")
-            elif (age // 10**9) % max(int(self.options.ping_s), 1) == max(int(self.options.ping_s), 1) - 1:
+            elif now - conn.last_ping_ns >= self.options.ping_s * 1e9:
                 conn.ping()
 
     def _depth_tick(self) -> None:

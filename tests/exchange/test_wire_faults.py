@@ -182,9 +182,7 @@ async def test_order_count_limit_is_per_account(x: Bench) -> None:
 async def test_request_weight_leads_to_429_then_to_a_ban(x: Bench) -> None:
     alice = await x.account()
     await fresh_window(60, 8)
-    statuses = []
-    for _ in range(240):
-        statuses.append((await x.call(None, "GET", "/fapi/v1/depth", symbol="BTCUSDT", limit=500))[0])
+    statuses = [(await x.call(None, "GET", "/fapi/v1/depth", symbol="BTCUSDT", limit=500))[0] for _ in range(240)]
     assert statuses == [200] * 240
     status, error, headers = await x.call(None, "GET", "/fapi/v1/ping")
     assert (status, error["code"]) == (429, -1003) and int(headers["Retry-After"]) > 0
