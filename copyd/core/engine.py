@@ -654,6 +654,10 @@ class Engine:
         plans = args["plans"]
         for spec in plans:
             self._check_plan(spec)
+        # Legs are made here and not at the leader's first fill, which should not pay for ten thousand of them.
+        for leader in sorted({self.leader(spec["leader"]) for spec in plans}):
+            for instrument in range(len(self.names.instruments)):
+                self._group(self._book(leader, instrument, Side.ONE_WAY))
         for spec in plans:
             self._add_plan(spec)
 
