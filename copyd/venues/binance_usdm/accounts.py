@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -45,6 +45,7 @@ RETRY_S = (0.1, 0.5, 2.0, 5.0)
 #: A SUBSCRIBE of this many listen keys stays well below the frame limit.
 SUBSCRIBE_MAX = 100
 ANSWER_S = 10.0
+ABSENT_RETRY_S = 3.0
 #: Half of a fan-out's events say nothing that is not said better elsewhere, and are passed over before they are decoded:
 #: the thin copy of a trade, and "the order is in the book", which its own answer says and its first trade repeats. Neither
 #: text can stand inside a value: the venue's ids and names hold no quotes.
@@ -375,6 +376,7 @@ class FollowerStreams:
         self._rng = random.Random(seed)
         self._members: dict[int, _Member] = {}
         self._by_key: dict[str, _Member] = {}
+        self._absent: dict[int, Key] = {}  # wanted, but not listened to yet
         self._shards: list[_Shard] = []
         self._quote_assets = {instrument.margin_asset for instrument in instruments}
         self._batch = ReportBatch()
@@ -407,8 +409,14 @@ class FollowerStreams:
 
     async def add(self, account: int, key: Key) -> None:
         """Listen to an account; returns once the venue has confirmed the subscription."""
+        confirmed = await self._enrol(account, key)
+        if confirmed is not None:
+            await self._confirmation(account, confirmed)
+
+    async def _enrol(self, account: int, key: Key) -> asyncio.Future[None] | None:
+        """Take a listen key and queue its subscription; the future is its confirmation, None when there is one already."""
         if account in self._members:
-            return
+            return None
         member = _Member(account, key)
         await self._new_key(member)
         loop = asyncio.get_running_loop()
@@ -422,48 +430,82 @@ class FollowerStreams:
         member.shard = shard
         confirmed: asyncio.Future[None] = loop.create_future()
         self._subscribe(shard, [member], confirmed)
+        return confirmed
+
+    async def _confirmation(self, account: int, confirmed: asyncio.Future[None]) -> None:
         try:
             await asyncio.wait_for(confirmed, ANSWER_S * 3)
         except TimeoutError:
-            raise VenueUnavailable(f"user streams: no subscription in time: {shard.link.last_error}") from None
+            self._drop(account)
+            raise VenueUnavailable("user stream: no subscription in time") from None
+        except VenueUnavailable:
+            self._drop(account)
+            raise
+
+    def _drop(self, account: int) -> _Member | None:
+        member = self._members.pop(account, None)
+        if member is not None:
+            self._by_key.pop(member.listen_key, None)
+            if member.shard is not None:
+                member.shard.members.pop(account, None)
+        return member
 
     async def add_many(
         self,
         accounts: Sequence[tuple[int, Key]],
         *,
-        concurrency: int = 200,
+        concurrency: int = 32,
         on_done: Callable[[int, str], None] = lambda account, problem: None,
     ) -> None:
-        """Listen to many; ``on_done(account, problem)`` as each is confirmed or given up (``problem`` not empty)."""
+        """Listen to many; ``on_done(account, problem)`` as each is confirmed or not (``problem`` not empty).
+
+        What failed for want of an answer is tried again in the background for as long as the streams run, and ends in a
+        ``StreamGap``; what the venue refused (a dead key) is not.
+        """
+        confirmations: list[asyncio.Task[None]] = []
+        loop = asyncio.get_running_loop()
+
+        async def confirm(account: int, key: Key, confirmed: asyncio.Future[None] | None) -> None:
+            problem = ""
+            if confirmed is not None:
+                try:
+                    await self._confirmation(account, confirmed)
+                except VenueUnavailable as down:
+                    problem = str(down)
+                    self._absent[account] = key
+            on_done(account, problem)
 
         async def one(item: tuple[int, Key]) -> None:
             account, key = item
-            problem = ""
-            for pause in (*RETRY_S, None):
-                try:
-                    await self.add(account, key)
-                    problem = ""
-                    break
-                except RestError as refused:
-                    problem = str(refused)
-                    if refused.status < 500 and refused.status not in (418, 429):
-                        break
-                except VenueUnavailable as down:
-                    problem = str(down)
-                if pause is not None:
-                    await asyncio.sleep(pause)
-            on_done(account, problem)
+            try:
+                confirmations.append(loop.create_task(confirm(account, key, await self._enrol(account, key))))
+            except RestError as refused:
+                if refused.status >= 500 or refused.status in (418, 429):
+                    self._absent[account] = key
+                on_done(account, str(refused))
+            except (VenueUnavailable, ValueError) as down:
+                self._absent[account] = key
+                on_done(account, str(down))
 
         await in_parallel(accounts, one, concurrency)
+        await asyncio.gather(*confirmations)
+
+    async def _add_absent(self) -> None:
+        """Accounts that could not be listened to: once more, and say the gap when it works."""
+        waiting, self._absent = self._absent, {}
+
+        def done(account: int, problem: str) -> None:
+            if not problem:
+                self.stats.gaps += 1
+                self.on_event(StreamGap(account, "listening late"))
+
+        await self.add_many(list(waiting.items()), concurrency=8, on_done=done)
 
     async def remove(self, account: int) -> None:
         """Stop listening (plan stopped, key revoked)."""
-        member = self._members.pop(account, None)
-        if member is None:
-            return
-        self._by_key.pop(member.listen_key, None)
-        if member.shard is not None:
-            member.shard.members.pop(account, None)
+        self._absent.pop(account, None)
+        member = self._drop(account)
+        if member is not None and member.shard is not None:
             session = member.shard.link.session
             if session is not None and session.open:
                 self._ids += 1
@@ -560,14 +602,21 @@ class FollowerStreams:
     async def _keep_alive(self) -> None:
         loop = asyncio.get_running_loop()
         life = self.contract.listen_key_keepalive_ms / 1000
+        again_at = 0.0
         while True:
             await asyncio.sleep(min(1.0, life / 10))
             now = loop.time()
+            if self._absent and now >= again_at:
+                again_at = now + ABSENT_RETRY_S
+                self._spawn(self._add_absent())
             for member in [m for m in self._members.values() if m.renew_at <= now]:
                 member.renew_at = now + life * self._rng.uniform(0.8, 1.0)
-                task = loop.create_task(self._prolong(member))
-                self._renewing.add(task)
-                task.add_done_callback(self._renewing.discard)
+                self._spawn(self._prolong(member))
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._renewing.add(task)
+        task.add_done_callback(self._renewing.discard)
 
     async def _prolong(self, member: _Member) -> None:
         try:
@@ -627,9 +676,7 @@ class FollowerStreams:
                     ts_event = (data.T or data.E) * MS_NS
                     self.on_event(AccountLeverage(member.account, instrument.index, data.ac.l, ts_event, self.clock()))
             elif isinstance(data, codec.ListenKeyExpired):
-                task = asyncio.get_running_loop().create_task(self._renew(member))
-                self._renewing.add(task)
-                task.add_done_callback(self._renewing.discard)
+                self._spawn(self._renew(member))
         except (ValueError, KeyError) as problem:
             # What it said is lost: the account's truth has to be read again.
             self._malformed(str(problem))

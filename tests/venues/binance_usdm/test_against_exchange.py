@@ -496,6 +496,19 @@ async def test_a_lost_stream_connection_is_resubscribed_and_every_account_told(w
     await until(lambda: [e for e in events if isinstance(e, ExternalFill)])
 
 
+async def test_an_account_that_could_not_be_listened_to_is_tried_again_and_told(world):
+    [(name, key)] = await world.accounts(1, leverage=10)
+    streams, _stream_rows, events = await follower_streams(world)
+    await world.control(
+        "POST", "/faults", {"action": "error_dead", "account": name, "method": "POST /fapi/v1/listenKey", "count": 1}
+    )
+    problems = []
+    await streams.add_many([(5, key), (6, Key(b"B" * 64, b"x"))], on_done=lambda n, p: problems.append((n, bool(p))))
+    assert sorted(problems) == [(5, True), (6, True)]
+    await until(lambda: [e.account for e in events if isinstance(e, StreamGap)] == [5])
+    assert streams.accounts == 1 and not streams._absent  # a key the venue refuses is not knocked with again
+
+
 async def test_an_expired_listen_key_is_renewed_and_the_gap_told(world):
     [(_, key)] = await world.accounts(1, leverage=10)
     streams, _stream_rows, events = await follower_streams(world, listen_key_keepalive_ms=300)
