@@ -818,6 +818,7 @@ cdef class Wire:
     cdef public object event_fault   #: None, or called (account, event name, client id, payload) -> payloads to send now
     cdef public int64_t limit_10s, limit_1m   #: orders of an account, 0 = lifted
     cdef public int64_t skew_ns      #: what the exchange's clients see of its clock minus the truth, for tests of clock errors
+    cdef const char* auth_bad        # the parameter a -1102 of the last authentication is about
     cdef bint batching               # between c_begin and c_end
     cdef Buf scratch, reply
     cdef readonly int64_t n_placed, n_events_sent
@@ -872,7 +873,7 @@ cdef class Wire:
         code = 0
         key = self.authenticate(conn, &r, now + self.skew_ns, &code)
         if key is None:
-            self.refuse(conn, &r, code, NULL, None, now)
+            self.refuse(conn, &r, code, self.auth_bad if code == -1102 else NULL, None, now)
             return True
         code = self.count_order(key, now)
         if code < 0:
@@ -925,6 +926,7 @@ cdef class Wire:
             if key is None:
                 code[0] = -2015 if r.toks[ki].vn >= 16 else -2014
                 return None
+        self.auth_bad = "timestamp"
         if ti < 0:
             code[0] = -1102
             return None
@@ -943,6 +945,7 @@ cdef class Wire:
         if ki < 0 and si < 0:
             return key  # logged on: no signature needed
         if si < 0:
+            self.auth_bad = "signature"
             code[0] = -1102
             return None
         self.scratch.size = 0
