@@ -452,6 +452,7 @@ class Control:
                 "listen_keys": len(x.streams.keys),
                 "fault_rules": len(x.faults.rules),
                 "maker_flow_hash": x.maker_hash(),
+                "maker_steps": x.makers.step_no if x.makers is not None else 0,
                 "wallets_sum": fixed(total, 8),
                 "fees_collected": fixed(fees, 8),
                 "funding_residue": fixed(residue, 8),

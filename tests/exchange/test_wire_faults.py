@@ -250,6 +250,23 @@ async def test_keys_follow_from_seed_and_name() -> None:
     assert await keys() == await keys()
 
 
+async def test_equal_seeds_send_equal_maker_flow_whatever_the_clients_do() -> None:
+    """The hash over everything the makers sent is the same after equally many steps, with and without someone trading."""
+
+    async def flow(trade: bool) -> str:
+        async with exchange(maker_ms=3_600_000) as x:
+            alice = await x.account()
+            ws = await x.api()
+            for _ in range(20):
+                if trade:
+                    await ask(ws, alice, "order.place", **MARKET)
+                await x.tell("POST", "/market", {"symbol": "BTCUSDT", "move_bps": 0})  # one step
+            stats = await x.tell("GET", "/truth/stats")
+            return f"{stats['maker_steps']} {stats['maker_flow_hash']}"
+
+    assert await flow(True) == await flow(False)
+
+
 async def test_marked_accounts_leave_a_record_of_the_equity_they_were_told(x: Bench) -> None:
     alice = await x.account(balance="500")
     await x.call(alice, "GET", "/fapi/v3/balance")
