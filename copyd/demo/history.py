@@ -208,7 +208,6 @@ class Truth(msgspec.Struct):
     fills: dict[str, int] = {}  #: client order id -> lots in the trade book; empty: not compared
     fill_count: int = 0
     balances: dict[str, int] = {}  #: account -> wallet balance in 1e-8 at its creation
-    settings_ts: dict[tuple[str, str], int] = {}  #: (account, symbol) -> ts of the last accepted leverage setting
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -298,6 +297,7 @@ class VerifyConfig(msgspec.Struct, frozen=True, kw_only=True):
     outages: list[Outage] = []
     commands: list[Command] = []
     leader_leverage: dict[str, int] = {}
+    ready_since: int = 0  #: when the daemon first said that all legs are ready
     plans_since: int = 0  #: leader trades before this opened nothing (semantics 13)
     max_event_age: int = 2 * SECOND
     leader_equity_max_age: int = 30 * SECOND

@@ -87,6 +87,7 @@ class Demo:
         self.board = Board(followers=options.followers)
         self.outages: list[Outage] = []
         self.plans_since = 0
+        self.ready_since = 0
         self.kill_report: dict[str, Any] = {}
         self.restart_ready_s: float | None = None
         self.memory: dict[str, int] = {"daemon": 0, "exchange": 0}
@@ -385,6 +386,7 @@ class Demo:
             outages=self.outages,
             leader_leverage=dict.fromkeys(self.control.instruments, LEADER_LEVERAGE),
             plans_since=self.plans_since,
+            ready_since=self.ready_since,
             majors=tuple(MAJORS),
             problems_max=20,
         )
@@ -418,6 +420,7 @@ class Demo:
         self.plans_since = time.time_ns()
         await self.start_daemon(addresses, made)
         self.setup_s = time.monotonic() - began
+        self.ready_since = time.time_ns()
         self.view.say(f"ready after {self.setup_s:.1f} s; the leader trades for {o.seconds:.0f} s")
         watcher = asyncio.create_task(self.watch())
         try:

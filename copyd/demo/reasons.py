@@ -65,10 +65,13 @@ PLAN_LIMITS = frozenset(
 SLIPPAGE = frozenset(["slippage", "slippage_leader", "slippage_mid"])
 
 
-def counts_as_plan_limit(reason: str, numbers: PlanNumbers) -> bool:
-    """Whether the plan's own configured limits explain it. A slippage cap does only where the plan sets its own."""
+def counts_as_plan_limit(reason: str, numbers: PlanNumbers, symbol: str) -> bool:
+    """Whether the plan's own configured limits explain it. A slippage cap does only where the plan sets its own, a leg
+    that is not ready only where the plan's own list leaves the instrument out (such a leg is never made ready)."""
     if reason in SLIPPAGE:
         return numbers.plan.slippage_bps > 0 or numbers.plan.slippage_mid_bps > 0
+    if reason == "leg_not_ready":
+        return bool(numbers.instruments) and symbol not in numbers.instruments
     return reason in PLAN_LIMITS
 
 
@@ -195,11 +198,12 @@ class Reasons:
         return f"no {action} command was in force"
 
     def leg_not_ready(self, o: Opening) -> str:
-        """The account's leverage was not yet set when the decision was taken."""
-        ready_ts = self.truth.settings_ts.get((o.numbers.account, o.instrument.symbol))
-        if ready_ts is None or ready_ts > o.ts - self.config.clock_tolerance or self.in_outage(o.ts):
+        """Before all legs were ready, during an outage, or on an instrument that the plan's own list leaves out."""
+        if o.ts < self.config.ready_since or self.in_outage(o.ts):
             return ""
-        return "the exchange had accepted the account's settings before"
+        if o.numbers.instruments and o.instrument.symbol not in o.numbers.instruments:
+            return ""
+        return "all legs were ready by then"
 
     def leader_unsynced(self, o: Opening) -> str:
         """Only an outage makes the leader's position unknown here."""

@@ -341,8 +341,8 @@ class Verifier:
         side = sign(event.opening)
         before = leg.target
         raised = 0
-        if plan.min_policy == "raise" and not forgone and claim.target_q32 != before + delta:
-            raised = self.raised(claim, numbers, instrument, leg, side, before + delta, trade)
+        if claim.open == "order" and not forgone and claim.target_q32 != before + delta:
+            raised = self.raised(claim, numbers, instrument, leg, side, before + delta, trade.px)
         leg.leader += event.opening
         leg.target = before + delta - side * forgone + side * raised
         leg.reset()
@@ -351,7 +351,7 @@ class Verifier:
         elif flat:
             leg.k, leg.k_order = 0, ""
         if forgone or claim.open == "forgone":
-            self.count_forgone(claim.reason, numbers, trade.ts, claim.ts_decided)
+            self.count_forgone(claim.reason, numbers, claim.symbol, trade.ts, claim.ts_decided)
             o = self.opening_under_check(claim, numbers, instrument, leg, side, before + delta, trade.px, trade)
             fault = self.reasons.opening(o, claim.reason)
             if fault:
@@ -365,17 +365,19 @@ class Verifier:
         self.orders_law(claim, numbers, instrument, leg, event)
 
     def raised(
-        self, claim: Claim, numbers: PlanNumbers, instrument: Instrument, leg: Leg, side: int, wish: int, trade: LeaderTrade
+        self, claim: Claim, numbers: PlanNumbers, instrument: Instrument, leg: Leg, side: int, wish: int, px: int
     ) -> int:
-        """What ``min_policy: raise`` adds to the target (Q32, unsigned): up to the venue's minimum and no further."""
+        """What ``min_policy: raise`` adds to the target (Q32, unsigned): exactly up to the venue's minimum (semantics 6)."""
         extra = side * (claim.target_q32 - wish)
-        minimum = instrument.minimum_lots(self.limit(numbers, trade.px, side, claim.symbol))
+        if numbers.plan.min_policy != "raise" or extra <= 0:
+            return 0  # the difference will be reported as a wrong target
+        minimum = instrument.minimum_lots(self.limit(numbers, px, side, claim.symbol)) << 32
         wanted = side * (wish - (leg.lots << 32))
-        if extra <= 0 or extra >= (minimum << 32) or wanted >= (minimum << 32):
-            self.problem("false raise", f"{claim.plan} {claim.symbol}: nothing to raise, yet {show(extra, instrument)} more")
-            return 0
-        if (minimum << 32) > wanted * numbers.raise_factor:
-            self.problem("false raise", f"{claim.plan} {claim.symbol}: raised by more than {numbers.raise_factor} times")
+        name = f"{claim.plan} {claim.symbol}"
+        if wanted >= minimum or abs(wanted + extra - minimum) > 1 << 32 or claim.open_lots << 32 != wanted + extra:
+            self.problem("false raise", f"{name}: {show(wanted, instrument)} wanted, raised by {show(extra, instrument)}")
+        elif minimum > max(wanted, abs(claim.delta_q32)) * numbers.raise_factor:
+            self.problem("false raise", f"{name}: raised to more than {numbers.raise_factor} times {show(wanted, instrument)}")
         return extra
 
     def opening_under_check(
@@ -572,7 +574,7 @@ class Verifier:
         side = sign(leg.target)
         forgone = abs(claim.forgone_q32)
         if forgone:
-            self.count_forgone(claim.reason, numbers, claim.ts_event or claim.ts_decided, claim.ts_decided)
+            self.count_forgone(claim.reason, numbers, claim.symbol, claim.ts_event or claim.ts_decided, claim.ts_decided)
             before = leg.target
             px = self.deferred_price(leg) or (self.last_trade(leg, claim.symbol) or 1)
             leg.drop(forgone)
@@ -584,6 +586,12 @@ class Verifier:
                     f"{claim.plan} {claim.symbol} ({claim.cause}): forgone {show(forgone, instrument)} for "
                     f"{claim.reason}, but {fault}",
                 )
+        elif claim.open == "order" and claim.target_q32 != leg.target:
+            px = self.deferred_price(leg) or (self.last_trade(leg, claim.symbol) or 1)
+            raised = self.raised(claim, numbers, instrument, leg, side, leg.target, px)
+            if raised:
+                leg.target += side * raised
+                leg.reset()
         self.orders_law(claim, numbers, instrument, leg, None)
         if claim.open in ("order", "forgone"):
             leg.deferred = []
@@ -621,7 +629,7 @@ class Verifier:
             return
         if not opening:
             self.problem("blocked reduction", f"{plan} {symbol}: gives up the reduction {cid}")
-        self.count_forgone(claim.reason, numbers, decided_ts, end_ts)
+        self.count_forgone(claim.reason, numbers, claim.symbol, decided_ts, end_ts)
         fault = self.reasons.order_end(claim.reason, order, cid, forgone, decided_ts, end_ts)
         instrument = self.truth.instruments[symbol]
         if not fault and order is not None:
@@ -646,11 +654,11 @@ class Verifier:
             return ""
         return f"its limit {order.px} is not at the plan's cap of {cap} bps from the leader's price ({low}..{high})"
 
-    def count_forgone(self, reason: str, numbers: PlanNumbers, ts: int, ts_decided: int) -> None:
+    def count_forgone(self, reason: str, numbers: PlanNumbers, symbol: str, ts: int, ts_decided: int) -> None:
         """Count by reason; outside the restart window others than the plan's own limits are counted against the daemon."""
         name = reason.partition(":")[0] or "unnamed"
         self.forgone[name] += 1
-        if counts_as_plan_limit(name, numbers):
+        if counts_as_plan_limit(name, numbers, symbol):
             return
         if self.reasons.in_outage(ts) or self.reasons.in_outage(ts_decided):
             return

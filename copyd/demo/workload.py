@@ -274,7 +274,8 @@ def follower_plans(count: int, symbols: list[str], seed: int, leader: str = "lea
 def plan_lines(plans: list[Plan]) -> bytes:
     """The plan file: one JSON object per line, only the fields a row sets (every limit is set, so no preset decides)."""
     always = {
-        *("mode", "leverage", "leverage_max", "ratio_snapshot", "min_policy", "max_position_bps", "max_notional_symbol"),
+        *("leader", "account", "mode", "leverage", "leverage_max", "ratio_snapshot", "min_policy", "max_position_bps"),
+        "max_notional_symbol",
         *("max_notional_total", "max_open_trades", "max_loss_per_trade_bps", "require_stop", "slippage_bps", "slippage_mid_bps"),
     }
     default = msgspec.structs.asdict(Plan(follower="", allocation="0"))

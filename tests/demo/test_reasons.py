@@ -39,7 +39,6 @@ def situation(plan: dict[str, Any], opening: dict[str, Any], config: dict[str, A
     truth = Truth(
         instruments={"BTCUSDT": BTC, "ETHUSDT": ETH}, leader_trades=[], orders=opening.pop("orders", []), positions={},
         quotes={"BTCUSDT": quotes}, leader_reads=[(NOW - opening.pop("read_age", SECOND), 10**6 * E8)],
-        settings_ts=opening.pop("settings", {}),
     )  # fmt: skip
     numbers = PlanNumbers(Plan(follower="anna", **{"allocation": "10000", "max_position_bps": 0, **plan}))
     limit = limit_price(PX, 1, numbers.plan.slippage_bps or 50)
@@ -73,8 +72,9 @@ TABLE: list[tuple[str, bool, dict[str, Any], dict[str, Any], dict[str, Any]]] = 
     ("plan_close_only", False, {"state": "paused"}, {}, {}),
     ("kill_switch", True, {}, {}, {"commands": [Command("kill_switch", NOW - SECOND, NOW - SECOND)]}),
     ("kill_switch", False, {}, {}, {"commands": [Command("kill_switch", NOW + SECOND, NOW + SECOND)]}),
-    ("leg_not_ready", True, {}, {"settings": {("anna", "BTCUSDT"): NOW + SECOND}}, {}),
-    ("leg_not_ready", False, {}, {"settings": {("anna", "BTCUSDT"): NOW - SECOND}}, {}),
+    ("leg_not_ready", True, {}, {}, {"ready_since": NOW + SECOND}),
+    ("leg_not_ready", True, {"instruments": ["ETHUSDT"]}, {}, {"ready_since": NOW - SECOND}),
+    ("leg_not_ready", False, {}, {}, {"ready_since": NOW - SECOND}),
     ("instrument_not_allowed", True, {"instruments": ["ETHUSDT"]}, {}, {}),
     ("instrument_not_allowed", False, {"instruments": ["BTCUSDT"]}, {}, {}),
     ("leader_equity_stale", True, {}, {"read_age": 31 * SECOND}, {}),
@@ -147,10 +147,10 @@ def test_a_quote_the_exchange_never_published_proves_nothing() -> None:
 def test_only_limits_the_plan_sets_itself_excuse_a_forgone_opening() -> None:
     """A slippage cap by class is ours; one that the plan names is the follower's own wish."""
     own, default = (PlanNumbers(Plan(follower="anna", allocation="1", slippage_bps=bps)) for bps in (20, 0))
-    assert counts_as_plan_limit("slippage", own)
-    assert not counts_as_plan_limit("slippage", default)
-    assert not counts_as_plan_limit("stale_event", own)
-    assert counts_as_plan_limit("max_position", default)
+    assert counts_as_plan_limit("slippage", own, "BTCUSDT")
+    assert not counts_as_plan_limit("slippage", default, "BTCUSDT")
+    assert not counts_as_plan_limit("stale_event", own, "BTCUSDT")
+    assert counts_as_plan_limit("max_position", default, "BTCUSDT")
 
 
 def test_what_an_order_left_unfilled() -> None:
