@@ -26,7 +26,7 @@ from copyd.journal import JournalDamaged, JournalError, Reader, Record
 from copyd.journal.check import check_in_child
 from copyd.kinds import BUILD, kind_of, pack_checkpoint
 
-BUDGET = 150_000
+BUDGET = 250_000
 """Decisions and reports the readable rules recompute unless told otherwise: some twenty seconds."""
 TIMER_COST = 200
 GOOD, BAD = 0, JournalError.exit_code
