@@ -14,6 +14,7 @@ import msgspec
 import orjson
 
 from copyd._fast.sim_wire import Listener, WsConn
+from copyd.exchange.model import fixed
 
 if TYPE_CHECKING:
     from copyd.exchange.server import ExchangeServer
@@ -170,7 +171,7 @@ class Streams:
                 listeners += self.timed.marks_3s.get(index, ())
             if not listeners and not self.timed.all_marks:
                 continue
-            mark = spec.price_text(self.x.engine.mark(index)) if spec.price_precision >= 8 else self._mark_text(index)
+            mark = fixed(self.x.engine.mark(index) * spec.tick_e8, 8)
             event = {
                 "e": "markPriceUpdate",
                 "E": now_ns // 10**6,
@@ -187,11 +188,6 @@ class Streams:
                 self.x.wire.publish(listeners, orjson.dumps(event))
         if self.timed.all_marks:
             self.x.wire.publish(self.timed.all_marks, orjson.dumps(every))
-
-    def _mark_text(self, index: int) -> str:
-        from copyd.exchange.model import fixed
-
-        return fixed(self.x.engine.mark(index) * self.x.instruments[index].tick_e8, 8)
 
     def push_depth(self, now_ns: int, tick: int) -> None:
         """Depth streams; ``tick`` counts 50 ms steps. Changes go at the fastest speed anyone asked for, then by speed."""
