@@ -349,6 +349,7 @@ class Engine:
             self._edit(POSITIONS, book.position, LeaderPositionRow, synced=0)
 
     def _configured(self, now: int, value: Configured, out: Outputs) -> None:
+        self._check_configured(value)
         kept = self.params
         self.params = Params.unpack(value.params)
         self.params.epoch, self.params.site, self.params.key = kept.epoch, kept.site, kept.key
@@ -358,31 +359,36 @@ class Engine:
         for index, spec in enumerate(value.instruments):
             row = InstrumentRow.unpack(spec.row)
             if index < len(self.names.instruments):
-                if self.names.instruments[index].symbol != spec.symbol:
-                    raise OperatorError(
-                        f"instrument {index} is {self.names.instruments[index].symbol} in the journal and {spec.symbol} in "
-                        "the configuration: instruments may be added at the end, never reordered or removed"
-                    )
                 old = self._row(INSTRUMENTS, index, InstrumentRow)
                 row.bid, row.ask, row.mark, row.ts_quote, row.halted = (
                     old.bid, old.ask, old.mark, old.ts_quote, old.halted)
                 self.columns.put(INSTRUMENTS, index, row.pack())
                 self.names.instruments[index] = spec
             else:
-                if index >= self.columns.instruments_max:
-                    raise OperatorError(f"at most {self.columns.instruments_max} instruments")
                 self.columns.add(INSTRUMENTS, row.pack())
                 self.names.instruments.append(spec)
         for index, name in enumerate(value.leaders):
             if index >= len(self.names.leaders):
                 self.columns.add(LEADERS, LeaderRow().pack())
                 self.names.leaders.append(name)
-            elif self.names.leaders[index] != name:
+            self._edit(LEADERS, index, LeaderRow, eligible=int(name not in value.suspended))
+
+    def _check_configured(self, value: Configured) -> None:
+        """Indexes are for ever; refused before anything has changed."""
+        for index, (spec, known) in enumerate(zip(value.instruments, self.names.instruments, strict=False)):
+            if known.symbol != spec.symbol:
                 raise OperatorError(
-                    f"leader {index} is {self.names.leaders[index]} in the journal and {name} in the configuration: "
+                    f"instrument {index} is {known.symbol} in the journal and {spec.symbol} in the configuration: "
+                    "instruments may be added at the end, never reordered or removed"
+                )
+        if len(value.instruments) > self.columns.instruments_max:
+            raise OperatorError(f"at most {self.columns.instruments_max} instruments")
+        for index, (name, known_name) in enumerate(zip(value.leaders, self.names.leaders, strict=False)):
+            if known_name != name:
+                raise OperatorError(
+                    f"leader {index} is {known_name} in the journal and {name} in the configuration: "
                     "leaders may be added at the end, never reordered or removed"
                 )
-            self._edit(LEADERS, index, LeaderRow, eligible=int(name not in value.suspended))
 
     def _set_params(self) -> None:
         self.names.params = self.params.pack()
@@ -459,6 +465,9 @@ class Engine:
         self.names.groups[key].append(leg)
 
     def _leader_position(self, now: int, value: LeaderPosition, out: Outputs) -> bool | None:
+        unknown = (value.leader, value.instrument, value.position_side) not in self.by_book
+        if unknown and value.qty == 0 and value.leverage in (0, LeaderPositionRow().leverage):
+            return False  # and no book is made: what leaves no record leaves no trace
         book = self._book(value.leader, value.instrument, value.position_side)
         row = self._row(POSITIONS, book.position, LeaderPositionRow)
         expected = None if row.qty == value.qty else (value.qty, now)
