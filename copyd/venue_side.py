@@ -34,6 +34,7 @@ from copyd.venues.binance_usdm.signing import Key
 ORDERS = 7
 START_TIMEOUT_S = 20.0
 ACTIVATE_CONCURRENCY = 16
+QUERY_SHARE = 0.5
 SNAPSHOT_RETRY_S = 1.0
 SNAPSHOT_RETRY_MAX_S = 30.0
 
@@ -115,6 +116,8 @@ class VenueSide:
             url=self.endpoints.ws_api, connections=venue.order_connections, instruments=self.instruments,
             contract=self.contract, clock=now, venue_clock=self.rest.venue_clock, on_reports=self._reports,
             on_connection=self._connection,
+            # Half of the request budget may go into settling orders in doubt; the rest stays for snapshots and keys.
+            queries_per_s=QUERY_SHARE * venue.request_weight_per_min / 60,
         )
         self.setup = AccountSetup(
             rest=self.rest, ws_url=self.endpoints.ws_api, instruments=self.instruments, contract=self.contract, clock=now)
@@ -279,7 +282,7 @@ class VenueSide:
                 return core.LeaderFill(
                     event.leader, event.instrument, event.position_side, int(event.exec_id), int(event.order_id),
                     event.side, event.qty, event.px, event.order_qty, event.live, self._is_ours(event.client_order_id),
-                    event.cause, event.ts_event, event.ts_recv, event.raw,
+                    event.cause, self._local(event.ts_event), event.ts_recv, event.raw,
                 )
             case codec.LeaderPosition():
                 return core.LeaderPosition(
@@ -299,6 +302,10 @@ class VenueSide:
             case _:
                 return None
 
+    def _local(self, ts_venue: int) -> int:
+        """A venue time on our clock: ages are measured with the estimated clock error taken out (semantics 12)."""
+        return ts_venue - self.rest.venue_clock.offset_ns
+
     def _is_ours(self, client_order_id: str) -> bool:
         return len(client_order_id) == 32 and client_order_id.startswith(f"{self.config.site.id:04x}")
 
@@ -316,7 +323,7 @@ class VenueSide:
         pairs = [(account, key) for account, key, _ in keyed]
         hedge = {"one_way": False, "hedge": True}.get(self.config.copy.position_mode)
         isolated = self.config.copy.margin_type == "isolated"
-        await self.streams.add_many(pairs, concurrency=ACTIVATE_CONCURRENCY, on_done=lambda *_: None)
+        await self.streams.add_many(pairs, concurrency=ACTIVATE_CONCURRENCY, on_done=self._on_stream)
         await self._snapshots(pairs)
         fresh = keyed if not known else [(a, k, w) for a, k, w in keyed if not self._verified(a, w)]
         asked = {account for account, _, _ in fresh}
@@ -335,6 +342,10 @@ class VenueSide:
             for instrument, _ in wants
         )
 
+    def _on_stream(self, account: int, problem: str) -> None:
+        if problem:
+            self.owner.alert(Alert("user_stream_refused", problem, {"account": self.engine.names.accounts[account]}))
+
     async def _snapshots(self, pairs: Sequence[tuple[int, Key]]) -> None:
         """Balance and positions of these accounts; without a balance an account opens nothing, so what failed is asked again."""
         keys = dict(pairs)
@@ -342,12 +353,15 @@ class VenueSide:
         while keys:
             failed: dict[int, Key] = {}
 
-            def done(account: int, snapshot: codec.AccountSnapshot | None, problem: str, failed: dict[int, Key] = failed) -> None:
-                if snapshot is None:
-                    failed[account] = keys[account]
-                    self.log.warning("snapshot failed", account=self.engine.names.accounts[account], problem=problem)
-                else:
+            def done(
+                account: int, snapshot: codec.AccountSnapshot | None, problem: str,
+                asked: dict[int, Key] = keys, failed: dict[int, Key] = failed,
+            ) -> None:
+                if snapshot is not None:
                     self._on_snapshot(snapshot)
+                    return
+                failed[account] = asked[account]
+                self.log.warning("snapshot failed", account=self.engine.names.accounts[account], problem=problem)
 
             await self.setup.snapshot_many(list(keys.items()), concurrency=ACTIVATE_CONCURRENCY, on_done=done)
             keys = failed

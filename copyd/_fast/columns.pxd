@@ -1,6 +1,6 @@
-# The tables of the engine: one C row per instrument, leader, leader position, plan, account, account x instrument, leg and order.
+# The tables of the engine: one C row per instrument, leader, plan, account, leg, order, ...
 #
-# Rows, not separate arrays: a fan-out touches nearly every field of a leg, so a leg is two cache lines and the walk is sequential.
+# Rows, not separate arrays: a fan-out touches nearly every field of a leg, so the walk is sequential.
 # Every field is an integer. Units: ticks, lots, Q32 lots (lots << 32), money in 1e-8 of the quote asset ("e8"), nanoseconds.
 # copyd/core/rows.py declares the same rows for the readable twin; a test compares sizes and every offset.
 

@@ -326,7 +326,7 @@ cdef void _siphash128(const uint8_t* key, const uint8_t* message, size_t size, u
             else:
                 v1 ^= <uint64_t>0xDD
         v3 ^= word
-        for i in range(n):
+        for _i in range(n):
             v0 += v1
             v1 = _rotl(v1, 13) ^ v0
             v0 = _rotl(v0, 32)
