@@ -12,6 +12,7 @@ import hmac
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
@@ -113,6 +114,17 @@ class AccountMade(msgspec.Struct):
     secret: str
 
 
+def kept_name(path: str) -> str:
+    """File name of a kept truth."""
+    return path.rpartition("/")[2] + ".jsonl"
+
+
+def append(path: Path, raw: bytes) -> None:
+    """Add to a kept file."""
+    with path.open("ab") as file:
+        file.write(raw)
+
+
 class Control:
     """The exchange's control port."""
 
@@ -123,6 +135,7 @@ class Control:
         self.quotes_seq = -1
         self.instruments: dict[str, Instrument] = {}
         self.opening_px: dict[str, int] = {}
+        self.keep: Path | None = None  #: directory to keep the truth in, as it was served
 
     async def _post(self, path: str, body: Any) -> Any:
         async with self.session.post(self.url + path, data=msgspec.json.encode(body)) as answer:
@@ -142,7 +155,10 @@ class Control:
         """All rows of a truth, page by page."""
         decode = msgspec.json.Decoder(row).decode_lines
         while True:
-            rows = decode(await self._get(f"{path}?after={after}&limit={page}"))
+            raw = await self._get(f"{path}?after={after}&limit={page}")
+            if self.keep is not None and raw:
+                append(self.keep / kept_name(path), raw)
+            rows = decode(raw)
             if rows:
                 yield rows
                 after = max(r.seq for r in rows)  # type: ignore[attr-defined]
@@ -166,7 +182,14 @@ class Control:
     async def load_instruments(self, rest: str, symbols: list[str] | None = None) -> None:
         """Contracts and opening prices from the public interface."""
         async with self.session.get(rest + "/fapi/v1/exchangeInfo") as answer:
-            info = msgspec.json.decode(await answer.read())
+            raw = await answer.read()
+        if self.keep is not None:
+            append(self.keep / "exchangeInfo.json", raw)
+        self.read_instruments(raw, symbols)
+
+    def read_instruments(self, raw: bytes, symbols: list[str] | None = None) -> None:
+        """Contracts out of the venue's exchangeInfo."""
+        info = msgspec.json.decode(raw)
         for row in info["symbols"]:
             if symbols and row["symbol"] not in symbols:
                 continue
@@ -256,6 +279,24 @@ class Control:
                 if reject.clientOrderId and reject.account != leader and placing:
                     truth.rejects[reject.clientOrderId] = reject.code
         return truth
+
+
+class KeptBooks(Control):
+    """The same truth, read again from a directory it was kept in."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(None, "")  # type: ignore[arg-type]
+        self.directory = directory
+        self.read: set[str] = set()
+        self.read_instruments((directory / "exchangeInfo.json").read_bytes())
+
+    async def _get(self, path: str) -> bytes:
+        name = kept_name(path.partition("?")[0])
+        file = self.directory / name
+        if name in self.read or not file.exists():
+            return b""
+        self.read.add(name)
+        return file.read_bytes()
 
 
 class LeaderClient:

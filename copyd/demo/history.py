@@ -311,7 +311,7 @@ class VerifyConfig(msgspec.Struct, frozen=True, kw_only=True):
     orders_per_minute: int = 1200
     clock_tolerance: int = 20 * MS
     in_flight_grace: int = 5 * SECOND  #: bytes already with the kernel when the daemon died
-    other_forgone_share: Fraction = Fraction(1, 100)
+    other_forgone_ppm: int = 10_000  #: 1 % of decisions
     problems_max: int = 20
 
 

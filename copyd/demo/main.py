@@ -377,7 +377,9 @@ class Demo:
         self.view.say("copyd verify: every recorded decision computed again from the journal")
         journal_check = await self.daemon.verify_journal()
         self.view.say("comparing the exchange's books with what the rules give")
-        verdict = await asyncio.to_thread(verify, truth, self.plans, read_claims(claims), self.verify_config())
+        config = self.verify_config()
+        (self.directory / "verify.json").write_bytes(msgspec.json.encode({"config": config, "balances": truth.balances}))
+        verdict = await asyncio.to_thread(verify, truth, self.plans, read_claims(claims), config)
         return truth, verdict, journal_check
 
     def verify_config(self) -> VerifyConfig:
@@ -400,6 +402,9 @@ class Demo:
         self.view.say(f"starting the simulated exchange, seed {o.seed}")
         addresses = await self.start_exchange()
         self.control = Control(self.session, addresses["control"])
+        if o.keep is not None:
+            self.control.keep = self.directory / "books"
+            self.control.keep.mkdir()
         await self.control.load_instruments(addresses["rest"])
         for _ in range(50):
             await self.control.follow_quotes()

@@ -336,17 +336,18 @@ class Reasons:
         low, high = self.cap_lots(o, name)
         if low < 0:
             return f"the plan has no {name} cap"
-        if o.held_high + o.wanted_high <= low - 1:
-            return (
-                f"the cap lets the leg grow to {o.instrument.qty_text(low)}, "
-                f"more than the {o.instrument.qty_text(o.held_high + o.wanted_high)} wanted"
-            )
+        minimum = o.instrument.minimum_lots(o.limit)
+        wanted = o.held_high + o.wanted_high
+        if o.numbers.plan.min_policy == "raise":  # what is raised to the minimum counts in risk
+            wanted = max(wanted, o.held_high + minimum)
+        if wanted <= low - 1:
+            text = o.instrument.qty_text
+            return f"the cap lets the leg grow to {text(low)}, more than the {text(wanted)} wanted"
         floor = low
         for other in CAPS:
             other_low, _ = self.cap_lots(o, other)
             if other_low >= 0:
                 floor = min(floor, other_low)
-        minimum = o.instrument.minimum_lots(o.limit)
         if o.allowed == 0:
             if floor - o.held_high < minimum + 1 or (
                 name == "insufficient_margin" and o.numbers.plan.on_insufficient == "skip"

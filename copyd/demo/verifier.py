@@ -697,7 +697,7 @@ class Verifier:
                 name = f"{order.account} {order.symbol} order {order.client_order_id}"
                 self.problem("unfinished order", f"{name} is still {order.status}")
         decisions = max(1, verdict.decisions)
-        if verdict.forgone_other_outside_restart > self.config.other_forgone_share * decisions:
+        if verdict.forgone_other_outside_restart * 1_000_000 > self.config.other_forgone_ppm * decisions:
             self.problem(
                 "too much forgone",
                 f"{verdict.forgone_other_outside_restart} of {verdict.decisions} decisions forgone for other causes than the "

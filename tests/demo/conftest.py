@@ -211,7 +211,7 @@ def world() -> World:
         Plan(follower="dora", allocation="30000", mode="risk_based", risk_bps=20, assumed_stop_bps=100),
     ]
     world = World(plans)
-    world.config = VerifyConfig(leader_leverage={"BTCUSDT": 10, "ETHUSDT": 10}, other_forgone_share=1)
+    world.config = VerifyConfig(leader_leverage={"BTCUSDT": 10, "ETHUSDT": 10}, other_forgone_ppm=1_000_000)
     world.trade(1000)
     world.trade(500, 600_500, order="A", order_lots=1500)
     world.trade(1000, 600_600, order="A", order_lots=1500, fill_share=0.5)

@@ -179,7 +179,7 @@ async def test_a_slow_honest_follower_is_verified_and_a_lie_is_not(tmp_path: Pat
     finally:
         await exchange.end(5)
     config = VerifyConfig(
-        leader_leverage=dict.fromkeys(truth.instruments, 10), plans_since=before[-1].ts + 1, other_forgone_share=1,
+        leader_leverage=dict.fromkeys(truth.instruments, 10), plans_since=before[-1].ts + 1, other_forgone_ppm=1_000_000,
     )  # fmt: skip
     truth.balances = {plan.follower: 10**14 for plan in PLANS}
     verdict = verify(truth, PLANS, follower.claims, config)

@@ -275,7 +275,7 @@ def test_the_trade_book_must_agree_with_the_orders(world: Any) -> None:
 def test_a_gap_at_the_end_needs_a_reason(make_world: Any) -> None:
     """Half of the last order stayed unfilled; without its claim the position is simply wrong."""
     world = make_world([Plan(follower="anna", allocation="50000")])
-    world.config = msgspec.structs.replace(world.config, other_forgone_share=1)
+    world.config = msgspec.structs.replace(world.config, other_forgone_ppm=1_000_000)
     world.trade(1000, fill_share=0.5)
     assert world.verdict().verified
     world.claims.pop()
