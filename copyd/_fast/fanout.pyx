@@ -65,7 +65,7 @@ cdef enum:  # Mode
 cdef enum:  # RatioSnapshot, MinPolicy, OnInsufficient, PlanState
     POSITION_OPEN = 0
     EACH_ORDER = 1
-    MIN_SKIP = 1
+    MIN_CARRY = 0
     MIN_RAISE = 2
     INSUFFICIENT_SKIP = 1
     ACTIVE = 0
@@ -734,7 +734,7 @@ cdef class Kernel:
                     and not less(wide(opening.want, plan.raise_max_ppm), wide3(shl32(least), PPM))):
                 lots = least
                 raised = 1
-            elif plan.min_policy == MIN_SKIP and lots > 0:
+            elif plan.min_policy != MIN_CARRY and lots > 0:
                 sized.reason = BELOW_MINIMUM
                 sized.refused = 1
                 return

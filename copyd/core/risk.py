@@ -119,7 +119,7 @@ def size(t: Tables, leg: LegRow, plan: PlanRow, opening: Opening) -> Size:
     if opening.want < least << 32:
         if plan.min_policy == MinPolicy.RAISE and (least << 32) * PPM <= opening.want * plan.raise_max_ppm:
             lots, raised = least, True
-        elif plan.min_policy == MinPolicy.SKIP and lots > 0:
+        elif plan.min_policy != MinPolicy.CARRY and lots > 0:
             return Size(0, Reason.BELOW_MINIMUM, limit_px, refused=True)
         else:
             return Size(0, Reason.BELOW_MINIMUM if lots else Reason.NONE, limit_px)
