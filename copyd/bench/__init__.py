@@ -1,0 +1,141 @@
+"""``copyd bench``: latency with its conditions. ``fanout`` measures the whole path, ``stages`` each part alone."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from copyd.errors import OperatorError
+
+__all__ = ["main"]
+
+BENCHES = {
+    "fanout": "leader event bytes received -> first and last follower order handed to the kernel, on real sockets",
+    "restart": "memory per follower, size and time of a checkpoint, restart from it with records behind it",
+    "stages": "the pytest-benchmark suites of bench/: each stage alone, each result checked",
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Exit code: 0 when measured and checked, 1 when the check failed, 2 usage."""
+    try:
+        options = _parser().parse_args(list(argv))
+    except SystemExit as end:
+        return int(end.code or 0)
+    if options.list:
+        width = max(map(len, BENCHES))
+        print("\n".join(f"{name:<{width}}  {text}" for name, text in BENCHES.items()))
+        for path, text in _suites():
+            print(f"{'':<{width}}  {path.name}: {text}")
+        return 0
+    if options.bench is None:
+        _parser().print_help()
+        return 2
+    done: int = options.run(options)
+    return done
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="copyd bench", description="Latency benchmarks with their conditions.")
+    parser.add_argument("--list", action="store_true", help="name every benchmark and end")
+    commands = parser.add_subparsers(dest="bench", metavar="{" + ",".join(BENCHES) + "}")
+
+    fanout = commands.add_parser("fanout", help=BENCHES["fanout"], description=BENCHES["fanout"])
+    fanout.add_argument("--followers", type=_positive, default=1_000, metavar="N")
+    fanout.add_argument("--connections", type=_positive, default=4, metavar="C")
+    fanout.add_argument("--events", type=_positive, default=50, metavar="E", help="measured leader events")
+    fanout.add_argument("--warmup", type=int, default=5, metavar="W", help="events before them, not measured")
+    fanout.add_argument("--rate", type=float, default=0.0, metavar="R", help="leader events per second (default: by followers)")
+    fanout.add_argument("--durability", choices=("strict", "process", "none"), default="strict")
+    fanout.add_argument("--journal", type=Path, metavar="DIR", help="make the journal below DIR (default: temporary directory)")
+    fanout.add_argument("--seed", type=int, default=1, help="same seed, same orders")
+    fanout.add_argument("--json", type=Path, metavar="FILE")
+    fanout.add_argument("--hdr", type=Path, metavar="FILE", help="histograms in the HdrHistogram log format")
+    fanout.set_defaults(run=_fanout)
+
+    restart = commands.add_parser("restart", help=BENCHES["restart"], description=BENCHES["restart"])
+    restart.add_argument("--followers", type=_positive, default=1_000, metavar="N")
+    restart.add_argument("--records", type=_positive, default=20, metavar="R", help="leader events behind the checkpoint")
+    restart.add_argument("--journal", type=Path, metavar="DIR", help="make the journal below DIR (default: temporary directory)")
+    restart.add_argument("--seed", type=int, default=1)
+    restart.add_argument("--json", type=Path, metavar="FILE")
+    restart.set_defaults(run=_restart)
+
+    stages = commands.add_parser("stages", help=BENCHES["stages"], description=BENCHES["stages"])
+    stages.add_argument("--followers", type=_positive, default=10_000, metavar="N")
+    stages.add_argument("--orders", type=_positive, default=20_000, metavar="N", help="of the simulated exchange's suites")
+    stages.add_argument("--only", default="", metavar="WORD", help="suites whose name contains it")
+    stages.add_argument("--json", type=Path, metavar="FILE")
+    stages.set_defaults(run=_stages)
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be positive")
+    return value
+
+
+def _write_json(path: Path | None, report: dict[str, Any]) -> None:
+    if path is not None:
+        public = {name: value for name, value in report.items() if not name.startswith("_")}
+        path.write_text(json.dumps(public, indent=2) + "\n")
+
+
+def _fanout(options: argparse.Namespace) -> int:
+    from copyd.bench import fanout
+    from copyd.telemetry.hdr import write_hdr
+
+    began = time.time()
+    report = fanout.run(fanout.Settings(
+        followers=options.followers, connections=options.connections, events=options.events, warmup=max(0, options.warmup),
+        rate=options.rate, durability=options.durability, journal=options.journal, seed=options.seed,
+    ))
+    print(fanout.table(report))
+    _write_json(options.json, report)
+    if options.hdr is not None:
+        write_hdr(options.hdr, fanout.histograms(report), began, time.time())
+    return 0 if report["checked"] else 1
+
+
+def _restart(options: argparse.Namespace) -> int:
+    from copyd.bench import restart
+
+    report = restart.run(options.followers, options.records, options.seed, options.journal)
+    print(restart.table(report))
+    _write_json(options.json, report)
+    return 0 if report["checked"] else 1
+
+
+def _suite_directory() -> Path:
+    return Path(__file__).resolve().parents[2] / "bench"
+
+
+def _suites() -> list[tuple[Path, str]]:
+    found = []
+    for path in sorted(_suite_directory().glob("bench_*.py")):
+        text = path.read_text().lstrip().strip('"').splitlines()[0]
+        found.append((path, text))
+    return found
+
+
+def _stages(options: argparse.Namespace) -> int:
+    import os
+    import subprocess
+    import sys
+
+    suites = [path for path, _ in _suites() if options.only in path.name]
+    if not suites:
+        raise OperatorError(f"no suites in {_suite_directory()}: they are part of the source tree, not of the installed package")
+    environment = {
+        **os.environ, "COPYD_BENCH_FOLLOWERS": str(options.followers), "COPYD_BENCH_ORDERS": str(options.orders)}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout=600", "--benchmark-only",
+               "--benchmark-columns=min,median,max,stddev,rounds", *map(str, suites)]
+    if options.json is not None:
+        command.append(f"--benchmark-json={options.json}")
+    return subprocess.run(command, env=environment, cwd=_suite_directory().parent, check=False).returncode
