@@ -121,7 +121,8 @@ class _Check:
                 found.append(Finding(self.seq, f"record {self.seq}: the readable rules cannot decide it: {error}"))
         self._judge(found)
         if not self.findings and not self.ids_from and self.engine.names.seq < state.last_seq:
-            self.findings.append(Finding(self.engine.names.seq, f"record {self.engine.names.seq}: nothing after it could be read"))
+            last = self.engine.names.seq
+            self.findings.append(Finding(last, f"record {last}: nothing after it could be read"))
 
     def _record(self, record: Record, recorded: Recorded, found: list[Finding]) -> None:
         self.records += 1
@@ -166,18 +167,19 @@ class _Check:
         if self.begun:
             out.append(f"beginning    was dropped: checked from the checkpoint at record {self.begun} on")
         for build, seq in self.builds:
-            out.append(f"written by   {build or 'no build named'} from record {seq}{'' if build == BUILD else f' (this is {BUILD})'}")
-        out.append(f"kernel       {self.records:,} records computed again: {self.decisions:,} decisions, {self.ends:,} order ends, "
-                   f"{self.orders:,} orders")
+            other = "" if build == BUILD else f" (this is {BUILD})"
+            out.append(f"written by   {build or 'no build named'} from record {seq}{other}")
+        out.append(f"kernel       {self.records:,} records computed again: {self.decisions:,} decisions, "
+                   f"{self.ends:,} order ends, {self.orders:,} orders")
         out.append(f"checkpoints  {self.checkpoints} compared with the fold")
         counts = self.twin.counts
         part = f"every {self.stride}th account of each record" if self.stride > 1 else "everything"
-        out.append(f"rules        {part}: {counts.decisions:,} of {counts.decisions_all:,} leader decisions, {counts.reports:,} of "
-                   f"{counts.reports_all:,} reports, {counts.timers:,} timers by the readable rules")
+        out.append(f"rules        {part}: {counts.decisions:,} of {counts.decisions_all:,} leader decisions, "
+                   f"{counts.reports:,} of {counts.reports_all:,} reports, {counts.timers:,} timers by the readable rules")
         if self.ids_from:
             checked = self.ids.checked if self.ids else 0
-            out.append(f"ids          this build decides otherwise from record {self.ids_from} on: of what follows only {checked:,} client "
-                       "order ids were computed again")
+            out.append(f"ids          this build decides otherwise from record {self.ids_from} on: of what follows only "
+                       f"{checked:,} client order ids were computed again")
         return out
 
 

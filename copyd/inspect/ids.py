@@ -37,8 +37,8 @@ class IdCheck:
                 parts = list(range(PART_REDUCTION, PART_REDUCTION + reductions[order.leg]))
             self.checked += 1
             if not self._derives(order, causes, parts):
-                found.append(Finding(record.seq, f"record {record.seq}: order {order.cid.hex()} (leg {order.leg}): its id does not follow "
-                                                 "from what caused it"))
+                name = f"order {order.cid.hex()} (leg {order.leg})"
+                found.append(Finding(record.seq, f"record {record.seq}: {name}: its id does not follow from what caused it"))
         return found
 
     def _causes(self, record: Record, recorded: Recorded) -> Iterator[tuple[bytes, int]]:

@@ -179,7 +179,8 @@ class Explanation:
         outputs, faults = apply(engine, self.record, self.recorded)
         if outputs is None:
             raise JournalError(faults[0].text)
-        found = [*before, *faults, *differences(self.record.seq, twin.share(self.recorded), twin.computed, "the readable rules give")]
+        share = twin.share(self.recorded)
+        found = [*before, *faults, *differences(self.record.seq, share, twin.computed, "the readable rules give")]
         if not twin.called and (self.recorded.decisions or self.recorded.named):
             found.append(Finding(self.record.seq, f"record {self.record.seq}: holds decisions, and its input asks for none"))
         return self._answer(engine, leg, moment, twin.computed, found)
@@ -212,7 +213,7 @@ class Explanation:
             "plan": {"mode": Mode(plan.mode).name.lower(), "version": plan.version, "allocation_e8": plan.allocation_e8},
             "config_version": names.config_version,
             "leader_event": self._event(engine, spec, moment.event, decision),
-            "market": self._market(columns.get(INSTRUMENTS, after.instrument)),
+            "market": self._market(spec, columns.get(INSTRUMENTS, after.instrument)),
             "leverage": ai.leverage,
             "before": self._state(spec, start),
         }
@@ -237,7 +238,8 @@ class Explanation:
         value = self.recorded.input
         if isinstance(value, LeaderFill):
             verb = "bought" if value.side > 0 else "sold"
-            text = f"{engine.names.leaders[value.leader]} {verb} {quantity(spec, value.qty)} {spec.symbol} at {price(spec, value.px)}"
+            leader = engine.names.leaders[value.leader]
+            text = f"{leader} {verb} {quantity(spec, value.qty)} {spec.symbol} at {price(spec, value.px)}"
             out: dict[str, Any] = {
                 "text": text, "exec_id": str(value.exec_id), "order_id": str(value.order_id), "side": value.side,
                 "qty_lots": value.qty, "px_ticks": value.px, "live": value.live, "cause": value.cause,
@@ -258,9 +260,12 @@ class Explanation:
                     "reducing": quantity(spec, event.reduce_qty), "opening": quantity(spec, event.open_qty)}
         return out
 
-    def _market(self, data: bytes) -> dict[str, Any]:
+    def _market(self, spec: InstrumentSpec, data: bytes) -> dict[str, Any]:
         row = InstrumentRow.unpack(data)
-        return {"bid_ticks": row.bid, "ask_ticks": row.ask, "mark_ticks": row.mark, "age_ns": self.record.ts_ns - row.ts_quote}
+        return {
+            "bid": price(spec, row.bid), "ask": price(spec, row.ask), "mark": price(spec, row.mark), "bid_ticks": row.bid,
+            "ask_ticks": row.ask, "mark_ticks": row.mark, "age_ns": self.record.ts_ns - row.ts_quote,
+        }
 
     def _state(self, spec: InstrumentSpec, leg: LegRow) -> dict[str, Any]:
         going = (leg.attributed - sign(leg.attributed) * leg.reduce_leaves) * ONE + leg.pending + leg.deferred
@@ -292,8 +297,8 @@ class Explanation:
             Mode.MULTIPLIER: f"{allocation} x {plan.multiplier_ppm / 1e6:g} ÷ {equity}",
             Mode.FIXED_AMOUNT: f"amount {money(plan.amount_e8)} ÷ value of the whole leader order {money(whole)}",
             Mode.FIXED_RATIO: f"{allocation} x own leverage {plan.leverage} ÷ ({equity} x leader leverage {position.leverage})",
-            Mode.RISK_BASED: (f"{allocation} x risk {plan.risk_bps} bps ÷ (stop {plan.assumed_stop_bps} bps x value of the whole leader "
-                              f"order {money(first)})"),
+            Mode.RISK_BASED: (f"{allocation} x risk {plan.risk_bps} bps ÷ (stop {plan.assumed_stop_bps} bps x "
+                              f"value of the whole leader order {money(first)})"),
         }
         fresh, refused = ratio_rule(LegRow(), plan, leader, position, instrument, event)
         source = sources[mode]
@@ -311,8 +316,11 @@ class Explanation:
     ) -> dict[str, Any]:
         reason = Reason(decision.reason)
         raised = reason == Reason.BELOW_MINIMUM and decision.open == Part.ORDER
-        caps = [{"limit": cap.name, "before_lots": cap.before, "allows_lots": cap.cap, "after_lots": cap.after, "binds": cap.after < cap.before}
-                for cap in moment.trace if cap.name != "minimum"]
+        caps = [
+            {"limit": cap.name, "before_lots": cap.before, "allows_lots": cap.cap, "after_lots": cap.after,
+             "binds": cap.after < cap.before}
+            for cap in moment.trace if cap.name != "minimum"
+        ]
         least = next((cap for cap in moment.trace if cap.name == "minimum"), None)
         out: dict[str, Any] = {
             "decision": {"reduce": Part(decision.reduce).name.lower(), "open": Part(decision.open).name.lower(),
@@ -373,7 +381,8 @@ class Explanation:
 def _report_text(spec: InstrumentSpec, order: NamedOrder, report: ReportRow) -> str:
     code = f", code {report.code}" if report.code else ""
     if report.kind in (ReportKind.REPLY, ReportKind.STREAM, ReportKind.TRADE):
-        status = OrderState(report.status).name.lower() if report.status in [int(state) for state in OrderState] else str(report.status)
+        known = report.status in [int(state) for state in OrderState]
+        status = OrderState(report.status).name.lower() if known else str(report.status)
         word = {ReportKind.REPLY: "reply", ReportKind.STREAM: "stream", ReportKind.TRADE: "trade"}[ReportKind(report.kind)]
         last = f", {quantity(spec, report.last_qty)} at {price(spec, report.last_px)}" if report.last_qty else ""
         return f"{word}: {status}, {quantity(spec, report.cum_qty)} of {quantity(spec, order.order_qty)} filled{last}{code}"
@@ -400,9 +409,12 @@ def _text(a: dict[str, Any]) -> Iterator[str]:
     yield f"{a['follower']} copying {a['leader']} in {a['symbol']} on account {a['account']}: record {a['record']} ({a['kind']})"
     yield f"  event      {event['text']}" + (f" (execution {event['exec_id']})" if "exec_id" in event else "")
     if "leader_qty_before" in event:
-        yield (f"             leader's quantity {event['leader_qty_before']} -> {event['leader_qty_after']}: reducing {event['reducing']}, "
-               f"opening {event['opening']}" + ("" if event.get("live", True) else "; found by back-fill"))
+        yield (f"             leader's quantity {event['leader_qty_before']} -> {event['leader_qty_after']}: reducing "
+               f"{event['reducing']}, opening {event['opening']}" + ("" if event.get("live", True) else "; found by back-fill"))
     yield f"  plan       {a['plan']['mode']}, version {a['plan']['version']}, config version {a['config_version']}"
+    market = a["market"]
+    yield (f"  market     bid {market['bid']}, ask {market['ask']}, mark {market['mark']}, {market['age_ns'] / 1e9:.3f} s old; "
+           f"leverage {a['leverage']}")
     yield f"  before     {_state_text(a['before'])}"
     if "ratio" in a:
         r = a["ratio"]
@@ -420,8 +432,8 @@ def _text(a: dict[str, Any]) -> Iterator[str]:
         yield "  order      none"
     yield f"  after      {_state_text(a['after'])}"
     times = a["times"]
-    yield (f"  times      venue {at(times['venue'] or 0)}, received {at(times['received'] or 0)}, decided {at(times['decided'])}, "
-           "sent: not recorded")
+    yield (f"  times      venue {at(times['venue'] or 0)}, received {at(times['received'] or 0)}, "
+           f"decided {at(times['decided'])}, sent: not recorded")
     yield f"  check      {a['check']['text']}"
     for finding in a["check"]["findings"]:
         yield f"             {finding}"
@@ -432,11 +444,13 @@ def _decision_text(a: dict[str, Any]) -> Iterator[str]:
     if a["delta_q32"]:
         what = "released" if decision["release"] else "wanted"
         yield f"  delta      {a['delta']} {what}"
+    if a["rounding"]:
+        lots = a["rounding"]
+        yield f"  rounding   {lots['whole_lots_wanted']} whole lots wanted; the venue's minimum is {lots['venue_minimum_lots']}"
     for cap in a["caps"]:
         mark = "  <- binds" if cap["binds"] else ""
-        yield f"  cap        {cap['limit']}: {cap['before_lots']} -> {cap['after_lots']} lots (allows {max(0, cap['allows_lots'])}){mark}"
-    if a["rounding"]:
-        yield f"  rounding   {a['rounding']['whole_lots_wanted']} whole lots wanted; the venue's minimum is {a['rounding']['venue_minimum_lots']}"
+        allows = max(0, cap["allows_lots"])
+        yield f"  cap        {cap['limit']}: {cap['before_lots']} -> {cap['after_lots']} lots (allows {allows}){mark}"
     if a["raised"]:
         yield f"  raised     by {a['forgone']} to the venue's minimum"
     elif a["forgone_q32"]:

@@ -23,7 +23,7 @@ from copyd.core.engine import (
     Recorded,
     Started,
 )
-from copyd.core.fixed import E8, ONE
+from copyd.core.fixed import ONE, sign
 from copyd.core.rows import (
     UNFINISHED_MASK,
     InstrumentRow,
@@ -192,12 +192,13 @@ def _legs(engine: Engine) -> Iterator[str]:
         waiting += leg.deferred != 0
         retries += leg.retry_ts != 0
         detached += leg.detached
-        off += abs(leg.target - leg.pending - leg.deferred - leg.attributed * ONE) >= ONE
+        going = leg.attributed - sign(leg.attributed) * leg.reduce_leaves
+        off += abs(leg.target - leg.pending - leg.deferred - going * ONE) >= ONE
         if leg.attributed:
             held[leg.instrument] += 1
             lots[leg.instrument] += leg.attributed
-    yield (f"legs         {legs:,}: {sum(held.values()):,} hold something, {off:,} a lot or more from target beyond what is on its way, "
-           f"{waiting:,} wait to open, {retries:,} wait to close again, {detached:,} detached")
+    yield (f"legs         {legs:,}: {sum(held.values()):,} hold something, {off:,} a lot or more from target with nothing on its "
+           f"way, {waiting:,} wait to open, {retries:,} wait to close again, {detached:,} detached")
     for instrument, count in sorted(held.items()):
         spec = names.instruments[instrument]
         yield f"             {spec.symbol}: {count:,} legs hold {quantity(spec, lots[instrument])} net"

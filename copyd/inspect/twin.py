@@ -289,7 +289,9 @@ class Twin:
                     kept.append(data[start : start + size])
             return b"".join(kept)
 
-        return Computed(of(recorded.decisions, DecisionRow, 4), of(recorded.ends, OrderEndRow, 24), of(recorded.named, NamedOrder, 32))
+        return Computed(
+            of(recorded.decisions, DecisionRow, 4), of(recorded.ends, OrderEndRow, 24), of(recorded.named, NamedOrder, 32)
+        )
 
 
 def named(order: OrderRow) -> NamedOrder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from copyd.core.engine import (
     Timer,
 )
 from copyd.core.rows import InstrumentRow, Kind, OrderRow, OrderState, Params, ReportKind, ReportRow
-from copyd.journal import Journal
+from copyd.journal import Journal, Reader, Record
 from copyd.kinds import BUILD, kind_of, pack_checkpoint
 
 SITE = 0xC0DE
@@ -42,7 +43,8 @@ def plan(rng: random.Random, index: int, **cells: Any) -> dict[str, Any]:
         "follower": f"f{index}", "leader": "lead", "account": f"a{index}", "mode": rng.randrange(5),
         "allocation_e8": rng.choice([50, 1_000, 20_000]) * E8 + rng.randrange(E8), "amount_e8": rng.choice([50, 3_000]) * E8,
         "max_notional_symbol_e8": rng.choice([0, 0, 500 * E8]), "max_notional_total_e8": rng.choice([0, 0, 900 * E8]),
-        "multiplier_ppm": rng.choice([500_000, 1_234_567, 3_000_000]), "raise_max_factor_ppm": rng.choice([2_000_000, 50_000_000]),
+        "multiplier_ppm": rng.choice([500_000, 1_234_567, 3_000_000]),
+        "raise_max_factor_ppm": rng.choice([2_000_000, 50_000_000]),
         "instruments": [], "leverage": rng.choice([1, 3, 20]), "leverage_max": rng.choice([5, 20]),
         "risk_bps": rng.choice([10, 100]), "assumed_stop_bps": rng.choice([0, 150]), "max_position_bps": rng.choice([0, 3_000]),
         "max_loss_per_trade_bps": 200, "slippage_bps": rng.choice([0, 300]), "slippage_mid_bps": 0,
@@ -56,9 +58,8 @@ class Daemon:
 
     def __init__(self, path: Path | None, seed: int = 1, followers: int = 12, build: str = BUILD) -> None:
         self.rng = random.Random(seed)
-        self.journal = (
-            Journal.open(path, site=SITE, durability="process", map_size=256 << 20, runway_bytes=0) if path else None
-        )
+        self.path = path
+        self.journal = open_journal(path) if path else None
         self.engine = Engine()
         self.now = 1_790_000_000 * SECOND
         self.trade = self.order = 0
@@ -90,6 +91,13 @@ class Daemon:
         outputs = self.do(Started(self.epoch, SITE, KEY, self.build))
         assert outputs is not None
         return outputs
+
+    def restart(self) -> None:
+        """The daemon dies and another takes over the journal."""
+        if self.path and self.journal:
+            self.journal.close()
+            self.journal = open_journal(self.path)
+        self.start()
 
     def do(self, value: Any) -> Outputs | None:
         """One input: step, record."""
@@ -179,7 +187,7 @@ class Daemon:
         elif how < 0.2:
             self.do(LeaderEquity(0, self.rng.randint(50_000, 150_000) * E8, self.now))
         elif how < 0.25:
-            self.start()
+            self.restart()
             self.do(LeaderSync(0, True, [(0, 0, self.leader[0], 10), (1, 0, self.leader[1], 5)]))
         elif how < 0.27:
             self.leader[0] += 33
@@ -205,6 +213,24 @@ class Daemon:
         """All on disk."""
         if self.journal:
             self.journal.close()
+
+
+def open_journal(path: Path) -> Journal:
+    """A small journal that does not wait for the disk."""
+    return Journal.open(path, site=SITE, durability="process", map_size=64 << 20, runway_bytes=0)
+
+
+def rewrite(source: Path, target: Path, edit: Callable[[Record], bytes]) -> None:
+    """The same journal with other payloads: every CRC, chain hash and page is good again."""
+    with Reader(source) as reader:
+        records = list(reader.iterate())
+    journal = open_journal(target)
+    for record in records:
+        if record.epoch > journal.epoch:
+            journal.close()
+            journal = open_journal(target)
+        journal.append(record.kind, record.ts_ns, [edit(record)])
+    journal.close()
 
 
 def columns_value(instrument: int, lots: int, px: int) -> int:
