@@ -11,13 +11,13 @@ import pytest
 
 from copyd import inspect
 from copyd.core import position
-from copyd.core.engine import LeaderFill, encode_input
+from copyd.core.engine import Command, LeaderFill, encode_input
 from copyd.core.rows import Part
 from copyd.inspect.checks import verify
 from copyd.inspect.rebuild import decode
 from copyd.journal import Reader, Record
 from copyd.kinds import pack_checkpoint
-from tests.inspect.daemon import Daemon, rewrite
+from tests.inspect.daemon import Daemon, plan, rewrite
 
 
 @pytest.fixture(scope="module")
@@ -195,3 +195,23 @@ def test_another_build_that_decides_alike_is_compared_whole(tmp_path: Path, caps
     assert capsys.readouterr().out.endswith("good\n")
 
 
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_operators_commands_and_retired_orders(tmp_path: Path, seed: int) -> None:
+    """Stops, pauses, new plans in the middle, forgotten orders, checkpoints between: whole and sampled, all agree."""
+    daemon = Daemon(tmp_path / "journal", 200 + seed, followers=8)
+    commands = [
+        Command("retire", {"before_seq": 40}), Command("stop_plan", {"follower": "f1", "policy": "close_now"}),
+        Command("set_state", {"scope": "plan", "name": "f5", "state": "paused"}),
+        Command("import_plans", {"plans": [plan(daemon.rng, 100)]}), Command("kill_switch", {"scope": "all", "on": True}),
+    ]
+    daemon.rng.shuffle(commands)
+    for command in commands:
+        daemon.trade_for(8)
+        daemon.do(command)
+        daemon.checkpoint()
+    daemon.settle()
+    daemon.close()
+    assert verify(tmp_path / "journal") == 0
+    assert verify(tmp_path / "journal", 60) == 0
