@@ -123,6 +123,7 @@ class Opening(msgspec.Struct):
     held_high: int
     wanted_low: int  #: whole lots wanted before any cap
     wanted_high: int
+    wanted_q32: int  #: exactly wanted, fractions of a lot included (fewest)
     allowed: int  #: lots sent, or kept for later
     new_leg: bool  #: the leg was flat
     other_legs: dict[str, int]  #: other instruments of the plan -> unsigned lots
@@ -427,7 +428,7 @@ class Reasons:
             return "the plan carries what is below the minimum"
         if o.wanted_low >= minimum:
             return f"{o.instrument.qty_text(o.wanted_low)} is not below the minimum of {o.instrument.qty_text(minimum)}"
-        if plan.min_policy == "raise" and (minimum << 32) <= abs(o.claim.delta_q32) * o.numbers.raise_factor:
+        if plan.min_policy == "raise" and (minimum << 32) <= o.wanted_q32 * o.numbers.raise_factor:
             return f"the plan raises to {o.instrument.qty_text(minimum)}"
         return ""
 

@@ -413,6 +413,7 @@ class Verifier:
             held_high=held_high,
             wanted_low=max(0, toward_zero_to_lot(want - (held_high << 32))),
             wanted_high=max(0, toward_zero_to_lot(want - (held_low << 32))),
+            wanted_q32=max(0, want - (held_high << 32)),
             allowed=self.let_through(claim, leg, held_high),
             new_leg=held_high == 0,
             other_legs=others,

@@ -48,8 +48,8 @@ def situation(plan: dict[str, Any], opening: dict[str, Any], config: dict[str, A
     trade = LeaderTrade("BTCUSDT", "1", "L1", 1000, PX, 1000, NOW - opening.pop("age", 5 * MS))
     facts: dict[str, Any] = {
         "numbers": numbers, "instrument": BTC, "claim": claim, "side": 1, "px": PX, "limit": limit, "trade": trade, "ts": NOW,
-        "held_low": 0, "held_high": 0, "wanted_low": wanted, "wanted_high": wanted, "allowed": 0, "new_leg": True,
-        "other_legs": {}, "account": account,
+        "held_low": 0, "held_high": 0, "wanted_low": wanted, "wanted_high": wanted, "wanted_q32": wanted << 32, "allowed": 0,
+        "new_leg": True, "other_legs": {}, "account": account,
     }  # fmt: skip
     return Reasons(truth, VerifyConfig(**config)), Opening(**{**facts, **opening})
 
@@ -122,6 +122,9 @@ TABLE: list[tuple[str, bool, dict[str, Any], dict[str, Any], dict[str, Any]]] = 
     ("below_minimum", True, {"min_policy": "skip"}, {"wanted": 0}, {}),
     ("below_minimum", False, {"min_policy": "skip"}, {"wanted": 3}, {}),
     ("below_minimum", False, {}, {"wanted": 0}, {}),
+    ("below_minimum", True, {"min_policy": "raise"}, {"wanted_low": 0, "wanted_q32": 1 << 30}, {}),
+    ("below_minimum", False, {"min_policy": "raise", "raise_max_factor": "3"}, {"wanted_low": 0, "wanted_q32": 1 << 31}, {}),
+    ("insufficient_margin", True, {"leverage": 10, "min_policy": "raise"}, {"wallet": 1, "wanted": 0}, {}),
     ("felt_like_it", False, {}, {}, {}),
 ]
 
