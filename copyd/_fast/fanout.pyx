@@ -249,6 +249,7 @@ cdef struct Ranked:   # a reduction and its exposure, for the sending order
     int64_t exposure
     uint32_t slot
     uint32_t at
+    int plain         # neither reduce-only nor with a position side: the netted rest of a close
 
 cdef struct Buffer:
     void* rows
@@ -479,7 +480,7 @@ cdef class Kernel:
         return _bytes(&self._suspects)
 
     def orders(self):
-        """uint32 slots as bytes: reductions by exposure, largest first, then openings in their rotation."""
+        """uint32 slots as bytes: reductions by exposure, largest first, plain ones last, then openings in their rotation."""
         cdef uint32_t n = self._reductions.count
         cdef uint32_t i
         cdef uint32_t* slots = <uint32_t*>self._reductions.rows
@@ -496,6 +497,7 @@ cdef class Kernel:
                 ranked[i].exposure = _notional(instrument, order.order_qty, instrument.mark)
                 ranked[i].slot = slots[i]
                 ranked[i].at = i
+                ranked[i].plain = order.reduce_only == 0 and order.position_side == 0
             qsort(ranked, n, sizeof(Ranked), &_compare_ranked)
             for i in range(n):
                 slots[i] = ranked[i].slot
@@ -1287,15 +1289,14 @@ cdef class Kernel:
             leg.retry_ts = 0
             return 0
         leg.attempt += 1
-        if order.state != S_DEAD and report.kind != R_NOT_SENT:
-            wait = self.params.retry_min << min(leg.retries, 16)
-            if wait > self.params.retry_max:
-                wait = self.params.retry_max
-            leg.retry_ts = now + wait
-            if leg.retries < 16:
-                leg.retries += 1
-            if order.code == REDUCE_ONLY_REJECTED:
-                (<uint32_t*>_push(&self._suspects))[0] = slot
+        wait = self.params.retry_min << min(leg.retries, 16)
+        if wait > self.params.retry_max:
+            wait = self.params.retry_max
+        leg.retry_ts = now + wait
+        if leg.retries < 16:
+            leg.retries += 1
+        if order.code == REDUCE_ONLY_REJECTED and order.state != S_DEAD and report.kind != R_NOT_SENT:
+            (<uint32_t*>_push(&self._suspects))[0] = slot
         return self._end(order.cid, 0, order.leg, report.code, OK, REDUCTION_RETRY)
 
 
@@ -1327,9 +1328,11 @@ cdef inline void _refuse(Decision* decision, int reason, int64_t delta) noexcept
 
 
 cdef int _compare_ranked(const void* left, const void* right) noexcept nogil:
-    """Largest exposure first; equal ones in the order they were decided."""
+    """Reduce-only before plain, then largest exposure first; equal ones in the order they were decided."""
     cdef const Ranked* a = <const Ranked*>left
     cdef const Ranked* b = <const Ranked*>right
+    if a.plain != b.plain:
+        return a.plain - b.plain
     if a.exposure != b.exposure:
         return -1 if a.exposure > b.exposure else 1
     return -1 if a.at < b.at else 1

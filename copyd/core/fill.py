@@ -195,10 +195,11 @@ def end_reduction(t: Tables, slot: int, order: OrderRow, report: ReportRow, now:
         leg.retry_ts = 0
         return
     leg.attempt = (leg.attempt + 1) & 0xFF
-    if order.state != OrderState.DEAD and report.kind != ReportKind.NOT_SENT:
-        wait = min(t.params.retry_min << min(leg.retries, 16), t.params.retry_max)
-        leg.retry_ts = now + wait
-        leg.retries = min(leg.retries + 1, 16)
-        if order.code == REDUCE_ONLY_REJECTED:
-            out.suspects.append(slot)
+    # Also where no byte left: a gateway without a connection would answer at once, for ever.
+    wait = min(t.params.retry_min << min(leg.retries, 16), t.params.retry_max)
+    leg.retry_ts = now + wait
+    leg.retries = min(leg.retries + 1, 16)
+    dead = order.state == OrderState.DEAD or report.kind == ReportKind.NOT_SENT
+    if order.code == REDUCE_ONLY_REJECTED and not dead:
+        out.suspects.append(slot)
     out.ends.append(OrderEndRow(order.cid, 0, order.leg, report.code, Reason.NONE, Note.REDUCTION_RETRY))

@@ -129,14 +129,19 @@ def plan_reduction(t: Tables, leg_index: int, cause: Cause, out: Outcome) -> int
 
 
 def sending_order(t: Tables, out: Outcome) -> list[int]:
-    """Reductions first, largest exposure first; openings in the order they were decided, a rotation (semantics 24)."""
+    """Reductions first, largest exposure first; openings in the order they were decided, a rotation (semantics 24).
 
-    def exposure(slot: int) -> int:
+    A plain reduction, the netted rest of a close, goes after every reduce-only one: sent before, it would turn the venue
+    position round and the venue would refuse the reduce-only part (semantics 22).
+    """
+
+    def rank(slot: int) -> tuple[bool, int]:
         order = t.orders[slot]
         instrument = t.instruments[order.instrument]
-        return notional(instrument, order.order_qty, instrument.mark)
+        plain = not order.reduce_only and not order.position_side
+        return plain, -notional(instrument, order.order_qty, instrument.mark)
 
-    return sorted(out.reductions, key=lambda slot: -exposure(slot)) + out.openings
+    return sorted(out.reductions, key=rank) + out.openings
 
 
 REJECT_REASON = {-2019: Reason.INSUFFICIENT_MARGIN, -1015: Reason.RATE_LIMITED, -1003: Reason.RATE_LIMITED}
