@@ -37,6 +37,7 @@ Expectations::
     F1 order buy 0.050 [BTCUSDT] limit 64320.0 [long]
     F1 order sell 0.050 market [reduce_only] [long]
     F1 forgone max_position 0.012
+    F1 raised 0.002                         (min_policy raise added this to the target)
     F1 deferred | F1 carried | F1 rounded
     F1 ask                                  (the venue is asked about an order of F1)
     F1 target 0.030 [about] holds 0.030 [BTCUSDT] [of L] [detached] [long]
@@ -81,7 +82,7 @@ UNFINISHED = (OrderState.PENDING_NEW, OrderState.NEW, OrderState.PARTIALLY_FILLE
               OrderState.IN_DOUBT)
 SIGN = {"buy": 1, "sell": -1}
 POSITION_SIDE = {"one_way": 0, "long": 1, "short": 2}
-EXPECTATIONS = {"order", "forgone", "deferred", "carried", "rounded", "ask", "target"}
+EXPECTATIONS = {"order", "forgone", "raised", "deferred", "carried", "rounded", "ask", "target"}
 PLAN_ENUMS: dict[str, type] = {
     "mode": Mode, "ratio_snapshot": RatioSnapshot, "min_policy": MinPolicy, "on_insufficient": OnInsufficient,
     "state": PlanState,
@@ -299,8 +300,8 @@ class World:
                 if part in (Part.DEFERRED, Part.CARRIED, Part.ROUNDED):
                     lines.append(f"{name} {Part(part).name.lower()}")
             if row.forgone or Part.FORGONE in (row.reduce, row.open):
-                lines.append(f"{name} forgone {Reason(row.reason).name.lower()} "
-                             f"{qty(Fraction(abs(row.forgone), ONE), self.leg(row.leg))}")
+                what = "raised" if row.forgone * row.delta < 0 else "forgone " + Reason(row.reason).name.lower()
+                lines.append(f"{name} {what} {qty(Fraction(abs(row.forgone), ONE), self.leg(row.leg))}")
         for end in OrderEndRow.unpack_all(out.ends):
             if end.forgone:
                 leg = self.leg(end.leg)
@@ -440,7 +441,7 @@ class Runner:
         world.now += 1_000_000
         head = words[0]
         if head in ("instrument", "follower", "params") or (
-            head == "leader" and not world.started and words[2] == "equity"
+            head == "leader" and not world.started and words[2:3] == ["equity"]
         ):
             getattr(self, "setup_" + head)(words[1:])
             return
