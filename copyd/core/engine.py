@@ -33,11 +33,13 @@ from copyd.core.rows import (
     LeaderPositionRow,
     LeaderRow,
     LegRow,
+    OrderEndRow,
     OrderRow,
     OrderState,
     Params,
     PlanRow,
     PlanState,
+    Reason,
     Row,
     Side,
 )
@@ -286,6 +288,7 @@ class Names(msgspec.Struct):
     groups: dict[str, list[int]] = {}
     external_seen: list[int] = []
     account_seen: list[int] = []
+    unsynced: list[int] = []
     params: bytes = b""
 
 
@@ -345,6 +348,7 @@ class Engine:
         for slot in self.columns.orders_in_state(UNFINISHED_MASK):
             self._edit(ORDERS, slot, OrderRow, state=OrderState.IN_DOUBT)
             out.queries.append(slot)
+        self.names.unsynced = list(range(len(self.names.leaders)))
         for book in self.names.books:
             self._edit(POSITIONS, book.position, LeaderPositionRow, synced=0)
 
@@ -399,7 +403,8 @@ class Engine:
     def _book(self, leader: int, instrument: int, side: int) -> LeaderBook:
         book = self.by_book.get((leader, instrument, side))
         if book is None:
-            position = self.columns.add(POSITIONS, LeaderPositionRow().pack())
+            synced = int(leader not in self.names.unsynced)
+            position = self.columns.add(POSITIONS, LeaderPositionRow(synced=synced).pack())
             book = LeaderBook(leader, instrument, side, position)
             self.names.books.append(book)
             self.by_book[leader, instrument, side] = book
@@ -481,7 +486,9 @@ class Engine:
 
     def _leader_sync(self, now: int, value: LeaderSync, out: Outputs) -> None:
         books = [book for book in self.names.books if book.leader == value.leader]
+        self.names.unsynced = [leader for leader in self.names.unsynced if leader != value.leader]
         if not value.synced:
+            self.names.unsynced.append(value.leader)
             for book in books:
                 self._edit(POSITIONS, book.position, LeaderPositionRow, synced=0)
             out.alerts.append(Alert("leader_unsynced", value.reason, {"leader": self.names.leaders[value.leader]}))
@@ -568,12 +575,12 @@ class Engine:
                 if difference == 0:
                     continue
                 if first:
-                    self._external(account, instrument, short, difference)
+                    self._external(account, instrument, short, difference, out)
                     continue
                 out.alerts.append(Alert("position_mismatch", f"venue {qty} lots, ours {qty - difference}", {
                     "account": self.names.accounts[account], "symbol": self.symbol(instrument), "adopted": settled}))
                 if settled:
-                    self._external(account, instrument, short, difference)
+                    self._external(account, instrument, short, difference, out)
 
     def _settled_since(self, account: int, seq: int) -> bool:
         """No order of the account is unfinished, and none was named since ``seq``: a snapshot asked then is the truth."""
@@ -588,12 +595,12 @@ class Engine:
             return False
         self.external_seen.add(key)
         self.names.external_seen.append(key)
-        touched = self._external(value.account, value.instrument, value.position_side == Side.SHORT, value.qty)
+        touched = self._external(value.account, value.instrument, value.position_side == Side.SHORT, value.qty, out)
         out.alerts.append(Alert("external_fill", f"{value.kind}: {value.qty} lots", {
             "account": self.names.accounts[value.account], "symbol": self.symbol(value.instrument), "legs": touched}))
         return None
 
-    def _external(self, account: int, instrument: int, short: bool, qty: int) -> int:
+    def _external(self, account: int, instrument: int, short: bool, qty: int, out: Outputs) -> int:
         """The follower's own hand, or a liquidation (semantics 29, 30). Returns how many legs it touched.
 
         A reduction first uses up the unattributed rest, then shrinks same-side legs pro rata, whose target drops with
@@ -615,9 +622,9 @@ class Engine:
         setattr(ai, rest_name, rest)
         setattr(ai, "net_short" if short else "net", net + qty)
         self.columns.put(ACCOUNT_INSTRUMENTS, at, ai.pack())
-        return self._shrink_legs(account, instrument, short, sign(net), shrink) if shrink else 0
+        return self._shrink_legs(account, instrument, short, sign(net), shrink, out) if shrink else 0
 
-    def _shrink_legs(self, account: int, instrument: int, short: bool, side: int, shrink: int) -> int:
+    def _shrink_legs(self, account: int, instrument: int, short: bool, side: int, shrink: int, out: Outputs) -> int:
         """Take ``shrink`` lots from the account's legs on ``side``, pro rata, the remainder from the largest first."""
         hedge = self._row(ACCOUNTS, account, AccountRow).hedge
         legs = []
@@ -637,18 +644,25 @@ class Engine:
         account_row = self._row(ACCOUNTS, account, AccountRow)
         for index, leg in legs:
             share, held = shares[index], abs(leg.attributed)
+            if share == 0:
+                continue
             cost, margin = mul_div_trunc(leg.cost_e8, share, held), mul_div_trunc(leg.margin_e8, share, held)
             leg.cost_e8 -= cost
             leg.margin_e8 -= margin
             account_row.margin_e8 -= margin
             leg.attributed -= side * share
+            if leg.deferred:
+                # What waits would be refused when its turn comes: it leaves the target now, and is booked (semantics 1).
+                out.ends += OrderEndRow(forgone=leg.deferred, leg=index, reason=Reason.LEG_DETACHED).pack()
+                leg.target -= leg.deferred
+                leg.deferred = leg.replan = 0
             leg.target = side * max(0, side * leg.target - share * ONE)
-            leg.detached = 1
-            leg.deferred = 0
-            set_anchor(leg, self._row(POSITIONS, leg.leader_position, LeaderPositionRow).qty)
+            leader_qty = self._row(POSITIONS, leg.leader_position, LeaderPositionRow).qty
+            leg.detached = int(leader_qty != 0)
+            set_anchor(leg, leader_qty)
             self.columns.put(LEGS, index, leg.pack())
         self.columns.put(ACCOUNTS, account, account_row.pack())
-        return len(legs)
+        return sum(share > 0 for share in shares.values())
 
     # -- commands ---------------------------------------------------------------------------------------------------
 
