@@ -1,0 +1,100 @@
+"""What operators do through `copyd ctl`, and what becomes of real orders: openings stop, reductions pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.e2e.harness import Stage, proportional
+
+TEN = proportional(1000)
+
+
+def ok(s: Stage, *words: str) -> None:
+    done = s.ctl(*words)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def s(venue, tmp_path_factory):  # type: ignore[no-untyped-def]
+    """One daemon for the module: two plans; every test leaves everyone flat and following."""
+    with Stage(tmp_path_factory.mktemp("control"), venue, 2) as one:
+        one.start([one.plan(0), one.plan(1)])
+        yield one
+        one.no_id_twice()
+        one.stop()
+        one.all_named()
+        one.verified()
+
+
+@pytest.mark.parametrize(
+    ("stop", "go", "reason"),
+    [
+        (("pause", "--leader", "lead"), ("resume", "--leader", "lead"), "plan_paused"),
+        (("pause", "--plan", "{0}"), ("resume", "--plan", "{0}"), "plan_paused"),
+        (("pause", "--instrument", "BTCUSDT"), ("resume", "--instrument", "BTCUSDT"), ""),
+        (("close-only", "--leader", "lead"), ("resume", "--leader", "lead"), "plan_close_only"),
+        (("close-only", "--plan", "{0}"), ("resume", "--plan", "{0}"), "plan_close_only"),
+        (("kill-switch", "on", "--reason", "drill"), ("kill-switch", "off", "--reason", "drill over"), "kill_switch"),
+        (("kill-switch", "on", "--leader", "lead", "--reason", "drill"),
+         ("kill-switch", "off", "--leader", "lead", "--reason", "over"), "kill_switch"),
+        (("kill-switch", "on", "--plan", "{0}", "--reason", "drill"),
+         ("kill-switch", "off", "--plan", "{0}", "--reason", "over"), "kill_switch"),
+        (("kill-switch", "on", "--instrument", "BTCUSDT", "--reason", "drill"),
+         ("kill-switch", "off", "--instrument", "BTCUSDT", "--reason", "over"), "kill_switch"),
+    ],
+    ids=lambda v: " ".join(v[:2]) if isinstance(v, tuple) else v,
+)
+def test_a_stop_holds_openings_and_lets_reductions_pass(
+    s: Stage, stop: tuple[str, ...], go: tuple[str, ...], reason: str
+) -> None:
+    """Semantics 17, 18: the opening is forgone under the stop's name, the leader's close is followed, then all goes on."""
+    one, two = s.names
+    only_one = "--plan" in stop
+    s.leader.buy("1.000")
+    s.holds(TEN)
+    s.quiet()
+    before = s.status()["forgone"]
+    ok(s, *[word.format(one) for word in stop])
+    s.leader.buy("1.000")
+    added = proportional(2000) if only_one else TEN
+    s.holds({one: TEN, two: added})
+    s.events(1)
+    forgone = s.status()["forgone"]
+    if reason:
+        assert forgone.get(reason, 0) > before.get(reason, 0), forgone
+    s.leader.sell("1.000")
+    s.holds({one: TEN // 2, two: added // 2} if not only_one else {one: 4, two: proportional(1000)})
+    s.leader.sell("1.000")
+    s.holds(0)
+    ok(s, *[word.format(one) for word in go])
+    s.leader.buy("0.500")
+    s.quiet()
+    s.holds({name: s.venue.lots(two) for name in s.names})
+    assert 4 <= s.venue.lots(two) <= 5
+    s.leader.sell("0.500")
+    s.holds(0)
+
+
+def test_plan_change_and_stop_and_add(s: Stage) -> None:
+    """Semantics 31: a changed limit holds from the next opening; a stopped plan closes with the leader and opens no more."""
+    one, two = s.names
+    s.leader.buy("1.000")
+    s.quiet()
+    first = s.venue.lots(one)
+    assert first == s.venue.lots(two) >= 9
+    ok(s, "plan", "change", one, "max_notional_symbol=100")
+    s.leader.buy("1.000")
+    s.holds({one: first, two: s.venue.lots(two)})
+    s.quiet()
+    assert s.venue.lots(two) > first and s.venue.lots(one) == first
+    ok(s, "plan", "stop", two)
+    held = s.venue.lots(two)
+    s.leader.buy("1.000")
+    s.quiet()
+    assert s.venue.lots(two) == held
+    s.leader.flat()
+    s.holds(0)
+    refused = s.ctl("plan", "change", "nobody", "max_notional_symbol=100")
+    assert refused.returncode == 1 and "nobody" in refused.stderr
