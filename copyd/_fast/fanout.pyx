@@ -728,6 +728,7 @@ cdef class Kernel:
         cdef int64_t lots = opening.want >> 32
         cdef int64_t allowed, window_end
         cdef int raised = 0
+        cdef int too_small = 0
         cdef int reason, refusal
         memset(sized, 0, sizeof(Size))
         sized.limit_px = limit_px
@@ -737,9 +738,7 @@ cdef class Kernel:
                 lots = least
                 raised = 1
             elif plan.min_policy != MIN_CARRY and lots > 0:
-                sized.reason = BELOW_MINIMUM
-                sized.refused = 1
-                return
+                too_small = 1  # refused, but the minimum is the last rule: another that binds names the decision
             else:
                 sized.reason = BELOW_MINIMUM if lots != 0 else OK
                 return
@@ -758,11 +757,17 @@ cdef class Kernel:
             return
         window_end = account.ts_window + self.params.order_window
         if opening.now < window_end and account.orders_in_window >= self.params.orders_per_window:
-            sized.reason = RATE_LIMITED
-            if window_end - opening.ts_event <= opening.age_max:
-                sized.defer_until = window_end
-            else:
+            if window_end - opening.ts_event > opening.age_max:
+                sized.reason = RATE_LIMITED
                 sized.refused = 1
+                return
+            if not too_small:
+                sized.reason = RATE_LIMITED
+                sized.defer_until = window_end
+                return
+        if too_small:
+            sized.reason = BELOW_MINIMUM
+            sized.refused = 1
             return
         sized.lots = lots
         sized.reason = reason

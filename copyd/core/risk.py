@@ -114,13 +114,13 @@ def size(t: Tables, leg: LegRow, plan: PlanRow, opening: Opening) -> Size:
     limit_px = limit_price(opening.px, opening.side, slip)
     least = min_lots(instrument, limit_px) if limit_px > 0 else 1
     lots = opening.want >> 32
-    raised = False
+    raised = too_small = False
     t.note("minimum", lots, least, lots)
     if opening.want < least << 32:
         if plan.min_policy == MinPolicy.RAISE and (least << 32) * PPM <= opening.want * plan.raise_max_ppm:
             lots, raised = least, True
         elif plan.min_policy != MinPolicy.CARRY and lots > 0:
-            return Size(0, Reason.BELOW_MINIMUM, limit_px, refused=True)
+            too_small = True  # refused, but the minimum is the last rule: another that binds names the decision
         else:
             return Size(0, Reason.BELOW_MINIMUM if lots else Reason.NONE, limit_px)
     allowed, reason = apply_caps(t, leg, plan, opening, lots)
@@ -133,9 +133,12 @@ def size(t: Tables, leg: LegRow, plan: PlanRow, opening: Opening) -> Size:
         return Size(0, refusal, limit_px, refused=True)
     window_end = account.ts_window + t.params.order_window
     if opening.now < window_end and account.orders_in_window >= t.params.orders_per_window:
-        if window_end - opening.ts_event <= opening.age_max:
+        if window_end - opening.ts_event > opening.age_max:
+            return Size(0, Reason.RATE_LIMITED, limit_px, refused=True)
+        if not too_small:
             return Size(0, Reason.RATE_LIMITED, limit_px, defer_until=window_end)
-        return Size(0, Reason.RATE_LIMITED, limit_px, refused=True)
+    if too_small:
+        return Size(0, Reason.BELOW_MINIMUM, limit_px, refused=True)
     return Size(lots, reason, limit_px, raised)
 
 
