@@ -21,7 +21,6 @@ from copyd.core.rows import (
     LegRow,
     OrderEndRow,
     OrderState,
-    Part,
     ReportKind,
     ReportRow,
 )
@@ -78,7 +77,8 @@ class History:
         self.position = {0: 0, 1: 0, 2: 0}
         self.leader = 0
         self.exec_id = 0
-        self.forgone = {0: 0, 1: 0, 2: 0}
+        self.rest = {0: 0, 1: 0, 2: 0}  # what the follower holds by his own hand, by plan
+        self.shrunk = {0: 0, 1: 0, 2: 0}  # what his hand took of ours, signed, by plan
         plain_step = world.step
 
         def step(value: Any) -> e.Outputs | None:
@@ -112,6 +112,10 @@ class History:
                 held.accepted = False
             else:
                 held.executed = rng.randint(0, order.order_qty)
+            if order.kind == Kind.REDUCTION and (order.reduce_only or self.world.setups[f"F{order.plan}"]["hedge"]):
+                held.executed = min(held.executed, max(0, -order.side * self.position[order.plan]))
+            elif order.kind == Kind.REDUCTION:
+                assert self.rest[order.plan] * order.side > 0, "plain only where the follower's own rest nets it (semantics 22)"
             self.position[order.plan] += order.side * held.executed
             self._plan_sayings(held, order.kind)
 
@@ -163,8 +167,8 @@ class History:
 
     # -- leader and operator ------------------------------------------------------------------------------------------
 
-    def refresh(self) -> None:
-        px = 640_000 + self.rng.randint(-500, 500)
+    def refresh(self, away: int = 0) -> None:
+        px = 640_000 + self.rng.randint(-500, 500) + away
         self.world.step(e.Quotes([(0, px - 1, px + 1, px, self.world.now)]))
         self.world.step(e.LeaderEquity(0, 800_000 * E8, self.world.now))
 
@@ -191,7 +195,7 @@ class History:
                 assert held * order.side < 0, "a reducing event never enlarges a leg"
         if reducing:
             self.check_reduced()
-        self.check(before)
+        self.check(before, reducing)
         journal_at = world.engine.names.seq
         assert world.engine.step(world.now, value) is None, "the same execution twice changes nothing"
         assert world.engine.names.seq == journal_at
@@ -207,7 +211,7 @@ class History:
     def disturb(self) -> None:
         """Something an operator, a clock or a crash could do."""
         rng, world = self.rng, self.world
-        choice = rng.randrange(9)
+        choice = rng.randrange(11)
         if choice == 0:
             world.step(e.Command("kill_switch", {"scope": "all", "on": rng.random() < 0.4}))
         elif choice == 1:
@@ -230,12 +234,51 @@ class History:
             world.restart()
             world.step(e.LeaderSync(0, True, [(0, 0, self.leader, 10)]))
             self.check(before)
+        elif choice == 7:
+            self.hand(rng.randrange(3))
         else:
-            self.refresh()
+            self.refresh(rng.choice([0, 0, 0, -8_000, 8_000]))
+
+    def hand(self, plan: int) -> None:
+        """The follower trades by hand; his reductions take his own rest first, then ours (semantics 29)."""
+        legs = [leg for leg in self.legs() if leg.plan == plan]
+        if not legs:
+            return
+        if legs[0].reduce_leaves and legs[0].open_leaves:
+            return  # which of the two his trade met is not known yet
+        held, rest = legs[0].attributed, self.rest[plan]
+        target = legs[0].target
+        taken = 0
+        known = held + rest
+        hedge = self.world.setups[f"F{plan}"]["hedge"]
+        if held and not hedge and self.rng.random() < 0.4:
+            qty = self.rng.randint(1, 30) * (1 if held > 0 else -1)
+            self.rest[plan] += qty
+        elif held and abs(known) >= 1 and self.position[plan] * known > 0:
+            most = min(abs(known), abs(self.position[plan]))
+            qty = -self.rng.randint(1, most) * (1 if known > 0 else -1)
+            from_rest = min(abs(qty), abs(rest))
+            self.rest[plan] += from_rest * (1 if qty > 0 else -1)
+            taken = abs(qty) - from_rest
+            self.shrunk[plan] += taken * (1 if qty > 0 else -1)
+        else:
+            return
+        self.position[plan] += qty
+        self.exec_id += 1
+        side = 0 if not hedge else 1 if known > 0 else 2
+        out = self.world.step(e.ExternalFill(plan, 0, side, qty, self.exec_id, "manual"))
+        assert out is not None
+        target -= sum(end.forgone for end in OrderEndRow.unpack_all(out.ends))
+        sign = 1 if held > 0 else -1
+        after = next(leg for leg in self.legs() if leg.plan == plan)
+        assert after.target == (sign * max(0, sign * target - taken * ONE) if taken else target), "target and held drop together"
+        for leg in self.legs():
+            self.law(leg)
 
     def tick(self) -> None:
         before = self.targets()
         self.world.now += SECOND // 4
+        self.world.last = None
         if self.world.engine.timer_due(self.world.now):
             self.world.step(e.Timer())
         self.check(before)
@@ -253,13 +296,14 @@ class History:
         return [columns.get(e.LEGS, index) for index in range(columns.count(e.LEGS))] + [
             columns.get(e.ACCOUNTS, index) for index in range(columns.count(e.ACCOUNTS))]
 
-    def check(self, before: list[int]) -> None:
+    def check(self, before: list[int], reducing: bool = False) -> None:
         """What holds after every input."""
         world = self.world
         out = world.last
         for index, leg in enumerate(self.legs()):
-            heard = sum((held.told if held.signed > 0 else -held.told) for held in self.venue.values()
-                        if world.order(held.slot).leg == index)
+            heard = self.shrunk[leg.plan] + sum(
+                (held.told if held.signed > 0 else -held.told) for held in self.venue.values()
+                if world.order(held.slot).leg == index)
             assert leg.attributed == heard, "attributed is what the venue confirmed"
             assert leg.attributed == 0 or leg.open_leaves >= 0
             opening = [slot for slot in self.venue if world.order(slot).leg == index
@@ -289,7 +333,7 @@ class History:
                     "what leaves the target is booked as forgone, and nothing else leaves it")
         elif isinstance(out.input, e.LeaderFill):
             for row in DecisionRow.unpack_all(out.decisions):
-                if row.reduce == Part.NONE and not self.raised(row.leg, out):
+                if not reducing and not self.raised(row.leg, out):
                     assert row.target == before[row.leg] + row.delta - row.forgone, "target after = before + delta - forgone"
                 assert row.target == self.legs()[row.leg].target
 
@@ -301,7 +345,7 @@ class History:
     def law(self, leg: LegRow) -> None:
         """``target = attributed + open + deferred + residual`` (semantics 1), with what is on its way out."""
         known = leg.attributed * ONE + leg.pending + leg.deferred
-        out = leg.reduce_leaves * ONE * (1 if leg.attributed > 0 else -1)
+        out = min(leg.reduce_leaves, abs(leg.attributed)) * ONE * (1 if leg.attributed > 0 else -1)
         residual = leg.target - (known - out)
         if leg.retry_ts or leg.reduce_leaves and leg.attributed == 0:
             return
@@ -325,7 +369,7 @@ class History:
     def check_settled(self) -> None:
         """Everything heard and nothing due: the venue's position is the leg, and the leg is its target."""
         for leg in self.legs():
-            assert leg.attributed == self.position[leg.plan], "the venue's position is what is attributed"
+            assert leg.attributed + self.rest[leg.plan] == self.position[leg.plan], "the venue's position is what is attributed"
             assert leg.pending == 0 and leg.open_slot == e.NONE
         for index in range(3):
             account = AccountRow.unpack(self.world.engine.columns.get(e.ACCOUNTS, index))
