@@ -21,6 +21,11 @@ BUILD = f"copyd {__version__} rules {RULES}"
 """What ``Started.build`` says of this build."""
 
 
+def same_rules(build: str) -> bool:
+    """True where the decisions of ``build`` must be this build's; a build that names no rules is held to its version's."""
+    return build in (BUILD, __version__, "")
+
+
 def _snake(name: str) -> str:
     return "".join("_" + letter.lower() if letter.isupper() else letter for letter in name).lstrip("_")
 

@@ -24,7 +24,7 @@ from copyd.inspect.rebuild import FINDINGS_MAX, Finding, differences, fold, star
 from copyd.inspect.twin import Twin, observe
 from copyd.journal import JournalDamaged, JournalError, Reader, Record
 from copyd.journal.check import check_in_child
-from copyd.kinds import BUILD, kind_of, pack_checkpoint
+from copyd.kinds import BUILD, kind_of, pack_checkpoint, same_rules
 
 BUDGET = 250_000
 """Decisions and reports the readable rules recompute unless told otherwise: some twenty seconds."""
@@ -144,7 +144,7 @@ class _Check:
 
     def _judge(self, found: list[Finding]) -> None:
         """Differences of this build's are findings; those of another build's end the comparison of decisions."""
-        if found and (self.ids_from or self.engine.names.build not in (BUILD, "")):
+        if found and (self.ids_from or not same_rules(self.engine.names.build)):
             self.ids_from = self.ids_from or found[0].seq
             self.twin.chosen = lambda account: False
         else:
@@ -167,7 +167,7 @@ class _Check:
         if self.begun:
             out.append(f"beginning    was dropped: checked from the checkpoint at record {self.begun} on")
         for build, seq in self.builds:
-            other = "" if build == BUILD else f" (this is {BUILD})"
+            other = "" if same_rules(build) else f" (this is {BUILD})"
             out.append(f"written by   {build or 'no build named'} from record {seq}{other}")
         out.append(f"kernel       {self.records:,} records computed again: {self.decisions:,} decisions, "
                    f"{self.ends:,} order ends, {self.orders:,} orders")

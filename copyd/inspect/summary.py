@@ -186,19 +186,23 @@ def _legs(engine: Engine) -> Iterator[str]:
     names = engine.names
     held: Counter[int] = Counter()
     lots: Counter[int] = Counter()
-    legs = waiting = retries = detached = off = 0
+    legs = waiting = retries = detached = short = excess = 0
     for leg in _iterate_legs(engine):
         legs += 1
         waiting += leg.deferred != 0
         retries += leg.retry_ts != 0
         detached += leg.detached
         going = leg.attributed - sign(leg.attributed) * leg.reduce_leaves
-        off += abs(leg.target - leg.pending - leg.deferred - going * ONE) >= ONE
+        residual = leg.target - leg.pending - leg.deferred - going * ONE
+        if abs(residual) >= ONE:
+            opens = going == 0 or sign(residual) == sign(going)
+            short += opens
+            excess += not opens
         if leg.attributed:
             held[leg.instrument] += 1
             lots[leg.instrument] += leg.attributed
-    yield (f"legs         {legs:,}: {sum(held.values()):,} hold something, {off:,} a lot or more from target with nothing on its "
-           f"way, {waiting:,} wait to open, {retries:,} wait to close again, {detached:,} detached")
+    yield (f"legs         {legs:,}: {sum(held.values()):,} hold something, {short:,} wait for the venue's minimum, {waiting:,} wait "
+           f"to open, {excess:,} hold too much, {retries:,} wait to close again, {detached:,} detached")
     for instrument, count in sorted(held.items()):
         spec = names.instruments[instrument]
         yield f"             {spec.symbol}: {count:,} legs hold {quantity(spec, lots[instrument])} net"
