@@ -344,15 +344,21 @@ class Reasons:
         if wanted <= low - 1:
             text = o.instrument.qty_text
             return f"the cap lets the leg grow to {text(low)}, more than the {text(wanted)} wanted"
-        floor = low
+        floor = low  # what the tightest cap leaves, at the dearest price
+        without_margin = high  # what the caps other than free margin leave, at the cheapest
+        margin = -1
         for other in CAPS:
-            other_low, _ = self.cap_lots(o, other)
-            if other_low >= 0:
-                floor = min(floor, other_low)
+            other_low, other_high = self.cap_lots(o, other)
+            if other_low < 0:
+                continue
+            floor = min(floor, other_low)
+            if other == "insufficient_margin":
+                margin = other_low
+            else:
+                without_margin = min(without_margin, other_high)
         if o.allowed == 0:
-            if floor - o.held_high < minimum + 1 or (
-                name == "insufficient_margin" and o.numbers.plan.on_insufficient == "skip"
-            ):
+            skips = o.numbers.plan.on_insufficient == "skip" and margin < min(wanted, without_margin)
+            if floor - o.held_high < minimum + 1 or skips:
                 return ""
             return f"the cap still leaves room for {o.instrument.qty_text(floor - o.held_high)}"
         if o.held_low + o.allowed > high + 1:

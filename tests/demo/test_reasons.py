@@ -107,6 +107,8 @@ TABLE: list[tuple[str, bool, dict[str, Any], dict[str, Any], dict[str, Any]]] = 
     ("max_notional_symbol", False, {"max_notional_symbol": "600"}, {"allowed": 10, "held_low": 6, "held_high": 6}, {}),
     ("max_notional_symbol", True, {"max_notional_symbol": "45"}, {"allowed": 0}, {}),
     ("max_notional_symbol", False, {"max_notional_symbol": "600"}, {"allowed": 0}, {}),
+    ("max_notional_symbol", True, {"max_notional_symbol": "600", "on_insufficient": "skip"}, {"allowed": 0, "wallet": 60}, {}),
+    ("max_notional_symbol", False, {"max_notional_symbol": "600", "on_insufficient": "skip"}, {"allowed": 0}, {}),
     ("max_notional_total", True, {"max_notional_total": "600"}, {"allowed": 9}, {}),
     ("max_notional_total", False, {"max_notional_total": "6000"}, {"allowed": 9}, {}),
     # at 10x, with 0.5 % of slippage and the fee, 60 USDT carry about 566 USDT
