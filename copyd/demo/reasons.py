@@ -345,7 +345,7 @@ class Reasons:
             text = o.instrument.qty_text
             return f"the cap lets the leg grow to {text(low)}, more than the {text(wanted)} wanted"
         floor = low  # what the tightest cap leaves, at the dearest price
-        without_margin = high  # what the caps other than free margin leave, at the cheapest
+        without_margin = wanted  # what the caps other than free margin leave, at the cheapest
         margin = -1
         for other in CAPS:
             other_low, other_high = self.cap_lots(o, other)
@@ -357,7 +357,7 @@ class Reasons:
             else:
                 without_margin = min(without_margin, other_high)
         if o.allowed == 0:
-            skips = o.numbers.plan.on_insufficient == "skip" and margin < min(wanted, without_margin)
+            skips = o.numbers.plan.on_insufficient == "skip" and margin < without_margin
             if floor - o.held_high < minimum + 1 or skips:
                 return ""
             return f"the cap still leaves room for {o.instrument.qty_text(floor - o.held_high)}"
