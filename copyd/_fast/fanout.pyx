@@ -785,15 +785,15 @@ cdef class Kernel:
         reason[0] = OK
         self._plan_notional(plan, leg, px, &symbol, &total)
         if plan.leverage_max != 0:
-            value = plan.allocation_e8 * plan.leverage_max - total
+            value = clamp(wide(plan.allocation_e8, plan.leverage_max)) - total
             lots = _cut(lots, _lots_for(instrument, value, px), LEVERAGE_ABOVE_MAX, reason)
         if plan.require_stop and plan.assumed_stop_bps == 0:
             lots = _cut(lots, 0, NO_STOP, reason)
         if plan.max_loss_bps != 0 and plan.assumed_stop_bps != 0:
-            value = narrow(quotient(wide(plan.allocation_e8, plan.max_loss_bps), plan.assumed_stop_bps))
+            value = clamp(quotient(wide(plan.allocation_e8, plan.max_loss_bps), plan.assumed_stop_bps))
             lots = _cut(lots, _lots_for(instrument, value, px) - held, MAX_LOSS_PER_TRADE, reason)
         if plan.max_position_bps != 0:
-            value = narrow(quotient(wide3(wide(plan.allocation_e8, plan.max_position_bps), ai.leverage), BPS))
+            value = clamp(quotient(wide3(wide(plan.allocation_e8, plan.max_position_bps), ai.leverage), BPS))
             lots = _cut(lots, _lots_for(instrument, value, px) - held, MAX_POSITION, reason)
         if plan.max_notional_symbol_e8 != 0:
             value = plan.max_notional_symbol_e8 - symbol

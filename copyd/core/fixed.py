@@ -14,6 +14,9 @@ BPS = 10_000
 TARGET_MAX = 1 << 61
 """A leg beyond this many Q32 lots is refused (``above_maximum``), so int64 never overflows."""
 
+SATURATED = (1 << 62) - 1
+"""Money that is only compared with something smaller stops here, in the kernel's int64 as in the twin."""
+
 
 def mul_div_trunc(a: int, b: int, c: int) -> int:
     """``a * b / c`` rounded toward zero; ``c`` must not be 0."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from copyd.core.fixed import BPS, PPM, sign
+from copyd.core.fixed import BPS, PPM, SATURATED, sign
 from copyd.core.instrument import limit_price, lots_for, min_lots, notional, slippage_cap
 from copyd.core.rows import (
     AccountInstrumentRow,
@@ -158,14 +158,15 @@ def apply_caps(t: Tables, leg: LegRow, plan: PlanRow, opening: Opening, lots: in
 
     symbol, total = plan_notional(t, plan, leg, px)
     if plan.leverage_max:
-        cut(lots_for(instrument, plan.allocation_e8 * plan.leverage_max - total, px), Reason.LEVERAGE_ABOVE_MAX)
+        value = min(plan.allocation_e8 * plan.leverage_max, SATURATED)
+        cut(lots_for(instrument, value - total, px), Reason.LEVERAGE_ABOVE_MAX)
     if plan.require_stop and not plan.assumed_stop_bps:
         cut(0, Reason.NO_STOP)
     if plan.max_loss_bps and plan.assumed_stop_bps:
-        value = plan.allocation_e8 * plan.max_loss_bps // plan.assumed_stop_bps
+        value = min(plan.allocation_e8 * plan.max_loss_bps // plan.assumed_stop_bps, SATURATED)
         cut(lots_for(instrument, value, px) - held, Reason.MAX_LOSS_PER_TRADE)
     if plan.max_position_bps:
-        value = plan.allocation_e8 * plan.max_position_bps * ai.leverage // BPS
+        value = min(plan.allocation_e8 * plan.max_position_bps * ai.leverage // BPS, SATURATED)
         cut(lots_for(instrument, value, px) - held, Reason.MAX_POSITION)
     if plan.max_notional_symbol_e8:
         cut(lots_for(instrument, plan.max_notional_symbol_e8 - symbol, px), Reason.MAX_NOTIONAL_SYMBOL)
