@@ -173,7 +173,7 @@ class _Check:
                    f"{self.ends:,} order ends, {self.orders:,} orders")
         out.append(f"checkpoints  {self.checkpoints} compared with the fold")
         counts = self.twin.counts
-        part = f"every {self.stride}th account of each record" if self.stride > 1 else "everything"
+        part = f"one account in {self.stride} of each record" if self.stride > 1 else "everything"
         out.append(f"rules        {part}: {counts.decisions:,} of {counts.decisions_all:,} leader decisions, "
                    f"{counts.reports:,} of {counts.reports_all:,} reports, {counts.timers:,} timers by the readable rules")
         if self.ids_from:

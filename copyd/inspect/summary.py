@@ -201,8 +201,8 @@ def _legs(engine: Engine) -> Iterator[str]:
         if leg.attributed:
             held[leg.instrument] += 1
             lots[leg.instrument] += leg.attributed
-    yield (f"legs         {legs:,}: {sum(held.values()):,} hold something, {short:,} wait for the venue's minimum, {waiting:,} wait "
-           f"to open, {excess:,} hold too much, {retries:,} wait to close again, {detached:,} detached")
+    yield (f"legs         {legs:,}: {sum(held.values()):,} hold something, {short:,} wait for the venue's minimum, "
+           f"{waiting:,} wait to open, {excess:,} hold too much, {retries:,} wait to close again, {detached:,} detached")
     for instrument, count in sorted(held.items()):
         spec = names.instruments[instrument]
         yield f"             {spec.symbol}: {count:,} legs hold {quantity(spec, lots[instrument])} net"

@@ -217,7 +217,7 @@ class Daemon:
 
 def open_journal(path: Path) -> Journal:
     """A small journal that does not wait for the disk."""
-    return Journal.open(path, site=SITE, durability="process", map_size=64 << 20, runway_bytes=0)
+    return Journal.open(path, site=SITE, durability="process", map_size=1 << 30, runway_bytes=0)
 
 
 def rewrite(source: Path, target: Path, edit: Callable[[Record], bytes]) -> None:
