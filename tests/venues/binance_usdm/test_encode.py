@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from copyd._fast.columns import Columns
 from copyd._fast.decimals import cut_scaled, format_scaled, parse_scaled, parse_steps
-from copyd._fast.encode import Encoder
+from copyd._fast.encode import Encoder, sha256, use_sha_instructions
 from copyd.venues.binance_usdm.signing import Key, frames, place_text, signed_query, status_request, ws_signed_text
 
 API_KEY = b"TESTKEY0000000000000000000000000001"
@@ -70,6 +70,35 @@ def test_the_kernel_renders_and_signs_what_the_twin_does(
             recv_window_ms=2000,
         )
     ]
+
+
+@pytest.mark.parametrize("instructions", [True, False])
+def test_both_implementations_of_sha256_are_sha256(instructions):
+    """Every length around the block and padding bounds; the processor may lack the instructions, then plain C runs twice."""
+    try:
+        use_sha_instructions(instructions)
+        for size in range(300):
+            message = bytes(at * 7 & 255 for at in range(size))
+            assert sha256(message) == hashlib.sha256(message).digest()
+    finally:
+        use_sha_instructions(True)
+
+
+def test_accounts_may_come_in_any_order_and_go_again():
+    """Tables grow as keys arrive; an account without a key, never given or forgotten, cannot be encoded."""
+    made = encoder()
+    for account in (5000, 70, 1, 300):
+        made.set_account(account, b"KEY%d" % account, b"S%d" % account, account % 2)
+    for account in (5000, 70, 1, 300, 0):
+        [(_, buffer, _, _)] = made.encode_rows([(account, 0, bytes(16), 1, 0, 1, 0, False)], 1)
+        params = json.loads(frames(buffer)[0])["params"]
+        signature = params.pop("signature")
+        secret = b"S%d" % account if account else SECRET
+        assert signature == hmac.new(secret, ws_signed_text(params).encode(), hashlib.sha256).hexdigest()
+    made.forget_account(70)
+    for account in (70, 71, 10**6):
+        with pytest.raises(ValueError, match="has no key"):
+            made.encode_rows([(account, 0, bytes(16), 1, 0, 1, 0, False)], 1)
 
 
 def test_the_signature_is_hmac_of_the_sorted_parameters():
