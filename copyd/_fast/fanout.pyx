@@ -1032,7 +1032,8 @@ cdef class Kernel:
         return 0
 
     cdef int64_t _wanted(self, Leg* leg, int side, int64_t delta) noexcept nogil:
-        cdef int64_t holding = side * ((_abs(leg.attributed) - leg.reduce_leaves) << 32)
+        cdef int64_t kept = _abs(leg.attributed) - leg.reduce_leaves
+        cdef int64_t holding = side * (kept << 32) if kept > 0 else 0
         cdef int64_t want = side * (leg.target + delta - holding)
         return want if want > 0 else 0
 

@@ -80,7 +80,8 @@ def must_wait(leg: LegRow, side: int) -> bool:
 
 def wanted(leg: LegRow, side: int, delta: int) -> int:
     """Q32 lots, >= 0, that an opening on ``side`` would have to send so that the leg meets ``target + delta``."""
-    holding = side * (abs(leg.attributed) - leg.reduce_leaves) * ONE
+    # The follower's own hand may have taken what a reduction in flight was sent for: no more than all of it can go.
+    holding = side * max(0, abs(leg.attributed) - leg.reduce_leaves) * ONE
     return max(0, side * (leg.target + delta - holding))
 
 
