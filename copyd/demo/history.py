@@ -310,6 +310,7 @@ class VerifyConfig(msgspec.Struct, frozen=True, kw_only=True):
     orders_per_10s: int = 300
     orders_per_minute: int = 1200
     clock_tolerance: int = 20 * MS
+    report_lag: int = 3 * SECOND  #: longest time until the daemon has heard of an execution in a burst
     in_flight_grace: int = 5 * SECOND  #: bytes already with the kernel when the daemon died
     other_forgone_ppm: int = 10_000  #: 1 % of decisions
     problems_max: int = 20

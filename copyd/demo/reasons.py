@@ -7,6 +7,7 @@ cut must lie between the two answers (plus or minus a lot), and the cap must rea
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 
@@ -78,10 +79,12 @@ def counts_as_plan_limit(reason: str, numbers: PlanNumbers, symbol: str) -> bool
 class Account:
     """Wallet and positions of one account as the exchange's executions leave them (isolated margin), in 1e-8."""
 
-    __slots__ = ("entry", "positions", "wallet_e8")
+    __slots__ = ("entry", "positions", "recent", "wallet_e8")
 
     def __init__(self, wallet_e8: int) -> None:
         self.wallet_e8 = wallet_e8
+        #: (done at, symbol, lots closed, margin that stays held until the daemon has heard of it)
+        self.recent: deque[tuple[int, str, int, int]] = deque(maxlen=12)
         self.positions: dict[str, int] = {}  #: symbol -> signed lots, both sides of a hedge netted
         self.entry: dict[str, int] = {}  #: symbol -> entry value of the position, 1e-8, unsigned
 
@@ -102,6 +105,18 @@ class Account:
             entry += value_e8
         self.positions[symbol] = before + lots
         self.entry[symbol] = entry
+
+    def unheard(self, since: int) -> dict[str, int]:
+        """Lots closed per symbol that a daemon may still count as held: executed after ``since``."""
+        lots: dict[str, int] = {}
+        for done, symbol, closed, _ in self.recent:
+            if done >= since and closed:
+                lots[symbol] = lots.get(symbol, 0) + closed
+        return lots
+
+    def held_e8(self, since: int) -> int:
+        """Margin that a daemon may still hold for orders executed after ``since``."""
+        return sum(held for done, _, _, held in self.recent if done >= since)
 
     def margin_e8(self, leverage: int) -> int:
         """Initial margin held by all positions at their entry value."""
@@ -126,7 +141,7 @@ class Opening(msgspec.Struct):
     wanted_q32: int  #: exactly wanted, fractions of a lot included (fewest)
     allowed: int  #: lots sent, or kept for later
     new_leg: bool  #: the leg was flat
-    other_legs: dict[str, int]  #: other instruments of the plan -> unsigned lots
+    other_legs: dict[str, tuple[int, int]]  #: other instruments of the plan -> unsigned lots, fewest and most
     account: Account
 
 
@@ -258,7 +273,7 @@ class Reasons:
 
     def max_open_trades(self, o: Opening) -> str:
         limit = o.numbers.plan.max_open_trades
-        others = sum(1 for lots in o.other_legs.values() if lots)
+        others = sum(1 for _, most in o.other_legs.values() if most)
         if limit and o.new_leg and others >= limit:
             return ""
         return f"the plan had {others} other legs open and allows {limit or 'any number'}"
@@ -304,14 +319,14 @@ class Reasons:
             if not numbers.max_notional_total_e8:
                 return -1, -1
             low_other = high_other = 0
-            for symbol, lots in o.other_legs.items():
-                if lots:
+            for symbol, (fewest, most) in o.other_legs.items():
+                if most:
                     other = self.truth.instruments[symbol]
                     quotes = self.truth.quotes.get(symbol)
                     low, high = quotes.price_range(o.ts - self.config.quote_max_age, o.ts) if quotes else (0, 0)
                     entry = o.account.entry.get(symbol, 0)
-                    low_other += min(other.notional_e8(lots, low) if low else entry, entry)
-                    high_other += max(other.notional_e8(lots, high), entry)
+                    low_other += min(other.notional_e8(fewest, low) if low else entry, entry)
+                    high_other += max(other.notional_e8(most, high), entry)
             return (
                 instrument.lots_worth(numbers.max_notional_total_e8 - high_other, high_px),
                 instrument.lots_worth(numbers.max_notional_total_e8 - low_other, low_px),
@@ -323,7 +338,8 @@ class Reasons:
             cap_bps = plan.slippage_bps or self.slippage_default(o.instrument.symbol)
             # per unit of notional: 1/L + S/(1-S) + fee, in parts per million, rounded up
             unit_ppm = -(-1_000_000 // leverage) + -(-1_000_000 * cap_bps // (10_000 - cap_bps)) + self.config.taker_fee_ppm
-            low = instrument.lots_worth(max(0, free - slack) * 1_000_000 // unit_ppm, high_px)
+            unheard = o.account.held_e8(o.ts - self.config.report_lag)
+            low = instrument.lots_worth(max(0, free - slack - unheard) * 1_000_000 // unit_ppm, high_px)
             high = instrument.lots_worth(max(0, free + slack) * 1_000_000 // unit_ppm, low_px)
             return o.held_low + low, o.held_high + high
         return instrument.lots_worth(budget, high_px), instrument.lots_worth(budget, low_px)

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from .history import Claim, Instrument, LeaderTrade, Order, Plan, Truth, VerifyConfig
-from .ideal import PER_ORDER_MODES, Anchor, PlanNumbers, k_q32, limit_price, sign, split, toward_zero_to_lot
+from .ideal import PER_ORDER_MODES, Anchor, PlanNumbers, k_q32, limit_price, own_leverage, sign, split, toward_zero_to_lot
 from .reasons import Account, Opening, Reasons, counts_as_plan_limit
 
 REFUSED_BEFORE_SIZING = frozenset(
@@ -394,12 +394,16 @@ class Verifier:
         """The facts of one opening for ``reasons``, in unsigned lots of its direction."""
         held_low, held_high = leg.held(side)
         want = abs(wish) if sign(wish) == side else 0
-        others = {}
+        account = self.accounts[claim.plan]
+        unheard = account.unheard(claim.ts_decided - self.config.report_lag)
+        others: dict[str, tuple[int, int]] = {}
         for symbol in self.truth.instruments:
             if symbol != instrument.symbol:
                 other = self.legs.get((claim.plan, symbol))
-                if other is not None and (other.target or other.lots):
-                    others[symbol] = max(abs(other.lots), abs(other.target) >> 32, 1)
+                closed = unheard.get(symbol, 0)
+                if other is not None and (other.target or other.lots or closed):
+                    fewest = min(abs(other.lots), abs(other.target) >> 32)
+                    others[symbol] = fewest, max(abs(other.lots), abs(other.target) >> 32, 1) + closed
         return Opening(
             numbers=numbers,
             instrument=instrument,
@@ -417,7 +421,7 @@ class Verifier:
             allowed=self.let_through(claim, leg, held_high),
             new_leg=held_high == 0,
             other_legs=others,
-            account=self.accounts[claim.plan],
+            account=account,
         )
 
     @staticmethod
@@ -564,11 +568,17 @@ class Verifier:
             leg.open_slack += order.side * unfilled
         else:
             leg.reduce_slack = unfilled
+        instrument = self.truth.instruments[order.symbol]
+        account = self.accounts[claim.plan]
+        leverage = own_leverage(numbers.plan)
         if order.executed:
-            instrument = self.truth.instruments[order.symbol]
-            self.accounts[claim.plan].book(
-                instrument, order.side * order.executed, order.cost_e8, self.config.taker_fee_ppm
-            )
+            account.book(instrument, order.side * order.executed, order.cost_e8, self.config.taker_fee_ppm)
+        if opening:  # while on the wire it reserves margin for its limit, its slippage and its fee
+            notional = instrument.notional_e8(order.lots, order.px or (order.cost_e8 // max(1, order.executed)))
+            reserved = notional // leverage + notional * 3 // 100 - order.cost_e8 // leverage
+            account.recent.append((order.ts_done or order.ts, order.symbol, 0, reserved))
+        else:
+            account.recent.append((order.ts_done or order.ts, order.symbol, order.executed, order.cost_e8 // leverage))
 
     def later(self, claim: Claim, numbers: PlanNumbers, instrument: Instrument, leg: Leg) -> None:
         """A decision not caused by a leader trade: a released opening, an excess closed, a plan made anew after restart."""
