@@ -22,7 +22,7 @@ PX = 640_000
 def a_world(mode: str, allocation: int, **fields: int) -> World:
     """One follower with no limit that binds."""
     runner = Runner()
-    runner.act("instrument BTCUSDT".split())
+    runner.act(["instrument", "BTCUSDT"])
     runner.act(f"leader L equity {EQUITY} leverage 10".split())
     world = runner.world
     world.specs["F1"] = [default_plan() | {
@@ -72,7 +72,7 @@ class Trader:
                          cost_e8=order.order_qty * (order.limit_px or PX) * 10_000)
 
     @property
-    def engine_leg(self):  # noqa: ANN201
+    def engine_leg(self):
         return self.world.legs()[0]
 
     def agree(self) -> None:

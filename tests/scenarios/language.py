@@ -296,9 +296,8 @@ class World:
             lines.append(" ".join(words))
         for row in DecisionRow.unpack_all(out.decisions):
             name = engine.names.followers[row.plan]
-            for part in (row.reduce, row.open):
-                if part in (Part.DEFERRED, Part.CARRIED, Part.ROUNDED):
-                    lines.append(f"{name} {Part(part).name.lower()}")
+            waits = (Part.DEFERRED, Part.CARRIED, Part.ROUNDED)
+            lines += [f"{name} {Part(part).name.lower()}" for part in (row.reduce, row.open) if part in waits]
             if row.forgone or Part.FORGONE in (row.reduce, row.open):
                 what = "raised" if row.forgone * row.delta < 0 else "forgone " + Reason(row.reason).name.lower()
                 lines.append(f"{name} {what} {qty(Fraction(abs(row.forgone), ONE), self.leg(row.leg))}")
@@ -307,8 +306,7 @@ class World:
                 leg = self.leg(end.leg)
                 lines.append(f"{engine.names.followers[leg.plan]} forgone {Reason(end.reason).name.lower()} "
                              f"{qty(Fraction(abs(end.forgone), ONE), leg)}")
-        for slot in out.queries:
-            lines.append(f"{engine.names.followers[self.order(slot).plan]} ask")
+        lines += [f"{engine.names.followers[self.order(slot).plan]} ask" for slot in out.queries]
         return lines
 
     def instrument_of(self, leg: LegRow) -> Instrument:
