@@ -60,7 +60,8 @@ class History:
             name = f"F{index}"
             mode = rng.randrange(5)
             spec = default_plan() | {
-                "follower": name, "leader": "L", "account": name, "mode": mode, "allocation_e8": rng.randint(20_000, 300_000) * E8,
+                "follower": name, "leader": "L", "account": name, "mode": mode,
+                "allocation_e8": rng.randint(20_000, 300_000) * E8,
                 "multiplier_ppm": rng.randint(500_000, 2_000_000), "amount_e8": rng.randint(100, 5_000) * E8, "risk_bps": 20,
                 "assumed_stop_bps": 500, "max_loss_per_trade_bps": 0, "max_position_bps": 0, "leverage_max": 100,
                 "min_policy": rng.randrange(3), "ratio_snapshot": rng.randrange(3),
@@ -134,8 +135,8 @@ class History:
         if not self.calm and held.executed > 1 and rng.random() < 0.5:
             sayings.append((ReportKind.TRADE, OrderState.PARTIALLY_FILLED, rng.randint(1, held.executed - 1)))
         last = OrderState.FILLED if held.executed == whole else OrderState.EXPIRED
-        sayings.append((rng.choice([ReportKind.REPLY, ReportKind.TRADE, ReportKind.STREAM]) if held.executed else ReportKind.STREAM,
-                        last, held.executed))
+        filled_by = rng.choice([ReportKind.REPLY, ReportKind.TRADE, ReportKind.STREAM])
+        sayings.append((filled_by if held.executed else ReportKind.STREAM, last, held.executed))
 
     def tell(self, held: VenueOrder) -> None:
         """The venue says its next word about an order; sometimes twice."""

@@ -29,9 +29,9 @@ def test_several_leaders_on_one_account_never_close_each_other(seed: int) -> Non
     rng = random.Random(seed)
     world = set_up(
         "instrument BTCUSDT", "leader L equity 800000", "leader M equity 800000", "leader N equity 800000",
-        "follower F1 allocation 100000 account A max_position_bps 0 leverage_max 100",
-        "follower F2 allocation 130000 copies M account A max_position_bps 0 leverage_max 100",
-        "follower F3 allocation 90000 copies N account A max_position_bps 0 leverage_max 100",
+        "follower F1 allocation 100000 account A max_position_bps 0 leverage_max 100 allow_netting true",
+        "follower F2 allocation 130000 copies M account A max_position_bps 0 leverage_max 100 allow_netting true",
+        "follower F3 allocation 90000 copies N account A max_position_bps 0 leverage_max 100 allow_netting true",
     )
     instrument = world.first
     instrument.by_hand = True
@@ -66,7 +66,7 @@ def test_several_leaders_on_one_account_never_close_each_other(seed: int) -> Non
 
 def test_a_new_instrument_of_an_unsynced_leader_opens_nothing() -> None:
     """Semantics 11: out of sync means all of him, also where he has never traded before."""
-    world = set_up("instrument BTCUSDT", "leader L equity 800000", "follower F1 allocation 100000")
+    world = set_up("instrument BTCUSDT", "leader L equity 800000", "follower F1 allocation 100000 hedge")
     engine = world.engine
     before = engine.columns.count(e.POSITIONS)
     world.step(e.LeaderSync(0, False, [], "lost"))

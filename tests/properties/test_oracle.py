@@ -109,7 +109,8 @@ def lots_for_share(mode: str) -> dict[str, int]:
     # proportional 320 000 / 800 000; multiplier 160 000 x 2; fixed_ratio 640 000 x 5 / (800 000 x 10);
     # fixed_amount: order of 10 lots = 640 USDT, amount 256; risk: 256 x 5 % = 12.8 = 100 bp of 1 280.
     return {
-        "proportional": {"allocation_e8": 320_000 * E8}, "multiplier": {"allocation_e8": 160_000 * E8, "multiplier_ppm": 2_000_000},
+        "proportional": {"allocation_e8": 320_000 * E8},
+        "multiplier": {"allocation_e8": 160_000 * E8, "multiplier_ppm": 2_000_000},
         "fixed_ratio": {"allocation_e8": 640_000 * E8}, "fixed_amount": {"allocation_e8": 100_000 * E8, "amount_e8": 256 * E8},
         "risk_based": {"allocation_e8": 1_280 * E8},
     }[mode]
