@@ -28,7 +28,6 @@ from copyd.core.engine import (
     Alert,
     Command,
     Configured,
-    Engine,
     InstrumentSpec,
     LeaderFill,
     LegsReady,
@@ -36,14 +35,14 @@ from copyd.core.engine import (
     Reports,
     Started,
     Timer,
-    decode_payload,
 )
 from copyd.core.rows import InstrumentRow, Params, Part, PlanRow, Reason
 from copyd.credentials import Credentials, load_credentials, missing_names
-from copyd.errors import BrokenInvariant, CopydError, OperatorError, RequestRefused, WorldError
+from copyd.errors import BrokenInvariant, CopydError, OperatorError, RequestRefused
 from copyd.followers import PlanSpec
+from copyd.inspect.rebuild import fold
 from copyd.journal import Journal
-from copyd.kinds import kind_of, pack_checkpoint, unpack_checkpoint
+from copyd.kinds import BUILD, kind_of, pack_checkpoint
 from copyd.runtime.clock import SystemClock
 from copyd.runtime.notify import Notifier
 from copyd.runtime.pump import Pump, Sent
@@ -54,6 +53,8 @@ from copyd.venue_side import VenueSide
 INSTRUMENTS_MAX = 16
 SAMPLES_MAX = 20_000
 JOURNAL_CHECK_S = 1.0
+EXPLAIN_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 300
 ACTIVATION_FLUSH_S = 0.1
 PLAN_STATES = ("active", "paused", "close_only", "stopped")
 
@@ -126,14 +127,16 @@ class Daemon:
         )
         self.journal.attach(
             asyncio.get_running_loop(), on_durable=self._durable, on_failed=self._journal_failed)
-        self.engine = rebuild(config.journal.path, self.journal)
+        self.notifier.extend_timeout(START_TIMEOUT_S)
+        # The latest checkpoint, then every record after it; a record that decides otherwise now stops the start.
+        self.engine = fold(self.journal.reader)
         rebuilt = time.monotonic()
         self.side = VenueSide(config, self.credentials, self.clock, self)
         self.pump = Pump(
             self.engine, self.journal, self.side, self.clock, kind_of, self._outputs, self._sent)
         await self.side.open()
         self.side.bind(self.engine)
-        started = self._offer(Started(self.journal.epoch, config.site.id, self.journal.site_key, __version__))
+        started = self._offer(Started(self.journal.epoch, config.site.id, self.journal.site_key, BUILD))
         self._configure(config)
         for account in range(len(self.engine.names.accounts)):
             self.side.register(account, self.engine.names.accounts[account])
@@ -514,16 +517,28 @@ class Daemon:
             self.exit.set_result(0)
 
     async def explain_order(self, client_order_id: str) -> dict[str, Any]:
-        """See ``copyd.inspect``; reads the journal beside the running daemon, in a thread."""
-        from copyd.inspect import explain_order
-
-        return await asyncio.to_thread(explain_order, Path(self._config.journal.path), client_order_id)
+        """As ``copyd explain``."""
+        return await self._explain(client_order_id)
 
     async def explain_event(self, event: str, follower: str) -> dict[str, Any]:
-        """As ``explain_order``, by leader event and follower."""
-        from copyd.inspect import explain_event
+        """As ``copyd explain --event --follower``."""
+        return await self._explain("--event", event, "--follower", follower)
 
-        return await asyncio.to_thread(explain_event, Path(self._config.journal.path), event, follower)
+    async def _explain(self, *question: str) -> dict[str, Any]:
+        """A process of its own answers from the journal: a fold over it has no place on the loop that trades."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "copyd", "explain", *question, "--json", "--journal", self._config.journal.path,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            answer, problem = await asyncio.wait_for(process.communicate(), EXPLAIN_TIMEOUT_S)
+        except TimeoutError:
+            process.kill()
+            raise RequestRefused("the explanation takes too long: run `copyd explain` on the journal") from None
+        if process.returncode:
+            raise RequestRefused(problem.decode(errors="replace").removeprefix("copyd: ").strip())
+        result: dict[str, Any] = msgspec.json.decode(answer)
+        return result
 
     # -- what operators see ------------------------------------------------------------------------------------------
 
@@ -597,22 +612,6 @@ class Daemon:
 
     def _census(self, index: int) -> int:
         return int(self.engine.kernel.census()[index]) if hasattr(self, "engine") else 0
-
-
-def rebuild(path: str, journal: Journal) -> Engine:
-    """The engine as the journal left it: the latest checkpoint, then every record after it."""
-    checkpoint = journal.latest_checkpoint()
-    engine = unpack_checkpoint(checkpoint.payload) if checkpoint else Engine(INSTRUMENTS_MAX)
-    if not checkpoint and journal.first_seq > 1:
-        raise WorldError(f"{path}: records before {journal.first_seq} are gone and no checkpoint covers them")
-    for record in journal.reader.iterate(engine.names.seq + 1):
-        recorded = decode_payload(record.payload)
-        outputs = engine.step(record.ts_ns, recorded.input)
-        if outputs is None or outputs.seq != record.seq:
-            raise BrokenInvariant(f"record {record.seq} changes nothing when replayed")
-        if outputs.named != recorded.named:
-            raise BrokenInvariant(f"record {record.seq} gives other orders when replayed: run `copyd verify {path}`")
-    return engine
 
 
 def plan_fields(spec: PlanSpec) -> dict[str, Any]:

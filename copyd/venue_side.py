@@ -32,6 +32,7 @@ from copyd.venues.binance_usdm.rest import RestClient, RestError
 from copyd.venues.binance_usdm.signing import Key
 
 ORDERS = 7
+NOT_SENT = 8
 START_TIMEOUT_S = 20.0
 ACTIVATE_CONCURRENCY = 16
 QUERY_SHARE = 0.5
@@ -93,6 +94,7 @@ class VenueSide:
         self._marks: dict[int, int] = {}
         self._quotes: dict[int, tuple[int, int, int]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._keyless: set[int] = set()
 
     # -- life -----------------------------------------------------------------------------------------------------
 
@@ -206,7 +208,23 @@ class VenueSide:
 
     def render(self, slots: array) -> Any:
         """Signed frames for these order rows."""
+        if self._keyless:
+            slots = self._without_keyless(slots)
         return self.encoder.encode(self.engine.columns, slots, self.rest.venue_clock.timestamp_ms())
+
+    def _without_keyless(self, slots: array) -> array:
+        """Orders of accounts whose key is gone cannot be signed: they are reported as never sent, the others go."""
+        kept = array("I")
+        batch = ReportBatch()
+        for slot in slots:
+            order = OrderRow.unpack(self.engine.columns.get(ORDERS, slot))
+            if order.account in self._keyless:
+                batch.append(NOT_SENT, 0, order.cid)
+            else:
+                kept.append(slot)
+        if batch.count:
+            asyncio.get_running_loop().call_soon(self._reports, batch, self.clock.now_ns())
+        return kept
 
     def send(self, rendered: Any) -> None:
         """To the connections."""
@@ -215,7 +233,9 @@ class VenueSide:
     def register(self, account: int, name: str) -> None:
         """Give an account's key to the encoder and to queries; an account whose key is gone cannot trade."""
         credential = self.credentials.get(name)
+        self._keyless.discard(account)
         if credential is None:
+            self._keyless.add(account)
             self.owner.alert(Alert("credential_missing", "orders of this account cannot be signed", {"account": name}))
             return
         self.gateway.register(self.encoder, account, key_of(credential), account % self.gateway.connections)

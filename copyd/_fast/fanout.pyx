@@ -683,7 +683,7 @@ cdef class Kernel:
             return PLAN_PAUSED + plan.state - 1
         if leader.state != ACTIVE:
             return PLAN_PAUSED + leader.state - 1
-        if not ai.ready or ai.leverage < 1:
+        if not ai.ready or ai.leverage < 1 or (leg.side != 0 and not self.columns.accounts[leg.account].hedge):
             return LEG_NOT_READY
         if leg.detached:
             return LEG_DETACHED

@@ -48,6 +48,14 @@ from copyd.errors import BrokenInvariant, OperatorError
 R = TypeVar("R", bound=Row)
 
 INSTRUMENTS, LEADERS, POSITIONS, PLANS, ACCOUNTS, ACCOUNT_INSTRUMENTS, LEGS, ORDERS, TRADES = range(9)
+HALTED_BY_KILL_SWITCH, HALTED_BY_STATE = 1, 2
+PLAN_CELLS = (
+    "follower", "leader", "account", "allocation_e8", "amount_e8", "max_notional_symbol_e8", "max_notional_total_e8",
+    "multiplier_ppm", "raise_max_factor_ppm", "instruments", "leverage", "leverage_max", "risk_bps", "assumed_stop_bps",
+    "max_position_bps", "max_loss_per_trade_bps", "slippage_bps", "slippage_mid_bps", "max_open_trades", "mode",
+    "ratio_snapshot", "min_policy", "on_insufficient", "require_stop", "state",
+)
+"""What a plan must say; integers, with choices as their codes."""
 EXPECTED_GRACE_NS = 1_500_000_000
 """A position the venue pushed may be ahead of its fills for this long; then the leader counts as out of sync."""
 
@@ -675,8 +683,10 @@ class Engine:
     def _import_plans(self, now: int, args: dict[str, Any], out: Outputs) -> None:
         """``plans``: a list of plan cells as ``copyd.followers`` made them; all or nothing."""
         plans = args["plans"]
+        taken = self._instruments_taken()
+        made = set(self.by_follower)
         for spec in plans:
-            self._check_plan(spec)
+            self._check_plan(spec, taken, made)
         # Legs are made here and not at the leader's first fill, which should not pay for ten thousand of them.
         for leader in sorted({self.leader(spec["leader"]) for spec in plans}):
             for instrument in range(len(self.names.instruments)):
@@ -684,14 +694,37 @@ class Engine:
         for spec in plans:
             self._add_plan(spec)
 
-    def _check_plan(self, spec: dict[str, Any]) -> None:
+    def _instruments_taken(self) -> dict[str, list[tuple[int, bool, str]]]:
+        """Per account: (instruments mask, may net, follower) of every plan on it."""
+        taken: dict[str, list[tuple[int, bool, str]]] = {}
+        for index, spec in enumerate(self.names.specs):
+            mask = self._row(PLANS, index, PlanRow).instruments
+            taken.setdefault(spec["account"], []).append((mask, bool(spec.get("allow_netting")), spec["follower"]))
+        return taken
+
+    def _check_plan(
+        self, spec: dict[str, Any], taken: dict[str, list[tuple[int, bool, str]]], made: set[tuple[str, str]]
+    ) -> None:
+        """Raises ``OperatorError`` for a plan that cannot be made; ``taken`` and ``made`` grow by the one that can."""
+        missing = [name for name in PLAN_CELLS if name not in spec]
+        if missing:
+            raise OperatorError(f"follower {spec.get('follower', '?')}: the plan lacks {', '.join(missing)}")
         if spec["leader"] not in self.names.leaders:
             raise OperatorError(f"follower {spec['follower']}: leader {spec['leader']!r} is not configured")
-        if (spec["follower"], spec["leader"]) in self.by_follower:
+        if (spec["follower"], spec["leader"]) in made:
             raise OperatorError(f"follower {spec['follower']} already copies {spec['leader']}")
         unknown = [symbol for symbol in spec["instruments"] if self.instrument(symbol) is None]
         if unknown:
             raise OperatorError(f"follower {spec['follower']}: unknown instrument {', '.join(unknown)}")
+        mask, netting = self._plan_row(spec).instruments, bool(spec.get("allow_netting"))
+        for other, other_netting, follower in taken.get(spec["account"], []):
+            if mask & other and not (netting and other_netting):
+                raise OperatorError(
+                    f"follower {spec['follower']}: account {spec['account']} already copies the same instruments for "
+                    f"{follower}; set allow_netting on both to let them net"
+                )
+        taken.setdefault(spec["account"], []).append((mask, netting, spec["follower"]))
+        made.add((spec["follower"], spec["leader"]))
 
     def _plan_row(self, spec: dict[str, Any]) -> PlanRow:
         mask = (1 << 64) - 1
@@ -799,7 +832,7 @@ class Engine:
                 raise OperatorError(f"the plan of {name} is stopped: change it back by name to follow again")
             self._edit(PLANS, plan, PlanRow, state=state)
         elif scope == "instrument":
-            self._edit(INSTRUMENTS, self._known_instrument(name), InstrumentRow, halted=int(state != PlanState.ACTIVE))
+            self._halt(name, HALTED_BY_STATE, state != PlanState.ACTIVE)
         else:
             raise OperatorError(f"scope {scope!r}: all, leader, plan or instrument")
 
@@ -814,9 +847,15 @@ class Engine:
         elif scope == "plan":
             self._edit(PLANS, self.plan_index(name, args.get("leader")), PlanRow, killed=on)
         elif scope == "instrument":
-            self._edit(INSTRUMENTS, self._known_instrument(name), InstrumentRow, halted=on)
+            self._halt(name, HALTED_BY_KILL_SWITCH, bool(on))
         else:
             raise OperatorError(f"scope {scope!r}: all, leader, plan or instrument")
+
+    def _halt(self, symbol: str, cause: int, on: bool) -> None:
+        """Each cause is a bit of its own: resuming an instrument does not release its kill switch."""
+        index = self._known_instrument(symbol)
+        halted = self._row(INSTRUMENTS, index, InstrumentRow).halted
+        self._edit(INSTRUMENTS, index, InstrumentRow, halted=halted | cause if on else halted & ~cause)
 
     def _journal_low(self, now: int, args: dict[str, Any], out: Outputs) -> None:
         self.params.journal_low = int(bool(args["on"]))

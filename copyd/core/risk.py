@@ -65,7 +65,8 @@ def gate(t: Tables, leg: LegRow, plan: PlanRow, opening: Opening) -> Reason:
         return _STATE_REASON[PlanState(plan.state)]
     if leader.state != PlanState.ACTIVE:
         return _STATE_REASON[PlanState(leader.state)]
-    if not ai.ready or ai.leverage < 1:
+    # A hedge-mode leader's leg needs a hedge-mode account: on a one-way one his two sides would net (semantics 25).
+    if not ai.ready or ai.leverage < 1 or (leg.side and not t.accounts[leg.account].hedge):
         return Reason.LEG_NOT_READY
     if leg.detached:
         return Reason.LEG_DETACHED
