@@ -143,6 +143,7 @@ class Opening(msgspec.Struct):
     new_leg: bool  #: the leg was flat
     other_legs: dict[str, tuple[int, int]]  #: other instruments of the plan -> unsigned lots, fewest and most
     account: Account
+    unheard: int = 0  #: lots of this leg closed so lately that a cap may still count them as held
 
 
 class Reasons:
@@ -353,10 +354,11 @@ class Reasons:
         low, high = self.cap_lots(o, name)
         if low < 0:
             return f"the plan has no {name} cap"
+        held_most = o.held_high + o.unheard
         minimum = o.instrument.minimum_lots(o.limit)
-        wanted = o.held_high + o.wanted_high
+        wanted = held_most + o.wanted_high
         if o.numbers.plan.min_policy == "raise":  # what is raised to the minimum counts in risk
-            wanted = max(wanted, o.held_high + minimum)
+            wanted = max(wanted, held_most + minimum)
         if wanted <= low - 1:
             text = o.instrument.qty_text
             return f"the cap lets the leg grow to {text(low)}, more than the {text(wanted)} wanted"
@@ -374,16 +376,16 @@ class Reasons:
                 without_margin = min(without_margin, other_high)
         if o.allowed == 0:
             skips = o.numbers.plan.on_insufficient == "skip" and margin < without_margin
-            if floor - o.held_high < minimum + 1 or skips:
+            if floor - held_most < minimum + 1 or skips:
                 return ""
-            return f"the cap still leaves room for {o.instrument.qty_text(floor - o.held_high)}"
+            return f"the cap still leaves room for {o.instrument.qty_text(floor - held_most)}"
         if o.held_low + o.allowed > high + 1:
             return (
                 f"the leg may then hold {o.instrument.qty_text(o.held_low + o.allowed)}, "
                 f"more than the cap's {o.instrument.qty_text(high)}"
             )
-        if o.held_high + o.allowed < floor - 1:
-            return f"the cut goes deeper than the cap: {o.instrument.qty_text(floor - o.held_high)} was left"
+        if held_most + o.allowed < floor - 1:
+            return f"the cut goes deeper than the cap: {o.instrument.qty_text(floor - held_most)} was left"
         return ""
 
     # -- market ------------------------------------------------------------------------------------------------

@@ -422,6 +422,7 @@ class Verifier:
             new_leg=held_high == 0,
             other_legs=others,
             account=account,
+            unheard=unheard.get(claim.symbol, 0),
         )
 
     @staticmethod
