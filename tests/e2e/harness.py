@@ -101,6 +101,19 @@ class Venue:
         """The account's position in lots, long positive."""
         return sum(p["lots"] for p in self.ask(f"/truth/positions?account={account}") if p["symbol"] == symbol)
 
+    def all_lots(self, symbol: str = "BTCUSDT") -> dict[str, int]:
+        """Positions of every account that ever traded, in one question; both position sides together."""
+        lots: dict[str, int] = {}
+        for p in self.ask("/truth/positions?limit=100000"):
+            if p["symbol"] == symbol:
+                lots[p["account"]] = lots.get(p["account"], 0) + p["lots"]
+        return lots
+
+    def all_orders(self) -> list[dict[str, Any]]:
+        """Every order ever accepted, of every account."""
+        rows: list[dict[str, Any]] = self.ask("/truth/orders?limit=100000")
+        return rows
+
     def orders(self, account: str) -> list[dict[str, Any]]:
         """Every order of the account that was ever accepted."""
         rows: list[dict[str, Any]] = self.ask(f"/truth/orders?account={account}&limit=100000")
@@ -202,6 +215,7 @@ class Stage:
         self.health_port = free_port()
         self.processes: list[Process] = []
         self.daemon: Process
+        self.seen = 0
         leader, self.followers = venue.cast(followers, balance)
         self.leader = Trader(venue, leader)
         self.names = [str(row["name"]) for row in self.followers]
@@ -285,6 +299,7 @@ class Stage:
 
     def launch(self, *, env: dict[str, str] | None = None) -> Process:
         """Start the daemon and return at once."""
+        self.seen = 0
         log = self.folder / f"daemon-{len(self.processes)}.log"
         self.daemon = Process(["-m", "copyd.cli", "run", "-c", str(self.path)], log, env)
         self.processes.append(self.daemon)
@@ -369,6 +384,14 @@ class Stage:
         result: dict[str, Any] = wait_for(done, seconds, lambda: f"{self.status()}\n{self.daemon.tail()}")
         return result
 
+    def settled(self, more: int, seconds: float = 10) -> None:
+        """Until the daemon has taken in at least ``more`` leader fills since the last call, and nothing is on its way."""
+        want = self.seen + more
+        self.events(want, seconds)
+        time.sleep(0.1)
+        self.quiet(seconds)
+        self.seen = int(self.status()["leader_events"])
+
     def events(self, count: int, seconds: float = 5) -> None:
         """Until the daemon has taken in this many leader fills in this life."""
         wait_for(
@@ -379,24 +402,29 @@ class Stage:
         want = expected if isinstance(expected, dict) else dict.fromkeys(self.names, expected)
 
         def off() -> dict[str, tuple[int, int]]:
-            return {
-                name: (lots, want[name]) for name in want if (lots := self.venue.lots(name, symbol)) != want[name]
-            }
+            lots = self.venue.all_lots(symbol)
+            return {name: (lots.get(name, 0), want[name]) for name in want if lots.get(name, 0) != want[name]}
 
         wait_for(lambda: not off(), seconds, lambda: f"{symbol} (holds, wants): {off()}\n{self.status()}\n{self.daemon.tail()}")
 
     # -- laws that hold at the end of every test -----------------------------------------------------------------------
 
     def follower_orders(self) -> list[dict[str, Any]]:
-        return [order for name in self.names for order in self.venue.orders(name)]
+        mine = set(self.names)
+        return [order for order in self.venue.all_orders() if order["account"] in mine]
+
+    def lots(self, symbol: str = "BTCUSDT") -> dict[str, int]:
+        """What every follower holds."""
+        lots = self.venue.all_lots(symbol)
+        return {name: lots.get(name, 0) for name in self.names}
 
     def no_id_twice(self) -> None:
         """Semantics 32: one client order id is put on the wire once."""
         ids = [order["clientOrderId"] for order in self.follower_orders()]
         assert len(ids) == len(set(ids)), sorted(one for one in ids if ids.count(one) > 1)
         twice = [
-            row for name in self.names for row in self.venue.rejects(name)
-            if row["code"] in (-4116, -4111) or "uplicate" in row["msg"]
+            row for row in self.venue.ask("/truth/rejects?limit=100000")
+            if row["account"] in set(self.names) and (row["code"] == -4116 or "uplicate" in row["msg"])
         ]
         assert not twice, twice
 

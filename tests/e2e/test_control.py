@@ -6,9 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.e2e.harness import Stage, proportional
-
-TEN = proportional(1000)
+from tests.e2e.harness import Stage
 
 
 def ok(s: Stage, *words: str) -> None:
@@ -33,7 +31,7 @@ def s(venue, tmp_path_factory):  # type: ignore[no-untyped-def]
     [
         (("pause", "--leader", "lead"), ("resume", "--leader", "lead"), "plan_paused"),
         (("pause", "--plan", "{0}"), ("resume", "--plan", "{0}"), "plan_paused"),
-        (("pause", "--instrument", "BTCUSDT"), ("resume", "--instrument", "BTCUSDT"), ""),
+        (("pause", "--instrument", "BTCUSDT"), ("resume", "--instrument", "BTCUSDT"), "kill_switch"),
         (("close-only", "--leader", "lead"), ("resume", "--leader", "lead"), "plan_close_only"),
         (("close-only", "--plan", "{0}"), ("resume", "--plan", "{0}"), "plan_close_only"),
         (("kill-switch", "on", "--reason", "drill"), ("kill-switch", "off", "--reason", "drill over"), "kill_switch"),
@@ -51,48 +49,66 @@ def test_a_stop_holds_openings_and_lets_reductions_pass(
 ) -> None:
     """Semantics 17, 18: the opening is forgone under the stop's name, the leader's close is followed, then all goes on."""
     one, two = s.names
-    only_one = "--plan" in stop
+    stopped, free = ([one], [two]) if "--plan" in stop else ([one, two], [])
     s.leader.buy("1.000")
-    s.holds(TEN)
-    s.quiet()
+    s.settled(1)
+    held = s.lots()
+    assert set(held.values()) <= {9, 10}
     before = s.status()["forgone"]
     ok(s, *[word.format(one) for word in stop])
     s.leader.buy("1.000")
-    added = proportional(2000) if only_one else TEN
-    s.holds({one: TEN, two: added})
-    s.events(1)
+    s.settled(1)
+    for name in stopped:
+        assert s.venue.lots(name) == held[name]
+    for name in free:
+        assert s.venue.lots(name) > held[name]
     forgone = s.status()["forgone"]
-    if reason:
-        assert forgone.get(reason, 0) > before.get(reason, 0), forgone
+    assert forgone.get(reason, 0) >= before.get(reason, 0) + len(stopped), forgone
     s.leader.sell("1.000")
-    s.holds({one: TEN // 2, two: added // 2} if not only_one else {one: 4, two: proportional(1000)})
+    s.settled(1)
+    for name in stopped:
+        assert s.venue.lots(name) in (5, 6)
     s.leader.sell("1.000")
     s.holds(0)
     ok(s, *[word.format(one) for word in go])
     s.leader.buy("0.500")
-    s.quiet()
-    s.holds({name: s.venue.lots(two) for name in s.names})
-    assert 4 <= s.venue.lots(two) <= 5
+    s.settled(1)
+    assert set(s.lots().values()) <= {4, 5}
     s.leader.sell("0.500")
     s.holds(0)
+
+
+@pytest.mark.parametrize("scope", [("--leader", "lead"), ("--plan", "{0}"), ("--instrument", "BTCUSDT"), ("--all",)])
+def test_resume_does_not_release_a_kill_switch(s: Stage, scope: tuple[str, ...]) -> None:
+    """Two stops, two releases: an operator who resumes after a pause does not undo another's kill switch."""
+    where = [word.format(s.names[0]) for word in scope]
+    ok(s, "kill-switch", "on", "--reason", "drill", *where)
+    ok(s, "pause", *where)
+    ok(s, "resume", *where)
+    s.leader.buy("0.500")
+    s.settled(1)
+    assert s.lots()[s.names[0]] == 0
+    s.leader.sell("0.500")
+    s.holds(0)
+    ok(s, "kill-switch", "off", "--reason", "over", *where)
 
 
 def test_plan_change_and_stop_and_add(s: Stage) -> None:
     """Semantics 31: a changed limit holds from the next opening; a stopped plan closes with the leader and opens no more."""
     one, two = s.names
     s.leader.buy("1.000")
-    s.quiet()
+    s.settled(1)
     first = s.venue.lots(one)
     assert first == s.venue.lots(two) >= 9
     ok(s, "plan", "change", one, "max_notional_symbol=100")
     s.leader.buy("1.000")
     s.holds({one: first, two: s.venue.lots(two)})
-    s.quiet()
+    s.settled(1)
     assert s.venue.lots(two) > first and s.venue.lots(one) == first
     ok(s, "plan", "stop", two)
     held = s.venue.lots(two)
     s.leader.buy("1.000")
-    s.quiet()
+    s.settled(1)
     assert s.venue.lots(two) == held
     s.leader.flat()
     s.holds(0)
