@@ -31,6 +31,7 @@ from copyd.core.engine import (
     Started,
 )
 from copyd.core.rows import InstrumentRow, NamedOrder, OrderState, Params, ReportKind
+from copyd.followers import PlanSpec
 from copyd.venues.binance_usdm.instruments import Instruments, load_instruments
 from copyd.venues.binance_usdm.signing import Key
 
@@ -89,15 +90,15 @@ def encoder(followers: int, seed: int, connections: int = 1, recv_window_ms: int
 
 def plan(index: int, rng: random.Random) -> dict[str, Any]:
     """One follower's plan as the engine takes it; no limit binds."""
-    allocation = rng.randrange(1_000, 9_000) * E8
-    return {
-        "follower": f"f{index:05d}", "leader": LEADER, "account": f"f{index:05d}", "allocation_e8": allocation,
-        "mode": index % MODES, "multiplier_ppm": 1_500_000, "amount_e8": 400 * E8, "leverage": 10, "risk_bps": 100,
-        "assumed_stop_bps": 200, "ratio_snapshot": 0, "min_policy": 0, "raise_max_factor_ppm": 2_000_000,
-        "on_insufficient": 0, "leverage_max": 20, "max_position_bps": 0, "max_notional_symbol_e8": 0,
-        "max_notional_total_e8": 0, "max_open_trades": 0, "max_loss_per_trade_bps": 0, "require_stop": False,
-        "slippage_bps": 0, "slippage_mid_bps": 0, "instruments": [], "state": 0,
-    }
+    name = f"f{index:05d}"
+    spec = PlanSpec(
+        follower=name, leader=LEADER, account=name, allocation_e8=rng.randrange(1_000, 9_000) * E8, mode="proportional",
+        multiplier_ppm=1_500_000, amount_e8=400 * E8, leverage=10, risk_bps=100, assumed_stop_bps=200, leverage_max=20,
+        max_position_bps=0, max_loss_per_trade_bps=0,
+    )
+    # Choices are numbers to the engine: a default is the first of its kind, the modes take turns.
+    return msgspec.structs.asdict(spec) | {
+        "mode": index % MODES, "ratio_snapshot": 0, "min_policy": 0, "on_insufficient": 0, "state": 0, "instruments": []}
 
 
 def params() -> Params:

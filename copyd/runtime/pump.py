@@ -96,14 +96,17 @@ class Pump:
         if self.stopped:
             return None
         now = self.clock.now_ns()                                           # 0. time enters here, once, as data
+        market = None
         if self._market_changed and isinstance(value, LeaderFill | Reports | Timer):
-            self._journal_market(now)                                       #    with the market it will be read beside
-        outputs = self.engine.step(now, value)                              # 1. the stations, synchronous
+            market = self._step_market(now)                                 #    with the market it will be read beside
+        try:
+            outputs = self.engine.step(now, value)                          # 1. the stations, synchronous
+        finally:
+            if market is not None:                                          # 2. written, not yet durable: both records at
+                self._append(now, market)                                   #    once, or the second waits for the first's sync
         if outputs is None:
             return None
-        seq = self.journal.append(self.kind_of(value), now, outputs.payload())  # 2. written, not yet durable
-        if seq != outputs.seq:
-            raise BrokenInvariant(f"the engine is at record {outputs.seq}, the journal at {seq}")
+        seq = self._append(now, outputs)
         if outputs.orders:
             slots = array("I")
             slots.frombytes(outputs.orders)
@@ -119,12 +122,18 @@ class Pump:
         """The journal's word that every record up to ``seq`` is on disk: the gate opens."""
         self._work()                                                        # 4. send what waited for it
 
-    def _journal_market(self, now: int) -> None:
+    def _step_market(self, now: int) -> Outputs:
         quotes = Quotes([self._market[index] for index in sorted(self._market_changed)])
         self._market_changed.clear()
         outputs = self.engine.step(now, quotes)
         assert outputs is not None
-        self.journal.append(self.kind_of(quotes), now, outputs.payload())
+        return outputs
+
+    def _append(self, now: int, outputs: Outputs) -> int:
+        seq = self.journal.append(self.kind_of(outputs.input), now, outputs.payload())
+        if seq != outputs.seq:
+            raise BrokenInvariant(f"the engine is at record {outputs.seq}, the journal at {seq}")
+        return seq
 
     def _work(self) -> None:
         """Render ahead while the gate is shut, send whatever may go, in order, in growing chunks."""
