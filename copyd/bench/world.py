@@ -9,7 +9,7 @@ import hashlib
 import json
 import random
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -192,3 +192,13 @@ def slots_of(outputs: Outputs) -> array:
     slots = array("I")
     slots.frombytes(outputs.orders)
     return slots
+
+
+def legs(followers: int) -> array:
+    """The leg of every follower: one instrument, so leg and plan count alike."""
+    return array("I", range(followers))
+
+
+def packed(slots: Iterable[int]) -> bytes:
+    """Slots as the kernel packs them."""
+    return array("I", slots).tobytes()
