@@ -36,7 +36,7 @@ from copyd.core.engine import (
     Started,
     Timer,
 )
-from copyd.core.rows import InstrumentRow, Params, Part, PlanRow, Reason
+from copyd.core.rows import AccountInstrumentRow, AccountRow, InstrumentRow, Params, Part, PlanRow, Reason
 from copyd.credentials import Credentials, load_credentials, missing_names
 from copyd.errors import BrokenInvariant, CopydError, OperatorError, RequestRefused
 from copyd.followers import PlanSpec
@@ -164,7 +164,7 @@ class Daemon:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if hasattr(self, "pump") and not self.pump.stopped:
+        if hasattr(self, "pump") and not self.pump.stopped and self.engine.names.seq:
             self._checkpoint()
         if hasattr(self, "journal"):
             self.journal.close()
@@ -384,14 +384,21 @@ class Daemon:
     def leg_states(self, account: int, states: list[Any]) -> None:
         """The venue side's word on one account's settings; journaled in batches."""
         self.activation_done += 1
+        hedge = bool(AccountRow.unpack(self.engine.columns.get(4, account)).hedge)
         for state in states:
-            self._ready_legs.append(
-                (state.account, state.instrument, state.ready, state.hedge, state.isolated, state.leverage))
+            # Leverage 0 means that nothing was learnt: what is known of the account stays, its open legs depend on it.
+            learnt = (state.hedge, state.isolated, state.leverage) if state.leverage else (hedge, *self._known_leg(state))
+            self._ready_legs.append((state.account, state.instrument, state.ready, *learnt))
             if not state.ready:
                 self.counts["legs_refused"] += 1
                 self.log.warning(
                     "leg not ready", account=self.engine.names.accounts[account],
                     symbol=self.engine.symbol(state.instrument), reason=state.reason)
+
+    def _known_leg(self, state: Any) -> tuple[bool, int]:
+        at = state.account * self.engine.columns.instruments_max + state.instrument
+        row = AccountInstrumentRow.unpack(self.engine.columns.get(5, at))
+        return bool(row.isolated), row.leverage
 
     def snapshot(self, account: int, wallet_e8: int, positions: list[tuple[int, int, int]]) -> None:
         """A follower's balance and positions; journaled in batches."""

@@ -23,7 +23,7 @@ from copyd.errors import OperatorError, VenueUnavailable
 from copyd.runtime.clock import Clock
 from copyd.telemetry.logs import get_logger
 from copyd.venues.binance_usdm import codec
-from copyd.venues.binance_usdm.accounts import AccountSetup, FollowerStreams
+from copyd.venues.binance_usdm.accounts import AccountSetup, FollowerStreams, in_parallel
 from copyd.venues.binance_usdm.contract import CONTRACT, Endpoints, VenueContract
 from copyd.venues.binance_usdm.feed import LeaderFeed, MarketFeed
 from copyd.venues.binance_usdm.gateway import OrderGateway
@@ -33,11 +33,16 @@ from copyd.venues.binance_usdm.signing import Key
 
 ORDERS = 7
 NOT_SENT = 8
-START_TIMEOUT_S = 20.0
 ACTIVATE_CONCURRENCY = 16
+ACTIVATE_RETRY_S = 1.0
+ACTIVATE_RETRY_MAX_S = 30.0
+#: Reasons of a refusal that will not go away by asking again.
+KEY_REFUSED = frozenset({"key_refused", "key_format", "signature", "unauthorized", "ip_not_allowed"})
+#: Reasons for legs that are not ready which say nothing about the account.
+TRANSIENT = frozenset({"venue_unavailable", "unreadable_reply"})
+#: Account, its key, the (instrument, leverage) pairs its plans need.
+Wanting = tuple[int, Key, list[tuple[int, int]]]
 QUERY_SHARE = 0.5
-SNAPSHOT_RETRY_S = 1.0
-SNAPSHOT_RETRY_MAX_S = 30.0
 
 
 class Owner(Protocol):
@@ -89,6 +94,8 @@ class VenueSide:
             rest=venue.rest_url, ws_api=venue.ws_api_url, public=venue.public_stream_url,
             market=venue.market_stream_url, private=venue.private_stream_url,
         )
+        #: A connection is tried at least twice before a start is given up.
+        self.start_timeout_s = 2 * venue.connect_timeout_ms / 1000
         self.instruments: Instruments
         self.leaders: dict[int, LeaderFeed] = {}
         self._marks: dict[int, int] = {}
@@ -104,10 +111,13 @@ class VenueSide:
         now = self.clock.now_ns
         self.rest = RestClient(self.endpoints, self.contract, now, weight_limit_per_min=venue.request_weight_per_min)
         await self.rest.open()
-        await self.rest.measure_clock()
         try:
-            self.instruments = load_instruments(
-                await self.rest.exchange_info(), [item.symbol for item in self.config.instruments])
+            await self.rest.measure_clock()
+            listed = await self.rest.exchange_info()
+        except (VenueUnavailable, RestError) as error:
+            raise VenueUnavailable(f"the exchange does not answer at {venue.rest_url}: {error}") from None
+        try:
+            self.instruments = load_instruments(listed, [item.symbol for item in self.config.instruments])
         except ValueError as error:
             raise OperatorError(f"instruments: {error}") from None
         self.encoder = Encoder(self.contract.recv_window_ms, now() & 0xFFFFFFFF)
@@ -138,14 +148,14 @@ class VenueSide:
 
     async def start_orders(self) -> None:
         """Order connections and follower streams."""
-        await self.gateway.start(START_TIMEOUT_S)
+        await self.gateway.start(self.start_timeout_s)
         await self.setup.open()
         await self.streams.start()
         self._spawn(self.rest.keep_clock())
 
     async def start_market(self) -> None:
         """Quotes and marks of every instrument; returns when each was heard once."""
-        await self.market.start(START_TIMEOUT_S)
+        await self.market.start(self.start_timeout_s)
 
     async def start_leaders(self) -> None:
         """Every leader's account: subscribe, snapshot, back-fill behind what the journal knows."""
@@ -153,6 +163,7 @@ class VenueSide:
             credential = self.credentials.get(leader.credential)
             if credential is None:
                 raise OperatorError(f"leader {leader.id}: no credential named {leader.credential!r}")
+            await self._check_key(f"leader {leader.id}", leader.credential, key_of(credential))
             feed = LeaderFeed(
                 leader=index, key=key_of(credential), rest=self.rest, endpoints=self.endpoints,
                 instruments=self.instruments, contract=self.contract, clock=self.clock.now_ns,
@@ -164,7 +175,16 @@ class VenueSide:
             for book in self.engine.names.books:
                 if book.leader == index and book.last_exec_id >= 0:
                     watermarks[book.instrument] = max(watermarks.get(book.instrument, -1), book.last_exec_id)
-            await feed.start(watermarks, START_TIMEOUT_S)
+            await feed.start(watermarks, self.start_timeout_s)
+
+    async def _check_key(self, who: str, name: str, key: Key) -> None:
+        """A key the venue refuses is the operator's to put right, and said at once."""
+        try:
+            await self.rest.call("GET", "/fapi/v1/positionSide/dual", key=key)
+        except RestError as error:
+            if error.verdict.reason in KEY_REFUSED:
+                raise OperatorError(f"{who}: the venue refuses the credential {name!r}: {error.message}") from None
+            self.log.warning("credential not checked", who=who, error=str(error))
 
     async def stop_leaders(self) -> None:
         """No more leader events."""
@@ -340,18 +360,64 @@ class VenueSide:
         for account, name, _ in todo:
             if name not in self.credentials:
                 self.owner.leg_states(account, [])
-        pairs = [(account, key) for account, key, _ in keyed]
+        await self.streams.add_many(
+            [(account, key) for account, key, _ in keyed], concurrency=ACTIVATE_CONCURRENCY, on_done=self._on_stream)
+        wait = ACTIVATE_RETRY_S
+        while keyed:
+            # What fails for want of an answer is tried again; it holds up nobody else.
+            keyed = await self._activate_once(keyed, known)
+            if keyed:
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, ACTIVATE_RETRY_MAX_S)
+
+    async def _activate_once(self, keyed: list[Wanting], known: bool) -> list[Wanting]:
+        """One round: snapshots, then the settings of those that answered. Returns who is to be asked again.
+
+        Without a balance an account opens nothing, so a snapshot comes first. A key the venue refuses is not asked again
+        before the next start: its legs are not ready, by name.
+        """
+        again: list[Wanting] = []
+        answered: list[Wanting] = []
+
+        async def snapshot(item: Wanting) -> None:
+            account, key, wants = item
+            name = self.engine.names.accounts[account]
+            try:
+                self._on_snapshot(await self.setup.snapshot(account, key))
+                answered.append(item)
+            except RestError as problem:
+                if problem.verdict.reason in KEY_REFUSED:
+                    self.owner.alert(Alert("credential_refused", problem.message, {"account": name}))
+                    self.owner.leg_states(account, [self._unready(account, want, problem.verdict.reason) for want, _ in wants])
+                else:
+                    self.log.warning("snapshot failed", account=name, problem=str(problem))
+                    again.append(item)
+            except VenueUnavailable as problem:
+                self.log.warning("snapshot failed", account=name, problem=str(problem))
+                again.append(item)
+
+        await in_parallel(keyed, snapshot, ACTIVATE_CONCURRENCY)
+        fresh: dict[int, Wanting] = {}
+        for item in answered:
+            if known and self._verified(item[0], item[2]):
+                self.owner.leg_states(item[0], [])
+            else:
+                fresh[item[0]] = item
+
+        def done(account: int, states: list[codec.LegState]) -> None:
+            if any(state.reason in TRANSIENT for state in states):
+                again.append(fresh[account])
+            else:
+                self.owner.leg_states(account, states)
+
         hedge = {"one_way": False, "hedge": True}.get(self.config.copy.position_mode)
-        isolated = self.config.copy.margin_type == "isolated"
-        await self.streams.add_many(pairs, concurrency=ACTIVATE_CONCURRENCY, on_done=self._on_stream)
-        await self._snapshots(pairs)
-        fresh = keyed if not known else [(a, k, w) for a, k, w in keyed if not self._verified(a, w)]
-        asked = {account for account, _, _ in fresh}
-        for account, _, _ in keyed:
-            if account not in asked:
-                self.owner.leg_states(account, [])
         await self.setup.activate_many(
-            fresh, hedge=hedge, isolated=isolated, concurrency=ACTIVATE_CONCURRENCY, on_done=self.owner.leg_states)
+            list(fresh.values()), hedge=hedge, isolated=self.config.copy.margin_type == "isolated",
+            concurrency=ACTIVATE_CONCURRENCY, on_done=done)
+        return again
+
+    def _unready(self, account: int, instrument: int, reason: str) -> codec.LegState:
+        return codec.LegState(account, instrument, False, reason, False, False, 0, self.clock.now_ns())
 
     def _verified(self, account: int, wants: list[tuple[int, int]]) -> bool:
         from copyd.core.rows import AccountInstrumentRow
@@ -365,29 +431,6 @@ class VenueSide:
     def _on_stream(self, account: int, problem: str) -> None:
         if problem:
             self.owner.alert(Alert("user_stream_refused", problem, {"account": self.engine.names.accounts[account]}))
-
-    async def _snapshots(self, pairs: Sequence[tuple[int, Key]]) -> None:
-        """Balance and positions of these accounts; without a balance an account opens nothing, so what failed is asked again."""
-        keys = dict(pairs)
-        wait = SNAPSHOT_RETRY_S
-        while keys:
-            failed: dict[int, Key] = {}
-
-            def done(
-                account: int, snapshot: codec.AccountSnapshot | None, problem: str,
-                asked: dict[int, Key] = keys, failed: dict[int, Key] = failed,
-            ) -> None:
-                if snapshot is not None:
-                    self._on_snapshot(snapshot)
-                    return
-                failed[account] = asked[account]
-                self.log.warning("snapshot failed", account=self.engine.names.accounts[account], problem=problem)
-
-            await self.setup.snapshot_many(list(keys.items()), concurrency=ACTIVATE_CONCURRENCY, on_done=done)
-            keys = failed
-            if keys:
-                await asyncio.sleep(wait)
-                wait = min(wait * 2, SNAPSHOT_RETRY_MAX_S)
 
     def _on_snapshot(self, snapshot: codec.AccountSnapshot) -> None:
         positions = [(instrument, side, qty) for instrument, side, qty, _ in snapshot.positions]
