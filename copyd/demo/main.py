@@ -204,7 +204,7 @@ class Demo:
             await self.leader.wait_filled(step.symbol, int(answer["orderId"]), 5)
 
     async def followed(self, before: int, cap_s: float = 4.0) -> int:
-        """Wait until no more follower orders arrive; how many came."""
+        """Wait until no more follower orders arrive and the daemon has heard of them all; how many came."""
         until = time.monotonic() + cap_s
         last, since = await self.orders_accepted(), time.monotonic()
         while time.monotonic() < until and not self.stopping.is_set():
@@ -213,7 +213,9 @@ class Demo:
             if now != last:
                 last, since = now, time.monotonic()
             elif time.monotonic() - since > 0.15:
-                break
+                status = await self.daemon.status()
+                if not status.get("orders_unfinished"):
+                    break
         return last - before
 
     async def run_steps(self, steps: list[Step], start: float, shift_s: float = 0.0) -> None:
@@ -390,6 +392,7 @@ class Demo:
             plans_since=self.plans_since,
             ready_since=self.ready_since,
             majors=tuple(MAJORS),
+            report_lag=3 * SECOND + self.options.followers * SECOND // 2000,  # both sides share this machine's cores
             problems_max=20,
         )
 

@@ -84,7 +84,7 @@ class Account:
     def __init__(self, wallet_e8: int) -> None:
         self.wallet_e8 = wallet_e8
         #: (done at, symbol, lots closed, margin that stays held until the daemon has heard of it)
-        self.recent: deque[tuple[int, str, int, int]] = deque(maxlen=12)
+        self.recent: deque[tuple[int, str, int, int]] = deque(maxlen=40)
         self.positions: dict[str, int] = {}  #: symbol -> signed lots, both sides of a hedge netted
         self.entry: dict[str, int] = {}  #: symbol -> entry value of the position, 1e-8, unsigned
 

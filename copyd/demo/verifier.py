@@ -455,7 +455,6 @@ class Verifier:
                     f"{claim.plan} {claim.symbol}: reduces by {instrument.qty_text(claim.reduce_lots)}, "
                     f"at most {instrument.qty_text(max(0, most))} was due",
                 )
-                self.verdict.duplicates += 1
         elif claim.reduce_lots:
             self.problem("false claim", f"{claim.plan} {claim.symbol}: reduces without an order ({claim.reduce})")
         # opening part: whole lots of the target less what the leg holds
