@@ -509,7 +509,8 @@ class Daemon:
         """First call drains, second stops now."""
         if self.exit.done():
             return
-        if self.draining:
+        if self.draining or "starting" in self.reasons:
+            self.draining = True
             self.exit.set_result(0)
             return
         self.draining = True
@@ -681,11 +682,11 @@ async def serve(config: Config, config_path: Path) -> int:
     try:
         if health:
             await health.start()
-        await daemon.start()
-        await control.start()
-        gc.collect()
-        gc.freeze()
-        daemon.notifier.ready(f"epoch {daemon.journal.epoch}, {len(daemon.engine.names.followers)} plans")
+        if await _started(daemon):
+            await control.start()
+            gc.collect()
+            gc.freeze()
+            daemon.notifier.ready(f"epoch {daemon.journal.epoch}, {len(daemon.engine.names.followers)} plans")
         code = await daemon.exit
     finally:
         with_error = daemon.exit.done() and daemon.exit.result() != 0
@@ -695,6 +696,19 @@ async def serve(config: Config, config_path: Path) -> int:
             await health.stop()
         daemon.notifier.close()
     return code
+
+
+async def _started(daemon: Daemon) -> bool:
+    """Start, unless a signal or an error ends it before; what was begun is closed by ``stop``."""
+    start = asyncio.ensure_future(daemon.start())
+    either: set[asyncio.Future[Any]] = {start, daemon.exit}
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    if start.done():
+        start.result()
+        return not daemon.exit.done()
+    start.cancel()
+    await asyncio.gather(start, return_exceptions=True)
+    return False
 
 
 async def _reload_on_hup(daemon: Daemon) -> None:

@@ -200,7 +200,8 @@ class VenueSide:
         for name in ("market", "streams", "gateway", "setup", "rest"):
             part = getattr(self, name, None)
             if part is not None:
-                await (part.close() if name in ("setup", "rest") else part.stop())
+                # Whoever stops us has waited for the orders in flight as long as is to be waited.
+                await (part.close() if name in ("setup", "rest") else part.stop(0) if name == "gateway" else part.stop())
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)

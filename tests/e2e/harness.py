@@ -250,7 +250,7 @@ class Stage:
             "venues": [{
                 "name": VENUE, "kind": "binance_usdm", "rest_url": at["rest"], "ws_api_url": at["ws_api"],
                 "public_stream_url": f"{at['streams']}/public", "market_stream_url": f"{at['streams']}/market",
-                "private_stream_url": f"{at['streams']}/private", "order_connections": 2,
+                "private_stream_url": f"{at['streams']}/private", "order_connections": 2, "connect_timeout_ms": 2000,
                 "recv_window_ms": RECV_WINDOW_MS, "order_ack_timeout_ms": 700, "contract": dict(CONTRACT),
                 "request_weight_per_min": 1_000_000, "orders_per_10s": 100_000, "orders_per_min": 600_000,
             }],
@@ -406,6 +406,10 @@ class Stage:
             return {name: (lots.get(name, 0), want[name]) for name in want if lots.get(name, 0) != want[name]}
 
         wait_for(lambda: not off(), seconds, lambda: f"{symbol} (holds, wants): {off()}\n{self.status()}\n{self.daemon.tail()}")
+
+    def holds_truth(self, lots: int, symbol: str = "BTCUSDT") -> None:
+        """Every follower holds this many lots now."""
+        assert self.lots(symbol) == dict.fromkeys(self.names, lots)
 
     # -- laws that hold at the end of every test -----------------------------------------------------------------------
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -110,10 +106,8 @@ def test_a_damaged_journal_is_refused_with_its_record(stage: Callable[..., Stage
     s.holds(NINE)
     s.daemon.kill()
     path = s.journal / "data.mdb"
-    data = bytearray(path.read_bytes())
-    at = data.index(s.names[0].encode())  # inside the record of the import
-    data[at] ^= 1
-    path.write_bytes(data)
+    # Inside the record of the import, in whichever page is the live one.
+    path.write_bytes(path.read_bytes().replace(s.names[0].encode(), s.names[0].upper().encode()))
     s.launch()
     sentence(s, 65, "record")
 
@@ -158,7 +152,7 @@ def test_followers_with_wrong_keys_wait_and_the_others_are_copied(stage: Callabl
     time.sleep(1)
     s.leader.buy("1.000")
     good = s.names[2:]
-    s.holds({name: NINE for name in good} | dict.fromkeys(s.names[:2], 0))
+    s.holds(dict.fromkeys(good, NINE) | dict.fromkeys(s.names[:2], 0))
     text = s.daemon.text()
     assert s.names[0] in text and s.names[1] in text
     wait_for(lambda: s.status()["forgone"].get("leg_not_ready", 0) == 2, 3, lambda: str(s.status()))
@@ -250,7 +244,7 @@ def test_a_clock_that_is_off_holds_openings_and_lets_reductions_go(stage: Callab
     try:
         s.venue.tell("/clock", {"skew_ms": 3000})
         s.start(ready=False)
-        code, reasons = wait_for(lambda: s.readyz() if s.readyz()[0] == 503 else None, 5)
+        reasons = wait_for(lambda: s.readyz()[1], 5)
         assert any("clock" in reason for reason in reasons), reasons
         late = {"timestamp": int(time.time() * 1000) + 3000}
         s.leader.order("BUY", "1.000", **late)
@@ -273,10 +267,14 @@ def test_the_exchange_is_down_at_the_start(stage: Callable[..., Stage]) -> None:
     sentence(s, 69, f"127.0.0.1:{nowhere}")
 
 
-@pytest.mark.parametrize("what", ["ws_api_url", "public_stream_url", "private_stream_url"])
-def test_one_of_the_venues_addresses_does_not_answer(stage: Callable[..., Stage], what: str) -> None:
-    s = stage()
-    s.config["venues"][0][what] = f"ws://127.0.0.1:{free_port()}/x"
-    s.write_config()
-    s.launch()
-    sentence(s, 69, seconds=60)
+def test_one_of_the_venues_addresses_does_not_answer(stage: Callable[..., Stage]) -> None:
+    """Order connections, market streams, user streams: each alone is enough to say so and leave with 69."""
+    stages = []
+    for what in ("ws_api_url", "public_stream_url", "private_stream_url"):
+        s = stage()
+        s.config["venues"][0][what] = f"ws://127.0.0.1:{free_port()}/x"
+        s.write_config()
+        s.launch()
+        stages.append(s)
+    for s in stages:
+        sentence(s, 69, "not")

@@ -12,12 +12,21 @@ def test_open_add_reduce_flip_flat(stage: Callable[..., Stage]) -> None:
     s = stage(3)
     allocations = [1000, 1500, 3700]
     s.start(s.plan(i, allocation=str(a)) for i, a in enumerate(allocations))
-    want = {name: (Q, a) for name, a in zip(s.names, allocations) for Q in (0,)}
+    path: list[int] = []
     leader = 0
-    for side, quantity in ((1, 1500), (1, 500), (-1, 2000), (1, 700), (-1, 700)):
+    for side, quantity in ((1, 1500), (1, 500), (-1, 300), (1, 800), (-1, 2500)):
         (s.leader.buy if side > 0 else s.leader.sell)(f"{quantity / 1000:.3f}")
         leader += side * quantity
-        s.holds({name: proportional(leader, a) for name, (_, a) in want.items()})
+        path.append(leader)
+        s.holds({name: proportional(*path, allocation=a) for name, a in zip(s.names, allocations, strict=True)})
+    # Through zero: the close is exact, then a leg opens on the other side at a new ratio.
+    s.leader.sell("1.000")
+    s.settled(1)
+    s.leader.buy("2.500")
+    s.settled(1)
+    assert all(lots > 0 for lots in s.lots().values())
+    s.leader.sell("1.500")
+    s.holds(0)
     s.quiet()
     s.no_id_twice()
     s.stop()

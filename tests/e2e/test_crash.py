@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import orjson
 import pytest
 
 from tests.e2e.harness import Q32, ROOT, Stage, proportional, wait_for

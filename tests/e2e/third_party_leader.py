@@ -21,9 +21,9 @@ def lead(at):
         assert done["status"] == "FILLED" and done["executedQty"] == quantity, done
         time.sleep(at["pause_s"])
     fills = []
+    names = ("symbol", "id", "orderId", "side", "price", "qty")
     for symbol in sorted({order[0] for order in at["orders"]}):
-        for trade in client.futures_account_trades(symbol=symbol):
-            fills.append({k: trade[k] for k in ("symbol", "id", "orderId", "side", "price", "qty")})
+        fills += [{k: trade[k] for k in names} for trade in client.futures_account_trades(symbol=symbol)]
     return fills
 
 
@@ -31,16 +31,17 @@ def read(at):
     import ccxt
 
     positions = {}
+    markets = None
     for account in at["accounts"]:
         exchange = ccxt.binanceusdm({"apiKey": account["api_key"], "secret": account["secret"], "enableRateLimit": False})
         api = exchange.urls["api"]
         for name, url in list(api.items()):
             if isinstance(url, str) and "://" in url:
                 api[name] = at["rest"] + "/" + url.split("://", 1)[1].split("/", 1)[1]
-        if positions:
-            exchange.set_markets(markets)
-        else:
+        if markets is None:
             markets = exchange.load_markets()
+        else:
+            exchange.set_markets(markets)
         held = {}
         for position in exchange.fetch_positions():
             if position["contracts"]:
