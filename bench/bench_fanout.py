@@ -105,4 +105,5 @@ def test_the_kernel_is_worth_its_compiler(benchmark: Any, case: str) -> None:
     benchmark.pedantic(turn, rounds=3, warmup_rounds=1)
     kernel, twin = (statistics.median(taken[name][1:]) for name in ("kernel", "twin"))
     benchmark.extra_info["ratio"] = round(twin / kernel, 1)
-    print(f"\n{case}: twin {twin / TWIN_FOLLOWERS:.0f} ns, kernel {kernel / TWIN_FOLLOWERS:.0f} ns per follower, x{twin / kernel:.0f}")
+    each = {name: round(took / TWIN_FOLLOWERS) for name, took in (("twin", twin), ("kernel", kernel))}
+    print(f"\n{case}: twin {each['twin']} ns, kernel {each['kernel']} ns per follower, x{twin / kernel:.0f}")

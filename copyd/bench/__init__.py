@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     fanout.add_argument("--followers", type=_positive, default=1_000, metavar="N")
     fanout.add_argument("--connections", type=_positive, default=4, metavar="C")
     fanout.add_argument("--events", type=_positive, default=50, metavar="E", help="measured leader events")
-    fanout.add_argument("--warmup", type=int, default=5, metavar="W", help="events before them, not measured")
+    fanout.add_argument("--warmup", type=int, default=9, metavar="W", help="events before them, not measured")
     fanout.add_argument("--rate", type=float, default=0.0, metavar="R", help="leader events per second (default: by followers)")
     fanout.add_argument("--durability", choices=("strict", "process", "none"), default="strict")
     fanout.add_argument("--journal", type=Path, metavar="DIR", help="make the journal below DIR (default: temporary directory)")
@@ -104,10 +104,10 @@ def _fanout(options: argparse.Namespace) -> int:
 
 
 def _restart(options: argparse.Namespace) -> int:
-    from copyd.bench import restart
+    from copyd.bench.restart import run, table
 
-    report = restart.run(options.followers, options.records, options.seed, options.journal)
-    print(restart.table(report))
+    report = run(options.followers, options.records, options.seed, options.journal)
+    print(table(report))
     _write_json(options.json, report)
     return 0 if report["checked"] else 1
 

@@ -45,15 +45,17 @@ def _version(package: str) -> str | None:
 
 def _commit() -> str | None:
     """The commit of the source tree this package lies in, with ``+`` when it has changes; None outside a tree."""
-    here = str(Path(__file__).parent)
     try:
-        found = subprocess.run(
-            ["git", "-C", here, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
-        changed = subprocess.run(
-            ["git", "-C", here, "status", "--porcelain", "-uno", "--", here], capture_output=True, text=True, timeout=5, check=True)
+        found = _git("rev-parse", "--short=12", "HEAD")
+        return found + ("+" if _git("status", "--porcelain", "-uno", "--", ":/copyd") else "")
     except (OSError, subprocess.SubprocessError):
         return None
-    return found.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+def _git(*words: str) -> str:
+    here = str(Path(__file__).parent)
+    done = subprocess.run(["git", "-C", here, *words], capture_output=True, text=True, timeout=5, check=True)
+    return done.stdout.strip()
 
 
 def file_system(path: Path) -> str:

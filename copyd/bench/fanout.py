@@ -33,7 +33,7 @@ from copyd.bench.conditions import conditions, file_system, percentiles
 from copyd.core import engine as core
 from copyd.core.engine import Engine, Outputs
 from copyd.core.rows import NamedOrder
-from copyd.errors import BrokenInvariant, WorldError
+from copyd.errors import UsageError, WorldError
 from copyd.journal import Journal
 from copyd.kinds import kind_of
 from copyd.runtime.clock import SystemClock
@@ -45,7 +45,7 @@ from copyd.venues.binance_usdm.gateway import OrderGateway
 from copyd.venues.binance_usdm.rest import VenueClock
 
 MAP_BYTES = 64 << 30
-RETIRE_EVERY = 8
+RETIRE_EVERY = 4
 """Events between two retirements of finished orders, made between bursts as the daemon makes them."""
 START_S = 1.0
 SETTLE_S = 30.0
@@ -65,7 +65,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     followers: int = 1_000
     connections: int = 4
     events: int = 50
-    warmup: int = 5
+    warmup: int = 9
     rate: float = 0.0
     durability: str = "strict"
     journal: Path | None = None
@@ -424,14 +424,18 @@ def _report(
 
 def run(settings: Settings) -> dict[str, Any]:
     """Measure on uvloop with the daemon's interpreter settings, in a journal made for it and removed afterwards."""
+    if settings.journal is not None and not settings.journal.is_dir():
+        raise UsageError(f"{settings.journal} is no directory")
     if settings.followers < 1 or settings.connections < 1 or settings.events < 1:
-        raise BrokenInvariant("followers, connections and events are positive")
+        raise UsageError("followers, connections and events are positive")
     before = sys.getswitchinterval()
     sys.setswitchinterval(0.0002)
     try:
-        with tempfile.TemporaryDirectory(prefix="copyd-bench-", dir=settings.journal) as directory:
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                return runner.run(measure(settings, Path(directory)))
+        with (
+            tempfile.TemporaryDirectory(prefix="copyd-bench-", dir=settings.journal) as directory,
+            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        ):
+            return runner.run(measure(settings, Path(directory)))
     finally:
         sys.setswitchinterval(before)
 
@@ -448,8 +452,9 @@ def histograms(report: dict[str, Any]) -> dict[str, Histogram]:
 def table(report: dict[str, Any]) -> str:
     """The report for a person."""
     rows = [
-        f"fan-out: {report['followers']} followers over {report['connections']} connections, signed, journal "
-        f"{report['durability']}, {report['events']} leader events at {report['rate_per_s']:g}/s after {report['warmup']} of warm-up",
+        f"fan-out: {report['followers']} followers over {report['connections']} connections, signed, "
+        f"journal {report['durability']}, {report['events']} leader events at {report['rate_per_s']:g}/s "
+        f"after {report['warmup']} of warm-up",
         "", f"{'us':<40}{'p50':>10}{'p99':>10}{'p99.9':>10}{'max':>10}",
     ]
 
@@ -463,8 +468,8 @@ def table(report: dict[str, Any]) -> str:
     row("planned -> last order", report["last_from_planned_us"])
     names = {
         "wake": "  wake: leader's write -> received", "decode": "  decode", "step": "  step (incl. market)",
-        "append": "  append (incl. market)", "count": "  count", "durable": "  appended -> gate open", "render": "  render and sign",
-        "send": "  send", "cpu": "  processor time of the loop's thread",
+        "append": "  append (incl. market)", "count": "  count", "durable": "  appended -> gate open",
+        "render": "  render and sign", "send": "  send", "cpu": "  processor time of the loop's thread",
     }
     for name, title in names.items():
         row(title, report["stages_us"][name])
@@ -472,8 +477,8 @@ def table(report: dict[str, Any]) -> str:
     rows += ["", "checked" if report["checked"] else "NOT checked: " + "; ".join(report["problems"]),
              f"{report['orders']} orders, {report['signatures_checked']} signatures sampled, result {report['result_hash'][:16]}"]
     if report["events_with_bytes_left"]:
-        rows.append(f"{report['events_with_bytes_left']} events ended with up to {report['bytes_left_max']} bytes still in our own "
-                    "buffers: the kernel took them later than 'last order' says")
+        rows.append(f"{report['events_with_bytes_left']} events ended with up to {report['bytes_left_max']} bytes still in our "
+                    "own buffers: the kernel took them later than 'last order' says")
     if report["overlapped"]:
         rows.append(f"{report['overlapped']} events arrived before the answers to the one before: the result hash may differ")
     rows += ["", "conditions: " + ", ".join(f"{k} {v}" for k, v in facts.items() if k != "excluded" and v is not None)]

@@ -15,6 +15,7 @@ import base64
 import hashlib
 import hmac
 import json
+import os
 import struct
 import sys
 import time
@@ -127,7 +128,8 @@ class Connection(asyncio.Protocol):
             if len(data) < body + size:
                 break
             masks = data[body - 4 : body] * (size // 4 + 1)
-            payload = (int.from_bytes(data[body : body + size], "big") ^ int.from_bytes(masks[:size], "big")).to_bytes(size, "big")
+            bits = int.from_bytes(data[body : body + size], "big") ^ int.from_bytes(masks[:size], "big")
+            payload = bits.to_bytes(size, "big")
             at = body + size
             if opcode == 1:
                 answers.append(self.peer.order(self.orders, payload, now_ms))
@@ -228,6 +230,9 @@ async def serve() -> None:
     stdin = asyncio.StreamReader(limit=1 << 24)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin)
     settings = json.loads(await stdin.readline())
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) > 1:
+        os.sched_setaffinity(0, cores[-1:])  # a reader woken on the sender's core would stand in its way
     peer = Peer(settings["seed"], settings["sample"])
     server = await loop.create_server(lambda: Connection(peer), "127.0.0.1", 0)
     print(json.dumps({"port": server.sockets[0].getsockname()[1]}), flush=True)

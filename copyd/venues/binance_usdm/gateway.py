@@ -82,12 +82,21 @@ class _Query:
 class _Lane:
     """What one living connection still owes us."""
 
-    __slots__ = ("bursts", "doubted", "pending")
+    __slots__ = ("_pending", "bursts", "doubted", "unbooked")
 
     def __init__(self) -> None:
-        self.pending: dict[str, int] = {}  # request id -> order slot
+        self._pending: dict[str, int] = {}
+        self.unbooked: list[tuple[list[str], list[int]]] = []  # written, not yet in ``pending``
         self.bursts: deque[tuple[int, list[str]]] = deque()  # (written at ns, ids): the timeout sweep reads from the left
         self.doubted: dict[str, int] = {}  # reported IN_DOUBT, the answer may still come
+
+    @property
+    def pending(self) -> dict[str, int]:
+        """Request id -> order slot. Filled when first asked for: ten thousand entries are no work for between two writes."""
+        for ids, slots in self.unbooked:
+            self._pending.update(zip(ids, slots, strict=True))
+        self.unbooked.clear()
+        return self._pending
 
 
 class OrderGateway:
@@ -241,7 +250,7 @@ class OrderGateway:
         now = self.clock()
         for session, ids, slots in written:
             lane = self._lanes[session]
-            lane.pending.update(zip(ids, slots, strict=True))
+            lane.unbooked.append((ids, slots))
             lane.bursts.append((now, ids))
         self.stats.orders_sent += count
         return count
@@ -307,8 +316,7 @@ class OrderGateway:
         if lane is None or not isinstance(name, str):
             self.stats.unmatched += 1
             return
-        if name in lane.pending:
-            del lane.pending[name]
+        if lane.pending.pop(name, None) is not None:
             late = False
         elif name in lane.doubted:
             del lane.doubted[name]

@@ -1,0 +1,85 @@
+"""``copyd bench`` at a tiny size: it runs, checks what it measured, and writes what it promises."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from copyd.bench import main
+from copyd.bench.conditions import percentiles
+
+TINY = ["fanout", "--followers", "20", "--connections", "2", "--events", "4", "--warmup", "1", "--rate", "20"]
+
+
+def test_list_names_every_bench_and_suite(capsys):
+    assert main(["--list"]) == 0
+    out = capsys.readouterr().out
+    for name in ("fanout", "restart", "stages", "bench_fanout.py", "bench_encode.py"):
+        assert name in out
+
+
+def test_without_a_bench_it_says_how(capsys):
+    """Usage is exit 2, on the screen and not as an exception."""
+    assert main([]) == 2
+    assert "fanout" in capsys.readouterr().out
+    assert main(["fanout", "--followers", "0"]) == 2
+    assert main(["--help"]) == 0
+
+
+@pytest.mark.parametrize("durability", ["strict", "none"])
+def test_fanout_is_checked_and_reported(tmp_path, capsys, durability):
+    """Orders the peer received are those decided, sampled signatures are right, the JSON has every promised field."""
+    out, hdr = tmp_path / "out.json", tmp_path / "out.hdr"
+    assert main([*TINY, "--durability", durability, "--json", str(out), "--hdr", str(hdr), "--journal", str(tmp_path)]) == 0
+    report = json.loads(out.read_text())
+    assert report["checked"] is True and report["problems"] == []
+    assert (report["followers"], report["connections"], report["signed"], report["durability"]) == (20, 2, True, durability)
+    assert (report["events"], report["orders"]) == (4, 80)
+    assert report["signatures_checked"] > 0
+    assert set(report["first_us"]) == {"p50", "p99", "max"}
+    assert set(report["last_us"]) == {"p50", "p99", "p999", "max"}
+    assert report["last_us"]["max"] >= report["first_us"]["max"] > 0
+    assert set(report["stages_us"]) >= {"decode", "step", "append", "durable", "render", "send"}
+    assert set(report["conditions"]) >= {
+        "cpu", "kernel", "python", "uvloop", "cython", "copyd", "commit", "cores", "load_average", "date", "rate", "excluded"}
+    assert "Tag=last" in hdr.read_text()
+    text = capsys.readouterr().out
+    assert "received -> last order" in text and "excluded" in text
+    assert not list(tmp_path.glob("copyd-bench-*")), "its journal is removed"
+
+
+def test_same_seed_same_orders(tmp_path):
+    """Whatever the durability and the number of connections; another seed gives others."""
+    hashes = []
+    for at, more in enumerate((["--seed", "3"], ["--seed", "3", "--durability", "none", "--connections", "1"], ["--seed", "4"])):
+        out = tmp_path / f"{at}.json"
+        assert main([*TINY, *more, "--json", str(out), "--journal", str(tmp_path)]) == 0
+        report = json.loads(out.read_text())
+        if report["overlapped"]:
+            pytest.skip("this machine was too busy to answer between two events")
+        hashes.append(report["result_hash"])
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_restart_rebuilds_what_was_left(tmp_path):
+    out = tmp_path / "out.json"
+    assert main(["restart", "--followers", "30", "--records", "3", "--json", str(out), "--journal", str(tmp_path)]) == 0
+    report = json.loads(out.read_text())
+    assert report["checked"] is True
+    assert report["checkpoint_bytes"] > 30 * 100
+    assert list(report["rss_bytes"]) == ["program", "keys", "plans", "one_event"]
+
+
+def test_stages_run_the_suites(tmp_path):
+    """Sizes reach the suites, their results the file."""
+    out = tmp_path / "out.json"
+    assert main(["stages", "--followers", "25", "--only", "bench_reports", "--json", str(out)]) == 0
+    names = {bench["name"] for bench in json.loads(Path(out).read_text())["benchmarks"]}
+    assert names == {"test_apply_replies", "test_step_replies"}
+
+
+def test_percentiles_are_nearest_rank():
+    """Of 1..100 us; the maximum is exact."""
+    values = [us * 1000 for us in range(1, 101)]
+    assert percentiles(values, (50, 99, 99.9)) == {"p50": 50.0, "p99": 99.0, "p999": 100.0, "max": 100.0}
+    assert percentiles([]) == {"p50": 0.0, "p99": 0.0, "max": 0.0}
