@@ -88,6 +88,7 @@ class Demo:
         self.outages: list[Outage] = []
         self.plans_since = 0
         self.ready_since = 0
+        self.down: Outage | None = None  #: while no daemon is running
         self.kill_report: dict[str, Any] = {}
         self.restart_ready_s: float | None = None
         self.memory: dict[str, int] = {"daemon": 0, "exchange": 0}
@@ -230,7 +231,7 @@ class Demo:
                 if "partial close" not in step.label:
                     self.deltas[step.symbol] = max(self.deltas.get(step.symbol, 0), came)
 
-    async def kill_mid_fanout(self, step: Step) -> Outage:
+    async def kill_mid_fanout(self, step: Step) -> None:
         """The leader trades; as soon as some of the followers' orders are there, and not all, the daemon dies."""
         usual = max(2, self.deltas.get(step.symbol, self.options.followers // 2))
         threshold = max(1, min(int(usual * 0.3), usual - 1))
@@ -248,6 +249,7 @@ class Demo:
         self.memory["daemon"] = max(self.memory["daemon"], self.daemon.child.memory_bytes())
         down = time.time_ns()
         self.daemon.child.kill()
+        self.down = Outage(down, 0, 0)
         await self.daemon.child.wait(10)
         await order
         await asyncio.sleep(0.3)
@@ -259,10 +261,10 @@ class Demo:
             f"SIGKILL in mid fan-out: {arrived} of about {usual} orders had been seen at the exchange, {total} had left in all",
             "bold red",
         )
-        return Outage(down, 0, 0)
 
-    async def restart(self, outage: Outage) -> None:
+    async def restart(self) -> None:
         """The successor on the same journal."""
+        assert self.down is not None
         self.lives.append(self.last_life)
         started = time.time_ns()
         start = time.monotonic()
@@ -271,7 +273,8 @@ class Demo:
         await self.daemon.start()
         await self.daemon.wait_ready(120 + self.options.followers * 0.05)
         self.restart_ready_s = time.monotonic() - start
-        self.outages.append(Outage(outage.ts_down, started, time.time_ns()))
+        self.outages.append(Outage(self.down.ts_down, started, time.time_ns()))
+        self.down = None
         self.board.daemon = "running"
         self.view.say(f"ready again after {self.restart_ready_s:.2f} s", "bold green")
 
@@ -285,11 +288,11 @@ class Demo:
         if self.options.kill:
             for step in kill:
                 await self.pause(start + step.at_ms / 1000 - time.monotonic())
-                outage = await self.kill_mid_fanout(step)
+                await self.kill_mid_fanout(step)
             for step in down:
                 await self.trade(step)
                 await asyncio.sleep(0.2)
-            await self.restart(outage)
+            await self.restart()
             second = self.script.phase("second")
             if second:
                 shift = max(0.0, time.monotonic() - (start + second[0].at_ms / 1000))
@@ -437,8 +440,8 @@ class Demo:
             self.interrupted = True
             self.stopping.clear()
             self.view.say("stopped by Ctrl-C; checking what happened so far", "bold yellow")
-            if not self.daemon.running:
-                await self.restart(Outage(time.time_ns() - 10 * SECOND, 0, 0))
+            if self.down is not None:
+                await self.restart()
         try:
             await self.settle(15 if self.interrupted else 60)
         finally:
