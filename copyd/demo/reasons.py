@@ -479,16 +479,15 @@ class Reasons:
             if order.tif != "IOC" or order.status not in ("EXPIRED", "CANCELED", "EXPIRED_IN_MATCH"):
                 return f"the order is {order.kind} {order.tif} {order.status}"
             return ""
-        if order is not None and order.executed == order.lots:
-            return "the order was filled in full"
-        if reason == "stale_event":
-            if order is not None:
-                return "the exchange had the order"
-            if any(gap.ts_down <= max(decided_ts, end_ts) for gap in self.config.outages):
+        if order is not None:
+            return "the exchange had the order"
+        if reason == "insufficient_margin":
+            code = self.truth.rejects.get(cid)
+            return "" if code in (-2018, -2019) else f"the exchange refused it with {code}"
+        if reason in ENTRY_REASONS:  # an opening that never left, or was lost with the daemon and is not made again
+            if cid in self.truth.rejects or any(gap.ts_down <= max(decided_ts, end_ts) for gap in self.config.outages):
                 return ""
-            return "there was no restart before it"
-        if reason in ENTRY_REASONS:
-            return "" if order is None else "the exchange had the order"
+            return "there was no restart before it, and the exchange refused no such order"
         return f"{reason!r} is not a reason the rules know"
 
     # -- the ratio's source ------------------------------------------------------------------------------------

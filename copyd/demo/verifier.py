@@ -506,6 +506,8 @@ class Verifier:
             if order is None:
                 missing = True
                 leg.missing.append(cid)
+                if opening:  # until it is said to have ended the daemon must count it as on the wire
+                    leg.open_slack = target_side * claim.open_lots
                 continue
             self.unclaimed.discard(cid)
             self.same_order(claim, numbers, order, opening, target_side)

@@ -170,4 +170,6 @@ def test_what_an_order_left_unfilled() -> None:
     reasons.truth.rejects["c"] = -2019
     assert reasons.order_end("venue_rejected:-2019", None, "c", 10 << 32, NOW, NOW) == ""
     assert reasons.order_end("venue_rejected:-4164", None, "c", 10 << 32, NOW, NOW)
-    assert reasons.order_end("stale_event", None, "c", 10 << 32, NOW, NOW), "without a restart an order does not get lost"
+    assert reasons.order_end("insufficient_margin", None, "c", 10 << 32, NOW, NOW) == ""
+    assert reasons.order_end("insufficient_margin", None, "d", 10 << 32, NOW, NOW)
+    assert reasons.order_end("stale_event", None, "d", 10 << 32, NOW, NOW), "without a restart an order does not get lost"
