@@ -119,7 +119,7 @@ def _suite_directory() -> Path:
 def _suites() -> list[tuple[Path, str]]:
     found = []
     for path in sorted(_suite_directory().glob("bench_*.py")):
-        text = path.read_text().lstrip().strip('"').splitlines()[0]
+        text = path.read_text().lstrip().splitlines()[0].strip('"')
         found.append((path, text))
     return found
 
