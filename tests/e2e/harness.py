@@ -7,8 +7,10 @@ stays and its name is printed.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
+import io
 import os
 import signal
 import socket
@@ -26,6 +28,7 @@ from typing import Any, Self
 import orjson
 import yaml
 
+from copyd.cli import main
 from copyd.control.client import ControlClient
 from copyd.errors import CopydError
 from tests.exchange.wire_helpers import ROOT, control
@@ -135,8 +138,8 @@ class Trader:
     def order(self, side: str, quantity: str, symbol: str = "BTCUSDT", **more: Any) -> dict[str, Any]:
         """A market order with its result."""
         fields = {
-            "symbol": symbol, "side": side, "type": "MARKET", "quantity": quantity, "newOrderRespType": "RESULT", **more,
-            "timestamp": int(time.time() * 1000),
+            "symbol": symbol, "side": side, "type": "MARKET", "quantity": quantity, "newOrderRespType": "RESULT",
+            "timestamp": int(time.time() * 1000), **more,
         }
         text = urllib.parse.urlencode(fields)
         signature = hmac.new(self.account["secret"].encode(), text.encode(), hashlib.sha256).hexdigest()
@@ -341,12 +344,13 @@ class Stage:
         self.daemon.signal(signal.SIGTERM)
         assert self.daemon.wait(15) == 0, self.daemon.tail()
 
-    def copyd(self, *words: str | Path, seconds: float = 60) -> subprocess.CompletedProcess[str]:
-        """A `copyd` command, to its end."""
-        return subprocess.run(
-            [sys.executable, "-m", "copyd.cli", *map(str, words)], cwd=ROOT, capture_output=True, text=True,
-            timeout=seconds, check=False,
-        )
+    def copyd(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
+        """A `copyd` command, to its end; in this process, which saves a start each."""
+        out, err = io.StringIO(), io.StringIO()
+        arguments = list(map(str, words))
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = main(arguments)
+        return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
     def ctl(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
         """`copyd ctl ...`, to its end."""

@@ -9,7 +9,7 @@ import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.e2e.harness import Stage, proportional, wait_for
+from tests.e2e.harness import Stage, proportional
 
 NINE = proportional(1000)
 
@@ -65,7 +65,7 @@ def test_no_secret_anywhere_but_in_its_file(stage: Callable[..., Stage]) -> None
     s.wait_up()
     done = s.ctl("import", s.write_plans(s.plan(i) for i in range(4)))
     search.look("ctl import", (done.stdout + done.stderr).encode())
-    wait_for(lambda: s.status()["legs_ready"] >= 4, 10, lambda: str(s.status()))
+    s.wait_ready()
     s.venue.faults({"action": "error_dead", "account": s.names[3], "method": "order.place", "count": 1},
                    {"action": "drop_reply", "account": s.names[2], "method": "order.place", "count": 1})
     s.leader.buy("1.000")
