@@ -28,6 +28,7 @@ def kernel(path: pathlib.Path) -> Extension:
     return Extension(
         f"copyd._fast.{path.stem}",
         [path.as_posix()],
+        depends=[header.as_posix() for header in sorted(FAST.glob("*.h"))],
         extra_compile_args=["-O3", "-fno-strict-aliasing", "-Wno-unused-function", "-Wno-unreachable-code"],
     )
 

@@ -144,6 +144,7 @@ cdef enum:  # Note
 cdef enum:
     PART_OPENING = 0
     PART_REDUCTION = 16
+    REDUCTIONS_MAX = 64
     REDUCE_ONLY_REJECTED = -2022
 
 cdef struct Params:
@@ -652,7 +653,14 @@ cdef class Kernel:
             return
         leg.target = mul_div_trunc(leg.anchor_target, event.qty_mid, leg.anchor_leader)
         leg.pending = mul_div_trunc(leg.pending, event.qty_mid, event.qty_before)
-        leg.deferred = mul_div_trunc(leg.deferred, event.qty_mid, event.qty_before)
+        self._keep_deferred(leg)
+
+    cdef void _keep_deferred(self, Leg* leg) noexcept nogil:
+        cdef int side = _sign(leg.target)
+        cdef int64_t held = _abs(leg.attributed) - leg.reduce_leaves if _sign(leg.attributed) == side else 0
+        cdef int64_t uncovered = side * (leg.target - leg.pending) - (held << 32)
+        cdef int64_t kept = min(uncovered, _abs(leg.deferred))
+        leg.deferred = side * kept if kept > 0 else 0
 
     cdef void _set_anchor(self, Leg* leg, int64_t leader_qty) noexcept nogil:
         leg.anchor_target = leg.target
@@ -938,7 +946,7 @@ cdef class Kernel:
         ai = self._account_instrument(leg)
         hedge = self.columns.accounts[leg.account].hedge
         room = left if hedge else max(0, ai.net * direction - leg.reduce_leaves)
-        while left > 0:
+        while left > 0 and part < PART_REDUCTION + REDUCTIONS_MAX:
             lots = min(left, self.columns.instruments[leg.instrument].lot_max_market)
             reduce_only = 0
             if not hedge and room > 0:
@@ -952,7 +960,7 @@ cdef class Kernel:
                 room -= lots
             left -= lots
             part += 1
-        return total
+        return total - left
 
     # -- position -------------------------------------------------------------------------------------------------
 
@@ -1084,6 +1092,7 @@ cdef class Kernel:
         cdef Decision decision
         cdef Cause waiting
         cdef int64_t delta = leg.deferred
+        cdef int64_t target
         cdef int side, refusal, replan
         if delta == 0 or leg.open_slot != NONE:
             return 0
@@ -1099,6 +1108,7 @@ cdef class Kernel:
         opening.live = 1
         opening.now = cause.now
         replan = leg.replan
+        target = leg.target
         leg.target -= delta
         leg.deferred = 0
         memset(&decision, 0, sizeof(Decision))
@@ -1120,7 +1130,8 @@ cdef class Kernel:
             decision.reason = STALE_EVENT
         if decision.open != P_DEFERRED:
             leg.replan = 0
-        self._set_anchor(leg, self.columns.positions[leg.leader_position].qty)
+        if leg.target != target:
+            self._set_anchor(leg, self.columns.positions[leg.leader_position].qty)
         decision.target = leg.target
         memcpy(_push(&self._decisions), &decision, sizeof(Decision))
         return 0

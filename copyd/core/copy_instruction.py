@@ -5,7 +5,7 @@ Pure arithmetic on one leg. Targets are exact in Q32; only orders are rounded to
 
 from __future__ import annotations
 
-from copyd.core.fixed import BPS, ONE, PPM, mul_div_trunc
+from copyd.core.fixed import BPS, ONE, PPM, mul_div_trunc, sign
 from copyd.core.rows import (
     FillEvent,
     InstrumentRow,
@@ -58,7 +58,7 @@ def ratio(
 def reduce_target(leg: LegRow, event: FillEvent) -> None:
     """The reducing part on one leg: ``anchor_target x leader_after / leader_anchor`` (semantics 3 and 42).
 
-    The shares that are on the wire or wait to be sent shrink with it; when the leader is flat all are exactly 0.
+    The share on the wire shrinks with it, what waits to be sent is dropped first; leader flat: all are exactly 0.
     """
     if leg.target == 0 and leg.pending == 0 and leg.deferred == 0:
         return
@@ -67,7 +67,15 @@ def reduce_target(leg: LegRow, event: FillEvent) -> None:
         return
     leg.target = mul_div_trunc(leg.anchor_target, event.qty_mid, leg.anchor_leader)
     leg.pending = mul_div_trunc(leg.pending, event.qty_mid, event.qty_before)
-    leg.deferred = mul_div_trunc(leg.deferred, event.qty_mid, event.qty_before)
+    keep_deferred(leg)
+
+
+def keep_deferred(leg: LegRow) -> None:
+    """After a reduction, what waits is dropped first: only what the rest does not cover goes on waiting (semantics 23)."""
+    side = sign(leg.target)
+    held = abs(leg.attributed) - leg.reduce_leaves if sign(leg.attributed) == side else 0
+    uncovered = side * (leg.target - leg.pending) - held * ONE
+    leg.deferred = side * max(0, min(uncovered, abs(leg.deferred)))
 
 
 def set_anchor(leg: LegRow, leader_qty: int) -> None:

@@ -16,6 +16,8 @@ from copyd.core.state import Outcome, Tables
 PART_OPENING = 0
 PART_REDUCTION = 16
 """Parts of one decision in its client order ids: 0 the opening, 16, 17, ... its reductions."""
+REDUCTIONS_MAX = 64
+"""Successive reductions sent at once for one leg; as they fill, the rest follows."""
 
 
 @dataclass(slots=True)
@@ -100,7 +102,7 @@ def reducible(leg: LegRow) -> int:
 def plan_reduction(t: Tables, leg_index: int, cause: Cause, out: Outcome) -> int:
     """Send what ``reducible`` says, at once, as market orders; returns the lots (semantics 17, 21, 22).
 
-    Above the venue's maximum: successive orders. On a one-way account reduce-only covers what the venue position still
+    Above the venue's maximum: successive orders, ``REDUCTIONS_MAX`` at once. On a one-way account reduce-only covers what the venue position still
     has in this direction; where an opposite leg nets it, the rest goes plain, and is a reduction all the same.
     """
     leg = t.legs[leg_index]
@@ -112,7 +114,7 @@ def plan_reduction(t: Tables, leg_index: int, cause: Cause, out: Outcome) -> int
     hedge = t.accounts[leg.account].hedge
     room = left if hedge else max(0, ai.net * direction - leg.reduce_leaves)
     part = PART_REDUCTION
-    while left > 0:
+    while left > 0 and part < PART_REDUCTION + REDUCTIONS_MAX:
         lots = min(left, t.instruments[leg.instrument].lot_max_market)
         reduce_only = 0
         if not hedge and room > 0:
@@ -125,7 +127,7 @@ def plan_reduction(t: Tables, leg_index: int, cause: Cause, out: Outcome) -> int
         room -= lots if reduce_only else 0
         left -= lots
         part += 1
-    return total
+    return total - left
 
 
 def sending_order(t: Tables, out: Outcome) -> list[int]:

@@ -151,6 +151,7 @@ def release(t: Tables, leg_index: int, cause: Cause, out: Outcome) -> None:
     opening = Opening(side, 0, px, leg.deferred_ts, age_max, True, cause.now)
     delta = leg.deferred
     replan = leg.replan
+    target = leg.target
     leg.target -= delta
     leg.deferred = 0
     decision = DecisionRow(plan=leg.plan, leg=leg_index, k=leg.k, delta=delta, release=1)
@@ -165,7 +166,8 @@ def release(t: Tables, leg_index: int, cause: Cause, out: Outcome) -> None:
         decision.reason = Reason.STALE_EVENT
     if decision.open != Part.DEFERRED:
         leg.replan = 0
-    set_anchor(leg, t.positions[leg.leader_position].qty)
+    if leg.target != target:
+        set_anchor(leg, t.positions[leg.leader_position].qty)
     decision.target = leg.target
     out.decisions.append(decision)
 
