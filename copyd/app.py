@@ -142,6 +142,7 @@ class Daemon:
             self.side.register(account, self.engine.names.accounts[account])
         await self.side.start_orders()
         await self.side.start_market()
+        self._check_world()
         for slot in started.queries if started else []:
             self.side.query(slot, self.clock.now_ns())
         await self.side.start_leaders()
@@ -310,17 +311,23 @@ class Daemon:
                 self.notifier.watchdog()
             if self.last_turn - room_at >= JOURNAL_CHECK_S:
                 room_at = self.last_turn
-                self._check_room()
+                self._check_world()
 
-    def _check_room(self) -> None:
+    def _check_world(self) -> None:
+        """Room for the journal, and a clock the venue would accept; without either, openings are held."""
         low = self.journal.room().free < self._config.journal.free_disk_min_mib << 20
-        if bool(self.engine.params.journal_low) != low:
-            self._offer(Command("journal_low", {"on": low}))
-            self.log.warning("journal_low", on=low, text="openings stop; reductions go on" if low else "room again")
-        if low:
-            self.reasons["journal_low"] = "the journal is nearly full: openings are refused, reductions go on"
+        self._hold("journal_low", low, "the journal is nearly full: openings are refused, reductions go on")
+        problem = self.side.clock_problem()
+        self._hold("clock_off", bool(problem), problem)
+
+    def _hold(self, why: str, on: bool, text: str) -> None:
+        if bool(getattr(self.engine.params, why)) != on:
+            self._offer(Command("hold", {"why": why, "on": on}))
+            self.log.warning(why, on=on, text=text if on else "openings again")
+        if on:
+            self.reasons[why] = text
         else:
-            self.reasons.pop("journal_low", None)
+            self.reasons.pop(why, None)
 
     # -- configuration ---------------------------------------------------------------------------------------------
 

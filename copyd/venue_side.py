@@ -208,12 +208,13 @@ class VenueSide:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def clock_problem(self) -> str:
+        """Why this machine's clock is not good enough to sign openings by; empty when it is."""
+        return self.rest.venue_clock.problem() or ""
+
     def not_ready(self) -> list[str]:
         """Reasons, seen from the venue, why openings are not copied now."""
         reasons = []
-        problem = self.rest.venue_clock.problem()
-        if problem:
-            reasons.append(problem)
         if not self.gateway.ready:
             reasons.append("no order connection is open")
         for index, feed in self.leaders.items():

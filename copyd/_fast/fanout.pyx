@@ -111,11 +111,11 @@ cdef enum:  # Reason
     LEG_DETACHED = 6
     INSTRUMENT_NOT_ALLOWED = 7
     LEADER_NOT_ELIGIBLE = 8
-    LEADER_UNSYNCED = 9
-    LEADER_EQUITY_STALE = 10
-    QUOTE_STALE = 11
-    STALE_EVENT = 12
-    OBSERVED = 13
+    OBSERVED = 9
+    LEADER_UNSYNCED = 10
+    LEADER_EQUITY_STALE = 11
+    QUOTE_STALE = 12
+    STALE_EVENT = 13
     MAX_OPEN_TRADES = 17
     LEVERAGE_ABOVE_MAX = 18
     NO_STOP = 19
@@ -130,6 +130,7 @@ cdef enum:  # Reason
     BELOW_MINIMUM = 28
     ABOVE_MAXIMUM = 29
     JOURNAL_LOW = 30
+    CLOCK_OFF = 31
     SLIPPAGE = 40
     VENUE_REJECTED = 41
 
@@ -161,7 +162,8 @@ cdef struct Params:
     uint16_t orders_per_window
     uint8_t killed
     uint8_t journal_low
-    uint8_t pad[6]
+    uint8_t clock_off
+    uint8_t pad[5]
 
 cdef struct FillEvent:
     uint8_t cause[16]
@@ -699,6 +701,8 @@ cdef class Kernel:
             return INSTRUMENT_NOT_ALLOWED
         if not leader.eligible:
             return LEADER_NOT_ELIGIBLE
+        if not opening.live:
+            return OBSERVED
         if not self.columns.positions[leg.leader_position].synced:
             return LEADER_UNSYNCED
         if leader.equity_e8 <= 0 or opening.now - leader.ts_equity > self.params.equity_max_age:
@@ -707,13 +711,13 @@ cdef class Kernel:
             return QUOTE_STALE
         if opening.now - opening.ts_event > opening.age_max:
             return STALE_EVENT
-        if not opening.live:
-            return OBSERVED
         if (plan.max_open_trades != 0 and leg.target == 0 and leg.attributed == 0 and leg.open_leaves == 0
                 and self._open_trades(plan, leg) >= plan.max_open_trades):
             return MAX_OPEN_TRADES
         if self.params.journal_low:
             return JOURNAL_LOW
+        if self.params.clock_off:
+            return CLOCK_OFF
         return OK
 
     cdef int _open_trades(self, Plan* plan, Leg* leg) noexcept nogil:

@@ -365,7 +365,7 @@ class Engine:
         kept = self.params
         self.params = Params.unpack(value.params)
         self.params.epoch, self.params.site, self.params.key = kept.epoch, kept.site, kept.key
-        self.params.killed, self.params.journal_low = kept.killed, kept.journal_low
+        self.params.killed, self.params.journal_low, self.params.clock_off = kept.killed, kept.journal_low, kept.clock_off
         self._set_params()
         self.names.config_version = value.version
         for index, spec in enumerate(value.instruments):
@@ -857,8 +857,11 @@ class Engine:
         halted = self._row(INSTRUMENTS, index, InstrumentRow).halted
         self._edit(INSTRUMENTS, index, InstrumentRow, halted=halted | cause if on else halted & ~cause)
 
-    def _journal_low(self, now: int, args: dict[str, Any], out: Outputs) -> None:
-        self.params.journal_low = int(bool(args["on"]))
+    def _hold(self, now: int, args: dict[str, Any], out: Outputs) -> None:
+        """``why`` (journal_low | clock_off), ``on``: the world does not let openings go; reductions pass."""
+        if args["why"] not in ("journal_low", "clock_off"):
+            raise OperatorError(f"hold for {args['why']!r}: journal_low or clock_off")
+        setattr(self.params, args["why"], int(bool(args["on"])))
         self._set_params()
 
     def _retire(self, now: int, args: dict[str, Any], out: Outputs) -> None:
@@ -936,7 +939,7 @@ class Engine:
     }
     _COMMANDS: ClassVar[dict[str, Any]] = {
         "import_plans": _import_plans, "change_plan": _change_plan, "stop_plan": _stop_plan, "set_state": _set_state,
-        "kill_switch": _kill_switch, "journal_low": _journal_low, "retire": _retire,
+        "kill_switch": _kill_switch, "hold": _hold, "retire": _retire,
     }
 
 

@@ -74,6 +74,8 @@ def gate(t: Tables, leg: LegRow, plan: PlanRow, opening: Opening) -> Reason:
         return Reason.INSTRUMENT_NOT_ALLOWED
     if not leader.eligible:
         return Reason.LEADER_NOT_ELIGIBLE
+    if not opening.live:
+        return Reason.OBSERVED
     if not t.positions[leg.leader_position].synced:
         return Reason.LEADER_UNSYNCED
     if leader.equity_e8 <= 0 or opening.now - leader.ts_equity > p.equity_max_age:
@@ -82,12 +84,12 @@ def gate(t: Tables, leg: LegRow, plan: PlanRow, opening: Opening) -> Reason:
         return Reason.QUOTE_STALE
     if opening.now - opening.ts_event > opening.age_max:
         return Reason.STALE_EVENT
-    if not opening.live:
-        return Reason.OBSERVED
     if plan.max_open_trades and is_flat(leg) and open_trades(t, plan, leg) >= plan.max_open_trades:
         return Reason.MAX_OPEN_TRADES
     if p.journal_low:
         return Reason.JOURNAL_LOW
+    if p.clock_off:
+        return Reason.CLOCK_OFF
     return Reason.NONE
 
 

@@ -132,11 +132,11 @@ class Reason(IntEnum):
     LEG_DETACHED = 6
     INSTRUMENT_NOT_ALLOWED = 7
     LEADER_NOT_ELIGIBLE = 8
-    LEADER_UNSYNCED = 9
-    LEADER_EQUITY_STALE = 10
-    QUOTE_STALE = 11
-    STALE_EVENT = 12
-    OBSERVED = 13
+    OBSERVED = 9
+    LEADER_UNSYNCED = 10
+    LEADER_EQUITY_STALE = 11
+    QUOTE_STALE = 12
+    STALE_EVENT = 13
     LEADER_DRAWDOWN = 14
     TOTAL_LOSS = 15
     DAILY_LOSS = 16
@@ -154,6 +154,7 @@ class Reason(IntEnum):
     BELOW_MINIMUM = 28
     ABOVE_MAXIMUM = 29
     JOURNAL_LOW = 30
+    CLOCK_OFF = 31
     SLIPPAGE = 40
     VENUE_REJECTED = 41
 
@@ -388,7 +389,7 @@ class TradeRow(Row):
 class Params(Row):
     """Everything else a decision reads; journaled when it changes."""
 
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<16s7qIHHBB6x")
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<16s7qIHHBBB5x")
     key: bytes = bytes(16)
     max_event_age: int = 2_000_000_000
     replan_max_age: int = 120_000_000_000
@@ -402,6 +403,7 @@ class Params(Row):
     orders_per_window: int = 160
     killed: int = 0
     journal_low: int = 0
+    clock_off: int = 0
 
 
 @dataclass(slots=True)

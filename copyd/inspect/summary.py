@@ -146,6 +146,8 @@ def _switches(engine: Engine) -> Iterator[str]:
         yield "kill switch  ON: nothing opens anywhere"
     if engine.params.journal_low:
         yield "journal low  ON: nothing opens while the journal is short of room"
+    if engine.params.clock_off:
+        yield "clock off    ON: nothing opens while this machine's clock disagrees with the venue's"
 
 
 def _leaders(engine: Engine) -> Iterator[str]:

@@ -95,7 +95,7 @@ class World:
             _add(columns, 2, LeaderPositionRow(qty=rng.choice([0, 0, 7, -30]), leverage=rng.choice([1, 10])))
         followers = rng.randint(1, 6)
         self.groups = [array.array("I"), array.array("I")]
-        for account in range(followers):
+        for _ in range(followers):
             _add(columns, 4, AccountRow(balance_e8=rng.choice([10, 2_000, 10**6]) * e8, hedge=rng.choice([0, 0, 1])))
             for _ in range(INSTRUMENTS_MAX):
                 _add(columns, 5, AccountInstrumentRow(leverage=rng.choice([1, 10, 10, 125]), ready=rng.choice([1] * 9 + [0])))

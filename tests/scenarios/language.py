@@ -588,7 +588,7 @@ class Runner:
         self.world.step(e.Command("stop_plan", {"follower": words[0], "policy": words[1]}))
 
     def do_journal(self, words: list[str]) -> None:
-        self.world.step(e.Command("journal_low", {"on": words[0] == "low"}))
+        self.world.step(e.Command("hold", {"why": "journal_low", "on": words[0] == "low"}))
 
     def do_restart(self, words: list[str]) -> None:
         world = self.world
