@@ -102,8 +102,8 @@ def reducible(leg: LegRow) -> int:
 def plan_reduction(t: Tables, leg_index: int, cause: Cause, out: Outcome) -> int:
     """Send what ``reducible`` says, at once, as market orders; returns the lots (semantics 17, 21, 22).
 
-    Above the venue's maximum: successive orders, ``REDUCTIONS_MAX`` at once. On a one-way account reduce-only covers what the venue position still
-    has in this direction; where an opposite leg nets it, the rest goes plain, and is a reduction all the same.
+    Above the venue's maximum: successive orders, ``REDUCTIONS_MAX`` at once. On a one-way account reduce-only covers what the
+    venue position still has in this direction; where an opposite leg nets it, the rest goes plain, a reduction all the same.
     """
     leg = t.legs[leg_index]
     total = left = reducible(leg)

@@ -71,6 +71,7 @@ def configuration(
         ],
         "leaders": [{"id": LEADER, "venue": VENUE, "credential": LEADER}],
         "credentials": [{"file": str(directory / "credentials.jsonl")}],
+        "copy": {"position_mode": "keep"},
         "control": {"socket": str(directory / "control.sock"), "socket_mode": "0600"},
         "health": {"host": "127.0.0.1", "port": port},
         "telemetry": {"log_format": "json", "log_level": "info"},
@@ -156,7 +157,7 @@ class Daemon:
                 connector=aiohttp.UnixConnector(path=str(self.socket)), timeout=aiohttp.ClientTimeout(total=5)
             )
         try:
-            async with self.control.get("http://copyd/v1/status") as answer:
+            async with self.control.get("http://copyd/v1/status?samples=1") as answer:
                 body = msgspec.json.decode(await answer.read())
                 return body if isinstance(body, dict) and answer.status == 200 else {}
         except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError, OSError):

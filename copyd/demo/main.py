@@ -138,7 +138,11 @@ class Demo:
         raise WorldError("the exchange does not answer after 30 s")
 
     async def open_accounts(self) -> list[AccountMade]:
-        """Accounts of the leader and of every follower. Nine of ten followers come with leverage and margin type set."""
+        """Accounts of the leader and of every follower.
+
+        Nine of ten followers come with leverage and margin type set; one of eight trades in hedge mode, and the daemon
+        takes it as it is.
+        """
         made = await self.control.make_accounts([{"name": LEADER, "balance": str(LEADER_EQUITY)}])
         await self.control.mark_account(LEADER)
         for start in range(0, len(self.plans), ACCOUNTS_PER_CALL):
@@ -147,6 +151,8 @@ class Demo:
                 row: dict[str, Any] = {"name": plan.account, "balance": starting_balance(plan, self.options.seed)}
                 if at % 10:
                     row |= {"leverage": plan.leverage, "margin_type": "ISOLATED"}
+                if at % 8 == 5:
+                    row |= {"hedge": True}
                 rows.append(row)
             made += await self.control.make_accounts(rows)
             self.view.progress("accounts opened", len(made) - 1, len(self.plans))
