@@ -149,6 +149,7 @@ class Daemon:
         self._activate(range(len(self.engine.names.accounts)), known=True)
         self._spawn(self._timer(), "timer")
         self._spawn(self._watch(), "watch")
+        self.last_turn = time.monotonic()
         self.reasons.pop("starting")
         self.log.info(
             "started", epoch=self.journal.epoch, seq=self.engine.names.seq, plans=len(self.engine.names.followers),
@@ -558,9 +559,11 @@ class Daemon:
     # -- what operators see ------------------------------------------------------------------------------------------
 
     def not_alive(self) -> list[str]:
-        """The loop turns."""
+        """The loop turns; a start may take its time."""
         stall = time.monotonic() - self.last_turn
-        return [f"the loop has not turned for {stall:.1f} s"] if stall > 5 else []
+        if "starting" in self.reasons or stall * 1000 <= self._config.runtime.loop_stall_max_ms:
+            return []
+        return [f"the loop has not turned for {stall:.1f} s"]
 
     def not_ready(self) -> list[str]:
         """Why openings are not copied now."""

@@ -72,8 +72,13 @@ def contract_of(config: Config) -> VenueContract:
         for name in ("engine_delay_ms", "read_lag_ms", "guard_ms")
         if (value := getattr(venue.contract, name)) is not None
     }
-    terms["recv_window_ms"] = venue.recv_window_ms
-    terms["order_ack_timeout_ms"] = venue.order_ack_timeout_ms
+    terms |= {
+        "recv_window_ms": venue.recv_window_ms,
+        "order_ack_timeout_ms": venue.order_ack_timeout_ms,
+        "clock_error_ms": venue.clock_error_max_ms,
+        "streams_per_connection_max": min(venue.accounts_per_stream, CONTRACT.streams_per_connection_max),
+        "listen_key_keepalive_ms": venue.keepalive_interval_s * 1000,
+    }
     return CONTRACT.overridden(terms)
 
 

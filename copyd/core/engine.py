@@ -706,16 +706,9 @@ class Engine:
         self, spec: dict[str, Any], taken: dict[str, list[tuple[int, bool, str]]], made: set[tuple[str, str]]
     ) -> None:
         """Raises ``OperatorError`` for a plan that cannot be made; ``taken`` and ``made`` grow by the one that can."""
-        missing = [name for name in PLAN_CELLS if name not in spec]
-        if missing:
-            raise OperatorError(f"follower {spec.get('follower', '?')}: the plan lacks {', '.join(missing)}")
-        if spec["leader"] not in self.names.leaders:
-            raise OperatorError(f"follower {spec['follower']}: leader {spec['leader']!r} is not configured")
+        self._check_cells(spec)
         if (spec["follower"], spec["leader"]) in made:
             raise OperatorError(f"follower {spec['follower']} already copies {spec['leader']}")
-        unknown = [symbol for symbol in spec["instruments"] if self.instrument(symbol) is None]
-        if unknown:
-            raise OperatorError(f"follower {spec['follower']}: unknown instrument {', '.join(unknown)}")
         mask, netting = self._plan_row(spec).instruments, bool(spec.get("allow_netting"))
         for other, other_netting, follower in taken.get(spec["account"], []):
             if mask & other and not (netting and other_netting):
@@ -725,6 +718,17 @@ class Engine:
                 )
         taken.setdefault(spec["account"], []).append((mask, netting, spec["follower"]))
         made.add((spec["follower"], spec["leader"]))
+
+    def _check_cells(self, spec: dict[str, Any]) -> None:
+        """Raises ``OperatorError`` for a plan that says too little, or names a leader or an instrument nobody configured."""
+        missing = [name for name in PLAN_CELLS if name not in spec]
+        if missing:
+            raise OperatorError(f"follower {spec.get('follower', '?')}: the plan lacks {', '.join(missing)}")
+        if spec["leader"] not in self.names.leaders:
+            raise OperatorError(f"follower {spec['follower']}: leader {spec['leader']!r} is not configured")
+        unknown = [symbol for symbol in spec["instruments"] if self.instrument(symbol) is None]
+        if unknown:
+            raise OperatorError(f"follower {spec['follower']}: unknown instrument {', '.join(unknown)}")
 
     def _plan_row(self, spec: dict[str, Any]) -> PlanRow:
         mask = (1 << 64) - 1
@@ -776,6 +780,7 @@ class Engine:
         """``follower``, ``leader``, ``spec``: new limits hold from the next opening (semantics 31)."""
         plan = self.plan_index(args["follower"], args.get("leader"))
         old, spec = self._row(PLANS, plan, PlanRow), args["spec"]
+        self._check_cells(spec)
         row = self._plan_row(spec)
         if row.leader != old.leader or self.by_account.get(spec["account"]) != old.account:
             raise OperatorError("a plan keeps its leader and its account: stop it and make a new one")
