@@ -1,0 +1,190 @@
+"""The pump: nothing leaves before its record is durable, in order, and never after a stop (semantics 33)."""
+
+from __future__ import annotations
+
+import random
+from array import array
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from copyd.core import engine as e
+from copyd.core.engine import Engine, Outputs
+from copyd.core.rows import InstrumentRow, Params, ReportKind, ReportRow
+from copyd.errors import BrokenInvariant
+from copyd.kinds import kind_of
+from copyd.runtime.clock import ManualClock
+from copyd.runtime.pump import Pump, Sent
+
+E8 = 10**8
+SECOND = 10**9
+
+
+class SlowJournal:
+    """Numbers records at once and makes them durable when told; what was appended is kept."""
+
+    def __init__(self) -> None:
+        self.durable_seq = 0
+        self.records: list[tuple[int, int, bytes]] = []
+        self.skip = 0
+
+    def append(self, kind: int, ts_ns: int, parts: Sequence[bytes]) -> int:
+        self.records.append((kind, ts_ns, b"".join(parts)))
+        return len(self.records) + self.skip
+
+
+class Wire:
+    """Renders slots as they are and remembers what was sent, with the durable seq at that moment."""
+
+    def __init__(self, journal: SlowJournal) -> None:
+        self.journal = journal
+        self.rendered: list[int] = []
+        self.sent: list[tuple[int, int]] = []
+
+    def render(self, slots: array) -> Any:
+        self.rendered += slots
+        return list(slots)
+
+    def send(self, rendered: Any) -> None:
+        self.sent += [(slot, self.journal.durable_seq) for slot in rendered]
+
+
+def plan(follower: str) -> dict[str, Any]:
+    """A proportional plan without limits."""
+    return {
+        "follower": follower, "leader": "L", "account": follower, "allocation_e8": 1_000 * E8, "amount_e8": 0,
+        "max_notional_symbol_e8": 0, "max_notional_total_e8": 0, "multiplier_ppm": 10**6, "raise_max_factor_ppm": 2 * 10**6,
+        "instruments": [], "leverage": 10, "leverage_max": 0, "risk_bps": 0, "assumed_stop_bps": 0, "max_position_bps": 0,
+        "max_loss_per_trade_bps": 0, "slippage_bps": 0, "slippage_mid_bps": 0, "max_open_trades": 0, "mode": 0,
+        "ratio_snapshot": 0, "min_policy": 0, "on_insufficient": 0, "require_stop": 0, "state": 0,
+    }
+
+
+class World:
+    """An engine with a leader and some followers, a journal that waits, and a wire."""
+
+    def __init__(self, followers: int) -> None:
+        self.clock = ManualClock(now_ns=1_000 * SECOND)
+        self.engine = Engine(4)
+        self.journal = SlowJournal()
+        self.wire = Wire(self.journal)
+        self.heard: list[Outputs] = []
+        self.done: list[Sent] = []
+        self.pump = Pump(
+            self.engine, self.journal, self.wire, self.clock, kind_of, self.heard.append, self.done.append)
+        spec = e.InstrumentSpec("BTCUSDT", InstrumentRow(value_mul=10_000).pack(), 1, 3)
+        accounts = range(followers)
+        for value in (
+            e.Started(1, 7, bytes(16), "test"),
+            e.Configured(1, Params(orders_per_window=60_000).pack(), [spec], ["L"]),
+            e.LeaderSync(0, True, []),
+            e.Command("import_plans", {"plans": [plan(f"f{i}") for i in accounts]}),
+            e.LegsReady([(i, 0, True, False, True, 10) for i in accounts]),
+            e.AccountSnapshots([(i, 10_000 * E8, []) for i in accounts]),
+            e.LeaderEquity(0, 100_000 * E8, self.clock.now_ns()),
+        ):
+            self.pump.offer(value)
+        self.pump.quote(0, 599_999, 600_001, 600_000, self.clock.now_ns())
+        self.exec_id = 0
+
+    def leader(self, side: int, qty: int) -> Outputs | None:
+        """A leader fill at 60,000."""
+        self.exec_id += 1
+        now = self.clock.now_ns()
+        return self.pump.offer(e.LeaderFill(
+            0, 0, 0, self.exec_id, self.exec_id, side, qty, 600_000, qty, True, False, "", now, now, b""))
+
+    def durable(self, seq: int) -> None:
+        """The journal's word."""
+        self.journal.durable_seq = seq
+        self.pump.durable(seq)
+
+
+def test_nothing_leaves_before_its_record_is_durable() -> None:
+    """Orders are rendered while the commit runs; the first byte waits for it."""
+    world = World(100)
+    out = world.leader(1, 1000)
+    assert out is not None
+    assert len(world.wire.rendered) == 100
+    assert world.wire.sent == []
+    world.durable(out.seq - 1)
+    assert world.wire.sent == []
+    world.durable(out.seq)
+    assert [slot for slot, _ in world.wire.sent] == list(array("I", out.orders))
+    assert all(durable >= out.seq for _, durable in world.wire.sent)
+
+
+def test_a_record_that_is_durable_already_is_sent_at_once() -> None:
+    """With the commit back before the rendering is done, the rest goes chunk by chunk without another wait."""
+    world = World(3000)
+    world.journal.durable_seq = 10**9
+    out = world.leader(1, 1000)
+    assert out is not None
+    assert [slot for slot, _ in world.wire.sent] == list(array("I", out.orders))
+    assert [times.orders for times in world.done] == [3000]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_sends_keep_the_order_of_decisions_whatever_the_commits_do(seed: int) -> None:
+    """Many events, commits in random groups: each slot is sent once, in decided order, never early."""
+    rng = random.Random(seed)
+    world = World(30)
+    named: list[tuple[int, int]] = []
+    for _ in range(12):
+        out = world.leader(rng.choice([1, -1]), rng.randint(100, 3000))
+        assert out is not None
+        named += [(slot, out.seq) for slot in array("I", out.orders)]
+        reports = [ReportRow(cid=world.engine.columns.get(7, slot)[:16], cum_qty=10**6, kind=ReportKind.REPLY, status=4)
+                   for slot in array("I", out.orders)]
+        if rng.random() < 0.7 and reports:
+            more = world.pump.offer(e.Reports(b"".join(row.pack() for row in reports)))
+            assert more is not None
+            named += [(slot, more.seq) for slot in array("I", more.orders)]
+        if rng.random() < 0.5:
+            world.durable(rng.randint(world.journal.durable_seq, len(world.journal.records)))
+    world.durable(len(world.journal.records))
+    assert [slot for slot, _ in world.wire.sent] == [slot for slot, _ in named]
+    assert all(durable >= seq for (_, durable), (_, seq) in zip(world.wire.sent, named, strict=True))
+
+
+def test_the_market_a_decision_reads_is_journaled_before_it() -> None:
+    """A quote becomes a record when a decision is about to read it, and only then."""
+    world = World(2)
+    before = len(world.journal.records)
+    world.pump.quote(0, 600_009, 600_011, 600_010, world.clock.now_ns())
+    assert len(world.journal.records) == before
+    world.leader(1, 1000)
+    kinds = [kind for kind, _, _ in world.journal.records[before:]]
+    assert kinds == [kind_of(e.Quotes([])), 3]
+
+
+def test_after_a_stop_nothing_is_sent_and_nothing_is_taken() -> None:
+    """A failed commit: what waited never leaves, later inputs are not even decided."""
+    world = World(10)
+    out = world.leader(1, 1000)
+    assert out is not None
+    world.pump.stop()
+    world.durable(out.seq)
+    assert world.wire.sent == []
+    assert world.leader(1, 1000) is None
+
+
+def test_a_journal_that_counts_otherwise_stops_the_process() -> None:
+    """Record numbers are the engine's too: a difference is a broken invariant, before anything is sent."""
+    world = World(3)
+    world.journal.skip = 1
+    with pytest.raises(BrokenInvariant):
+        world.leader(1, 1000)
+    assert world.wire.sent == []
+
+
+def test_an_input_that_changes_nothing_is_not_journaled() -> None:
+    """The same execution again leaves no record."""
+    world = World(2)
+    world.leader(1, 1000)
+    world.pump.quote(0, 599_999, 600_001, 600_000, world.clock.now_ns())
+    world.exec_id -= 1
+    before = len(world.journal.records)
+    assert world.leader(1, 1000) is None
+    assert [kind for kind, _, _ in world.journal.records[before:]] == [kind_of(e.Quotes([]))]
