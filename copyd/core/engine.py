@@ -960,6 +960,6 @@ def check_law(engine: Engine) -> None:
         wanted = abs(wanted) if sign(wanted) == sign(leg.attributed) else 0
         excess = abs(leg.attributed) * ONE - wanted - leg.reduce_leaves * ONE
         if excess >= ONE and leg.retry_ts == 0:
-            raise BrokenInvariant(f"leg {index} holds {excess / ONE:.3f} lots too much and nothing is on its way")
+            raise BrokenInvariant(f"leg {index} holds {excess >> 32} lots too much and nothing is on its way")
         if leg.reduce_leaves < 0 or leg.open_leaves < 0:
             raise BrokenInvariant(f"leg {index} counts fewer lots on the wire than none")
