@@ -33,7 +33,7 @@ from copyd.venues.binance_usdm.codec import (
     Unlisted,
     money_e8,
 )
-from copyd.venues.binance_usdm.connection import Link, Session
+from copyd.venues.binance_usdm.connection import Link, Session, watched
 from copyd.venues.binance_usdm.contract import MS_NS, Endpoints, VenueContract
 from copyd.venues.binance_usdm.errors import LISTEN_KEY_UNKNOWN, NO_CHANGE_CODES
 from copyd.venues.binance_usdm.instruments import Instruments
@@ -389,7 +389,7 @@ class FollowerStreams:
     # --- life ---------------------------------------------------------------------------------------------------------
     async def start(self) -> None:
         """Begin the keep-alives; accounts are added one by one or in bulk."""
-        self._tasks = [asyncio.get_running_loop().create_task(self._keep_alive(), name="listen-keys")]
+        self._tasks = [watched(asyncio.get_running_loop().create_task(self._keep_alive(), name="listen-keys"))]
 
     async def stop(self) -> None:
         tasks = [*self._tasks, *self._renewing, *(s.pump for s in self._shards if s.pump is not None)]
@@ -534,7 +534,7 @@ class FollowerStreams:
             frame_bytes_max=self.contract.frame_bytes_max,
         )
         shard = _Shard(link)
-        shard.pump = asyncio.get_running_loop().create_task(self._pump(shard), name=f"{link.name}-subscribe")
+        shard.pump = watched(asyncio.get_running_loop().create_task(self._pump(shard), name=f"{link.name}-subscribe"))
         self._shards.append(shard)
         link.start()
         return shard
@@ -592,7 +592,14 @@ class FollowerStreams:
             await asyncio.sleep(pause)
 
     def _tell_gaps(self, members: list[_Member], done: asyncio.Future[None]) -> None:
-        if done.cancelled() or done.exception() is not None:
+        if done.cancelled():
+            return
+        if done.exception() is not None:
+            # Nobody waits for this answer: whom the venue will not let back on is enrolled anew, with the other absent.
+            for member in members:
+                if self._members.get(member.account) is member:
+                    self._drop(member.account)
+                    self._absent[member.account] = member.key
             return
         for member in members:
             self.stats.gaps += 1
@@ -614,7 +621,7 @@ class FollowerStreams:
                 self._spawn(self._prolong(member))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+        task = watched(asyncio.get_running_loop().create_task(work))
         self._renewing.add(task)
         task.add_done_callback(self._renewing.discard)
 
@@ -636,7 +643,7 @@ class FollowerStreams:
             try:
                 await self._new_key(member)
                 break
-            except (VenueUnavailable, RestError):
+            except (VenueUnavailable, RestError, ValueError):
                 if pause is None:
                     member.renew_at = asyncio.get_running_loop().time() + 30.0
                     return

@@ -47,6 +47,18 @@ class RetryPace:
 PACE = RetryPace(RETRIES_PER_S, RETRIES_BURST)
 
 
+def watched(task: asyncio.Task[None]) -> asyncio.Task[None]:
+    """A task without which something stands still: what ends it goes to the loop's handler at once, marked ``fatal``."""
+    task.add_done_callback(_say_why)
+    return task
+
+
+def _say_why(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (problem := task.exception()) is not None:
+        task.get_loop().call_exception_handler(
+            {"message": f"{task.get_name()} ended", "exception": problem, "task": task, "fatal": True})
+
+
 class Session(WSListener):
     """One open connection of a ``Link``."""
 
@@ -92,7 +104,7 @@ class Session(WSListener):
                 # A decoder returns values for whatever the venue sends; an exception here is our own broken rule, and
                 # the loop's handler (the supervisor) decides about the process. The connection is not to blame.
                 asyncio.get_running_loop().call_exception_handler(
-                    {"message": f"{self.link.name}: frame handler failed", "exception": problem}
+                    {"message": f"{self.link.name}: frame handler failed", "exception": problem, "fatal": True}
                 )
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
@@ -186,7 +198,7 @@ class Link:
 
     def start(self) -> None:
         """Begin to connect; ``on_open`` tells when."""
-        self._task = asyncio.get_running_loop().create_task(self._run(), name=self.name)
+        self._task = watched(asyncio.get_running_loop().create_task(self._run(), name=self.name))
 
     def renew(self) -> None:
         """Open a new connection beside the old one and then let the old one go."""

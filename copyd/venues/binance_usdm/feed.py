@@ -32,7 +32,7 @@ from copyd.venues.binance_usdm.codec import (
     Unlisted,
     money_e8,
 )
-from copyd.venues.binance_usdm.connection import Link, Session
+from copyd.venues.binance_usdm.connection import Link, Session, watched
 from copyd.venues.binance_usdm.contract import MS_NS, Endpoints, VenueContract
 from copyd.venues.binance_usdm.errors import LISTEN_KEY_UNKNOWN
 from copyd.venues.binance_usdm.instruments import Instruments
@@ -98,6 +98,8 @@ class LeaderFeed:
         self._early: list[tuple[codec.UserEvent, int, bytes]] = []
         self._early_timer: asyncio.TimerHandle | None = None
         self._fills_seen = 0
+        self._handing_on = False
+        self._sync_again = ""
         self._first_sync = asyncio.Event()
         self._sync_task: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -126,9 +128,9 @@ class LeaderFeed:
             await self.stop()
             raise VenueUnavailable(f"leader {self.leader} did not sync in {timeout_s:g} s: {problem}") from None
         self._tasks = [
-            loop.create_task(self._keep_alive(), name=f"leader-{self.leader}-listen-key"),
-            loop.create_task(self._poll_equity(), name=f"leader-{self.leader}-equity"),
-            loop.create_task(self._poll_positions(), name=f"leader-{self.leader}-positions"),
+            watched(loop.create_task(self._keep_alive(), name=f"leader-{self.leader}-listen-key")),
+            watched(loop.create_task(self._poll_equity(), name=f"leader-{self.leader}-equity")),
+            watched(loop.create_task(self._poll_positions(), name=f"leader-{self.leader}-positions")),
         ]
 
     async def stop(self) -> None:
@@ -172,10 +174,15 @@ class LeaderFeed:
             self.on_event(LeaderSync(self.leader, False, reason, (), self.clock()))
 
     def _begin_sync(self, reason: str) -> None:
+        if self._handing_on:
+            # Asked for by what is being handed on: its end would declare a snapshot valid that was read before.
+            self._sync_again = reason
+            return
         self._unsynced(reason)
-        if self._sync_task is not None:
+        if self._sync_task is not None and self._sync_task is not asyncio.current_task():
             self._sync_task.cancel()
-        self._sync_task = asyncio.get_running_loop().create_task(self._sync(reason), name=f"leader-{self.leader}-sync")
+        self._sync_task = watched(
+            asyncio.get_running_loop().create_task(self._sync(reason), name=f"leader-{self.leader}-sync"))
 
     # --- stream -------------------------------------------------------------------------------------------------------
     def _on_frame(self, session: Session, payload: bytes) -> None:
@@ -205,7 +212,9 @@ class LeaderFeed:
         try:
             fill = codec.leader_fill(event, self.leader, self.instruments, ts_recv, payload)
         except (ValueError, KeyError) as problem:
+            # What it said is lost, and it may have been a close: the executions are read again.
             self._malformed(f"order update: {problem}")
+            self._begin_sync("unreadable event")
             return None
         if fill is None:
             if event.o.x == "TRADE" and self.instruments.find(event.o.s) is None:
@@ -324,13 +333,15 @@ class LeaderFeed:
             for at, (event, _, _) in enumerate(self._early)
             if isinstance(event, codec.OrderTradeUpdate)
         ]
-        waiting, taken = self._early, set()
+        waiting, taken = list(self._early), set()
         for _, _, at, event in sorted(orders, key=lambda order: order[:3]):
             if self._too_early(event):
                 self._early = [held for n, held in enumerate(waiting) if n not in taken]
                 return
             taken.add(at)
             self._take(event, *waiting[at][1:])
+            if self._buffering:
+                return  # it asked for a sync, which has taken over everything that waits here
         self._early = [held for n, held in enumerate(waiting) if n not in taken]
         if self._early_timer is not None:
             self._early_timer.cancel()
@@ -373,6 +384,19 @@ class LeaderFeed:
                 break
         else:
             raise VenueUnavailable("positions and executions did not come to rest")
+        self._handing_on = True
+        try:
+            self._hand_on(reason, asked, floor, found, held, equity, leverage)
+        finally:
+            self._handing_on = False
+        again, self._sync_again = self._sync_again, ""
+        if again:
+            self._begin_sync(again)
+
+    def _hand_on(
+        self, reason: str, asked: int, floor: dict[int, int], found: list[LeaderFill], held: list[LeaderPosition],
+        equity: LeaderEquity, leverage: list[LeaderLeverage],
+    ) -> None:
         streamed: dict[tuple[int, int], LeaderFill] = {}
         rest: list[tuple[codec.UserEvent, int, bytes]] = []
         for event, ts_recv, payload in self._buffer:

@@ -32,7 +32,7 @@ from copyd.venues.binance_usdm.codec import (
     Malformed,
     OrderResult,
 )
-from copyd.venues.binance_usdm.connection import Link, Session
+from copyd.venues.binance_usdm.connection import Link, Session, watched
 from copyd.venues.binance_usdm.contract import MS_NS, VenueContract
 from copyd.venues.binance_usdm.errors import NOT_FOUND_CODES, Outcome, classify
 from copyd.venues.binance_usdm.instruments import Instruments
@@ -210,8 +210,8 @@ class OrderGateway:
             await self.stop(0.0)
             raise VenueUnavailable(f"no order connection opened in {timeout_s:g} s: {problem}")
         self._tasks = [
-            loop.create_task(self._sweep(), name="orders-sweep"),
-            loop.create_task(self._ask(), name="orders-ask"),
+            watched(loop.create_task(self._sweep(), name="orders-sweep")),
+            watched(loop.create_task(self._ask(), name="orders-ask")),
         ]
 
     async def stop(self, drain_s: float = 5.0) -> None:
@@ -418,14 +418,17 @@ class OrderGateway:
         while True:
             await asyncio.sleep(0.01 if self._due else 0.05)
             now = self.clock()
-            self._tokens = min(self.queries_per_s, self._tokens + (now - self._tokens_at) * self.queries_per_s / S_NS)
+            # At least one whole question, however small the budget; a clock that is set back takes nothing away.
+            earned = max(0, now - self._tokens_at) * self.queries_per_s / S_NS
+            self._tokens = min(max(1.0, self.queries_per_s), self._tokens + earned)
             self._tokens_at = now
             while self._due and self._due[0][0] <= now and self._tokens >= 1 and now >= self._paused_until_ns:
                 cid = heapq.heappop(self._due)[2]
                 query = self._queries.get(cid)
                 if query is None or query.issued_ns:
                     continue
-                session = self._pick(query.account % len(self._links))
+                # Another connection each time: one that swallows everything must not swallow every question.
+                session = self._pick((query.account + query.attempt) % len(self._links))
                 if session is None:
                     self._plan(cid, now + S_NS // 4)
                     break

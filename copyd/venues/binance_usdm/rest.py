@@ -145,8 +145,16 @@ class RestClient:
         """The body of a 200. ``RestError`` for any other answer, ``VenueUnavailable`` when there was none."""
         if self._session is None:
             raise VenueUnavailable("REST client is not open")
+        await self.budget.take(self.contract.weight(f"{method} {path}"))
+        return await self._call(method, path, params, key, signed)
+
+    async def _call(
+        self, method: str, path: str, params: Mapping[str, Any] | None = None, key: Key | None = None, signed: bool = True
+    ) -> bytes:
+        """As ``call``, with the weight already taken."""
+        if self._session is None:
+            raise VenueUnavailable("REST client is not open")
         name = f"{method} {path}"
-        await self.budget.take(self.contract.weight(name))
         headers = {}
         query = urlencode(params or {})
         if key is not None:
@@ -185,10 +193,15 @@ class RestClient:
         """Read the venue's clock; the sample with the shortest round trip counts."""
         best: tuple[int, int, int] | None = None
         for _ in range(samples):
+            # Waiting for weight is no part of the round trip: half of it would be taken for an error of the clock.
+            await self.budget.take(self.contract.weight("GET /fapi/v1/time"))
             sent = self.clock()
-            body = await self.call("GET", "/fapi/v1/time")
+            body = await self._call("GET", "/fapi/v1/time")
             received = self.clock()
-            server = codec.decode_body(body, codec.ServerTime).serverTime
+            try:
+                server = codec.decode_body(body, codec.ServerTime).serverTime
+            except ValueError as problem:
+                raise VenueUnavailable(f"GET /fapi/v1/time: unreadable answer: {problem}") from None
             if best is None or received - sent < best[1] - best[0]:
                 best = (sent, received, server)
         assert best is not None

@@ -265,3 +265,98 @@ async def test_no_error_of_a_rest_call_shows_key_secret_or_signature(unused_tcp_
     shown = repr(caught.value) + str(caught.value.__cause__) + repr(caught.value.__traceback__)
     assert "CANARY" not in shown and "signature" not in shown
     await rest.close()
+
+
+@pytest.mark.parametrize("per_s", [0.5, 20.0])
+async def test_a_question_is_asked_also_on_a_small_budget_and_after_the_clock_was_set_back(desk, venue, per_s):
+    made = await desk(**FAST_FENCE)
+    made.gateway.queries_per_s = per_s
+    await asyncio.sleep(0.1)
+    now = time.time_ns
+    made.gateway.clock = lambda: now() - 3600 * 10**9
+    await asyncio.sleep(0.1)
+    made.gateway.query(cid(1), 0, 0, now() - 3600 * 10**9)
+    for _ in range(300):
+        if venue.requests:
+            break
+        await asyncio.sleep(0.01)
+    assert [r["method"] for r in venue.requests] == ["order.status"]
+
+
+async def test_a_question_that_is_swallowed_is_asked_on_another_connection(desk, venue):
+    """One half-open connection must not keep an order in doubt until its pings give up."""
+    made = await desk(connections=2, **FAST_FENCE)
+    asked_on = []
+    pick = made.gateway._pick
+    made.gateway._pick = lambda lane: asked_on.append(lane) or pick(lane)
+    venue.script = lambda request: None
+    made.gateway.query(cid(1), 0, 0, time.time_ns())
+    for _ in range(300):
+        if len(set(asked_on)) == 2:
+            break
+        await asyncio.sleep(0.01)
+    assert set(asked_on) == {0, 1}
+
+
+async def test_waiting_for_weight_is_not_taken_for_an_error_of_the_clock():
+    """While thousands of accounts are set up every call waits; stamps from the future would be refused, closes too."""
+    now = [10**18]
+    rest = RestClient(Endpoints.at("http://127.0.0.1:1", ""), CONTRACT, lambda: now[0])
+
+    async def take(weight):
+        now[0] += 4 * 10**9
+
+    async def answer(method, path, *more):
+        now[0] += 10**6
+        return b'{"serverTime": %d}' % (now[0] // 10**6)
+
+    class Call:
+        status, headers = 200, {}
+
+        async def __aenter__(self):
+            return self
+
+        async def __aexit__(self, *error):
+            return None
+
+        async def read(self):
+            return await answer("GET", "/fapi/v1/time")
+
+    class Session:
+        def request(self, *arguments, **more):
+            return Call()
+
+    rest.budget.take = take
+    rest._session = Session()
+    await rest.measure_clock()
+    assert abs(rest.venue_clock.offset_ns) <= 10 * 10**6
+    assert rest.venue_clock.problem() is None
+
+
+async def test_an_unreadable_clock_answer_does_not_end_the_measuring():
+    rest = RestClient(Endpoints.at("http://127.0.0.1:1", ""), CONTRACT, time.time_ns)
+    calls = []
+
+    class Call:
+        status, headers = 200, {}
+
+        async def __aenter__(self):
+            calls.append(1)
+            return self
+
+        async def __aexit__(self, *error):
+            return None
+
+        async def read(self):
+            return b"<html>"
+
+    class Session:
+        def request(self, *arguments, **more):
+            return Call()
+
+    rest._session = Session()
+    task = asyncio.ensure_future(rest.keep_clock(0.01))
+    await asyncio.sleep(0.1)
+    assert not task.done() and len(calls) > 1
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
