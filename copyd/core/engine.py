@@ -56,6 +56,8 @@ PLAN_CELLS = (
     "ratio_snapshot", "min_policy", "on_insufficient", "require_stop", "state",
 )
 """What a plan must say; integers, with choices as their codes."""
+EXTERNAL_SEEN_MAX = 20_000
+"""Trades of followers' own that are remembered; a copy of one follows within seconds, over a connection being renewed."""
 EXPECTED_GRACE_NS = 1_500_000_000
 """A position the venue pushed may be ahead of its fills for this long; then the leader counts as out of sync."""
 
@@ -598,11 +600,15 @@ class Engine:
         return all(self._row(ORDERS, slot, OrderRow).seq < seq for slot in finished)
 
     def _external_fill(self, now: int, value: ExternalFill, out: Outputs) -> bool | None:
-        key = value.trade_id << 20 | value.account
+        # The venue counts trades per instrument: the same number in another one is another trade.
+        key = (value.trade_id << 6 | value.instrument) << 20 | value.account
         if key in self.external_seen:
             return False
         self.external_seen.add(key)
         self.names.external_seen.append(key)
+        if len(self.names.external_seen) > EXTERNAL_SEEN_MAX:
+            del self.names.external_seen[: EXTERNAL_SEEN_MAX // 2]
+            self.external_seen = set(self.names.external_seen)
         touched = self._external(value.account, value.instrument, value.position_side == Side.SHORT, value.qty, out)
         out.alerts.append(Alert("external_fill", f"{value.kind}: {value.qty} lots", {
             "account": self.names.accounts[value.account], "symbol": self.symbol(value.instrument), "legs": touched}))
