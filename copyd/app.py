@@ -186,6 +186,13 @@ class Daemon:
         if not self.exit.done():
             self.exit.set_result(code)
 
+    def loop_problem(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """The loop's handler: what nobody caught is said; where it leaves something standing still, it ends the process."""
+        error = context.get("exception")
+        self.log.error("not caught", where=str(context.get("message", "")), error=repr(error), exc_info=error)
+        if context.get("fatal"):
+            self.fail(BrokenInvariant(f"{context.get('message')}: {error!r}"))
+
     def _spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
@@ -266,6 +273,8 @@ class Daemon:
                 self.skipped.inc(name, n)
 
     def _retire_and_checkpoint(self) -> None:
+        if self.pump.stopped:
+            return  # a step that failed may have left the state half changed: nothing may start from it
         keep = 2 * self._config.journal.checkpoint_every_records
         self._offer(Command("retire", {"before_seq": max(0, self.engine.names.seq - keep)}))
         self._checkpoint()
@@ -444,11 +453,12 @@ class Daemon:
         if missing:
             names = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
             raise RequestRefused(f"no credentials for {names}; nothing was imported")
-        before = len(self.engine.names.accounts)
         await self._command("import_plans", {"plans": [plan_fields(spec) for spec in specs]}, actor)
-        for account in range(before, len(self.engine.names.accounts)):
+        # Not only new accounts: a plan more on one that is up may need another instrument or a lower leverage there.
+        accounts = sorted({self.engine.by_account[spec.account] for spec in specs})
+        for account in accounts:
             self.side.register(account, self.engine.names.accounts[account])
-        self._activate(range(before, len(self.engine.names.accounts)))
+        self._activate(accounts)
         yield ImportProgress("journaled", total, total)
 
     async def plan_add(self, spec: PlanSpec, actor: Actor) -> dict[str, Any]:
@@ -465,7 +475,9 @@ class Daemon:
         except OperatorError as error:
             raise RequestRefused(str(error)) from None
         old = self.engine.names.specs[index]
-        spec = {**old, **plan_fields_of(changes)}
+        # Where pause, resume and stop have left the plan, not as it was imported: a new limit must not start it again.
+        state = PlanRow.unpack(self.engine.columns.get(3, index)).state
+        spec = {**old, "state": state, **plan_fields_of(changes)}
         await self._command("change_plan", {"follower": follower, "leader": old["leader"], "spec": spec}, actor)
         self._activate([PlanRow.unpack(self.engine.columns.get(3, index)).account])
         return {"follower": follower, "changed": sorted(changes)}
@@ -684,6 +696,7 @@ async def serve(config: Config, config_path: Path) -> int:
 
     loop = asyncio.get_running_loop()
     daemon = Daemon(config, config_path, load_credentials(config.credentials))
+    loop.set_exception_handler(daemon.loop_problem)
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, daemon.begin_stop)
     loop.add_signal_handler(signal.SIGHUP, lambda: daemon._spawn(_reload_on_hup(daemon), "reload"))

@@ -17,7 +17,7 @@ from copyd._fast.encode import Encoder
 from copyd.config import Config
 from copyd.core import engine as core
 from copyd.core.engine import Alert, Engine
-from copyd.core.rows import OrderRow
+from copyd.core.rows import UNFINISHED_MASK, OrderRow
 from copyd.credentials import Credential, Credentials
 from copyd.errors import OperatorError, VenueUnavailable
 from copyd.runtime.clock import Clock
@@ -43,6 +43,8 @@ TRANSIENT = frozenset({"venue_unavailable", "unreadable_reply"})
 #: Account, its key, the (instrument, leverage) pairs its plans need.
 Wanting = tuple[int, Key, list[tuple[int, int]]]
 QUERY_SHARE = 0.5
+#: How long a snapshot that is to settle a position waits for a moment without an order in flight.
+ADOPT_TRIES, ADOPT_WAIT_S = 100, 0.1
 
 
 class Owner(Protocol):
@@ -53,6 +55,8 @@ class Owner(Protocol):
     def quote(self, instrument: int, bid: int, ask: int, mark: int, ts: int) -> None: ...
 
     def alert(self, alert: Alert) -> None: ...
+
+    def fail(self, error: BaseException) -> None: ...
 
     def leg_states(self, account: int, states: list[Any]) -> None: ...
 
@@ -107,6 +111,7 @@ class VenueSide:
         self._quotes: dict[int, tuple[int, int, int]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._keyless: set[int] = set()
+        self._adopting: set[int] = set()
 
     # -- life -----------------------------------------------------------------------------------------------------
 
@@ -211,7 +216,12 @@ class VenueSide:
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.owner.fail(error)
 
     def clock_problem(self) -> str:
         """Why this machine's clock is not good enough to sign openings by; empty when it is."""
@@ -260,34 +270,52 @@ class VenueSide:
     def register(self, account: int, name: str) -> None:
         """Give an account's key to the encoder and to queries; an account whose key is gone cannot trade."""
         credential = self.credentials.get(name)
+        was_keyless = account in self._keyless
         self._keyless.discard(account)
         if credential is None:
             self._keyless.add(account)
             self.owner.alert(Alert("credential_missing", "orders of this account cannot be signed", {"account": name}))
             return
         self.gateway.register(self.encoder, account, key_of(credential), account % self.gateway.connections)
+        if was_keyless:
+            for slot in self.engine.columns.orders_in_state(UNFINISHED_MASK, account):
+                self.query(slot, self.clock.now_ns())
 
     def query(self, slot: int, ts_signed_ns: int) -> None:
         """Ask the venue about an order until it is settled (semantics 35)."""
         order = OrderRow.unpack(self.engine.columns.get(ORDERS, slot))
+        if order.account in self._keyless:
+            return  # in doubt until its key is back (``register`` asks then); the others trade on
         self.gateway.query(order.cid, order.account, order.instrument, ts_signed_ns)
 
     # -- reports in ------------------------------------------------------------------------------------------------------
 
     def _reports(self, batch: ReportBatch, ts_recv: int) -> None:
         rows = batch.to_bytes()
-        doubted = []
+        doubted, alive = [], []
         for at in range(88, len(rows), 96):
             kind = rows[at]
             if kind == 6:
                 self.fills += 1
             elif kind == 3:
                 doubted.append(rows[at - 88 : at - 72])
+            elif kind == codec.REPLY and rows[at + 1] not in codec.TERMINAL_STATUS:
+                alive.append(rows[at - 88 : at - 72])
         self.owner.offer(core.Reports(rows))
         for cid in doubted:
             slot = self.engine.columns.order_slot(cid)
             if slot is not None:
                 # Signed at the latest now: the fence counted from here is never too short.
+                self.query(slot, self.clock.now_ns())
+        if alive:
+            # Its end is told on the user stream alone, which may be deaf: it is asked for if it is not heard.
+            asyncio.get_running_loop().call_later(
+                self.contract.order_ack_timeout_ms / 1000, self._ask_if_unfinished, alive)
+
+    def _ask_if_unfinished(self, cids: list[bytes]) -> None:
+        for cid in cids:
+            slot = self.engine.columns.order_slot(cid)
+            if slot is not None and UNFINISHED_MASK >> OrderRow.unpack(self.engine.columns.get(ORDERS, slot)).state & 1:
                 self.query(slot, self.clock.now_ns())
 
     def _connection(self, connection: int, state: str, detail: str) -> None:
@@ -448,19 +476,32 @@ class VenueSide:
         indexes = array("I")
         indexes.frombytes(slots)
         accounts = {OrderRow.unpack(self.engine.columns.get(ORDERS, slot)).account for slot in indexes}
-        for account in accounts:
+        for account in accounts - self._adopting:
+            self._adopting.add(account)
             self._spawn(self._adopt_position(account, seq))
 
     async def _adopt_position(self, account: int, seq: int) -> None:
         name = self.engine.names.accounts[account]
         if name not in self.credentials:
+            self._adopting.discard(account)
             return
         try:
+            # An order in flight now could fill between the venue's look and our reading of it: the difference would be
+            # taken for the follower's own hand, and what it bought would never be closed. The next refusal asks again.
+            for _ in range(ADOPT_TRIES):
+                if not self.engine.columns.orders_in_state(UNFINISHED_MASK, account):
+                    break
+                await asyncio.sleep(ADOPT_WAIT_S)
+            else:
+                self.log.warning("position not asked: orders in flight", account=name)
+                return
             asked = self.engine.names.seq + 1
             snapshot = await self.setup.snapshot(account, key_of(self.credentials[name]))
         except (VenueUnavailable, RestError) as error:
             self.log.warning("position not read", account=name, error=str(error))
             return
+        finally:
+            self._adopting.discard(account)
         positions = [(instrument, side, qty) for instrument, side, qty, _ in snapshot.positions]
         self.owner.offer(core.AccountSnapshots([(account, snapshot.wallet_e8, positions)], adopt=True, seq_asked=asked))
 
@@ -490,8 +531,6 @@ class VenueSide:
 
     async def _after_gap(self, account: int) -> None:
         """Events of an account may be missing: its balance is read again, its unfinished orders are asked about."""
-        from copyd.core.rows import UNFINISHED_MASK
-
         name = self.engine.names.accounts[account]
         if name not in self.credentials:
             return

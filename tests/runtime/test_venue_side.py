@@ -1,0 +1,197 @@
+"""Between the adapter and the engine: what must not be lost, taken for something else, or hold up everybody."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from copyd.app import Daemon
+from copyd.control.protocol import Actor
+from copyd.core import engine as e
+from copyd.core.engine import Engine
+from copyd.core.rows import InstrumentRow, OrderRow, OrderState, Params, PlanRow, PlanState
+from copyd.credentials import Credentials
+from copyd.venue_side import ORDERS, VenueSide
+from copyd.venues.binance_usdm.codec import AccountSnapshot
+
+from .test_pump import E8, SECOND, plan
+
+PLANS, LEGS, ACCOUNT_INSTRUMENTS = 3, 6, 5
+ACTOR = Actor(1, 1, 1, "test")
+
+
+class Log:
+    def __getattr__(self, name: str) -> Any:
+        return lambda *words, **fields: logging.getLogger(__name__).debug("%s %s", words, fields)
+
+
+def world(followers: int = 1) -> tuple[Engine, Any]:
+    """An engine with two instruments that is ready to copy, and its ``step``."""
+    engine = Engine(4)
+    now = 1_000 * SECOND
+
+    def step(value: Any) -> Any:
+        return engine.step(now, value)
+
+    specs = [e.InstrumentSpec(name, InstrumentRow(value_mul=10_000).pack(), 1, 3) for name in ("BTCUSDT", "ETHUSDT")]
+    for value in (
+        e.Started(1, 7, bytes(16), "test"),
+        e.Configured(1, Params(orders_per_window=60_000).pack(), specs, ["L"]),
+        e.LeaderSync(0, True, []),
+        e.Command("import_plans", {"plans": [plan(f"f{i}") for i in range(followers)]}),
+        e.LegsReady([(i, k, True, False, True, 10) for i in range(followers) for k in (0, 1)]),
+        e.AccountSnapshots([(i, 10_000 * E8, []) for i in range(followers)]),
+        e.LeaderEquity(0, 100_000 * E8, now),
+        e.Quotes([(k, 599_999, 600_001, 600_000, now) for k in (0, 1)]),
+    ):
+        step(value)
+    return engine, step
+
+
+def buy(step: Any, exec_id: int, instrument: int = 0) -> Any:
+    """The leader opens."""
+    now = 1_000 * SECOND
+    return step(e.LeaderFill(0, instrument, 0, exec_id, exec_id, 1, 1000, 600_000, 1000, True, False, "", now, now, b""))
+
+
+def side_of(engine: Engine, offered: list[Any], credentials: dict[str, Any]) -> VenueSide:
+    """The venue side without a venue."""
+    side = object.__new__(VenueSide)
+    side.engine = engine
+    side.credentials = credentials or Credentials({})  # type: ignore[assignment]
+    side.log = Log()
+    side.clock = SimpleNamespace(now_ns=lambda: 1_000 * SECOND)  # type: ignore[assignment]
+    side.owner = SimpleNamespace(offer=offered.append, alert=lambda alert: None, fail=offered.append)  # type: ignore
+    side._keyless, side._adopting, side._tasks = set(), set(), set()
+    return side
+
+
+def test_an_order_in_doubt_of_an_account_without_a_key_does_not_stop_the_start() -> None:
+    """A credential may go while the daemon is down; the order stays in doubt and is asked about when the key is back."""
+    engine, step = world()
+    buy(step, 1)
+    asked = step(e.Started(2, 7, bytes(16), "test")).queries
+    assert len(asked) == 1
+    side = side_of(engine, [], {})
+    queries: list[bytes] = []
+    side.gateway = SimpleNamespace(  # type: ignore[assignment]
+        connections=1, register=lambda *arguments: None, query=lambda cid, *more: queries.append(cid))
+    side.encoder = None  # type: ignore[assignment]
+    side.register(0, "f0")
+    side.query(asked[0], 1)
+    assert queries == []
+    secret = SimpleNamespace(reveal=lambda: "s")
+    side.credentials = {"f0": SimpleNamespace(key=secret, secret=secret)}  # type: ignore[assignment]
+    side.register(0, "f0")
+    assert queries == [OrderRow.unpack(engine.columns.get(ORDERS, asked[0])).cid]
+
+
+async def test_a_position_is_not_adopted_from_a_look_taken_while_an_order_was_in_flight(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What fills between the venue's look and its answer would pass for the follower's own sale, and never be closed."""
+    monkeypatch.setattr("copyd.venue_side.ADOPT_WAIT_S", 0.001)
+    engine, step = world()
+    refused = buy(step, 1)
+    slot = int.from_bytes(refused.orders[:4], "little")
+    offered: list[Any] = []
+    secret = SimpleNamespace(reveal=lambda: "s")
+    side = side_of(engine, offered, {"f0": SimpleNamespace(key=secret, secret=secret)})
+    looks: list[int] = []
+
+    async def look(account: int, key: Any) -> AccountSnapshot:
+        looks.append(OrderRow.unpack(engine.columns.get(ORDERS, slot)).state)
+        return AccountSnapshot(0, 10_000 * E8, 0, 0, (), 0, 0)
+
+    side.setup = SimpleNamespace(snapshot=look)  # type: ignore[assignment]
+    side.ask_positions(refused.orders[:4], engine.names.seq)
+    await asyncio.sleep(0.02)
+    assert looks == [] and offered == []
+    engine._edit(ORDERS, slot, OrderRow, state=OrderState.FILLED)
+    await asyncio.sleep(0.1)
+    assert looks == [OrderState.FILLED]
+    assert len(offered) == 1 and offered[0].adopt
+
+
+async def test_a_task_of_the_venue_side_never_ends_unheard() -> None:
+    """The clock's measuring or a back-fill that dies of our own mistake stops the process."""
+    offered: list[Any] = []
+    side = side_of(world()[0], offered, {})
+
+    async def broken() -> None:
+        raise RuntimeError("ours")
+
+    side._spawn(broken())
+    await asyncio.sleep(0.01)
+    assert [type(error) for error in offered] == [RuntimeError]
+
+
+def daemon_of(engine: Engine, step: Any) -> tuple[Daemon, list[list[int]]]:
+    """The daemon's commands on an engine, without a journal or a venue; and the accounts that were to be activated."""
+    daemon = object.__new__(Daemon)
+    activated: list[list[int]] = []
+
+    async def command(name: str, args: dict[str, Any], actor: Actor) -> Any:
+        return step(e.Command(name, args))
+
+    daemon.engine = engine
+    daemon.side = SimpleNamespace(register=lambda account, name: None)  # type: ignore[assignment]
+    daemon._command = command  # type: ignore[method-assign]
+    daemon._activate = lambda accounts, known=False: activated.append(list(accounts))  # type: ignore[method-assign]
+    return daemon, activated
+
+
+@pytest.mark.parametrize("state", ["paused", "close_only", "stopped"])
+async def test_a_new_limit_does_not_start_a_plan_again(state: str) -> None:
+    """Pause, close-only and stop outlive a change of something else."""
+    engine, step = world()
+    daemon, _ = daemon_of(engine, step)
+    if state == "stopped":
+        step(e.Command("stop_plan", {"follower": "f0"}))
+    else:
+        step(e.Command("set_state", {"scope": "plan", "name": "f0", "state": state}))
+    await daemon.plan_change("f0", {"max_position_bps": 2_000}, ACTOR)
+    row = PlanRow.unpack(engine.columns.get(PLANS, 0))
+    assert (row.max_position_bps, PlanState(row.state).name.lower()) == (2_000, state)
+    await daemon.plan_change("f0", {"state": "active"}, ACTOR)
+    assert PlanRow.unpack(engine.columns.get(PLANS, 0)).state == PlanState.ACTIVE
+
+
+async def test_a_second_plan_on_an_account_activates_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An account that is up is not set for instruments that no plan of it had before."""
+    engine, step = world()
+    daemon, activated = daemon_of(engine, step)
+    daemon.credentials = Credentials({})
+    monkeypatch.setattr("copyd.app.missing_names", lambda credentials, names: [])
+    step(e.Command("change_plan", {"follower": "f0", "leader": "L", "spec": plan("f0") | {"instruments": ["BTCUSDT"]}}))
+    spec = plan("f1") | {"account": "f0", "instruments": ["ETHUSDT"]}
+    monkeypatch.setattr("copyd.app.plan_fields", lambda given: spec)
+    async for _ in daemon.import_followers([SimpleNamespace(account="f0")], ACTOR):  # type: ignore[list-item]
+        pass
+    assert len(engine.names.accounts) == 1
+    assert activated == [[0]]
+
+
+def test_the_same_trade_number_in_another_instrument_is_another_trade() -> None:
+    """The venue counts trades per symbol (semantics 10)."""
+    _, step = world()
+    assert step(e.ExternalFill(0, 0, 0, 5, 77, "manual")) is not None
+    assert step(e.ExternalFill(0, 0, 0, 5, 77, "manual")) is None
+    assert step(e.ExternalFill(0, 1, 0, 5, 77, "manual")) is not None
+
+
+def test_trades_by_hand_do_not_grow_the_state_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the newest are remembered, in the checkpoint and in memory alike."""
+    monkeypatch.setattr("copyd.core.engine.EXTERNAL_SEEN_MAX", 100)
+    engine, step = world()
+    for trade in range(1_000):
+        step(e.ExternalFill(0, 0, 0, 1 if trade % 2 else -1, trade, "manual"))
+    assert len(engine.names.external_seen) <= 100
+    assert engine.external_seen == set(engine.names.external_seen)
+    assert step(e.ExternalFill(0, 0, 0, 1, 999, "manual")) is None
+
+
