@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from copyd._fast.columns import ReportBatch
 from copyd.app import Daemon
 from copyd.control.protocol import Actor
 from copyd.core import engine as e
@@ -16,7 +17,7 @@ from copyd.core.engine import Engine
 from copyd.core.rows import InstrumentRow, OrderRow, OrderState, Params, PlanRow, PlanState
 from copyd.credentials import Credentials
 from copyd.venue_side import ORDERS, VenueSide
-from copyd.venues.binance_usdm.codec import AccountSnapshot
+from copyd.venues.binance_usdm.codec import REPLY, AccountSnapshot
 
 from .test_pump import E8, SECOND, plan
 
@@ -128,6 +129,25 @@ async def test_a_task_of_the_venue_side_never_ends_unheard() -> None:
     side._spawn(broken())
     await asyncio.sleep(0.01)
     assert [type(error) for error in offered] == [RuntimeError]
+
+
+async def test_an_order_answered_as_alive_is_asked_about_when_its_end_is_not_heard() -> None:
+    """Only the user stream would tell its end, and that stream may be deaf; a leg with an order out is not retried."""
+    engine, step = world()
+    sent = buy(step, 1)
+    slot = int.from_bytes(sent.orders[:4], "little")
+    cid = OrderRow.unpack(engine.columns.get(ORDERS, slot)).cid
+    side = side_of(engine, [], {})
+    side.owner = SimpleNamespace(offer=step)  # type: ignore[assignment]
+    side.contract = SimpleNamespace(order_ack_timeout_ms=20)  # type: ignore[assignment]
+    queries: list[bytes] = []
+    side.gateway = SimpleNamespace(query=lambda name, *more: queries.append(name))  # type: ignore[assignment]
+    for status, expected in ((2, [cid]), (4, [cid])):
+        batch = ReportBatch()
+        batch.append(REPLY, status, cid, OrderRow.unpack(engine.columns.get(ORDERS, slot)).order_qty if status == 4 else 0)
+        side._reports(batch, 0)
+        await asyncio.sleep(0.05)
+        assert queries == expected
 
 
 def daemon_of(engine: Engine, step: Any) -> tuple[Daemon, list[list[int]]]:

@@ -1,10 +1,13 @@
-"""The leader's feed on a scripted account: a sync that is asked for while one is being handed on, and what cannot be read."""
+"""The feeds on a scripted account: a sync that is asked for while one is being handed on, and what cannot be read."""
 
 import asyncio
 import json
 import time
+from functools import partial
 
+from copyd.errors import VenueUnavailable
 from copyd.venues.binance_usdm import codec
+from copyd.venues.binance_usdm.accounts import FollowerStreams, _Member
 from copyd.venues.binance_usdm.codec import LeaderFill, LeaderSync
 from copyd.venues.binance_usdm.contract import CONTRACT, Endpoints
 from copyd.venues.binance_usdm.feed import LeaderFeed
@@ -19,7 +22,8 @@ class Account:
     def __init__(self):
         self.venue_clock = VenueClock(CONTRACT, time.time_ns)
         self.trades = []
-        self.asked = 0
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     def trade(self, n, qty="0.010"):
         """One more execution; also as the stream tells it."""
@@ -35,7 +39,7 @@ class Account:
 
     async def call(self, method, path, params=None, key=None, signed=True):
         await asyncio.sleep(0)
-        self.asked += 1
+        await self.answers.wait()
         if path.endswith("userTrades"):
             found = [t for t in self.trades if t["symbol"] == params["symbol"] and t["id"] >= params.get("fromId", 0)]
             return json.dumps(found).encode()
@@ -75,6 +79,7 @@ async def test_a_sync_asked_for_by_what_is_handed_on_runs_after_it_and_holds_wha
         heard.append(event)
         if isinstance(event, LeaderFill) and not asked:
             asked.append(event)
+            account.answers.clear()
             feed.request_sync("the fold and the venue disagree")
 
     feed.on_event = take
@@ -88,6 +93,7 @@ async def test_a_sync_asked_for_by_what_is_handed_on_runs_after_it_and_holds_wha
     late = account.trade(2)
     feed._on_frame(None, late)
     assert [event.exec_id for event in heard if isinstance(event, LeaderFill)] == [1]
+    account.answers.set()
     await settled(feed)
     assert [event.exec_id for event in heard if isinstance(event, LeaderFill)] == [1, 2]
     folded = 0
@@ -113,3 +119,20 @@ async def test_an_execution_that_cannot_be_read_is_read_again_from_the_account()
     await settled(feed)
     assert [event.exec_id for event in heard if isinstance(event, LeaderFill)] == [1]
     await feed.stop()
+
+
+async def test_accounts_the_venue_will_not_let_back_on_after_a_reconnect_are_enrolled_anew():
+    """Nobody waits for that answer: without this they would stay unheard until the next reconnect."""
+    streams = FollowerStreams(
+        rest=Account(), endpoints=Endpoints.at("http://127.0.0.1:1", "ws://127.0.0.1:1"), instruments=INSTRUMENTS,
+        contract=CONTRACT, clock=time.time_ns, site_tag="0007", on_reports=lambda *rows: None, on_event=lambda event: None,
+    )  # fmt: skip
+    member = _Member(3, KEY)
+    member.listen_key = "listen"
+    streams._members[3] = streams._by_key["listen"] = member
+    answer = asyncio.get_running_loop().create_future()
+    answer.add_done_callback(partial(streams._tell_gaps, [member]))
+    answer.set_exception(VenueUnavailable("subscription refused"))
+    await asyncio.sleep(0)
+    assert streams._absent == {3: KEY}
+    assert not streams._members and not streams._by_key
