@@ -252,7 +252,7 @@ def explain(
 ) -> int:
     """Why an order is what it is, or why there was none: each step recomputed by the plain rule.
 
-    Example: copyd explain --event 1234 --follower f1 --journal var/journal
+    Example: copyd explain --event last --follower f1 --journal var/journal
 
     Parameters
     ----------
@@ -263,7 +263,7 @@ def explain(
     config
         The configuration that names the journal.
     event
-        A leader event (its journal number or execution id),
+        A leader event (last, its journal number or its execution id; `copyd replay --decisions FILE` lists them),
     follower
         and whose decision on it.
     json

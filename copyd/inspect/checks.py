@@ -22,7 +22,7 @@ from copyd.inspect.ids import IdCheck
 from copyd.inspect.progress import progress
 from copyd.inspect.rebuild import FINDINGS_MAX, Finding, differences, fold, start_of
 from copyd.inspect.twin import Twin, observe
-from copyd.journal import JournalDamaged, JournalError, Reader, Record
+from copyd.journal import JournalDamaged, JournalError, JournalForeign, Reader, Record
 from copyd.journal.check import check_in_child
 from copyd.kinds import BUILD, kind_of, pack_checkpoint, same_rules
 
@@ -34,6 +34,8 @@ GOOD, BAD = 0, JournalError.exit_code
 
 def verify(journal: Path, sample: int | None = None) -> int:
     """Print what was checked and every finding. ``sample``: how many decisions the readable rules recompute, 0 = all."""
+    if not (journal / "data.mdb").exists():
+        raise JournalForeign(f"{journal}: no journal there (data.mdb is missing)")
     file = check_in_child(journal)
     print(f"journal      {journal}: records {file.first_seq} to {file.last_seq}, {file.file_bytes:,} bytes")
     if not file.ok:

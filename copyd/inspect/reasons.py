@@ -102,9 +102,11 @@ def find_order(reader: Reader, client_order_id: str) -> Record:
 
 
 def find_event(reader: Reader, event: str, follower: str) -> tuple[Record, list[int]]:
-    """The record of a leader event (its number in the journal, else the venue's execution id), and the follower's legs in it."""
+    """The record of an event (``last``, its number in the journal or the execution id), and the follower's legs in it."""
+    if event == "last":
+        event = str(last_event(reader, follower))
     if not re.fullmatch(r"(snapshot:)?[0-9]+", event):
-        raise UsageError(f"{event!r} is no event: the number of a journal record or an execution id")
+        raise UsageError(f"{event!r} is no event: last, the number of a journal record or an execution id")
     number = int(event.removeprefix("snapshot:"))
     record = reader.get(number)
     if record is None or not (decode(record).decisions or isinstance(decode(record).input, LeaderFill)):
@@ -128,6 +130,22 @@ def find_event(reader: Reader, event: str, follower: str) -> tuple[Record, list[
         raise NotInJournal(f"record {record.seq} ({kind_name(record.kind)}) decided nothing for follower {follower!r}: its plan "
                            "does not follow this leader, or nothing waited")
     return record, list(dict.fromkeys(legs))
+
+
+def last_event(reader: Reader, follower: str) -> int:
+    """The newest leader event that decided something for a follower."""
+    state = reader.state()
+    names = fold(reader, findings=[]).names
+    plans = [index for index, name in enumerate(names.followers) if name == follower]
+    if not plans:
+        raise NotInJournal(f"follower {follower!r} has no plan in this journal")
+    for number in range(state.last_seq, state.first_seq - 1, -1):
+        record = reader.get(number)
+        if record is not None and kind_name(record.kind) in ("leader_fill", "leader_sync") and any(
+            row[0] in plans for row in DecisionRow.LAYOUT.iter_unpack(decode(record).decisions)
+        ):
+            return number
+    raise NotInJournal(f"no leader event in this journal decided anything for follower {follower!r}")
 
 
 # -- building the answer ----------------------------------------------------------------------------------------------

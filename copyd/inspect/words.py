@@ -6,7 +6,7 @@ from copyd.core.rows import Note, Reason
 
 MEANING: dict[Reason, str] = {
     Reason.NONE: "Nothing was refused.",
-    Reason.KILL_SWITCH: "A kill switch (everything, leader, plan or instrument) was on: nothing opens while it is.",
+    Reason.KILL_SWITCH: "A kill switch was on, or the instrument was paused or close-only: nothing opens while it is.",
     Reason.PLAN_PAUSED: "The plan or its leader was paused: nothing opens, reductions are still followed.",
     Reason.PLAN_CLOSE_ONLY: "The plan or its leader was close-only: nothing opens, reductions are still followed.",
     Reason.PLAN_STOPPED: "The plan or its leader was stopped: nothing opens, reductions are still followed.",

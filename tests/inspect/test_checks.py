@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from copyd import inspect
+from copyd.cli import main
 from copyd.core import position
 from copyd.core.engine import Command, LeaderFill, encode_input
 from copyd.core.rows import Part
@@ -137,8 +138,9 @@ def test_a_flipped_byte_of_the_file_is_found(journal: Path, tmp_path: Path, caps
 
 def test_no_journal_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One sentence, exit 65."""
-    assert verify(tmp_path / "nothing") == 65
-    assert "No such file" in capsys.readouterr().out
+    assert main(["verify", str(tmp_path / "nothing")]) == 65
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.count("\n") == 1 and "no journal there" in printed.err
 
 
 def test_rules_and_kernel_must_agree(journal: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,3 +170,13 @@ def test_every_reason_has_its_sentence() -> None:
     assert set(MEANING) == set(Reason)
     assert all(text.endswith(".") for text in MEANING.values())
     assert risk.Reason is Reason
+
+
+def test_last_is_the_newest_leader_event_that_decided_for_the_follower(
+    run: tuple[Path, Lines], capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal, lines = run
+    newest = [line for line in lines if line["cause"] in ("leader_fill", "snapshot")][-1]
+    assert answer(capsys, journal, "", "last", newest["plan"])["record"] == newest["seq"]
+    assert main(["explain", "--event", "last", "--follower", "nobody", "--journal", str(journal)]) == 1
+    assert "follower 'nobody' has no plan" in capsys.readouterr().err
