@@ -24,6 +24,10 @@ from copyd import __version__
 from copyd.config import Config, config_hash, config_version, restart_needed
 from copyd.control.protocol import Actor, ImportProgress, Scope
 from copyd.core.engine import (
+    HALTED_BY_KILL_SWITCH,
+    HALTED_BY_STATE,
+    INSTRUMENTS,
+    LEADERS,
     AccountSnapshots,
     Alert,
     Command,
@@ -36,7 +40,17 @@ from copyd.core.engine import (
     Started,
     Timer,
 )
-from copyd.core.rows import AccountInstrumentRow, AccountRow, InstrumentRow, Params, Part, PlanRow, Reason
+from copyd.core.rows import (
+    AccountInstrumentRow,
+    AccountRow,
+    InstrumentRow,
+    LeaderRow,
+    Params,
+    Part,
+    PlanRow,
+    PlanState,
+    Reason,
+)
 from copyd.credentials import Credentials, load_credentials, missing_names
 from copyd.errors import BrokenInvariant, CopydError, OperatorError, RequestRefused
 from copyd.followers import PlanSpec
@@ -363,6 +377,10 @@ class Daemon:
                 raise RequestRefused(f"these keys need a restart: {', '.join(needed)}; the old configuration stays")
             self._configure(new)
             self._config = new
+            self.metrics.counters.set(self.metrics.reload_ok, 1)
+        except Exception:
+            self.metrics.counters.set(self.metrics.reload_ok, 0)
+            raise
         finally:
             self.notifier.ready()
         self.log.info("configuration reloaded", actor=str(actor), config=config_hash(new)[:12])
@@ -563,7 +581,7 @@ class Daemon:
         except TimeoutError:
             process.kill()
             raise RequestRefused("the explanation takes too long: run `copyd explain` on the journal") from None
-        if process.returncode:
+        if process.returncode and not answer:  # an answer the rules disagree with is an answer, and says so itself
             raise RequestRefused(problem.decode(errors="replace").removeprefix("copyd: ").strip())
         result: dict[str, Any] = msgspec.json.decode(answer)
         return result
@@ -604,7 +622,7 @@ class Daemon:
         names = None if starting else self.engine.names
         answer = {
             "pid": os.getpid(), "version": __version__, "epoch": 0 if starting else self.journal.epoch,
-            "ready": not reasons, "reasons": reasons,
+            "ready": not reasons, "reasons": reasons, "stopped_openings": [] if starting else self._stopped_openings(),
             "followers": len(names.followers) if names else 0, "accounts": len(names.accounts) if names else 0,
             "legs_total": self.activation_total, "legs_ready": self.activation_done,
             "leader_events": self.counts["leader_events"], "decisions": self.counts["decisions"],
@@ -621,6 +639,24 @@ class Daemon:
             answer["fanout_samples"] = self.samples
         return answer
 
+    def _stopped_openings(self) -> list[str]:
+        """What operators have stopped for more than one plan."""
+        names, columns = self.engine.names, self.engine.columns
+        stopped = ["kill switch: all"] if self.engine.params.killed else []
+        for index, name in enumerate(names.leaders):
+            leader = LeaderRow.unpack(columns.get(LEADERS, index))
+            if leader.killed:
+                stopped.append(f"kill switch: leader {name}")
+            if leader.state != PlanState.ACTIVE:
+                stopped.append(f"{PlanState(leader.state).name.lower()}: leader {name}")
+        for index, spec in enumerate(names.instruments):
+            halted = InstrumentRow.unpack(columns.get(INSTRUMENTS, index)).halted
+            if halted & HALTED_BY_KILL_SWITCH:
+                stopped.append(f"kill switch: instrument {spec.symbol}")
+            if halted & HALTED_BY_STATE:
+                stopped.append(f"paused or close-only: instrument {spec.symbol}")
+        return stopped
+
     def metrics_text(self) -> bytes:
         """Prometheus exposition."""
         return self.metrics.text()
@@ -629,6 +665,7 @@ class Daemon:
         m = self.metrics
         self.skipped = m.skipped([reason.name.lower() for reason in Reason if reason])
         m.counter_read("copyd_decisions_total", "Decisions, one per leader event and plan.", self._reader("decisions"))
+        m.counter_read("copyd_fills_total", "Executions the venue reported.", self._fills)
         m.counter_read("copyd_alerts_total", "Alerts raised.", self._reader("alerts"))
         m.gauge("copyd_orders_in_doubt", "Orders whose outcome is not known.", lambda: float(self._census(1)))
         m.gauge("copyd_orders_unfinished", "Orders that have not ended.", lambda: float(self._census(0)))
@@ -639,6 +676,9 @@ class Daemon:
 
     def _reader(self, name: str) -> Callable[[], float]:
         return lambda: float(self.counts[name])
+
+    def _fills(self) -> float:
+        return float(self.side.fills) if hasattr(self, "side") else 0.0
 
     def _census(self, index: int) -> int:
         return int(self.engine.kernel.census()[index]) if hasattr(self, "engine") else 0

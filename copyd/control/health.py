@@ -73,7 +73,8 @@ class HealthServer:
         except OSError as error:
             listener.close()
             await runner.cleanup()
-            what = "is taken by another process" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
+            taken = error.errno == errno.EADDRINUSE
+            what = "is taken by another process, perhaps another copyd" if taken else f"cannot be used: {error.strerror}"
             raise AddressTaken(f"port {self.port} on {self._host} {what} (health.port; 0 picks a free one)") from None
         self.port = int(listener.getsockname()[1])
         self._runner = runner

@@ -56,15 +56,11 @@ class Metrics:
         self.ingest_lag = self.histogram(
             "copyd_ingest_lag_seconds", "Venue time of a leader event to its receipt; a clock set back counts as 0."
         )
-        self.step = self.histogram("copyd_step_seconds", "One step of the core.")
         self.commit = self.histogram("copyd_journal_commit_seconds", "One journal commit, until it is durable.")
-        self.order_ack = self.histogram("copyd_order_ack_seconds", "Order handed to the kernel to the venue's answer.")
         self.loop_lag = self.histogram("copyd_loop_lag_seconds", "How late the loop's own timer fires.")
 
         self.leader_events = self.counter("copyd_leader_events_total", "Leader events decided.")
         self.orders_sent = self.counter("copyd_orders_sent_total", "Orders handed to the kernel.")
-        self.fills = self.counter("copyd_fills_total", "Executions booked.")
-        self.mismatches = self.counter("copyd_reconcile_mismatches_total", "Positions that did not agree with the venue.")
         self.reload_ok = self.gauge_slot("copyd_config_last_reload_successful", "1 after a good reload, 0 after a refused one.")
         self.counters.set(self.reload_ok, 1)
         self.instructions = CounterGroup(
