@@ -133,7 +133,8 @@ class Checker:
             raw = path.read_bytes()
             mode = path.stat().st_mode
         except OSError as error:
-            self.problems.append(Problem(name, 1, 1, "", f"cannot be read: {error.strerror}"))
+            hint = "name one with -c; copyd config init prints a complete one" if isinstance(error, FileNotFoundError) else ""
+            self.problems.append(Problem(name, 1, 1, "", f"cannot be read: {error.strerror}", hint))
             return None
         if mode & stat.S_IWOTH:
             self.problems.append(Problem(name, 1, 1, "", "anyone may write to this file", f"chmod o-w {name}"))

@@ -15,6 +15,7 @@ from copyd import cli
 from copyd.configfile import config_text, example
 from copyd.control.protocol import ScopeKind
 from copyd.errors import BrokenInvariant, JournalError, UsageError
+from copyd.followers import COLUMNS
 from copyd.telemetry.logs import setup_logs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -275,3 +276,16 @@ def test_scopes_of_the_command_line_are_those_of_the_socket():
     from copyd.control.commands import Target
 
     assert set(Target.__dataclass_fields__) == set(get_args(ScopeKind))
+
+
+def test_the_help_of_import_lists_every_column(capsys):
+    assert cli.main(["ctl", "import", "--help"]) == 0
+    words = capsys.readouterr().out.replace(",", " ").replace(".", " ").split()
+    assert set(COLUMNS) <= set(words)
+
+
+def test_a_port_that_is_none_is_refused(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["exchange", "--port", "99999"])
+    assert ended.value.code == 2
+    assert "99999 is no port" in capsys.readouterr().err

@@ -134,7 +134,7 @@ def pause(*, where: Where = _HERE, target: Target = _NOTHING) -> int:
 
 @app.command
 def resume(*, where: Where = _HERE, target: Target = _NOTHING) -> int:
-    """Openings again.
+    """Openings again, in the scope named when they were stopped: --all does not resume a paused plan or instrument.
 
     Example: copyd ctl resume --plan f0001
     """
@@ -179,12 +179,17 @@ def kill_switch(
 def import_followers(file: Path, /, *, where: Where = _HERE, check: Annotated[bool, Parameter(negative="")] = False) -> int:
     """Import followers' plans from a .csv or .jsonl file: all of them, or none when a row is bad.
 
+    Required columns: follower, leader, allocation, mode. Optional: account, multiplier, amount, leverage, risk_bps,
+    assumed_stop_bps, ratio_snapshot, min_policy, raise_max_factor, on_insufficient, leverage_max, max_position_bps,
+    max_notional_symbol, max_notional_total, max_open_trades, max_loss_per_trade_bps, require_stop, slippage_bps,
+    slippage_mid_bps, instruments, preset, allow_netting, state.
+
     Example: copyd ctl import followers.csv
 
     Parameters
     ----------
     file
-        One plan per row; columns as in followers.jsonl.
+        One plan per row.
     check
         Only check the rows against the daemon's configuration.
     """
@@ -196,7 +201,7 @@ def import_followers(file: Path, /, *, where: Where = _HERE, check: Annotated[bo
     client = where.client()
     specs = read_followers(file, client.config())
     if check:
-        print(f"{file}: {len(specs)} plans, no problem")
+        print(f"{file}: {_plans(len(specs))}, no problem")
         return 0
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
@@ -204,10 +209,16 @@ def import_followers(file: Path, /, *, where: Where = _HERE, check: Annotated[bo
         for progress in client.import_followers(specs):
             stage = progress["stage"]
             if stage not in tasks:
+                for earlier in tasks.values():
+                    bar.update(earlier, completed=progress["total"])
                 tasks[stage] = bar.add_task(stage, total=progress["total"])
             bar.update(tasks[stage], completed=progress["done"])
-    print(f"{file}: {len(specs)} plans imported")
+    print(f"{file}: {_plans(len(specs))} imported")
     return 0
+
+
+def _plans(number: int) -> str:
+    return f"{number} plan{'s' * (number != 1)}"
 
 
 def _cells(pairs: tuple[str, ...]) -> dict[str, str]:
@@ -234,7 +245,7 @@ def add(*columns: str, where: Where = _HERE) -> int:
     Parameters
     ----------
     columns
-        column=value, columns as in followers.jsonl.
+        column=value, columns as `copyd ctl import --help` lists them.
     """
     from copyd.followers import parse_plan
 
@@ -301,14 +312,14 @@ def drain(*, where: Where = _HERE) -> int:
 def explain(client_order_id: str = "", /, *, event: str = "", follower: str = "", where: Where = _HERE) -> int:
     """Why an order is what it is, or why there was none, asked of the running daemon.
 
-    Example: copyd ctl explain --event 1234 --follower f1
+    Example: copyd ctl explain --event last --follower f1
 
     Parameters
     ----------
     client_order_id
         The order.
     event
-        Or a leader event,
+        Or a leader event (last, its journal number or its execution id),
     follower
         and whose decision on it.
     """

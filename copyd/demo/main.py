@@ -124,7 +124,7 @@ class Demo:
     async def start_exchange(self) -> dict[str, Any]:
         """The exchange in its own process; its addresses."""
         ready_file = self.directory / "exchange.json"
-        arguments = ["copyd.exchange.main", "--seed", str(self.options.seed), "--ready-file", str(ready_file), "--quiet"]
+        arguments = ["copyd", "exchange", "--seed", str(self.options.seed), "--ready-file", str(ready_file), "--quiet"]
         if self.lift:
             arguments += ["--lift", ",".join(self.lift)]
         self.exchange.arguments = arguments

@@ -63,12 +63,19 @@ def write_ready(path: pathlib.Path, body: bytes) -> None:
     part.replace(path)
 
 
+def _port(text: str) -> int:
+    port = int(text) if text.isascii() and text.isdigit() else -1
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"{text} is no port: 0 to 65535")
+    return port
+
+
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="copyd exchange", description="Run the simulated exchange (Binance USD-M dialect).")
     p.add_argument("--host", default="127.0.0.1", help="address of the REST and WebSocket ports (control is loopback only)")
-    p.add_argument("--port", type=int, default=0, help="REST port, 0 = any free one")
-    p.add_argument("--ws-port", type=int, default=0, help="WebSocket port (API and streams), 0 = any free one")
-    p.add_argument("--control-port", type=int, default=0, help="control port, 0 = any free one")
+    p.add_argument("--port", type=_port, default=0, help="REST port, 0 = any free one")
+    p.add_argument("--ws-port", type=_port, default=0, help="WebSocket port (API and streams), 0 = any free one")
+    p.add_argument("--control-port", type=_port, default=0, help="control port, 0 = any free one")
     p.add_argument("--seed", type=int, default=1, help="market makers' flow and keys follow from it")
     p.add_argument("--lift", default="", help=f"limits not to enforce, comma separated: {', '.join(LIMITS)}, or all")
     p.add_argument("--ready-file", default="", help="write ports and pid here as JSON once everything answers")
