@@ -95,7 +95,7 @@ def engine_params(config: Config) -> Params:
         max_event_age=config.copy.max_event_age_ms * 1_000_000,
         replan_max_age=config.copy.replan_max_age_s * 1_000_000_000,
         quote_max_age=config.copy.quote_max_age_ms * 1_000_000,
-        equity_max_age=max(leader.equity_max_age_ms for leader in config.leaders) * 1_000_000,
+        equity_max_age=min(leader.equity_max_age_ms for leader in config.leaders) * 1_000_000,
         # The venue counts per 10 s and per minute: a sixth of the minute's limit binds in any 10 s window.
         # (16 bits in the tables: a larger limit is no limit there.)
         orders_per_window=max(1, min(venue.orders_per_10s - reserve, venue.orders_per_min // 6 - reserve, 0xFFFF)),

@@ -450,7 +450,7 @@ cdef class Kernel:
         c.ts_event = now
         for i in range(self.columns.counts[6]):
             leg = &self.columns.legs[i]
-            if leg.retry_ts != 0 and leg.retry_ts <= now:
+            if leg.retry_ts != 0 and self._retry_due(leg, now):
                 leg.retry_ts = 0
                 self._plan_reduction(i, &c)
             if leg.deferred != 0:
@@ -464,9 +464,12 @@ cdef class Kernel:
             leg = &self.columns.legs[i]
             if leg.deferred != 0 and leg.open_slot == NONE:
                 return True
-            if leg.retry_ts != 0 and leg.retry_ts <= now:
+            if leg.retry_ts != 0 and self._retry_due(leg, now):
                 return True
         return False
+
+    cdef inline bint _retry_due(self, Leg* leg, int64_t now) noexcept nogil:
+        return leg.retry_ts <= now or leg.retry_ts > now + self.params.retry_max
 
     # -- results --------------------------------------------------------------------------------------------------
 
@@ -768,7 +771,8 @@ cdef class Kernel:
             sized.refused = 1
             return
         window_end = account.ts_window + self.params.order_window
-        if opening.now < window_end and account.orders_in_window >= self.params.orders_per_window:
+        if (account.ts_window <= opening.now < window_end
+                and account.orders_in_window >= self.params.orders_per_window):
             if window_end - opening.ts_event > opening.age_max:
                 sized.reason = RATE_LIMITED
                 sized.refused = 1
@@ -903,7 +907,7 @@ cdef class Kernel:
         order.attempt = leg.attempt
         if account.hedge:
             order.position_side = 1 if (side > 0) == (kind == OPENING) else 2
-        if cause.now >= account.ts_window + self.params.order_window:
+        if cause.now >= account.ts_window + self.params.order_window or cause.now < account.ts_window:
             account.ts_window = cause.now
             account.orders_in_window = 0
         account.orders_in_window += 1

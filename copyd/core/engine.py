@@ -700,10 +700,12 @@ class Engine:
         for spec in plans:
             self._add_plan(spec)
 
-    def _instruments_taken(self) -> dict[str, list[tuple[int, bool, str]]]:
-        """Per account: (instruments mask, may net, follower) of every plan on it."""
+    def _instruments_taken(self, beside: int = -1) -> dict[str, list[tuple[int, bool, str]]]:
+        """Per account: (instruments mask, may net, follower) of every plan on it but ``beside``."""
         taken: dict[str, list[tuple[int, bool, str]]] = {}
         for index, spec in enumerate(self.names.specs):
+            if index == beside:
+                continue
             mask = self._row(PLANS, index, PlanRow).instruments
             taken.setdefault(spec["account"], []).append((mask, bool(spec.get("allow_netting")), spec["follower"]))
         return taken
@@ -715,6 +717,11 @@ class Engine:
         self._check_cells(spec)
         if (spec["follower"], spec["leader"]) in made:
             raise OperatorError(f"follower {spec['follower']} already copies {spec['leader']}")
+        self._check_netting(spec, taken)
+        made.add((spec["follower"], spec["leader"]))
+
+    def _check_netting(self, spec: dict[str, Any], taken: dict[str, list[tuple[int, bool, str]]]) -> None:
+        """Two plans share an instrument on one account only where both say so (semantics 22)."""
         mask, netting = self._plan_row(spec).instruments, bool(spec.get("allow_netting"))
         for other, other_netting, follower in taken.get(spec["account"], []):
             if mask & other and not (netting and other_netting):
@@ -723,7 +730,6 @@ class Engine:
                     f"{follower}; set allow_netting on both to let them net"
                 )
         taken.setdefault(spec["account"], []).append((mask, netting, spec["follower"]))
-        made.add((spec["follower"], spec["leader"]))
 
     def _check_cells(self, spec: dict[str, Any]) -> None:
         """Raises ``OperatorError`` for a plan that says too little, or names a leader or an instrument nobody configured."""
@@ -790,6 +796,7 @@ class Engine:
         row = self._plan_row(spec)
         if row.leader != old.leader or self.by_account.get(spec["account"]) != old.account:
             raise OperatorError("a plan keeps its leader and its account: stop it and make a new one")
+        self._check_netting(spec, self._instruments_taken(beside=plan))
         row.account, row.first_leg, row.killed, row.version = old.account, old.first_leg, old.killed, old.version + 1
         self.columns.put(PLANS, plan, row.pack())
         self.names.specs[plan] = spec

@@ -67,7 +67,8 @@ def make_order(
 def count_order(t: Tables, leg: LegRow, now: int) -> None:
     """Count one order in the account's fixed window."""
     account = t.accounts[leg.account]
-    if now >= account.ts_window + t.params.order_window:
+    # A window that begins after now was opened before the clock was put back.
+    if now >= account.ts_window + t.params.order_window or now < account.ts_window:
         account.ts_window = now
         account.orders_in_window = 0
     account.orders_in_window += 1

@@ -178,10 +178,15 @@ def sweep(t: Tables, cause: Cause, out: Outcome) -> None:
         sweep_leg(t, leg_index, cause, out)
 
 
+def retry_due(t: Tables, leg: LegRow, now: int) -> bool:
+    """The back-off has passed; one that ends further ahead than any back-off may was set before the clock was put back."""
+    return leg.retry_ts <= now or leg.retry_ts > now + t.params.retry_max
+
+
 def sweep_leg(t: Tables, leg_index: int, cause: Cause, out: Outcome) -> None:
     """The timer on one leg."""
     leg = t.legs[leg_index]
-    if leg.retry_ts and leg.retry_ts <= cause.now:
+    if leg.retry_ts and retry_due(t, leg, cause.now):
         leg.retry_ts = 0
         plan_reduction(t, leg_index, cause, out)
     if leg.deferred:

@@ -135,7 +135,7 @@ def size(t: Tables, leg: LegRow, plan: PlanRow, opening: Opening) -> Size:
     if refusal:
         return Size(0, refusal, limit_px, refused=True)
     window_end = account.ts_window + t.params.order_window
-    if opening.now < window_end and account.orders_in_window >= t.params.orders_per_window:
+    if account.ts_window <= opening.now < window_end and account.orders_in_window >= t.params.orders_per_window:
         if window_end - opening.ts_event > opening.age_max:
             return Size(0, Reason.RATE_LIMITED, limit_px, refused=True)
         if not too_small:

@@ -47,6 +47,8 @@ def play(rng: random.Random, steps: int) -> None:
     world.quotes()
     for _ in range(steps):
         world.now += rng.choice([0, 1_000_000, SECOND, 15 * SECOND])
+        if rng.random() < 0.02:
+            world.now -= 600 * SECOND  # an operator or ntp puts the clock back
         if rng.random() < 0.5:
             world.quotes()
         if rng.random() < 0.3:

@@ -136,6 +136,10 @@ class World:
                 self.edit(0, index, InstrumentRow, bid=px - self.rng.randint(1, 40), ask=px + self.rng.randint(1, 40),
                           mark=px, ts_quote=self.now)
 
+    def leader_row(self, instrument: int = 0) -> LeaderPositionRow:
+        """The leader's position."""
+        return LeaderPositionRow.unpack(self.columns.get(2, instrument))
+
     # -- inputs -----------------------------------------------------------------------------------------------------
 
     def leader_fill(self, instrument: int, signed_qty: int, px: int | None = None, order_qty: int = 0,
