@@ -658,13 +658,20 @@ cdef class Kernel:
             return
         leg.target = mul_div_trunc(leg.anchor_target, event.qty_mid, leg.anchor_leader)
         leg.pending = mul_div_trunc(leg.pending, event.qty_mid, event.qty_before)
-        self._keep_deferred(leg)
+        leg.deferred = mul_div_trunc(leg.deferred, event.qty_mid, event.qty_before)
+        self._drop_deferred(leg)
 
-    cdef void _keep_deferred(self, Leg* leg) noexcept nogil:
+    cdef void _drop_deferred(self, Leg* leg) noexcept nogil:
         cdef int side = _sign(leg.target)
-        cdef int64_t held = _abs(leg.attributed) - leg.reduce_leaves if _sign(leg.attributed) == side else 0
-        cdef int64_t uncovered = side * (leg.target - leg.pending) - (held << 32)
-        cdef int64_t kept = min(uncovered, _abs(leg.deferred))
+        cdef int64_t waits = _abs(leg.deferred)
+        cdef int64_t held, uncovered, taken, kept
+        if _sign(leg.pending) == side:
+            taken = min(waits, (leg.open_leaves << 32) - _abs(leg.pending))
+            leg.pending += side * taken
+            waits -= taken
+        held = _abs(leg.attributed) - leg.reduce_leaves if _sign(leg.attributed) == side else 0
+        uncovered = side * (leg.target - leg.pending) - (held << 32)
+        kept = min(uncovered, waits)
         leg.deferred = side * kept if kept > 0 else 0
 
     cdef void _set_anchor(self, Leg* leg, int64_t leader_qty) noexcept nogil:

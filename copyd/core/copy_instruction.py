@@ -67,15 +67,25 @@ def reduce_target(leg: LegRow, event: FillEvent) -> None:
         return
     leg.target = mul_div_trunc(leg.anchor_target, event.qty_mid, leg.anchor_leader)
     leg.pending = mul_div_trunc(leg.pending, event.qty_mid, event.qty_before)
-    keep_deferred(leg)
+    leg.deferred = mul_div_trunc(leg.deferred, event.qty_mid, event.qty_before)
+    drop_deferred(leg)
 
 
-def keep_deferred(leg: LegRow) -> None:
-    """After a reduction, what waits is dropped first: only what the rest does not cover goes on waiting (semantics 23)."""
+def drop_deferred(leg: LegRow) -> None:
+    """After a reduction, what waits is dropped first (semantics 23): nothing is closed only to be opened again.
+
+    What the order on the wire would bring beyond its share stands in for it, then what the leg holds too much; only what
+    neither covers goes on waiting.
+    """
     side = sign(leg.target)
+    waits = abs(leg.deferred)
+    if sign(leg.pending) == side:
+        taken = min(waits, leg.open_leaves * ONE - abs(leg.pending))
+        leg.pending += side * taken
+        waits -= taken
     held = abs(leg.attributed) - leg.reduce_leaves if sign(leg.attributed) == side else 0
     uncovered = side * (leg.target - leg.pending) - held * ONE
-    leg.deferred = side * max(0, min(uncovered, abs(leg.deferred)))
+    leg.deferred = side * max(0, min(uncovered, waits))
 
 
 def set_anchor(leg: LegRow, leader_qty: int) -> None:
