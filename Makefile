@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-KERNELS := $(wildcard copyd/_fast/*.pyx) $(wildcard copyd/_fast/*.pxd)
+KERNELS := $(wildcard copyd/_fast/*.pyx) $(wildcard copyd/_fast/*.pxd) $(wildcard copyd/_fast/*.h)
 DEMO ?=
 PYTEST ?=
 
@@ -39,10 +39,10 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml setup.py $(KERNELS)
 	@$(BIN)/pip install --disable-pip-version-check -e .
 	@touch $@
 
-$(VENV)/.installed-test: $(VENV)/.installed
-	@echo "==> installing what the checks need"
+$(VENV)/.installed-test: $(VENV)/bin/python pyproject.toml setup.py $(KERNELS)
+	@echo "==> installing copyd with what the checks need and compiling its kernels (a minute or two)"
 	@$(BIN)/pip install --disable-pip-version-check -e '.[test]'
-	@touch $@
+	@touch $(VENV)/.installed $@
 
 build: $(VENV)/.installed
 

@@ -36,7 +36,6 @@ from copyd.core.engine import (
     LeaderFill,
     LegsReady,
     Outputs,
-    Reports,
     Started,
     Timer,
 )
@@ -793,4 +792,4 @@ def run(config: Config, config_path: Path, log_format: str | None = None) -> int
         return runner.run(serve(config, config_path))
 
 
-__all__ = ["Daemon", "Reports", "run", "serve"]
+__all__ = ["Daemon", "run", "serve"]

@@ -1,6 +1,8 @@
 from array import array
 from collections.abc import Sequence
 
+from typing_extensions import disjoint_base
+
 from copyd._fast.columns import Columns
 
 #: (connection, frames back to back, 32-hex client order ids, order slots), in the order given
@@ -11,6 +13,7 @@ _Row = tuple[int, int, bytes, int, int, int, int, bool]
 def use_sha_instructions(wanted: bool) -> bool: ...
 def sha256(message: bytes) -> bytes: ...
 
+@disjoint_base
 class Encoder:
     def __init__(self, recv_window_ms: int, mask_seed: int) -> None: ...
     def set_instrument(

@@ -306,7 +306,7 @@ cdef void _siphash128(const uint8_t* key, const uint8_t* message, size_t size, u
     cdef uint64_t k0, k1, word
     cdef uint64_t v0, v1, v2, v3
     cdef size_t at = 0
-    cdef int i, n, step
+    cdef int _i, n, step
     memcpy(&k0, key, 8)
     memcpy(&k1, key + 8, 8)
     v0 = k0 ^ <uint64_t>0x736F6D6570736575

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from typing_extensions import disjoint_base
+
 from copyd._fast.sim_engine import Engine
 
 MAX_MESSAGE: int
@@ -12,6 +14,7 @@ MAX_PENDING: int
 def now_ns() -> int:
     """Wall clock in ns, never going back."""
 
+@disjoint_base
 class OrderMeter:
     """Order counts of one account in the venue's two fixed windows (10 s, 1 min)."""
 
@@ -22,6 +25,7 @@ class OrderMeter:
     def add(self, ns: int, n_10s: int, n_1m: int) -> None: ...
     def counts(self, ns: int) -> tuple[int, int]: ...
 
+@disjoint_base
 class IpMeter:
     """Request weight of one address in the current minute."""
 
@@ -34,6 +38,7 @@ class IpMeter:
     def used(self) -> int: ...
     def add(self, ns: int, weight: int) -> int: ...
 
+@disjoint_base
 class Key:
     """One API key: whose it is and how its signatures are checked."""
 
@@ -59,6 +64,7 @@ class Key:
     def name(self) -> str: ...
     def signed(self, message: bytes, signature: bytes) -> bool: ...
 
+@disjoint_base
 class Listener:
     """One subscription: events of one listen key or symbol stream on one connection."""
 
@@ -74,6 +80,7 @@ class Listener:
     @property
     def events(self) -> frozenset[str] | None: ...
 
+@disjoint_base
 class WsConn(asyncio.Protocol):
     """A WebSocket connection, as asyncio protocol."""
 
@@ -104,6 +111,7 @@ class WsConn(asyncio.Protocol):
     def abort(self) -> None: ...
     def stall(self, on: bool) -> None: ...
 
+@disjoint_base
 class Wire:
     """Engine, keys and subscriptions as the compiled path sees them."""
 
