@@ -338,7 +338,9 @@ class Daemon:
 
     def _check_world(self) -> None:
         """Room for the journal, and a clock the venue would accept; without either, openings are held."""
-        low = self.journal.room().free < self._config.journal.free_disk_min_mib << 20
+        # Room comes and goes by a page as old pages are used again: openings resume only with a quarter more than stopped them.
+        least = self._config.journal.free_disk_min_mib << 20
+        low = self.journal.room().free < (least * 5 // 4 if self.engine.params.journal_low else least)
         self._hold("journal_low", low, "the journal is nearly full: openings are refused, reductions go on")
         problem = self.side.clock_problem()
         self._hold("clock_off", bool(problem), problem)
