@@ -63,7 +63,6 @@ from copyd.telemetry.logs import get_logger, setup_logs
 from copyd.telemetry.metrics import Metrics
 from copyd.venue_side import VenueSide
 
-INSTRUMENTS_MAX = 16
 SAMPLES_MAX = 20_000
 JOURNAL_CHECK_S = 1.0
 EXPLAIN_TIMEOUT_S = 30.0
@@ -388,10 +387,6 @@ class Daemon:
         return {"config": config_hash(new)[:12], "version": config_version(new)}
 
     # -- accounts and plans ------------------------------------------------------------------------------------------
-
-    def _wants(self, account: int) -> list[tuple[int, int]]:
-        """(instrument, leverage) this account's plans need and that are not known to be set."""
-        return [(instrument, leverage) for (of, instrument), leverage in self._wanted.items() if of == account]
 
     def _collect_wants(self) -> None:
         """The leverage each account needs per instrument: the lowest of its plans' (semantics 25)."""

@@ -5,7 +5,7 @@ Pure arithmetic on one leg. Targets are exact in Q32; only orders are rounded to
 
 from __future__ import annotations
 
-from copyd.core.fixed import BPS, ONE, PPM, mul_div_trunc, sign
+from copyd.core.fixed import ONE, PPM, mul_div_trunc, sign
 from copyd.core.rows import (
     FillEvent,
     InstrumentRow,
@@ -104,8 +104,3 @@ def defer(leg: LegRow, part: int, px: int, ts_event: int) -> None:
         leg.deferred_px_q16 = (leg.deferred_px_q16 * held + (px << 16) * new) // (held + new)
         leg.deferred_ts = min(leg.deferred_ts, ts_event)
     leg.deferred += part
-
-
-def loss_bps(plan: PlanRow) -> int:
-    """Distance of the stop in basis points of the price; 0 where none is known or assumed."""
-    return min(plan.assumed_stop_bps, BPS)
