@@ -1,0 +1,121 @@
+"""Named deterministic random streams: ``draw(site, n) = H(seed, site, n)``.
+
+Every place that needs chance has a name of its own, so a draw added in one place never shifts the others and old seeds
+keep their meaning. A fault is a draw that is also recorded: which faults fired, by id and by how often the place had been
+passed, is the tape that shrinking edits and a saved regression holds.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from hashlib import blake2b
+
+PPM = 1_000_000
+_BLOCK = struct.Struct("<16I")
+#: How strong a fault is in one history, as (weight, factor); most histories have only some of them.
+SWARM = ((40, 0), (30, 1), (20, 2), (10, 6))
+_SWARM_TOTAL = sum(weight for weight, _ in SWARM)
+
+Fired = tuple[str, int]
+
+
+class Draws:
+    """All chance of one history.
+
+    ``keep``: of the faults that would fire only these (id, n-th passing) do; ``only``: ids that exist at all;
+    ``factor``: every strength times this, in percent (0 is a healthy world).
+    """
+
+    __slots__ = ("_blocks", "_faults", "_next", "_seed", "counts", "factor", "fired", "healthy", "keep", "only")
+
+    def __init__(
+        self, seed: int, keep: Iterable[Fired] | None = None, only: Iterable[str] | None = None, factor: int = 100,
+    ) -> None:
+        self._seed = str(seed).encode()
+        self._blocks: dict[str, list[int]] = {}
+        self._next: dict[str, int] = {}
+        self._faults: dict[str, list[int]] = {}
+        self.keep = None if keep is None else frozenset((str(name), int(n)) for name, n in keep)
+        self.only = None if only is None else frozenset(only)
+        self.factor = factor
+        #: Faults that fired, in order, and how often each id did.
+        self.fired: list[Fired] = []
+        self.counts: dict[str, int] = {}
+        #: True from the fair phase on: no fault fires any more.
+        self.healthy = False
+
+    # -- chance -------------------------------------------------------------------------------------------------------
+    def _refill(self, site: str) -> int:
+        n = self._next.get(site, 0)
+        self._next[site] = n + 1
+        digest = blake2b(b"%s/%s/%d" % (self._seed, site.encode(), n), digest_size=64).digest()
+        block = self._blocks[site] = list(_BLOCK.unpack(digest))
+        return block.pop()
+
+    def draw(self, site: str, bound: int) -> int:
+        """The next number of a site's stream, in [0, bound); bound at most 2**32."""
+        block = self._blocks.get(site)
+        return (block.pop() if block else self._refill(site)) % bound
+
+    def between(self, site: str, low: int, high: int) -> int:
+        """A number in [low, high], any width."""
+        width = high - low + 1
+        if width < 1 << 28:
+            return low + self.draw(site, width)
+        return low + ((self.draw(site, 1 << 32) << 32 | self.draw(site, 1 << 32)) % width)
+
+    def chance(self, site: str, ppm: int) -> bool:
+        """True in ``ppm`` of a million."""
+        block = self._blocks.get(site)
+        return (block.pop() if block else self._refill(site)) % PPM < ppm
+
+    def pick(self, site: str, choices: tuple[int, ...]) -> int:
+        """One of the choices, each as likely."""
+        return choices[self.draw(site, len(choices))]
+
+    # -- faults -------------------------------------------------------------------------------------------------------
+    def fault(self, name: str, ppm: int) -> bool:
+        """Whether the fault strikes at this passing; recorded when it does."""
+        if self.healthy:
+            return False
+        state = self._faults.get(name)
+        if state is None:
+            state = self._faults[name] = [0, self._strength(name)]
+        state[0] += 1
+        if self.keep is not None:
+            if (name, state[0]) not in self.keep:
+                return False
+        else:
+            strength = state[1]
+            if strength == 0:
+                return False
+            block = self._blocks.get(name)
+            if (block.pop() if block else self._refill(name)) % PPM >= ppm * strength // 100:
+                return False
+        self.fired.append((name, state[0]))
+        self.counts[name] = self.counts.get(name, 0) + 1
+        return True
+
+    def _strength(self, name: str) -> int:
+        if self.only is not None and name not in self.only:
+            return 0
+        at = self._at(name, "swarm", 0, _SWARM_TOTAL)
+        for weight, factor in SWARM:
+            if at < weight:
+                return factor * self.factor
+            at -= weight
+        raise AssertionError("weights add up to the total")
+
+    def count(self, name: str) -> None:
+        """A fault that is a consequence of the world's course, not of a draw: counted, not on the tape."""
+        if not self.healthy:
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def param(self, name: str, what: str, low: int, high: int) -> int:
+        """A number in [low, high] belonging to the fault that has just fired: the same whatever else fires."""
+        return low + self._at(name, what, self._faults[name][0], high - low + 1)
+
+    def _at(self, name: str, what: str, n: int, bound: int) -> int:
+        message = b"%s/%s/%s/%d" % (self._seed, name.encode(), what.encode(), n)
+        return int.from_bytes(blake2b(message, digest_size=8).digest(), "little") % bound
