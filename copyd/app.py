@@ -614,7 +614,7 @@ class Daemon:
         """Cheap enough to be asked several times a second."""
         reasons = self.not_ready()
         starting = "starting" in self.reasons
-        unfinished, in_doubt, waiting, excess = (0, 0, 0, 0) if starting else self.engine.kernel.census()
+        unfinished, in_doubt, waiting, excess, held = (0, 0, 0, 0, 0) if starting else self.engine.kernel.census()
         names = None if starting else self.engine.names
         answer = {
             "pid": os.getpid(), "version": __version__, "epoch": 0 if starting else self.journal.epoch,
@@ -623,7 +623,7 @@ class Daemon:
             "legs_total": self.activation_total, "legs_ready": self.activation_done,
             "leader_events": self.counts["leader_events"], "decisions": self.counts["decisions"],
             "instructions": self.counts["instructions"], "orders_sent": self.counts["orders_sent"],
-            "fills": 0 if starting else self.side.fills, "orders_unfinished": unfinished + waiting, "in_doubt": in_doubt,
+            "fills": 0 if starting else self.side.fills, "orders_unfinished": unfinished + waiting, "in_doubt": in_doubt, "held": held,
             "legs_waiting": waiting, "legs_out_of_sync": excess, "forgone": dict(self.forgone),
             "alerts": self.counts["alerts"], "journal_seq": names.seq if names else 0,
             "journal_bytes": journal_bytes(self._config.journal.path),

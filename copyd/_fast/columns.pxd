@@ -74,6 +74,7 @@ cdef struct Account:
     int64_t margin_e8        # initial margin of what copyd holds there
     int64_t reserved_e8      # margin held for openings that are not settled
     int64_t ts_window        # ns, start of the order-count window
+    int64_t ts_active        # ns, when its position last moved: a look at the venue soon after proves nothing
     int32_t orders_in_window
     uint8_t hedge            # position mode at the venue
     uint8_t pad[3]
@@ -104,6 +105,7 @@ cdef struct Leg:
     int64_t cost_e8          # entry cost of attributed, unsigned
     int64_t margin_e8        # initial margin of attributed
     int64_t retry_ts         # ns: earliest next attempt of a reduction that came back unfilled; 0 = none
+    int64_t missed           # Q32, signed: forgone since the leader was flat; target + missed is what perfect copying would hold
     uint32_t open_slot       # order in flight, NONE = none
     uint32_t plan
     uint32_t account

@@ -84,6 +84,7 @@ cdef enum:  # OrderState
     S_REJECTED = 8
     S_IN_DOUBT = 10
     S_DEAD = 11
+    S_HELD = 12
 
 cdef enum:  # ReportKind
     R_REPLY = 1
@@ -94,6 +95,7 @@ cdef enum:  # ReportKind
     R_TRADE = 6
     R_BALANCE = 7
     R_NOT_SENT = 8
+    R_HELD = 9
 
 cdef enum:  # Part
     P_NONE = 0
@@ -141,6 +143,7 @@ cdef enum:  # Note
     REDUCTION_RETRY = 3
     UNKNOWN_ORDER = 4
     DEAD_BUT_FILLED = 5
+    N_HELD = 6
 
 cdef enum:
     PART_OPENING = 0
@@ -157,6 +160,7 @@ cdef struct Params:
     int64_t order_window
     int64_t retry_min
     int64_t retry_max
+    int64_t read_lag
     uint32_t epoch
     uint16_t site
     uint16_t orders_per_window
@@ -562,17 +566,19 @@ cdef class Kernel:
         )
 
     def census(self):
-        """(orders unfinished, of them in doubt, legs that wait to open, legs holding a lot or more too much)."""
+        """(orders unfinished, of them in doubt, legs that wait to open, legs holding a lot or more too much, orders held)."""
         cdef uint32_t i
         cdef uint32_t unfinished = 0
         cdef uint32_t in_doubt = 0
         cdef uint32_t waiting = 0
         cdef uint32_t excess = 0
+        cdef uint32_t held = 0
         cdef Columns columns = self.columns
         for i in range(columns.counts[7]):
-            if columns.orders[i].state == S_IN_DOUBT:
+            if columns.orders[i].state == S_IN_DOUBT or columns.orders[i].state == S_HELD:
                 in_doubt += 1
                 unfinished += 1
+                held += columns.orders[i].state == S_HELD
             elif columns.orders[i].state != 0 and columns.orders[i].state <= 5 and columns.orders[i].state != S_FILLED:
                 unfinished += 1
         for i in range(columns.counts[6]):
@@ -580,7 +586,7 @@ cdef class Kernel:
                 waiting += 1
             if self._reducible(&columns.legs[i]) > 0:
                 excess += 1
-        return unfinished, in_doubt, waiting, excess
+        return unfinished, in_doubt, waiting, excess, held
 
     def counts(self):
         """(decisions, reductions, openings, ends) of the last call."""
@@ -649,6 +655,7 @@ cdef class Kernel:
         return narrow(k)
 
     cdef void _reduce_target(self, Leg* leg, FillEvent* event) noexcept nogil:
+        leg.missed = mul_div_trunc(leg.missed, event.qty_mid, event.qty_before)
         if leg.target == 0 and leg.pending == 0 and leg.deferred == 0:
             return
         if event.qty_mid == 0 or leg.anchor_leader == 0:
@@ -1003,6 +1010,7 @@ cdef class Kernel:
                 leg.detached = 0
         if event.open_qty != 0:
             self._decide_opening(leg_index, event, &cause, &decision)
+            _book_missed(leg, decision.forgone)
         decision.target = leg.target
         memcpy(_push(&self._decisions), &decision, sizeof(Decision))
         return 0
@@ -1145,6 +1153,7 @@ cdef class Kernel:
             decision.reason = STALE_EVENT
         if decision.open != P_DEFERRED:
             leg.replan = 0
+        _book_missed(leg, decision.forgone)
         if leg.target != target:
             self._set_anchor(leg, self.columns.positions[leg.leader_position].qty)
         decision.target = leg.target
@@ -1177,7 +1186,7 @@ cdef class Kernel:
                 &self.columns.instruments[order.instrument], report.last_qty, report.last_px)
             order.fee_e8 += report.fee_e8
         was_terminal = _is_terminal(order.state)
-        filled = self._book_quantity(order, report)
+        filled = self._book_quantity(order, report, now)
         if filled != 0 and was_terminal:
             self._end(order.cid, 0, order.leg, report.code, OK, LATE_FILL)
         ended = 0
@@ -1205,7 +1214,7 @@ cdef class Kernel:
             return _notional(instrument, filled, report.last_px)
         return _notional(instrument, filled, order.limit_px if order.limit_px != 0 else instrument.mark)
 
-    cdef int64_t _book_quantity(self, Order* order, Report* report) noexcept nogil:
+    cdef int64_t _book_quantity(self, Order* order, Report* report, int64_t now) noexcept nogil:
         cdef int64_t filled = min(report.cum_qty, order.order_qty) - order.cum_qty
         cdef int64_t leaves, value, held, share, freed, margin, gone, cost
         cdef Leg* leg
@@ -1219,6 +1228,7 @@ cdef class Kernel:
         order.cost_e8 += value
         leg = &self.columns.legs[order.leg]
         account = &self.columns.accounts[order.account]
+        account.ts_active = now
         ai = self._account_instrument(leg)
         held = _abs(leg.attributed)
         if order.kind == OPENING:
@@ -1255,17 +1265,26 @@ cdef class Kernel:
         if report.code != 0:
             order.code = report.code
         if report.kind == R_IN_DOUBT:
-            order.state = S_IN_DOUBT
+            if order.state == S_PENDING_NEW:
+                order.state = S_IN_DOUBT
             return 0
-        if report.kind == R_DEAD and order.cum_qty != 0:
-            self._end(order.cid, 0, order.leg, report.code, OK, DEAD_BUT_FILLED)
+        if report.kind == R_HELD:
+            if order.state != S_HELD:
+                self._end(order.cid, 0, order.leg, report.code, OK, N_HELD)
+            order.state = S_HELD
             return 0
-        if report.kind == R_DEAD:
-            order.state = S_DEAD
-        elif report.kind == R_REJECT or report.kind == R_NOT_SENT:
-            order.state = S_REJECTED
-        elif order.cum_qty == order.order_qty:
+        if order.cum_qty == order.order_qty:
             order.state = S_FILLED
+        elif report.kind == R_DEAD:
+            if order.cum_qty != 0:
+                self._end(order.cid, 0, order.leg, report.code, OK, DEAD_BUT_FILLED)
+            # What was seen alive or has filled was an order: it has ended, and is not planned as if it never was.
+            if order.cum_qty != 0 or order.state == S_NEW or order.state == S_PARTIALLY_FILLED:
+                order.state = S_EXPIRED
+            else:
+                order.state = S_DEAD
+        elif report.kind == R_REJECT or report.kind == R_NOT_SENT:
+            order.state = S_EXPIRED if order.cum_qty != 0 else S_REJECTED
         elif report.status == S_CANCELED or report.status == S_EXPIRED or report.status == S_REJECTED:
             order.state = report.status
         else:
@@ -1301,6 +1320,7 @@ cdef class Kernel:
             leg.attempt += 1
             return self._end(order.cid, 0, order.leg, report.code, OK, REPLANNED)
         leg.target -= rest
+        _book_missed(leg, rest)
         self._set_anchor(leg, self.columns.positions[leg.leader_position].qty)
         if never_was:
             reason = STALE_EVENT
@@ -1330,6 +1350,11 @@ cdef class Kernel:
         if order.code == REDUCE_ONLY_REJECTED and order.state != S_DEAD and report.kind != R_NOT_SENT:
             (<uint32_t*>_push(&self._suspects))[0] = slot
         return self._end(order.cid, 0, order.leg, report.code, OK, REDUCTION_RETRY)
+
+
+cdef inline void _book_missed(Leg* leg, int64_t forgone) noexcept nogil:
+    cdef int64_t missed = leg.missed + forgone  # both within 2**61
+    leg.missed = max(-TARGET_MAX, min(TARGET_MAX, missed))
 
 
 cdef inline int _is_terminal(int state) noexcept nogil:

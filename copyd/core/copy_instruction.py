@@ -5,7 +5,7 @@ Pure arithmetic on one leg. Targets are exact in Q32; only orders are rounded to
 
 from __future__ import annotations
 
-from copyd.core.fixed import ONE, PPM, mul_div_trunc, sign
+from copyd.core.fixed import ONE, PPM, TARGET_MAX, mul_div_trunc, sign
 from copyd.core.rows import (
     FillEvent,
     InstrumentRow,
@@ -60,6 +60,7 @@ def reduce_target(leg: LegRow, event: FillEvent) -> None:
 
     The share on the wire shrinks with it, what waits to be sent is dropped first; leader flat: all are exactly 0.
     """
+    leg.missed = mul_div_trunc(leg.missed, event.qty_mid, event.qty_before)
     if leg.target == 0 and leg.pending == 0 and leg.deferred == 0:
         return
     if event.qty_mid == 0 or leg.anchor_leader == 0:
@@ -86,6 +87,11 @@ def drop_deferred(leg: LegRow) -> None:
     held = abs(leg.attributed) - leg.reduce_leaves if sign(leg.attributed) == side else 0
     uncovered = side * (leg.target - leg.pending) - held * ONE
     leg.deferred = side * max(0, min(uncovered, waits))
+
+
+def book_missed(leg: LegRow, forgone: int) -> None:
+    """Forgone since the leader was flat (Q32, signed), bounded: ``target + missed`` is what copying without limits would hold."""
+    leg.missed = max(-TARGET_MAX, min(TARGET_MAX, leg.missed + forgone))
 
 
 def set_anchor(leg: LegRow, leader_qty: int) -> None:

@@ -6,10 +6,11 @@ A terminal state absorbs; a fill that comes after it is booked all the same, and
 
 from __future__ import annotations
 
-from copyd.core.copy_instruction import defer, set_anchor
+from copyd.core.copy_instruction import book_missed, defer, set_anchor
 from copyd.core.fixed import mul_div_trunc, sign
 from copyd.core.instrument import notional
 from copyd.core.order import REJECT_REASON, Cause, plan_reduction
+from copyd.core.order_life import Evidence, evidence, next_state
 from copyd.core.position import release
 from copyd.core.rows import (
     NONE,
@@ -44,7 +45,7 @@ def apply_report(t: Tables, report: ReportRow, now: int, seq: int, out: Outcome)
     if report.kind == ReportKind.TRADE:
         book_trade(t, slot, order, report)
     was_terminal = order.state in TERMINAL
-    filled = book_quantity(t, order, report)
+    filled = book_quantity(t, order, report, now)
     if filled and was_terminal:
         out.ends.append(OrderEndRow(cid=order.cid, leg=order.leg, code=report.code, note=Note.LATE_FILL))
     ended = False
@@ -80,7 +81,7 @@ def fill_value(t: Tables, order: OrderRow, report: ReportRow, filled: int) -> in
     return notional(instrument, filled, order.limit_px or instrument.mark)
 
 
-def book_quantity(t: Tables, order: OrderRow, report: ReportRow) -> int:
+def book_quantity(t: Tables, order: OrderRow, report: ReportRow, now: int) -> int:
     """Raise the order's cumulative quantity to the report's; move leg, account and venue position by the difference."""
     filled = min(report.cum_qty, order.order_qty) - order.cum_qty
     if filled <= 0:
@@ -90,6 +91,7 @@ def book_quantity(t: Tables, order: OrderRow, report: ReportRow) -> int:
     order.cum_qty += filled
     order.cost_e8 += value
     leg, account = t.legs[order.leg], t.accounts[order.account]
+    account.ts_active = now
     ai = t.account_instrument(leg)
     held = abs(leg.attributed)
     if order.kind == Kind.OPENING:
@@ -122,26 +124,16 @@ def book_quantity(t: Tables, order: OrderRow, report: ReportRow) -> int:
 
 
 def advance(t: Tables, slot: int, order: OrderRow, report: ReportRow, now: int, out: Outcome) -> bool:
-    """Move an unfinished order's state; True when the order has ended."""
+    """Move an unfinished order's state by the table of ``order_life``; True when the order has ended."""
     if report.code:
         order.code = report.code
-    if report.kind == ReportKind.IN_DOUBT:
-        order.state = OrderState.IN_DOUBT
-        return False
-    if report.kind == ReportKind.DEAD and order.cum_qty:
-        # The venue showed us a fill of this order before: absence now is no evidence.
+    proof = evidence(report.kind, report.status, order.cum_qty, order.order_qty)
+    if proof == Evidence.ABSENT and order.cum_qty:
         out.ends.append(OrderEndRow(cid=order.cid, leg=order.leg, code=report.code, note=Note.DEAD_BUT_FILLED))
-        return False
-    if report.kind == ReportKind.DEAD:
-        order.state = OrderState.DEAD
-    elif report.kind in (ReportKind.REJECT, ReportKind.NOT_SENT):
-        order.state = OrderState.REJECTED
-    elif order.cum_qty == order.order_qty:
-        order.state = OrderState.FILLED
-    elif report.status in (OrderState.CANCELED, OrderState.EXPIRED, OrderState.REJECTED):
-        order.state = OrderState(report.status)
-    else:
-        order.state = OrderState.PARTIALLY_FILLED if order.cum_qty else OrderState.NEW
+    if proof == Evidence.CONFLICT and order.state != OrderState.HELD:
+        out.ends.append(OrderEndRow(cid=order.cid, leg=order.leg, code=report.code, note=Note.HELD))
+    order.state = next_state(OrderState(order.state), proof, report.status, order.cum_qty)
+    if order.state not in TERMINAL:
         return False
     if order.kind == Kind.OPENING:
         end_opening(t, slot, order, report, now, out)
@@ -171,6 +163,7 @@ def end_opening(t: Tables, slot: int, order: OrderRow, report: ReportRow, now: i
         out.ends.append(OrderEndRow(order.cid, 0, order.leg, report.code, Reason.NONE, Note.REPLANNED))
         return
     leg.target -= rest
+    book_missed(leg, rest)
     set_anchor(leg, t.positions[leg.leader_position].qty)
     reason = end_reason(order, never_was)
     out.ends.append(OrderEndRow(order.cid, rest, order.leg, report.code, reason, Note.NONE))

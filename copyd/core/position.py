@@ -6,7 +6,7 @@ the target that the opening in flight stands for, and shrinks with the target wh
 
 from __future__ import annotations
 
-from copyd.core.copy_instruction import defer, ratio, reduce_target, set_anchor
+from copyd.core.copy_instruction import book_missed, defer, ratio, reduce_target, set_anchor
 from copyd.core.fixed import ONE, TARGET_MAX, sign
 from copyd.core.order import Cause, make_opening, no_opening_in_flight, plan_reduction
 from copyd.core.risk import Opening, Size, gate, size
@@ -27,6 +27,7 @@ def decide(t: Tables, leg_index: int, event: FillEvent, out: Outcome) -> None:
             leg.detached = 0
     if event.open_qty:
         decide_opening(t, leg_index, event, cause, decision, out)
+        book_missed(leg, decision.forgone)
     decision.target = leg.target
     out.decisions.append(decision)
 
@@ -166,6 +167,7 @@ def release(t: Tables, leg_index: int, cause: Cause, out: Outcome) -> None:
         decision.reason = Reason.STALE_EVENT
     if decision.open != Part.DEFERRED:
         leg.replan = 0
+    book_missed(leg, decision.forgone)
     if leg.target != target:
         set_anchor(leg, t.positions[leg.leader_position].qty)
     decision.target = leg.target

@@ -84,6 +84,7 @@ class OrderState(IntEnum):
     REJECTED = 8
     IN_DOUBT = 10
     DEAD = 11
+    HELD = 12
     FREE = 255
 
 
@@ -92,7 +93,7 @@ TERMINAL_MASK = sum(1 << state for state in TERMINAL)
 UNFINISHED_MASK = sum(
     1 << state
     for state in (OrderState.PENDING_NEW, OrderState.NEW, OrderState.PARTIALLY_FILLED, OrderState.PENDING_CANCEL,
-                  OrderState.IN_DOUBT)
+                  OrderState.IN_DOUBT, OrderState.HELD)
 )
 
 
@@ -107,6 +108,7 @@ class ReportKind(IntEnum):
     TRADE = 6
     BALANCE = 7
     NOT_SENT = 8
+    HELD = 9
 
 
 class Part(IntEnum):
@@ -267,11 +269,12 @@ class PlanRow(Row):
 class AccountRow(Row):
     """A follower's exchange account: the modelled free balance and the order-count window."""
 
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<4qiB3x")
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<5qiB3x")
     balance_e8: int = 0
     margin_e8: int = 0
     reserved_e8: int = 0
     ts_window: int = 0
+    ts_active: int = 0
     orders_in_window: int = 0
     hedge: int = 0
 
@@ -294,7 +297,7 @@ class AccountInstrumentRow(Row):
 class LegRow(Row):
     """One (plan, instrument, position side): what it holds and what it should hold."""
 
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<15q5IH5B5x")
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<16q5IH5B5x")
     target: int = 0
     anchor_target: int = 0
     anchor_leader: int = 0
@@ -310,6 +313,7 @@ class LegRow(Row):
     cost_e8: int = 0
     margin_e8: int = 0
     retry_ts: int = 0
+    missed: int = 0
     open_slot: int = NONE
     plan: int = 0
     account: int = 0
@@ -389,7 +393,7 @@ class TradeRow(Row):
 class Params(Row):
     """Everything else a decision reads; journaled when it changes."""
 
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<16s7qIHHBBB5x")
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<16s8qIHHBBB5x")
     key: bytes = bytes(16)
     max_event_age: int = 2_000_000_000
     replan_max_age: int = 120_000_000_000
@@ -398,6 +402,7 @@ class Params(Row):
     order_window: int = 10_000_000_000
     retry_min: int = 100_000_000
     retry_max: int = 5_000_000_000
+    read_lag: int = 10_000_000_000
     epoch: int = 0
     site: int = 0
     orders_per_window: int = 160
@@ -464,6 +469,7 @@ class Note(IntEnum):
     REDUCTION_RETRY = 3
     UNKNOWN_ORDER = 4
     DEAD_BUT_FILLED = 5
+    HELD = 6
 
 
 @dataclass(slots=True)

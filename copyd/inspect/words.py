@@ -46,5 +46,6 @@ NOTES: dict[Note, str] = {
     Note.REPLANNED: "proven never to have reached the venue: planned once more",
     Note.REDUCTION_RETRY: "not fully filled: sent again under a new attempt",
     Note.UNKNOWN_ORDER: "the venue spoke of an order this journal does not know",
-    Note.DEAD_BUT_FILLED: "said to be absent although fills of it are known: not believed",
+    Note.DEAD_BUT_FILLED: "proven absent now although fills of it are known: its fills stand, the rest has ended",
+    Note.HELD: "the venue's own sources disagree about it: held, no opening before that is settled",
 }

@@ -177,7 +177,7 @@ class World:
         order = OrderRow.unpack(self.columns.get(7, self.rng.randrange(count)))
         if order.state == OrderState.FREE:
             return None
-        kind = self.rng.choice([1, 1, 1, 1, 2, 3, 4, 5, 6, 6, 8])
+        kind = self.rng.choice([1, 1, 1, 1, 2, 3, 4, 5, 6, 6, 8, 9])
         status = self.rng.choice([2, 3, 4, 6, 7, 8])
         cum = self.rng.choice([0, order.cum_qty, order.order_qty, order.order_qty, self.rng.randint(0, order.order_qty)])
         px = self.px[order.instrument]
