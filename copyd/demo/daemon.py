@@ -17,9 +17,11 @@ import yaml
 
 from copyd.errors import WorldError
 
+from .chaos import Terms
 from .processes import Child, run_to_end
 
 LEADER = "leader"
+SITE = 1
 VENUE = "binance"
 
 
@@ -45,11 +47,15 @@ def configuration(
     majors: list[str],
     port: int,
     connections: int,
-    unlimited: bool,
+    weight: int,
+    terms: Terms | None = None,
 ) -> dict[str, Any]:
-    """The daemon's configuration for this run; what is not named keeps its documented default."""
+    """The daemon's configuration for this run; what is not named keeps its documented default.
+
+    ``weight``: request weight per minute, 0 = the default. ``terms``: of the venue's contract.
+    """
     streams = addresses["streams"]
-    venue = {
+    venue: dict[str, Any] = {
         "name": VENUE,
         "kind": "binance_usdm",
         "rest_url": addresses["rest"],
@@ -59,11 +65,20 @@ def configuration(
         "private_stream_url": f"{streams}/private",
         "order_connections": connections,
     }
-    if unlimited:
-        venue["request_weight_per_min"] = 100_000_000
+    if weight:
+        venue["request_weight_per_min"] = weight
+    if terms is not None:
+        venue |= {
+            "recv_window_ms": terms.recv_window_ms,
+            "order_ack_timeout_ms": terms.order_ack_timeout_ms,
+            "clock_error_max_ms": terms.clock_error_ms,
+            "contract": {
+                "engine_delay_ms": terms.engine_delay_ms, "read_lag_ms": terms.read_lag_ms, "guard_ms": terms.guard_ms,
+            },
+        }  # fmt: skip
     return {
         "mode": "simulate",
-        "site": {"id": 1, "name": "demo"},
+        "site": {"id": SITE, "name": "demo"},
         "journal": {"path": str(directory / "journal"), "map_size_mib": 16_384, "free_disk_min_mib": 64},
         "venues": [venue],
         "instruments": [

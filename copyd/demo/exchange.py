@@ -21,7 +21,7 @@ import msgspec
 
 from copyd.errors import VenueUnavailable
 
-from .history import Instrument, LeaderTrade, Order, Quotes, Truth, to_e8
+from .history import Fault, Instrument, LeaderTrade, Order, Quotes, Truth, to_e8
 from .workload import Step
 
 PAGE = 20_000
@@ -106,6 +106,18 @@ class RejectRow(msgspec.Struct, gc=False):
     msg: str = ""
 
 
+class FaultRow(msgspec.Struct, gc=False):
+    """A line of /truth/faults."""
+
+    seq: int
+    ts: int
+    action: str
+    account: str
+    method: str
+    clientOrderId: str
+    delay_ms: int
+
+
 class AccountMade(msgspec.Struct):
     """An account the exchange opened."""
 
@@ -173,6 +185,23 @@ class Control:
     async def mark_account(self, name: str) -> None:
         """From now on every equity served to this account is in the truth."""
         await self._post("/mark-account", {"account": name})
+
+    async def add_faults(self, rules: list[dict[str, Any]]) -> None:
+        """From now on these things go wrong."""
+        await self._post("/faults", rules)
+
+    async def drop_faults(self) -> None:
+        """Nothing goes wrong on purpose any more."""
+        async with self.session.delete(self.url + "/faults") as answer:
+            await answer.read()
+
+    async def disconnect(self, which: dict[str, Any]) -> int:
+        """Cut connections: how many."""
+        return int((await self._post("/disconnect", which))["disconnected"])
+
+    async def set_weight(self, per_minute: int) -> None:
+        """Another request weight per address and minute, enforced."""
+        await self._post("/limits", {"weight_per_minute": per_minute})
 
     async def stats(self) -> dict[str, Any]:
         """Counters of the whole exchange."""
@@ -278,6 +307,8 @@ class Control:
                 placing = "place" in reject.method or reject.method.startswith("POST")
                 if reject.clientOrderId and reject.account != leader and placing:
                     truth.rejects[reject.clientOrderId] = reject.code
+        async for faults in self.pages("/truth/faults", FaultRow):
+            truth.faults.extend(Fault(row.ts, row.action, row.account, row.method, row.clientOrderId) for row in faults)
         return truth
 
 

@@ -140,6 +140,16 @@ class Order(msgspec.Struct, gc=False):
     ts_done: int = 0
 
 
+class Fault(msgspec.Struct, frozen=True, gc=False):
+    """Something the exchange did wrong on purpose."""
+
+    ts: int
+    action: str
+    account: str  #: whose request or event; of a cut connection: whose stream it carried
+    method: str  #: of the request, or the event's name; "api" or "streams" for a connection that was cut
+    client_order_id: str = ""
+
+
 class Quotes:
     """Best bid, best ask and mark of one symbol over time, as the exchange published them."""
 
@@ -207,6 +217,7 @@ class Truth(msgspec.Struct):
     leader_reads: list[tuple[int, int]] = []  #: (ts, equity_e8) the exchange served to the leader's account
     fills: dict[str, int] = {}  #: client order id -> lots in the trade book; empty: not compared
     fill_count: int = 0
+    faults: list[Fault] = []  #: everything that went wrong on purpose, in order
     balances: dict[str, int] = {}  #: account -> wallet balance in 1e-8 at its creation
 
 
@@ -311,6 +322,7 @@ class VerifyConfig(msgspec.Struct, frozen=True, kw_only=True):
     orders_per_minute: int = 1200
     clock_tolerance: int = 20 * MS
     report_lag: int = 3 * SECOND  #: longest time until the daemon has heard of an execution in a burst
+    settling: int = 0  #: with faults: longest time until an order's fate is known
     in_flight_grace: int = 5 * SECOND  #: bytes already with the kernel when the daemon died
     other_forgone_ppm: int = 10_000  #: 1 % of decisions
     problems_max: int = 20

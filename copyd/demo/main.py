@@ -30,7 +30,8 @@ import msgspec
 
 from copyd.errors import CopydError, WorldError
 
-from .daemon import LEADER, Daemon, configuration, free_port, percentiles, write_secret_file
+from .chaos import LEVELS, Cutter, chaos
+from .daemon import LEADER, SITE, Daemon, configuration, free_port, percentiles, write_secret_file
 from .exchange import AccountMade, Control, LeaderClient
 from .history import SECOND, Outage, Plan, Truth, VerifyConfig, read_claims
 from .processes import Child
@@ -51,6 +52,10 @@ from .workload import (
 MAJORS = ["BTCUSDT", "ETHUSDT"]
 ACCOUNTS_PER_CALL = 500
 REAL_LIMITS_MAX = 40  #: followers that can be made ready inside the venue's own request weight of one minute
+REAL_WEIGHT = 2_400
+#: With faults the request weight is enforced, at what this many followers need: a making ready in half a minute, and settling
+#: what went wrong while the leader trades every second. (At the venue's own figure both take that much longer.)
+WEIGHT_PER_FOLLOWER = 60
 
 
 class Stopped(Exception):
@@ -67,6 +72,7 @@ class Options(msgspec.Struct, frozen=True):
     keep: Path | None = None
     connections: int = 4
     kill: bool = True
+    faults: str = "none"
 
 
 class Demo:
@@ -77,7 +83,10 @@ class Demo:
         self.directory = directory
         self.view = view
         self.session = session
-        self.lift = ["request_weight"] if options.followers > REAL_LIMITS_MAX else []
+        self.chaos = chaos(options.faults, options.seed, "f", LEADER, f"{SITE:04x}")
+        self.weight = max(REAL_WEIGHT, WEIGHT_PER_FOLLOWER * options.followers) if self.disturbed else REAL_WEIGHT
+        self.lift = ["request_weight"] if options.followers > REAL_LIMITS_MAX and not self.disturbed else []
+        self.cutter: asyncio.Task[None] | None = None
         self.exchange = Child("the exchange", [], directory / "exchange.log", directory)
         self.daemon = Daemon(directory, free_port(), session)
         self.control: Control
@@ -100,6 +109,11 @@ class Demo:
         self.lives: list[dict[str, Any]] = []
         self.deltas: dict[str, int] = {}
         self.limits_lifted: list[str] = []
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether things go wrong on purpose."""
+        return self.options.faults != "none"
 
     # -- small steps -------------------------------------------------------------------------------------------
 
@@ -170,7 +184,8 @@ class Demo:
         self.daemon.write_config(
             configuration(
                 self.directory, addresses, list(self.control.instruments), MAJORS, int(self.daemon.health.rpartition(":")[2]),
-                self.options.connections, bool(self.lift),
+                self.options.connections, 100_000_000 if self.lift else self.weight * 3 // 4 if self.disturbed else 0,
+                self.chaos.terms if self.disturbed else None,
             )
         )  # fmt: skip
         self.view.say("starting the daemon")
@@ -181,7 +196,7 @@ class Demo:
         start = time.monotonic()
         await self.daemon.import_followers(self.directory / "followers.jsonl")
         self.view.say(f"imported in {time.monotonic() - start:.1f} s; position mode, margin type and leverage of each leg follow")
-        until = time.monotonic() + 120 + self.options.followers * 0.1
+        until = time.monotonic() + 150 + self.options.followers * 0.1
         legs = len(self.plans) * len(self.control.instruments)
         while not await self.daemon.ready():
             assert self.daemon.child is not None
@@ -212,7 +227,7 @@ class Demo:
 
     async def followed(self, before: int, cap_s: float = 4.0) -> int:
         """Wait until no more follower orders arrive and the daemon has heard of them all; how many came."""
-        until = time.monotonic() + cap_s
+        until = time.monotonic() + (min(cap_s, 1.0) if self.disturbed else cap_s)
         last, since = await self.orders_accepted(), time.monotonic()
         while time.monotonic() < until and not self.stopping.is_set():
             await asyncio.sleep(0.03)
@@ -283,6 +298,23 @@ class Demo:
         self.down = None
         self.board.daemon = "running"
         self.view.say(f"ready again after {self.restart_ready_s:.2f} s", "bold green")
+
+    async def disturb(self) -> None:
+        """From now on things go wrong."""
+        if self.disturbed:
+            await self.control.add_faults(self.chaos.rules)
+            self.cutter = asyncio.create_task(Cutter(self.control, self.chaos, self.options.seed, LEADER).run())
+            self.view.say(f"faults {self.options.faults}: lost replies, errors with the order live or dead, late and lost events")
+
+    async def calm(self) -> None:
+        """Nothing goes wrong on purpose any more."""
+        if self.cutter is not None:
+            self.cutter.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self.cutter
+            self.cutter = None
+            await self.control.drop_faults()
+            self.view.say(f"faults end: {(await self.control.stats())['faults_made']} were made")
 
     async def run_script(self) -> None:
         """The leader's whole run, with the kill between its two halves."""
@@ -401,9 +433,16 @@ class Demo:
             plans_since=self.plans_since,
             ready_since=self.ready_since,
             majors=tuple(MAJORS),
-            report_lag=3 * SECOND + self.options.followers * SECOND // 2000,  # both sides share this machine's cores
+            # Both sides share this machine's cores; with faults an execution may be heard of by a question alone.
+            report_lag=3 * SECOND + self.options.followers * SECOND // 2000 + self.settling,
+            settling=self.settling,
             problems_max=20,
         )
+
+    @property
+    def settling(self) -> int:
+        """Longest time, ns, until an order's fate is known although answers are lost: the fence, and questions asked again."""
+        return 4 * self.chaos.terms.fence_ms() * 1_000_000 if self.disturbed else 0
 
     # -- the whole ---------------------------------------------------------------------------------------------
 
@@ -417,6 +456,8 @@ class Demo:
         if o.keep is not None:
             self.control.keep = self.directory / "books"
             self.control.keep.mkdir()
+        if self.disturbed:
+            await self.control.set_weight(self.weight)
         await self.control.load_instruments(addresses["rest"])
         for _ in range(50):
             await self.control.follow_quotes()
@@ -440,6 +481,7 @@ class Demo:
         self.ready_since = time.time_ns()
         self.view.say(f"ready after {self.setup_s:.1f} s; the leader trades for {o.seconds:.0f} s")
         watcher = asyncio.create_task(self.watch())
+        await self.disturb()
         try:
             await self.run_script()
         except Stopped:
@@ -449,7 +491,8 @@ class Demo:
             if self.down is not None:
                 await self.restart()
         try:
-            await self.settle(15 if self.interrupted else 60)
+            await self.calm()
+            await self.settle((15 if self.interrupted else 60) + (30 if self.disturbed else 0))
         finally:
             watcher.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -484,6 +527,7 @@ class Demo:
             "legs_open": verdict.legs_open,
             "forgone": verdict.forgone,
             "forgone_other_outside_restart": verdict.forgone_other_outside_restart,
+            "forgone_disturbed": verdict.forgone_disturbed,
             "restarts": len(self.outages),
             "restart_ready_s": self.restart_ready_s,
             "kill": self.kill_report,
@@ -492,6 +536,10 @@ class Demo:
             "problems": problems,
             "problem_counts": verdict.problem_counts,
             "limits_lifted": self.limits_lifted,
+            "weight_per_minute": self.weight,
+            "faults": o.faults,
+            "faults_made": dict(Counter(fault.action for fault in truth.faults).most_common()),
+            "fence_ms": self.chaos.terms.fence_ms() if self.disturbed else None,
             "fanout_first_us": own_first or first,
             "fanout_last_us": own_last or last,
             "fanout_measured_by": "daemon" if own_first else "exchange",
@@ -597,6 +645,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--json", type=Path, help="write the result to this file")
     p.add_argument("--keep", type=Path, help="work in this new directory and keep it (journal, logs, plans, decisions)")
     p.add_argument("--connections", type=int, default=4, help="order connections of the daemon (default 4)")
+    p.add_argument(
+        "--faults", choices=LEVELS, default="none",
+        help="lose, delay, double and reorder replies and events, answer with errors, cut connections (default none)",
+    )  # fmt: skip
     p.add_argument("--no-kill", action="store_true", help="do not kill the daemon half way")
     return p
 
@@ -609,7 +661,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     options = Options(
         arguments.followers, arguments.seconds, arguments.seed, arguments.json, arguments.keep, arguments.connections,
-        not arguments.no_kill,
+        not arguments.no_kill, arguments.faults,
     )  # fmt: skip
     if options.keep is not None:
         directory = options.keep.resolve()

@@ -7,6 +7,7 @@ cut must lie between the two answers (plus or minus a lot), and the cap must rea
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -146,6 +147,56 @@ class Opening(msgspec.Struct):
     unheard: int = 0  #: lots of this leg closed so lately that a cap may still count them as held
 
 
+class FaultIndex:
+    """What went wrong on purpose, by what it can explain. Without faults everything here says no."""
+
+    NEVER_ARRIVED = frozenset(["error_dead", "drop_request", "unavailable", "throttled", "disconnect"])
+    HEARD_LATE = 3 * SECOND  #: from a fault of his stream until the leader is followed again
+
+    def __init__(self, truth: Truth, config: VerifyConfig) -> None:
+        self.settling = config.settling
+        self.any = bool(truth.faults)
+        self.placed: dict[str, str] = {}  #: client order id -> what became of its request
+        self.of_account: dict[str, list[int]] = {}  #: orders and executions of an account that were disturbed
+        self.api_cuts: list[int] = []
+        self.stream_cuts: list[int] = []
+        self.leader: list[int] = []
+        followers = {order.account for order in truth.orders}
+        for fault in truth.faults:
+            if fault.action == "cut":
+                (self.api_cuts if fault.method == "api" else self.stream_cuts).append(fault.ts)
+            elif fault.method == "order.place":
+                self.placed[fault.client_order_id] = fault.action
+            if fault.account in followers or fault.client_order_id:
+                self.of_account.setdefault(fault.account, []).append(fault.ts)
+            elif fault.account:
+                self.leader.append(fault.ts)
+
+    def never_arrived(self, cid: str, decided: int, end: int) -> bool:
+        """The order's request was lost or refused unheard, or was under way on a connection that was cut."""
+        return self.placed.get(cid) in self.NEVER_ARRIVED or within(self.api_cuts, decided - SECOND, end)
+
+    def order_disturbed(self, account: str, since: int, until: int) -> bool:
+        """Something of the account's orders went wrong, so that one of them may have been in doubt."""
+        return within(self.of_account.get(account, []), since - self.settling, until) or within(
+            self.api_cuts, since - self.settling, until
+        )
+
+    def leader_disturbed(self, since: int, until: int) -> bool:
+        """What the daemon hears of the leader was disturbed."""
+        return within(self.leader, since - self.HEARD_LATE, until)
+
+    def market_disturbed(self, ts: int) -> bool:
+        """A stream connection was cut: quotes may have stopped for a moment."""
+        return within(self.stream_cuts, ts - 2 * self.HEARD_LATE, ts)
+
+
+def within(times: list[int], since: int, until: int) -> bool:
+    """Whether one of these (ascending) times lies between two."""
+    at = bisect_left(times, since)
+    return at < len(times) and times[at] <= until
+
+
 class Reasons:
     """Checks of every reason against one run's truth."""
 
@@ -159,6 +210,7 @@ class Reasons:
         self.quotes_ok: dict[tuple[str, int, int, int], str] = {}
         self.accepted_of: dict[str, list[int]] = {}
         self.ranges: dict[tuple[str, int], tuple[int, int]] = {}
+        self.faults = FaultIndex(truth, config)
         self.checks: dict[str, Callable[[Opening], str]] = {
             "kill_switch": partial(self.commanded, "kill_switch"),
             "plan_paused": partial(self.commanded, "pause"),
@@ -223,8 +275,10 @@ class Reasons:
         return "all legs were ready by then"
 
     def leader_unsynced(self, o: Opening) -> str:
-        """Only an outage makes the leader's position unknown here."""
-        return "" if self.in_outage(o.ts) else "no outage explains a doubt about the leader's position"
+        """Only an outage, or a disturbed stream, makes the leader's position unknown here."""
+        if self.in_outage(o.ts) or self.faults.leader_disturbed(o.ts - self.faults.HEARD_LATE, o.ts):
+            return ""
+        return "no outage explains a doubt about the leader's position"
 
     def leader_equity_stale(self, o: Opening) -> str:
         """No equity served to the leader's account within the age limit, or equity not positive."""
@@ -239,7 +293,9 @@ class Reasons:
         """The last quote published before the decision is older than the limit, or none could be heard."""
         quotes = self.truth.quotes.get(o.instrument.symbol)
         last = quotes.last_before(o.ts) if quotes else None
-        if last is None or self.in_outage(o.ts) or o.ts - last[0] > self.config.quote_max_age - self.config.clock_tolerance:
+        if last is None or self.in_outage(o.ts) or self.faults.market_disturbed(o.ts):
+            return ""
+        if o.ts - last[0] > self.config.quote_max_age - self.config.clock_tolerance:
             return ""
         return f"the exchange published a quote {(o.ts - last[0]) // MS} ms before"
 
@@ -256,11 +312,13 @@ class Reasons:
         """After a restart: a proven-dead opening may only be given up for age, price, or a leader gone (semantics 36)."""
         if self.config.outages and any(gap.ts_down <= o.ts for gap in self.config.outages):
             return ""
-        return "there was no restart before it"
+        if self.faults.order_disturbed(o.numbers.account, o.claim.ts_event, o.ts):
+            return ""
+        return "there was no restart before it, and no order of the account was disturbed"
 
     def observed(self, o: Opening) -> str:
         """Found by back-fill: the daemon was not listening when the leader traded."""
-        if o.trade is not None and self.in_outage(o.trade.ts):
+        if o.trade is not None and (self.in_outage(o.trade.ts) or self.faults.leader_disturbed(o.trade.ts, o.ts)):
             return ""
         return "the daemon was up when the leader traded"
 
@@ -464,6 +522,8 @@ class Reasons:
             if order is not None and order.executed < order.lots and order.status in ("REJECTED", "EXPIRED", "CANCELED"):
                 return ""
             code = self.truth.rejects.get(cid)
+            if code is None and self.faults.placed.get(cid) == "throttled":
+                code = -1008
             if code is None:
                 return "the exchange refused no such order"
             named = reason.partition(":")[2]
@@ -485,6 +545,8 @@ class Reasons:
             code = self.truth.rejects.get(cid)
             return "" if code in (-2018, -2019) else f"the exchange refused it with {code}"
         if reason in ENTRY_REASONS:  # an opening that never left, or was lost with the daemon and is not made again
+            if self.faults.never_arrived(cid, decided_ts, end_ts):
+                return ""
             if cid in self.truth.rejects or any(gap.ts_down <= max(decided_ts, end_ts) for gap in self.config.outages):
                 return ""
             return "there was no restart before it, and the exchange refused no such order"

@@ -68,6 +68,7 @@ class Verdict(msgspec.Struct):
     restarts: int = 0
     forgone: dict[str, int] = {}
     forgone_other_outside_restart: int = 0
+    forgone_disturbed: int = 0  #: of those with other causes, outside the restart window: with a fault that explains it
     problem_counts: dict[str, int] = {}
     problems: list[str] = []
 
@@ -508,6 +509,9 @@ class Verifier:
                 leg.missing.append(cid)
                 if opening:  # until it is said to have ended the daemon must count it as on the wire
                     leg.open_slack = target_side * claim.open_lots
+                    self.reserve_missing(claim, numbers, leg)
+                else:
+                    leg.reduce_slack += claim.reduce_lots
                 continue
             self.unclaimed.discard(cid)
             self.same_order(claim, numbers, order, opening, target_side)
@@ -527,6 +531,13 @@ class Verifier:
                     "wrong quantity",
                     f"{claim.plan} {claim.symbol}: {claim.reduce_lots} lots decided to close, the exchange got {reduce_lots}",
                 )
+
+    def reserve_missing(self, claim: Claim, numbers: PlanNumbers, leg: Leg) -> None:
+        """An opening that never reached the exchange holds margin until its fate is known."""
+        instrument = self.truth.instruments[claim.symbol]
+        notional = instrument.notional_e8(claim.open_lots, self.last_trade(leg, claim.symbol))
+        reserved = notional // own_leverage(numbers.plan) + notional * 3 // 100
+        self.accounts[claim.plan].recent.append((claim.ts_decided, claim.symbol, 0, reserved))
 
     def same_order(self, claim: Claim, numbers: PlanNumbers, order: Order, opening: bool, target_side: int) -> None:
         """The order in the books is the decided one: account, instrument, side, kind, price, time."""
@@ -676,6 +687,10 @@ class Verifier:
         if self.reasons.in_outage(ts) or self.reasons.in_outage(ts_decided):
             return
         if any(ts <= gap.ts_down <= ts_decided for gap in self.config.outages):
+            return
+        faults = self.reasons.faults
+        if faults.any and (faults.order_disturbed(numbers.account, ts, ts_decided) or faults.leader_disturbed(ts, ts_decided)):
+            self.verdict.forgone_disturbed += 1
             return
         self.verdict.forgone_other_outside_restart += 1
 

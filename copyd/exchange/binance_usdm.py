@@ -23,7 +23,7 @@ from copyd._fast.sim_engine import (
     REASON_WITHDRAW,
 )
 from copyd._fast.sim_wire import Key
-from copyd.exchange.limits import ORDERS_PER_10S, ORDERS_PER_MINUTE, WEIGHT_PER_MINUTE
+from copyd.exchange.limits import ORDERS_PER_10S, ORDERS_PER_MINUTE
 from copyd.exchange.model import E8, Instrument, fixed, refusal_text
 
 if TYPE_CHECKING:
@@ -297,12 +297,13 @@ class Dialect:
         return {"timezone": "UTC", "serverTime": call.now_ns // 10**6, "rateLimits": [], "exchangeFilters": [], "symbols": []}
 
     def exchange_info(self, call: Call) -> Any:
+        weight = self.x.limits.weight_per_minute
         return {
             "timezone": "UTC",
             "serverTime": call.now_ns // 10**6,
             "futuresType": "U_MARGINED",
             "rateLimits": [
-                {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1, "limit": WEIGHT_PER_MINUTE},
+                {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1, "limit": weight},
                 {"rateLimitType": "ORDERS", "interval": "MINUTE", "intervalNum": 1, "limit": ORDERS_PER_MINUTE},
                 {"rateLimitType": "ORDERS", "interval": "SECOND", "intervalNum": 10, "limit": ORDERS_PER_10S},
             ],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Iterable
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -82,6 +83,7 @@ def make_control(exchange: ExchangeServer) -> web.Application:
             web.post("/mark-account", control.mark_account),
             web.post("/disconnect", control.disconnect),
             web.post("/clock", control.clock),
+            web.post("/limits", control.limits),
             web.get("/truth/orders", control.orders),
             web.get("/truth/rejects", control.rejects),
             web.get("/truth/trades", control.trades),
@@ -90,6 +92,7 @@ def make_control(exchange: ExchangeServer) -> web.Application:
             web.get("/truth/incomes", control.incomes),
             web.get("/truth/quotes", control.quotes),
             web.get("/truth/reads", control.reads),
+            web.get("/truth/faults", control.faults_made),
             web.get("/truth/stats", control.stats),
         ]
     )
@@ -242,20 +245,35 @@ class Control:
         return web.json_response({"marked": self.x.accounts.name(account)})
 
     async def disconnect(self, request: web.Request) -> web.Response:
-        """{"kind": "api" | "streams" | "all", "stream": listen key or name}: cut the WebSocket connections that match."""
+        """{"kind": "api" | "streams" | "all", "stream": listen key or name, "account": whose user stream, "pick": number}:
+        cut the WebSocket connections that match; with ``pick`` only one of them."""
         body = orjson.loads(await request.read() or b"{}")
         kind, stream = body.get("kind", "all"), body.get("stream")
-        cut = 0
-        for conn in list(self.x.conns):
-            if kind in ("all", "api" if conn.is_api else "streams") and (not stream or stream in conn.streams):
-                conn.abort()
-                cut += 1
-        return web.json_response({"disconnected": cut})
+        if body.get("account"):
+            key = self.x.streams.by_account.get(self._account(str(body["account"])))
+            stream = key.text if key is not None else "no such stream"
+        found = [
+            conn for conn in sorted(self.x.conns, key=lambda conn: (conn.opened_ns, conn.path))
+            if kind in ("all", "api" if conn.is_api else "streams") and (not stream or stream in conn.streams)
+        ]  # fmt: skip
+        if found and body.get("pick") is not None:
+            found = [found[int(body["pick"]) % len(found)]]
+        for conn in found:
+            self.x.cut(conn)
+        return web.json_response({"disconnected": len(found)})
 
     async def clock(self, request: web.Request) -> web.Response:
         """{"skew_ms"}: put the clock that clients see ahead of (or behind) the truth's."""
         self.x.wire.skew_ns = int(orjson.loads(await request.read())["skew_ms"]) * 10**6
         return web.json_response({"server_ts": self.x.wire.server_ns()})
+
+    async def limits(self, request: web.Request) -> web.Response:
+        """{"weight_per_minute"}: another request weight per address, enforced like the venue's own."""
+        weight = int(orjson.loads(await request.read())["weight_per_minute"])
+        if weight < 1:
+            raise UsageError("weight_per_minute must be positive")
+        self.x.limits.weight_per_minute = weight
+        return web.json_response({"weight_per_minute": weight})
 
     def _account(self, name: str) -> int:
         index = self.x.accounts.index.get(name)
@@ -430,6 +448,13 @@ class Control:
             for seq, ts, symbol, bid, ask, mark in self.engine.quotes_after(after, limit)
         )
 
+    async def faults_made(self, request: web.Request) -> web.Response:
+        """Every fault that was made; the oldest may have been dropped (bounded log)."""
+        after, limit = self._page(request)
+        log = self.x.faults.log
+        first = max(0, after + 1 - (log[0].seq if log else 0))
+        return _lines(msgspec.structs.asdict(made) for made in islice(log, first, first + limit))
+
     async def reads(self, request: web.Request) -> web.Response:
         after, limit = self._page(request)
         return _lines(row for row in self.x.reads[after + 1 : after + 1 + limit])
@@ -440,6 +465,7 @@ class Control:
         return web.json_response(
             {
                 "limits_lifted": sorted(x.limits.lifted),
+                "weight_per_minute": x.limits.weight_per_minute,
                 "seed": x.options.seed,
                 "accounts": len(x.accounts.index),
                 "orders_accepted": wire.n_placed,
@@ -451,6 +477,7 @@ class Control:
                 "connection_attempts": x.connects,
                 "listen_keys": len(x.streams.keys),
                 "fault_rules": len(x.faults.rules),
+                "faults_made": x.faults.n_made,
                 "maker_flow_hash": x.maker_hash(),
                 "maker_steps": x.makers.step_no if x.makers is not None else 0,
                 "wallets_sum": fixed(total, 8),

@@ -1,5 +1,8 @@
 """Faults on request: which requests and events go wrong, and how. Rules are tried in the order they were added.
 
+A rule hits every match, or with ``ppm`` a share of them: which ones follows from ``seed`` and the number of the match alone.
+Every fault made is in the log (the truth's ``/truth/faults``).
+
 Request actions (matched by account, symbol, method, client id prefix):
   delay             the request reaches the engine ``delay_ms`` later
   delay_reply       executed at once, answered ``delay_ms`` later
@@ -12,15 +15,20 @@ Request actions (matched by account, symbol, method, client id prefix):
   disconnect        not executed, the connection is cut
   disconnect_live   executed, the connection is cut before the answer
   stall             executed, but nothing leaves this connection for ``delay_ms``
+  stale_read        a query answered as if orders and trades of the last ``delay_ms`` were not there yet
 Event actions (matched by account, event name, client id prefix; also symbol-less):
   drop_event, duplicate_event, delay_event (``delay_ms``), reorder_events (held back until the account's next event)
 """
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Literal
 
 import msgspec
+
+LOG_MAX = 1_000_000
+_64 = (1 << 64) - 1
 
 RequestAction = Literal[
     "delay",
@@ -34,6 +42,7 @@ RequestAction = Literal[
     "disconnect",
     "disconnect_live",
     "stall",
+    "stale_read",
 ]
 EventAction = Literal["drop_event", "duplicate_event", "delay_event", "reorder_events"]
 EVENT_ACTIONS = ("drop_event", "duplicate_event", "delay_event", "reorder_events")
@@ -46,6 +55,7 @@ class Rule(msgspec.Struct, forbid_unknown_fields=True):
 
     action: RequestAction | EventAction
     account: str = ""  # name of the account
+    account_prefix: str = ""  # or how it begins
     symbol: str = ""
     method: str = ""  # order.place, order.cancel, order.status, order.modify, or "GET /fapi/v1/..."
     event: str = ""  # ORDER_TRADE_UPDATE, TRADE_LITE, ACCOUNT_UPDATE, ...
@@ -53,8 +63,23 @@ class Rule(msgspec.Struct, forbid_unknown_fields=True):
     delay_ms: int = 0
     skip: int = 0  # matches left alone before the first fault
     count: int = 0  # faults before the rule is spent; 0 = no end
+    ppm: int = 0  # share of the matches that become faults; 0 = all
+    seed: int = 0  # which of them
     id: int = 0  # given by the exchange
     hits: int = 0  # faults made so far
+    seen: int = 0  # matches so far
+
+
+class Made(msgspec.Struct, frozen=True, gc=False):
+    """A fault that was made, as the truth lists it."""
+
+    seq: int
+    ts: int
+    action: str
+    account: str
+    method: str  # of the request, or the event's name; "api" or "streams" for a connection that was cut
+    clientOrderId: str
+    delay_ms: int
 
 
 class Faults:
@@ -63,7 +88,8 @@ class Faults:
     def __init__(self) -> None:
         self.rules: list[Rule] = []
         self._next_id = 1
-        self.held: dict[int, list[bytes]] = {}  # account -> events held back by reorder_events
+        self.log: deque[Made] = deque(maxlen=LOG_MAX)
+        self.n_made = 0
 
     def add(self, rule: Rule) -> int:
         rule.id = self._next_id
@@ -84,6 +110,11 @@ class Faults:
     @property
     def for_events(self) -> bool:
         return any(r.action in EVENT_ACTIONS for r in self.rules)
+
+    def note(self, ts: int, action: str, account: str, method: str, client_id: str = "", delay_ms: int = 0) -> None:
+        """Remember a fault that was made."""
+        self.log.append(Made(self.n_made, ts, action, account, method, client_id, delay_ms))
+        self.n_made += 1
 
     def request(self, account: str, symbol: str, method: str, client_id: str) -> Rule | None:
         """The fault of this request, if any."""
@@ -112,7 +143,11 @@ class Faults:
 
 
 def _owner(rule: Rule, account: str, client_id: str) -> bool:
-    return (not rule.account or rule.account == account) and client_id.startswith(rule.client_id_prefix)
+    return (
+        (not rule.account or rule.account == account)
+        and account.startswith(rule.account_prefix)
+        and client_id.startswith(rule.client_id_prefix)
+    )
 
 
 def _take(rule: Rule) -> bool:
@@ -121,5 +156,16 @@ def _take(rule: Rule) -> bool:
         return False
     if rule.count and rule.hits >= rule.count:
         return False
+    rule.seen += 1
+    if rule.ppm and not chosen(rule.seed, rule.id, rule.seen, rule.ppm):
+        return False
     rule.hits += 1
     return True
+
+
+def chosen(seed: int, rule: int, number: int, ppm: int) -> bool:
+    """Whether the ``number``-th match of a rule is one of its ``ppm`` in a million (splitmix64 over the three)."""
+    x = (seed * 0xD1342543DE82EF95 + rule * 0xAF251AF3B0F025B5 + number * 0x9E3779B97F4A7C15) & _64
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _64
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _64
+    return (x ^ (x >> 31)) % 1_000_000 < ppm

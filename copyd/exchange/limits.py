@@ -39,6 +39,7 @@ class Limits:
         if unknown:
             raise ValueError(f"no such limit: {', '.join(unknown)} (there are {', '.join(LIMITS)})")
         self.lifted = lifted
+        self.weight_per_minute = WEIGHT_PER_MINUTE
         self.meters: dict[str, IpMeter] = {}
         self._connects: dict[str, list[int]] = {}
 
@@ -62,14 +63,14 @@ class Limits:
                 "Please use the websocket for live updates to avoid bans.",
                 (meter.banned_until_ns - now_ns) // 10**9 + 1,
             )
-        if used <= WEIGHT_PER_MINUTE:
+        if used <= self.weight_per_minute:
             return None
         meter.refused += 1
         if meter.refused > REFUSALS_BEFORE_BAN:
             meter.banned_until_ns = now_ns + BAN_NS
         return TooMany(
             429,
-            f"Too many requests; current limit of IP({ip}) is {WEIGHT_PER_MINUTE} requests per minute. "
+            f"Too many requests; current limit of IP({ip}) is {self.weight_per_minute} requests per minute. "
             "Please use the websocket for live updates to avoid polling the API.",
             60 - now_ns // 10**9 % 60,
         )

@@ -293,21 +293,53 @@ class ExchangeServer:
         self.wire.slow = self.faults.for_requests
         self.wire.event_fault = self.on_event if self.faults.for_events else None
 
+    def _fault_of(self, key: Key, params: dict[str, str], method: str, client_id: str) -> Rule | None:
+        """The fault of a request, logged."""
+        account = self.accounts.name(key.account)
+        rule = self.faults.request(account, params.get("symbol", ""), method, client_id)
+        if rule is not None:
+            self.faults.note(self.wire.time_ns(), rule.action, account, method, client_id, rule.delay_ms)
+        return rule
+
+    def _stale(self, answer: bytes | Refused, lag_ms: int) -> bytes | Refused:
+        """A query's answer by a reader that is ``lag_ms`` behind the engine: what is younger is not there yet."""
+        if isinstance(answer, Refused):
+            return answer
+        since = self.wire.time_ns() // 10**6 - lag_ms
+        found = orjson.loads(answer)
+        if isinstance(found, dict):
+            return Refused(-2013) if found.get("time", 0) > since else answer
+        return orjson.dumps([row for row in found if not isinstance(row, dict) or row.get("time", 0) <= since])
+
+    def cut(self, conn: WsConn) -> None:
+        """Cut a connection; the log says when, which kind, and which accounts' streams it carried."""
+        kind = "api" if conn.is_api else "streams"
+        owners = [self.streams.keys[name].account for name in conn.streams if name in self.streams.keys]
+        now = self.wire.time_ns()
+        for name in [self.accounts.name(account) for account in owners] or [""]:
+            self.faults.note(now, "cut", name, kind)
+        conn.abort()
+
     def on_event(self, account: int, name: str, client_id: bytes, payload: bytes) -> list[bytes]:
         """What to send now in place of one user event."""
-        rule = self.faults.event(self.accounts.name(account), name, client_id.decode())
+        owner, client = self.accounts.name(account), client_id.decode()
+        rule = self.faults.event(owner, name, client)
+        if rule is not None:
+            self.faults.note(self.wire.time_ns(), rule.action, owner, name, client, rule.delay_ms)
         held = self._delayed_events.pop(account, [])
+        loop = asyncio.get_running_loop()
+        if rule is not None and rule.action == "reorder_events":
+            self._delayed_events[account] = [*held, (name, payload)]
+            loop.call_later(max(rule.delay_ms, 200) / 1000, self._release_events, account)
+            return []
+        for old_name, old in held:  # the newer event overtakes the held ones
+            loop.call_soon(self._late_event, account, old_name, old)
         if rule is None:
-            for old_name, old in held:  # the newer event overtakes the held one
-                asyncio.get_running_loop().call_soon(self._late_event, account, old_name, old)
             return [payload]
         if rule.action == "duplicate_event":
             return [payload, payload]
         if rule.action == "delay_event":
-            asyncio.get_running_loop().call_later(rule.delay_ms / 1000, self._late_event, account, name, payload)
-        elif rule.action == "reorder_events":
-            self._delayed_events[account] = [*held, (name, payload)]
-            asyncio.get_running_loop().call_later(max(rule.delay_ms, 200) / 1000, self._release_events, account)
+            loop.call_later(rule.delay_ms / 1000, self._late_event, account, name, payload)
         return []
 
     def _late_event(self, account: int, name: str, payload: bytes) -> None:
@@ -433,10 +465,11 @@ class ExchangeServer:
         client_id = params.get("newClientOrderId") or params.get("origClientOrderId") or ""
         rule: Rule | None = None
         if self.wire.slow and key is not None:
-            rule = self.faults.request(self.accounts.name(key.account), params.get("symbol", ""), method, client_id)
+            rule = self._fault_of(key, params, method, client_id)
 
         def work() -> bytes | Refused:
-            return self._run(lambda: self._call(conn, route, method, params, key, code))
+            answer = self._run(lambda: self._call(conn, route, method, params, key, code))
+            return answer if rule is None or rule.action != "stale_read" else self._stale(answer, rule.delay_ms)
 
         if rule is None:
             self._answer(conn, number, key, work())
@@ -517,7 +550,7 @@ class ExchangeServer:
         loop = asyncio.get_running_loop()
         action = rule.action
         if action == "disconnect":
-            conn.abort()
+            self.cut(conn)
         elif action in DEAD_503:
             body = DEAD_503[action]
             conn.send(b'{"id":%s,"status":503,"error":%s' % (number, body) + self.wire.limits_json(conn, key))
@@ -530,7 +563,9 @@ class ExchangeServer:
             elif action == "error_live":
                 conn.send(b'{"id":%s,"status":503,"error":%s' % (number, UNKNOWN_503) + self.wire.limits_json(conn, key))
             elif action == "disconnect_live":
-                conn.abort()
+                self.cut(conn)
+            elif action == "stale_read":
+                self._answer(conn, number, key, answer)
             elif action == "stall":
                 conn.stall(True)
                 self._answer(conn, number, key, answer)
@@ -572,8 +607,7 @@ class ExchangeServer:
                 self._check_signature(key, query, body, params, self.wire.server_ns())
             if self.wire.slow and key is not None:
                 client_id = params.get("newClientOrderId") or params.get("origClientOrderId") or ""
-                account = self.accounts.name(key.account)
-                rule = self.faults.request(account, params.get("symbol", ""), route.name or name, client_id)
+                rule = self._fault_of(key, params, route.name or name, client_id)
             if rule is not None:
                 if rule.action == "delay":
                     await asyncio.sleep(rule.delay_ms / 1000)
@@ -582,6 +616,11 @@ class ExchangeServer:
             call = Call(params, key, self.wire.time_ns(), ip)
             value = route.handler(call)
             answer = value if isinstance(value, bytes) else orjson.dumps(value)
+            if rule is not None and rule.action == "stale_read":
+                stale = self._stale(answer, rule.delay_ms)
+                if isinstance(stale, Refused):
+                    raise stale
+                answer = stale
         except Refused as refused:
             status, answer = refused.status, refused.body()
             self.note_refusal(refused, key, route.name or name if route is not None else name, params)
