@@ -36,6 +36,10 @@ cdef extern from *:
     static inline long long clamp(__int128 a) {
         return a > (__int128)0x3fffffffffffffffLL ? 0x3fffffffffffffffLL : (long long)a;
     }
+    static inline long long shifted(__int128 a) {
+        a >>= 32;
+        return a > (__int128)0x3fffffffffffffffLL ? 0x3fffffffffffffffLL : (long long)a;
+    }
     """
     ctypedef long long i128
     int64_t mul_div_trunc(int64_t a, int64_t b, int64_t c) noexcept nogil
@@ -47,6 +51,7 @@ cdef extern from *:
     int less(i128 a, i128 b) noexcept nogil
     int not_positive(i128 a) noexcept nogil
     int64_t clamp(i128 a) noexcept nogil
+    int64_t shifted(i128 a) noexcept nogil
 
 cdef enum:
     BPS = 10_000
@@ -258,6 +263,16 @@ cdef struct Ranked:   # a reduction and its exposure, for the sending order
     uint32_t at
     int plain         # neither reduce-only nor with a position side: the netted rest of a close
 
+cdef struct Drift:
+    int64_t distance
+    int64_t missed
+    int64_t money_e8
+    int64_t ts_retry
+    uint32_t leg
+    int32_t bps
+    uint8_t moving
+    uint8_t pad[7]
+
 cdef struct Buffer:
     void* rows
     size_t size       # bytes per row
@@ -269,7 +284,7 @@ def row_sizes():
     """Bytes of the rows this module takes and gives, for the layout test."""
     return {
         "params": sizeof(Params), "fill_event": sizeof(FillEvent), "decisions": sizeof(Decision),
-        "ends": sizeof(OrderEnd), "named_orders": sizeof(NamedOrder),
+        "ends": sizeof(OrderEnd), "named_orders": sizeof(NamedOrder), "drift": sizeof(Drift),
     }
 
 
@@ -587,6 +602,65 @@ cdef class Kernel:
             if self._reducible(&columns.legs[i]) > 0:
                 excess += 1
         return unfinished, in_doubt, waiting, excess, held
+
+    def drift(self, edges, uint32_t worst_max, int64_t least_bps=0):
+        """How far each leg is from what copying without limits would hold (``copyd.core.reconcile.drift``).
+
+        Returns (packed ``DriftRow`` of up to ``worst_max`` legs at or above ``least_bps``, worst first; legs per bucket of
+        ``edges``, upper bounds in bps, and one more above the last). Legs that hold and should hold nothing are not counted.
+        """
+        cdef Columns columns = self.columns
+        cdef uint32_t i, n
+        cdef Drift* row
+        cdef Leg* leg
+        cdef Buffer found
+        cdef int64_t[32] bounds
+        cdef uint32_t[33] buckets
+        cdef uint32_t edge_count = len(edges)
+        if edge_count > 32:
+            raise ValueError("at most 32 edges")
+        for i in range(edge_count):
+            bounds[i] = edges[i]
+        memset(buckets, 0, sizeof(buckets))
+        memset(&found, 0, sizeof(Buffer))
+        found.size = sizeof(Drift)
+        cdef Drift one
+        try:
+            for i in range(columns.counts[6]):
+                leg = &columns.legs[i]
+                if leg.target == 0 and leg.missed == 0 and leg.attributed == 0:
+                    continue
+                self._drift(i, &one)
+                n = 0
+                while n < edge_count and one.bps > bounds[n]:
+                    n += 1
+                buckets[n] += 1
+                if one.bps >= least_bps and one.distance != 0:
+                    memcpy(_push(&found), &one, sizeof(Drift))
+            if found.count > 1:
+                qsort(found.rows, found.count, sizeof(Drift), &_compare_drift)
+            found.count = min(found.count, worst_max)
+            rows = _bytes(&found) if found.count else b""
+        finally:
+            free(found.rows)
+        return rows, [buckets[i] for i in range(edge_count + 1)]
+
+    cdef void _drift(self, uint32_t index, Drift* row) noexcept nogil:
+        cdef Leg* leg = &self.columns.legs[index]
+        cdef Instrument* instrument = &self.columns.instruments[leg.instrument]
+        cdef int64_t allocation = self.columns.plans[leg.plan].allocation_e8
+        cdef int64_t bps
+        memset(row, 0, sizeof(Drift))
+        row.distance = leg.target + leg.missed - (leg.attributed << 32)
+        row.missed = leg.missed
+        row.money_e8 = shifted(quotient(
+            wide3(wide(_abs(row.distance), instrument.mark), instrument.value_mul), instrument.value_div))
+        row.ts_retry = leg.retry_ts
+        row.leg = index
+        if allocation > 0:
+            bps = clamp(quotient(wide(row.money_e8, BPS), allocation))
+            row.bps = <int32_t>(bps if bps < 0x7FFFFFFF else 0x7FFFFFFF)
+        row.moving = leg.open_slot != NONE or leg.reduce_leaves != 0 or leg.deferred != 0
 
     def counts(self):
         """(decisions, reductions, openings, ends) of the last call."""
@@ -1382,6 +1456,15 @@ cdef inline void _refuse(Decision* decision, int reason, int64_t delta) noexcept
     decision.open = P_FORGONE
     decision.reason = reason
     decision.forgone = delta
+
+
+cdef int _compare_drift(const void* left, const void* right) noexcept nogil:
+    """The largest value first, then the lower leg."""
+    cdef const Drift* a = <const Drift*>left
+    cdef const Drift* b = <const Drift*>right
+    if a.money_e8 != b.money_e8:
+        return -1 if a.money_e8 > b.money_e8 else 1
+    return -1 if a.leg < b.leg else 1
 
 
 cdef int _compare_ranked(const void* left, const void* right) noexcept nogil:

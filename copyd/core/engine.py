@@ -12,16 +12,19 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Sequence
+from math import gcd
 from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
 from copyd._fast.columns import Columns, ReportBatch
 from copyd._fast.fanout import Kernel
-from copyd.core.copy_instruction import set_anchor
+from copyd.core.copy_instruction import defer, set_anchor
 from copyd.core.fixed import ONE, mul_div_trunc, sign
-from copyd.core.identifiers import cause_id
+from copyd.core.identifiers import cause_id, epoch_of, site_of
+from copyd.core.instrument import notional
 from copyd.core.leader_event import LeaderBook, split
+from copyd.core.reconcile import may_catch_up
 from copyd.core.rows import (
     NONE,
     TERMINAL_MASK,
@@ -33,6 +36,7 @@ from copyd.core.rows import (
     LeaderPositionRow,
     LeaderRow,
     LegRow,
+    Note,
     OrderEndRow,
     OrderRow,
     OrderState,
@@ -40,6 +44,8 @@ from copyd.core.rows import (
     PlanRow,
     PlanState,
     Reason,
+    ReportKind,
+    ReportRow,
     Row,
     Side,
 )
@@ -58,6 +64,8 @@ PLAN_CELLS = (
 """What a plan must say; integers, with choices as their codes."""
 EXTERNAL_SEEN_MAX = 20_000
 """Trades of followers' own that are remembered; a copy of one follows within seconds, over a connection being renewed."""
+INFERRED_MAX = 1_000
+"""Differences explained by inference that are remembered, in case the real trade is still told."""
 EXPECTED_GRACE_NS = 1_500_000_000
 """A position the venue pushed may be ahead of its fills for this long; then the leader counts as out of sync."""
 
@@ -175,11 +183,17 @@ class LegsReady(Input, tag=10, frozen=True):
 
 
 class AccountSnapshots(Input, tag=11, frozen=True):
-    """(account, wallet e8, [(instrument, position side, quantity)]); ``adopt`` takes differences as the follower's own hand."""
+    """(account, wallet e8, [(instrument, position side, quantity)]), as the venue told when asked at ``ts_asked``.
+
+    A difference from what we know is believed when it can be: no order of the account unfinished or named since record
+    ``seq_asked``, its position at rest for longer than a replica may lag, and a second look that agrees. ``adopt``: the
+    venue has just refused a reduction as not reducing, so one look is enough.
+    """
 
     accounts: list[tuple[int, int, list[tuple[int, int, int]]]]
     adopt: bool = False
     seq_asked: int = 0
+    ts_asked: int = 0
 
 
 class ExternalFill(Input, tag=12, frozen=True):
@@ -191,6 +205,26 @@ class ExternalFill(Input, tag=12, frozen=True):
     qty: int
     trade_id: int
     kind: str
+    ts_event: int = 0
+
+
+class OrphanFill(Input, tag=15, frozen=True):
+    """A fill of an order that bears our site's tag and stands in no table: lost with a journal, or another daemon's."""
+
+    account: int
+    instrument: int
+    position_side: int
+    qty: int
+    px: int
+    trade_id: int
+    cid: bytes
+    ts_event: int = 0
+
+
+class CatchUp(Input, tag=16, frozen=True):
+    """Legs whose forgone quantity is wanted after all, by the operator's out-of-sync policy (semantics 1)."""
+
+    legs: list[int]
 
 
 class Command(Input, tag=13, frozen=True):
@@ -207,7 +241,7 @@ class Timer(Input, tag=14, frozen=True):
 
 AnyInput = (
     Started | Configured | LeaderFill | LeaderPosition | LeaderSync | LeaderEquity | LeaderLeverage | Quotes | Reports
-    | LegsReady | AccountSnapshots | ExternalFill | Command | Timer
+    | LegsReady | AccountSnapshots | ExternalFill | Command | Timer | OrphanFill | CatchUp
 )
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(AnyInput)
@@ -237,6 +271,9 @@ class Outputs(msgspec.Struct):
     queries: list[int] = []
     alerts: list[Alert] = []
     request_sync: list[int] = []
+    recheck: list[int] = []
+    settled: list[bytes] = []
+    fenced: bool = False
 
     def payload(self) -> list[bytes]:
         """Record payload parts: four u32 lengths, then input, decisions, order ends, orders."""
@@ -282,6 +319,27 @@ def decode_payload(data: bytes | memoryview) -> Recorded:
 # -- names: what the tables know only by index --------------------------------------------------------------------------
 
 
+class Share(msgspec.Struct, array_like=True):
+    """What one leg gave when an unexplained reduction was booked on it."""
+
+    leg: int
+    lots: int
+    target: int
+    cost_e8: int
+    margin_e8: int
+
+
+class Inferred(msgspec.Struct, array_like=True):
+    """A difference from the venue's books that was booked without its trade: it is undone when the trade is told after all."""
+
+    account: int
+    instrument: int
+    short: bool
+    qty: int
+    ts_asked: int
+    shares: list[Share]
+
+
 class Names(msgspec.Struct):
     """Names behind the indexes, leader books, and small sets; everything here is part of the checkpoint."""
 
@@ -300,6 +358,8 @@ class Names(msgspec.Struct):
     account_seen: list[int] = []
     unsynced: list[int] = []
     params: bytes = b""
+    mismatches: dict[str, tuple[int, int]] = {}
+    inferred: list[Inferred] = []
 
 
 class Engine:
@@ -373,6 +433,7 @@ class Engine:
         for index, spec in enumerate(value.instruments):
             row = InstrumentRow.unpack(spec.row)
             if index < len(self.names.instruments):
+                self._express_anew(index, self.names.instruments[index], spec, out)
                 old = self._row(INSTRUMENTS, index, InstrumentRow)
                 row.bid, row.ask, row.mark, row.ts_quote, row.halted = (
                     old.bid, old.ask, old.mark, old.ts_quote, old.halted)
@@ -536,8 +597,20 @@ class Engine:
     # -- venue and accounts -----------------------------------------------------------------------------------------
 
     def _reports(self, now: int, value: Reports, out: Outputs) -> None:
+        if self.names.inferred:
+            self._retract_for_reports(value.rows)
         self.kernel.apply_reports(ReportBatch.from_bytes(value.rows), now, out.seq)
         self._collect(out)
+        if Note.UNKNOWN_ORDER in out.ends[OrderEndRow.LAYOUT.size - 7 :: OrderEndRow.LAYOUT.size]:
+            for end in OrderEndRow.unpack_all(out.ends):
+                if end.note == Note.UNKNOWN_ORDER:
+                    self._fence(end.cid, out)
+
+    def _fence(self, cid: bytes, out: Outputs) -> None:
+        """Another daemon of this site with a later epoch trades these accounts: this one must not send another byte."""
+        if epoch_of(cid) > self.params.epoch and site_of(cid) == self.params.site:
+            out.fenced = True
+            out.alerts.append(Alert("fenced", f"order {cid.hex()} is of epoch {epoch_of(cid)}, ours is {self.params.epoch}"))
 
     def _timer(self, now: int, value: Timer, out: Outputs) -> None:
         for book in self.names.books:
@@ -561,7 +634,8 @@ class Engine:
 
     def _legs_ready(self, now: int, value: LegsReady, out: Outputs) -> None:
         for account, instrument, ready, hedge, isolated, leverage in value.legs:
-            self._edit(ACCOUNTS, account, AccountRow, hedge=int(hedge))
+            if hedge != bool(self._row(ACCOUNTS, account, AccountRow).hedge):
+                self._mode_changed(account, hedge, out)
             at = account * self.columns.instruments_max + instrument
             self._edit(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow, ready=int(ready), isolated=int(isolated),
                        leverage=leverage)
@@ -577,31 +651,92 @@ class Engine:
             if first:
                 self.account_seen.add(account)
                 self.names.account_seen.append(account)
-            settled = value.adopt and self._settled_since(account, value.seq_asked)
             for (instrument, short), qty in told.items():
                 at = account * self.columns.instruments_max + instrument
                 row = self._row(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow)
                 difference = qty - (row.net_short if short else row.net)
-                if difference == 0:
-                    continue
-                if first:
-                    self._external(account, instrument, short, difference, out)
-                    continue
-                out.alerts.append(Alert("position_mismatch", f"venue {qty} lots, ours {qty - difference}", {
-                    "account": self.names.accounts[account], "symbol": self.symbol(instrument), "adopted": settled}))
-                if settled:
-                    self._external(account, instrument, short, difference, out)
+                if difference and first:
+                    self._external(now, account, instrument, short, difference, out)
+                else:
+                    self._compare(now, value, account, instrument, short, difference, out)
 
-    def _settled_since(self, account: int, seq: int) -> bool:
-        """No order of the account is unfinished, and none was named since ``seq``: a snapshot asked then is the truth."""
-        if self.columns.orders_in_state(UNFINISHED_MASK, account):
+    def _compare(
+        self, now: int, value: AccountSnapshots, account: int, instrument: int, short: bool, difference: int, out: Outputs
+    ) -> None:
+        """One position of a follower against ours: remember a difference, and believe it when a second look agrees."""
+        key = f"{account}/{instrument}/{int(short)}"
+        known = self.names.mismatches.get(key)
+        if difference == 0:
+            self.names.mismatches.pop(key, None)
+            return
+        if not value.ts_asked or not self._quiet(account, value.seq_asked, value.ts_asked):
+            out.recheck.append(account)
+            return
+        agrees = known is not None and known[0] == difference and value.ts_asked >= known[1] + self.params.read_lag
+        believed = value.adopt or agrees
+        if known is None or believed:
+            out.alerts.append(Alert("position_mismatch", f"the venue has {difference:+} lots more than we know of", {
+                "account": self.names.accounts[account], "symbol": self.symbol(instrument), "adopted": believed}))
+        if not believed:
+            if known is None or known[0] != difference:
+                self.names.mismatches[key] = (difference, value.ts_asked)
+            out.recheck.append(account)
+            return
+        self.names.mismatches.pop(key, None)
+        rest = difference - self._explained_by_held(now, account, instrument, short, difference, out)
+        if rest:
+            shares = self._external(now, account, instrument, short, rest, out)
+            self.names.inferred.append(Inferred(account, instrument, short, rest, value.ts_asked, shares))
+            del self.names.inferred[:-INFERRED_MAX]
+
+    def _quiet(self, account: int, seq: int, ts_asked: int) -> bool:
+        """Whether a look at the venue asked at ``ts_asked``, when the journal stood at ``seq``, can be compared with ours."""
+        if ts_asked < self._row(ACCOUNTS, account, AccountRow).ts_active + self.params.read_lag:
             return False
-        finished = self.columns.orders_in_state(TERMINAL_MASK, account)
-        return all(self._row(ORDERS, slot, OrderRow).seq < seq for slot in finished)
+        if self.columns.orders_in_state(UNFINISHED_MASK & ~(1 << OrderState.HELD), account):
+            return False
+        return all(
+            self._row(ORDERS, slot, OrderRow).seq < seq for slot in self.columns.orders_in_state(TERMINAL_MASK, account)
+        )
+
+    def _explained_by_held(
+        self, now: int, account: int, instrument: int, short: bool, difference: int, out: Outputs
+    ) -> int:
+        """Lots of the difference that orders in conflict explain: they have filled that much, and ended.
+
+        The cumulative quantity is booked, so the true report of the same fill books nothing twice.
+        """
+        explained = 0
+        batch = ReportBatch()
+        for slot in self.columns.orders_in_state(1 << OrderState.HELD, account):
+            order = self._row(ORDERS, slot, OrderRow)
+            if order.instrument != instrument or (order.position_side == 2) != short or order.side != sign(difference):
+                continue
+            lots = min(abs(difference - explained), order.order_qty - order.cum_qty)
+            if lots:
+                explained += order.side * lots
+                batch.append(ReportKind.STREAM, OrderState.EXPIRED, order.cid, cum_qty=order.cum_qty + lots)
+                out.settled.append(order.cid)
+        if batch.count:
+            self.kernel.apply_reports(batch, now, out.seq)
+            self._collect(out)
+        return explained
 
     def _external_fill(self, now: int, value: ExternalFill, out: Outputs) -> bool | None:
+        if not self._remember_external(value.account, value.instrument, value.trade_id):
+            return False
+        short = value.position_side == Side.SHORT
+        # What a look at the venue's books made us book already is the same trade, told late: undone, then booked as it was.
+        self._retract(value.account, value.instrument, short, value.qty, value.ts_event)
+        touched = len(self._external(now, value.account, value.instrument, short, value.qty, out))
+        out.alerts.append(Alert("external_fill", f"{value.kind}: {value.qty} lots", {
+            "account": self.names.accounts[value.account], "symbol": self.symbol(value.instrument), "legs": touched}))
+        return None
+
+    def _remember_external(self, account: int, instrument: int, trade_id: int) -> bool:
+        """True when this trade is new."""
         # The venue counts trades per instrument: the same number in another one is another trade.
-        key = (value.trade_id << 6 | value.instrument) << 20 | value.account
+        key = (trade_id << 6 | instrument) << 20 | account
         if key in self.external_seen:
             return False
         self.external_seen.add(key)
@@ -609,13 +744,121 @@ class Engine:
         if len(self.names.external_seen) > EXTERNAL_SEEN_MAX:
             del self.names.external_seen[: EXTERNAL_SEEN_MAX // 2]
             self.external_seen = set(self.names.external_seen)
-        touched = self._external(value.account, value.instrument, value.position_side == Side.SHORT, value.qty, out)
-        out.alerts.append(Alert("external_fill", f"{value.kind}: {value.qty} lots", {
-            "account": self.names.accounts[value.account], "symbol": self.symbol(value.instrument), "legs": touched}))
+        return True
+
+    def _retract_for_reports(self, rows: bytes) -> None:
+        """Fills of ours that are told late may be what an inference stood for: it is undone before they are booked."""
+        for report in ReportRow.unpack_all(rows):
+            slot = self.columns.order_slot(report.cid) if report.cum_qty else None
+            if slot is None:
+                continue
+            order = self._row(ORDERS, slot, OrderRow)
+            filled = min(report.cum_qty, order.order_qty) - order.cum_qty
+            if filled > 0:
+                self._retract(order.account, order.instrument, order.position_side == 2, order.side * filled, report.ts_event)
+
+    def _retract(self, account: int, instrument: int, short: bool, qty: int, ts_event: int) -> None:
+        """Undo what was inferred for up to ``qty`` lots that traded before the look at the venue that showed them."""
+        left = qty
+        for entry in self.names.inferred:
+            if (entry.account, entry.instrument, entry.short) != (account, instrument, short):
+                continue
+            if not left or sign(entry.qty) != sign(left) or ts_event > entry.ts_asked:
+                continue
+            lots = min(abs(entry.qty), abs(left))
+            self._undo(entry, lots)
+            left -= sign(left) * lots
+        self.names.inferred = [entry for entry in self.names.inferred if entry.qty]
+
+    def _undo(self, entry: Inferred, lots: int) -> None:
+        """Give ``lots`` of an inference back: to the legs that had shrunk for it, then to the unattributed rest."""
+        side = sign(entry.qty)
+        entry.qty -= side * lots
+        at = entry.account * self.columns.instruments_max + entry.instrument
+        ai = self._row(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow)
+        left = lots
+        account = self._row(ACCOUNTS, entry.account, AccountRow)
+        for share in entry.shares:
+            back = min(left, share.lots)
+            if not back:
+                continue
+            leg = self._row(LEGS, share.leg, LegRow)
+            cost, margin, target = (mul_div_trunc(of, back, share.lots) for of in (share.cost_e8, share.margin_e8, share.target))
+            leg.attributed -= side * back
+            leg.cost_e8 += cost
+            leg.margin_e8 += margin
+            account.margin_e8 += margin
+            leader_qty = self._row(POSITIONS, leg.leader_position, LeaderPositionRow).qty
+            if leader_qty:
+                leg.target += target
+                set_anchor(leg, leader_qty)
+            share.lots, share.cost_e8, share.margin_e8 = share.lots - back, share.cost_e8 - cost, share.margin_e8 - margin
+            share.target -= target
+            left -= back
+            self.columns.put(LEGS, share.leg, leg.pack())
+        self.columns.put(ACCOUNTS, entry.account, account.pack())
+        if entry.short:
+            ai.net_short -= side * lots
+            ai.unattributed_short -= side * left
+        else:
+            ai.net -= side * lots
+            ai.unattributed -= side * left
+        self.columns.put(ACCOUNT_INSTRUMENTS, at, ai.pack())
+
+    def _orphan_fill(self, now: int, value: OrphanFill, out: Outputs) -> bool | None:
+        """A fill of an order of ours that no table knows (lost with a journal): it is ours all the same, and booked.
+
+        Where one plan alone trades the instrument on that account the quantity is its leg's, and what the leg then holds
+        too much is closed; else it stays unattributed. A later epoch's order stops this daemon.
+        """
+        self._fence(value.cid, out)
+        if out.fenced:
+            return None
+        if not self._remember_external(value.account, value.instrument, value.trade_id):
+            return False
+        short = value.position_side == Side.SHORT
+        legs = [
+            index for index in range(self.columns.count(LEGS))
+            if (leg := self._row(LEGS, index, LegRow)).account == value.account and leg.instrument == value.instrument
+            and (value.position_side == Side.ONE_WAY or leg.side in (Side.ONE_WAY, value.position_side))
+        ]
+        text = f"{value.qty:+} lots of order {value.cid.hex()}, which the journal does not know"
+        out.alerts.append(Alert("orphan_adopted", text, {
+            "account": self.names.accounts[value.account], "symbol": self.symbol(value.instrument), "legs": len(legs)}))
+        if len(legs) != 1:
+            self._external(now, value.account, value.instrument, short, value.qty, out)
+            return None
+        self._attribute(now, legs[0], short, value.qty, value.px)
+        self._sweep(now, out)
         return None
 
-    def _external(self, account: int, instrument: int, short: bool, qty: int, out: Outputs) -> int:
-        """The follower's own hand, or a liquidation (semantics 29, 30). Returns how many legs it touched.
+    def _attribute(self, now: int, index: int, short: bool, qty: int, px: int) -> None:
+        """Book ``qty`` signed lots at ``px`` on a leg and its account, as a fill would; any excess is due at once."""
+        leg = self._row(LEGS, index, LegRow)
+        at = leg.account * self.columns.instruments_max + leg.instrument
+        ai, account = self._row(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow), self._row(ACCOUNTS, leg.account, AccountRow)
+        held = abs(leg.attributed)
+        gone = min(held, abs(qty)) if sign(qty) == -sign(leg.attributed) else 0
+        added = abs(qty) - gone
+        value = notional(self._row(INSTRUMENTS, leg.instrument, InstrumentRow), added, px)
+        cost = mul_div_trunc(leg.cost_e8, gone, held) if held else 0
+        margin = mul_div_trunc(leg.margin_e8, gone, held) if held else 0
+        leg.cost_e8 += value - cost
+        leg.margin_e8 += value // max(1, ai.leverage) - margin
+        account.margin_e8 += value // max(1, ai.leverage) - margin
+        leg.attributed += qty
+        leg.retry_ts = now
+        account.ts_active = now
+        if short:
+            ai.net_short += qty
+        else:
+            ai.net += qty
+        self.columns.put(LEGS, index, leg.pack())
+        self.columns.put(ACCOUNTS, leg.account, account.pack())
+        self.columns.put(ACCOUNT_INSTRUMENTS, at, ai.pack())
+
+    def _external(self, now: int, account: int, instrument: int, short: bool, qty: int, out: Outputs) -> list[Share]:
+        """The follower's own hand, or a liquidation (semantics 29, 30). Returns what each leg it touched gave.
 
         A reduction first uses up the unattributed rest, then shrinks same-side legs pro rata, whose target drops with
         them; such a leg is detached. An increase is unattributed and never ours to close.
@@ -636,9 +879,10 @@ class Engine:
         setattr(ai, rest_name, rest)
         setattr(ai, "net_short" if short else "net", net + qty)
         self.columns.put(ACCOUNT_INSTRUMENTS, at, ai.pack())
-        return self._shrink_legs(account, instrument, short, sign(net), shrink, out) if shrink else 0
+        self._edit(ACCOUNTS, account, AccountRow, ts_active=now)
+        return self._shrink_legs(account, instrument, short, sign(net), shrink, out) if shrink else []
 
-    def _shrink_legs(self, account: int, instrument: int, short: bool, side: int, shrink: int, out: Outputs) -> int:
+    def _shrink_legs(self, account: int, instrument: int, short: bool, side: int, shrink: int, out: Outputs) -> list[Share]:
         """Take ``shrink`` lots from the account's legs on ``side``, pro rata, the remainder from the largest first."""
         hedge = self._row(ACCOUNTS, account, AccountRow).hedge
         legs = []
@@ -656,6 +900,7 @@ class Engine:
             shares[index] += extra
             left -= extra
         account_row = self._row(ACCOUNTS, account, AccountRow)
+        given = []
         for index, leg in legs:
             share, held = shares[index], abs(leg.attributed)
             if share == 0:
@@ -670,13 +915,95 @@ class Engine:
                 out.ends += OrderEndRow(forgone=leg.deferred, leg=index, reason=Reason.LEG_DETACHED).pack()
                 leg.target -= leg.deferred
                 leg.deferred = leg.replan = 0
+            leg.missed = 0  # what the follower's own hand changes is his wish, not quantity that copying owes him
+            target = leg.target
             leg.target = side * max(0, side * leg.target - share * ONE)
+            given.append(Share(index, share, target - leg.target, cost, margin))
             leader_qty = self._row(POSITIONS, leg.leader_position, LeaderPositionRow).qty
             leg.detached = int(leader_qty != 0)
             set_anchor(leg, leader_qty)
             self.columns.put(LEGS, index, leg.pack())
         self.columns.put(ACCOUNTS, account, account_row.pack())
-        return sum(share > 0 for share in shares.values())
+        return given
+
+    def _mode_changed(self, account: int, hedge: bool, out: Outputs) -> None:
+        """The account's position mode. Changed behind our back, its plans only close from now on (semantics 25)."""
+        was_ready = any(
+            self._row(ACCOUNT_INSTRUMENTS, account * self.columns.instruments_max + instrument, AccountInstrumentRow).ready
+            for instrument in range(len(self.names.instruments))
+        )
+        self._edit(ACCOUNTS, account, AccountRow, hedge=int(hedge))
+        if not was_ready:
+            return
+        for plan in range(self.columns.count(PLANS)):
+            row = self._row(PLANS, plan, PlanRow)
+            if row.account == account and row.state == PlanState.ACTIVE:
+                self._edit(PLANS, plan, PlanRow, state=PlanState.CLOSE_ONLY)
+        out.alerts.append(Alert("position_mode_changed", "its plans only close until they are resumed by name", {
+            "account": self.names.accounts[account], "hedge": hedge}))
+
+    def _express_anew(self, index: int, old: InstrumentSpec, new: InstrumentSpec, out: Outputs) -> None:
+        """A new lot or tick: every quantity and price of the instrument is written in the new unit (semantics 42).
+
+        Quantities that are no whole number of new lots are cut toward zero; the alert says so.
+        """
+        lots = _unit_change(old.lot, old.qty_decimals, new.lot, new.qty_decimals)
+        ticks = _unit_change(old.tick, old.price_decimals, new.tick, new.price_decimals)
+        if lots == (1, 1) and ticks == (1, 1):
+            return
+        cut = 0
+
+        def change(table: int, at: int, row_type: type[Row], quantities: Sequence[str], prices: Sequence[str]) -> None:
+            nonlocal cut
+            row = row_type.unpack(self.columns.get(table, at))
+            for names, (mul, div) in ((quantities, lots), (prices, ticks)):
+                for name in names:
+                    value = getattr(row, name)
+                    setattr(row, name, mul_div_trunc(value, mul, div))
+                    cut += value * mul % div != 0
+            self.columns.put(table, at, row.pack())
+
+        for book in self.names.books:
+            if book.instrument == index:
+                change(POSITIONS, book.position, LeaderPositionRow, ("qty",), ())
+                book.orders = {order: mul_div_trunc(px, *ticks) for order, px in book.orders.items()}
+        for account in range(self.columns.count(ACCOUNTS)):
+            at = account * self.columns.instruments_max + index
+            change(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow,
+                   ("net", "net_short", "unattributed", "unattributed_short"), ())
+        for at in range(self.columns.count(LEGS)):
+            if self._row(LEGS, at, LegRow).instrument == index:
+                change(LEGS, at, LegRow, (
+                    "target", "anchor_target", "anchor_leader", "attributed", "pending", "deferred", "open_leaves",
+                    "reduce_leaves", "missed"), ("deferred_px_q16",))
+        for slot in self.columns.orders_in_state(UNFINISHED_MASK | TERMINAL_MASK):
+            if self._row(ORDERS, slot, OrderRow).instrument == index:
+                change(ORDERS, slot, OrderRow, ("order_qty", "cum_qty", "exec_qty"), ("limit_px", "ref_px"))
+        self.names.mismatches.clear()
+        text = f"lot x {lots[1]}/{lots[0]}, tick x {ticks[1]}/{ticks[0]}; {cut} values cut"
+        out.alerts.append(Alert("instrument_changed", text, {"symbol": new.symbol}))
+
+    def _catch_up(self, now: int, value: CatchUp, out: Outputs) -> bool | None:
+        """What these legs have forgone since the leader was flat is wanted again, and asked of every rule like an opening."""
+        changed = False
+        for index in value.legs:
+            leg = self._row(LEGS, index, LegRow)
+            leader_qty = self._row(POSITIONS, leg.leader_position, LeaderPositionRow).qty
+            mark = self._row(INSTRUMENTS, leg.instrument, InstrumentRow).mark
+            if not may_catch_up(leg, leader_qty) or mark <= 0:
+                continue
+            part, leg.missed = leg.missed, 0
+            leg.target += part
+            if leg.k == 0:
+                leg.k = abs(leg.target) // abs(leader_qty)
+            defer(leg, part, mark, now)
+            set_anchor(leg, leader_qty)
+            self.columns.put(LEGS, index, leg.pack())
+            changed = True
+        if not changed:
+            return False
+        self._sweep(now, out)
+        return None
 
     # -- commands ---------------------------------------------------------------------------------------------------
 
@@ -814,7 +1141,7 @@ class Engine:
         if policy == "close_gracefully":
             return
         for index, leg in legs:
-            leg.target = leg.pending = leg.deferred = leg.anchor_target = 0
+            leg.target = leg.pending = leg.deferred = leg.anchor_target = leg.missed = 0
             leg.retry_ts = now if policy == "close_now" else 0
             if policy == "keep":
                 self._give_back(leg)
@@ -953,12 +1280,19 @@ class Engine:
         Started: _started, Configured: _configured, LeaderFill: _leader_fill, LeaderPosition: _leader_position,
         LeaderSync: _leader_sync, LeaderEquity: _leader_equity, LeaderLeverage: _leader_leverage, Quotes: _quotes,
         Reports: _reports, LegsReady: _legs_ready, AccountSnapshots: _account_snapshots, ExternalFill: _external_fill,
-        Command: _command, Timer: _timer,
+        Command: _command, Timer: _timer, OrphanFill: _orphan_fill, CatchUp: _catch_up,
     }
     _COMMANDS: ClassVar[dict[str, Any]] = {
         "import_plans": _import_plans, "change_plan": _change_plan, "stop_plan": _stop_plan, "set_state": _set_state,
         "kill_switch": _kill_switch, "hold": _hold, "retire": _retire,
     }
+
+
+def _unit_change(old: int, old_decimals: int, new: int, new_decimals: int) -> tuple[int, int]:
+    """A count of old units times the first, divided by the second, is the count of new ones."""
+    mul, div = old * 10 ** max(0, new_decimals - old_decimals), new * 10 ** max(0, old_decimals - new_decimals)
+    common = gcd(mul, div)
+    return mul // common, div // common
 
 
 def check_law(engine: Engine) -> None:

@@ -33,6 +33,16 @@ def client_order_id(
     return site.to_bytes(2, "big") + epoch.to_bytes(3, "big") + digest[:11]
 
 
+def site_of(cid: bytes) -> int:
+    """The site a client order id names."""
+    return int.from_bytes(cid[:2], "big")
+
+
+def epoch_of(cid: bytes) -> int:
+    """The epoch a client order id names."""
+    return int.from_bytes(cid[2:5], "big")
+
+
 def siphash128(key: bytes, message: bytes) -> bytes:
     """SipHash-2-4 with 128-bit output (Aumasson and Bernstein, 2012); key 16 bytes."""
     k0, k1 = struct.unpack("<QQ", key)

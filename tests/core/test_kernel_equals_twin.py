@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from copyd._fast import columns, fanout
-from copyd.core import rows
+from copyd.core import reconcile, rows
 from copyd.core.identifiers import siphash128
 from tests.core.worlds import SECOND, World
 
@@ -22,7 +22,7 @@ def test_rows_have_the_layout_of_their_structs() -> None:
         "plans": rows.PlanRow, "accounts": rows.AccountRow, "account_instruments": rows.AccountInstrumentRow,
         "legs": rows.LegRow, "orders": rows.OrderRow, "trades": rows.TradeRow, "reports": rows.ReportRow,
         "params": rows.Params, "fill_event": rows.FillEvent, "decisions": rows.DecisionRow, "ends": rows.OrderEndRow,
-        "named_orders": rows.NamedOrder,
+        "named_orders": rows.NamedOrder, "drift": reconcile.DriftRow,
     }
     assert {name: layout.LAYOUT.size for name, layout in layouts.items()} == sizes
 

@@ -10,6 +10,7 @@ from copyd._fast.columns import Columns, ReportBatch
 from copyd._fast.fanout import Kernel
 from copyd.core import fill, position
 from copyd.core.order import Cause, sending_order
+from copyd.core.reconcile import EDGES_BPS, drift
 from copyd.core.rows import (
     NONE,
     AccountInstrumentRow,
@@ -235,6 +236,21 @@ class World:
         assert array.array("I", sending_order(tables, out)).tobytes() == self.kernel.orders()
         for name, twin, kernel in zip(NAMES, tables.dump(), self.columns.dump(), strict=True):
             assert twin == kernel, name
+        self.assert_equal_drift(tables)
+
+    def assert_equal_drift(self, tables: Tables) -> None:
+        """The sync score of every leg is the same, and the histogram counts each leg that holds or wants something."""
+        rows = [
+            drift(index, leg, tables.instruments[leg.instrument], tables.plans[leg.plan].allocation_e8)
+            for index, leg in enumerate(tables.legs)
+            if leg.target or leg.missed or leg.attributed
+        ]
+        packed, buckets = self.kernel.drift(EDGES_BPS, 1_000)
+        worst = sorted((row for row in rows if row.distance), key=lambda row: (-row.money_e8, row.leg))
+        assert b"".join(row.pack() for row in worst) == packed
+        counted = [sum(row.bps <= edge for row in rows) for edge in EDGES_BPS]
+        assert [sum(buckets[: n + 1]) for n in range(len(EDGES_BPS))] == counted
+        assert sum(buckets) == len(rows)
 
 
 NAMES = ("instruments", "leaders", "positions", "plans", "accounts", "account_instruments", "legs", "orders", "trades", "free")

@@ -21,8 +21,13 @@ Actions::
     timer
     F1 filled 0.030 [@ 64000]               (cumulative, oldest unfinished order of F1; F1#2 names its second order)
     F1 trade 0.010 [id 5] | F1 accepted | F1 expired [0.020] | F1 cancelled | F1 rejected -2019 | F1 in doubt | F1 dead
-    F1 unsent
-    F1 by hand sell 0.010 [BTCUSDT] | F1 liquidated sell 0.010 | F1 balance 500
+    F1 unsent | F1 held
+    F1 books 0.030 [BTCUSDT]                (the venue's own books, asked now; other positions as known)
+    F1 orphan buy 0.010 @ 64000 [epoch 9]   (a fill of an order of ours that no table knows)
+    F1 mode hedge | F1 mode one_way         (the account's position mode, as found at the venue)
+    catch_up F1                             (what F1 has forgone is wanted after all)
+    relot BTCUSDT 0.0001                    (the venue changes the lot)
+    F1 by hand sell 0.010 [BTCUSDT] [aged 30] | F1 liquidated sell 0.010 | F1 balance 500
     F1 ready | F1 not ready | F1 venue leverage 3
     F1 plan max_position_bps 100 ...        (change the plan)
     set plan F1 paused | set leader L close_only | set all active | set instrument BTCUSDT paused
@@ -40,7 +45,8 @@ Expectations::
     F1 raised 0.002                         (min_policy raise added this to the target)
     F1 deferred | F1 carried | F1 rounded
     F1 ask                                  (the venue is asked about an order of F1)
-    F1 target 0.030 [about] holds 0.030 [BTCUSDT] [of L] [detached] [long]
+    F1 target 0.030 [about] holds 0.030 [BTCUSDT] [of L] [detached] [long] [missed 0.020]
+    F1 alert orphan_adopted                 (an alert by name, of anyone's; alerts need not be named)
     nothing                                 (the input changed nothing at all)
 """
 
@@ -54,6 +60,8 @@ from typing import Any
 
 from copyd.core import engine as e
 from copyd.core.rows import (
+    AccountInstrumentRow,
+    AccountRow,
     DecisionRow,
     InstrumentRow,
     Kind,
@@ -79,10 +87,10 @@ SECOND = 1_000_000_000
 E8 = 10**8
 ONE = 1 << 32
 UNFINISHED = (OrderState.PENDING_NEW, OrderState.NEW, OrderState.PARTIALLY_FILLED, OrderState.PENDING_CANCEL,
-              OrderState.IN_DOUBT)
+              OrderState.IN_DOUBT, OrderState.HELD)
 SIGN = {"buy": 1, "sell": -1}
 POSITION_SIDE = {"one_way": 0, "long": 1, "short": 2}
-EXPECTATIONS = {"order", "forgone", "raised", "deferred", "carried", "rounded", "ask", "target"}
+EXPECTATIONS = {"order", "forgone", "raised", "deferred", "carried", "rounded", "ask", "target", "alert"}
 PLAN_ENUMS: dict[str, type] = {
     "mode": Mode, "ratio_snapshot": RatioSnapshot, "min_policy": MinPolicy, "on_insufficient": OnInsufficient,
     "state": PlanState,
@@ -216,7 +224,8 @@ class World:
         self.version += 1
         self.step(e.Configured(
             self.version, self.params.pack(),
-            [e.InstrumentSpec(i.symbol, i.row.pack(), 1, 3) for i in self.instruments.values()],
+            [e.InstrumentSpec(i.symbol, i.row.pack(), 1, 6, 1, exact(str(i.lot), Fraction(1, 10**6)))
+             for i in self.instruments.values()],
             list(self.leaders), list(self.suspended),
         ))
 
@@ -374,6 +383,10 @@ class Runner:
                         expected = []
                         self.pending = []
                         self.look(words)
+                    elif words[1] == "alert":
+                        told = [alert.name for alert in self.world.last.alerts] if self.world.last else []
+                        if words[2] not in told:
+                            raise ScenarioError(f"alerts were {told}")
                     else:
                         expected.append(line)
                 else:
@@ -429,6 +442,8 @@ class Runner:
             raise ScenarioError(f"target is {decimal(Fraction(leg.target, ONE) * instrument.lot)}, not {target}")
         if leg.attributed != instrument.lots(holds):
             raise ScenarioError(f"holds {decimal(leg.attributed * instrument.lot)}, not {holds}")
+        if "missed" in options and leg.missed != instrument.q32(options[options.index("missed") + 1]):
+            raise ScenarioError(f"missed is {decimal(Fraction(leg.missed, ONE) * instrument.lot)}")
         if ("detached" in options) != bool(leg.detached):
             raise ScenarioError("detached" if leg.detached else "not detached")
 
@@ -448,7 +463,7 @@ class Runner:
         world.last = None
         if head == "again":
             world.step(world.last_input)
-        elif head in ("leader", "quote", "wait", "timer", "set", "kill", "stop", "journal", "restart"):
+        elif head in ("leader", "quote", "wait", "timer", "set", "kill", "stop", "journal", "restart", "catch_up", "relot"):
             getattr(self, "do_" + head)(words[1:])
         else:
             self.do_follower(words)
@@ -587,6 +602,19 @@ class Runner:
     def do_stop(self, words: list[str]) -> None:
         self.world.step(e.Command("stop_plan", {"follower": words[0], "policy": words[1]}))
 
+    def do_catch_up(self, words: list[str]) -> None:
+        world = self.world
+        world.step(e.CatchUp([
+            index for index, leg in enumerate(world.legs()) if world.engine.names.followers[leg.plan] == words[0]]))
+
+    def do_relot(self, words: list[str]) -> None:
+        world = self.world
+        instrument = world.instruments[words[0]]
+        instrument.lot = Fraction(words[1])
+        value = instrument.tick * instrument.lot * E8
+        instrument.row.value_mul, instrument.row.value_div = value.numerator, value.denominator
+        world.configure()
+
     def do_journal(self, words: list[str]) -> None:
         self.world.step(e.Command("hold", {"why": "journal_low", "on": words[0] == "low"}))
 
@@ -613,7 +641,27 @@ class Runner:
             short = "short" in words
             world.step(e.ExternalFill(account, symbol, int(Side.SHORT if short else Side.ONE_WAY),
                                       SIGN[side] * instrument.lots(qty), world.trade_id,
-                                      "manual" if verb == "by" else "liquidation"))
+                                      "manual" if verb == "by" else "liquidation",
+                                      world.now - (int(words[words.index("aged") + 1]) * SECOND if "aged" in words else 0)))
+        elif verb == "books":
+            held = [(symbol, 0, instrument.lots(words[2]))]
+            for other in range(len(world.instruments)):
+                at = account * world.engine.columns.instruments_max + other
+                net = AccountInstrumentRow.unpack(world.engine.columns.get(e.ACCOUNT_INSTRUMENTS, at)).net
+                if other != symbol and net:
+                    held.append((other, 0, net))
+            balance = AccountRow.unpack(world.engine.columns.get(e.ACCOUNTS, account)).balance_e8
+            world.step(e.AccountSnapshots(
+                [(account, balance, held)], seq_asked=world.engine.names.seq + 1, ts_asked=world.now))
+        elif verb == "orphan":
+            world.trade_id += 1
+            epoch = int(words[words.index("epoch") + 1]) if "epoch" in words else world.epoch
+            cid = bytes.fromhex("c0de") + epoch.to_bytes(3, "big") + world.trade_id.to_bytes(11, "big")
+            world.step(e.OrphanFill(account, symbol, 0, SIGN[words[2]] * instrument.lots(words[3]),
+                                    instrument.ticks(words[5]), world.trade_id, cid, world.now))
+        elif verb == "mode":
+            world.setups[name]["hedge"] = words[2] == "hedge"
+            world.account(name)
         elif verb == "balance":
             world.step(e.Reports(ReportRow(cum_qty=0, cost_e8=exact(words[2], Fraction(1, E8)), account=account,
                                            kind=ReportKind.BALANCE, ts_event=world.now).pack()))
@@ -666,6 +714,8 @@ class Runner:
             world.report(slot, ReportKind.REJECT, OrderState.REJECTED, code=int(words[2]))
         elif verb == "in":
             world.report(slot, ReportKind.IN_DOUBT)
+        elif verb == "held":
+            world.report(slot, ReportKind.HELD)
         elif verb == "dead":
             world.report(slot, ReportKind.DEAD)
         elif verb == "unsent":
