@@ -34,6 +34,7 @@ DELEGATED = {
     "exchange": ("copyd.exchange.main", "main"),
     "demo": ("copyd.demo.main", "main"),
     "bench": ("copyd.bench", "main"),
+    "sim": ("copyd.sim.main", "main"),
 }
 
 ConfigPath = Annotated[Path, Parameter(name=["--config", "-c"])]
@@ -279,7 +280,7 @@ def explain(
     return result
 
 
-# --- Bench, Demo, Exchange: listed here for the help, dispatched in `main` -----------------------------------------
+# --- Bench, Sim, Demo, Exchange: listed here for the help, dispatched in `main` -----------------------------------------
 
 
 @app.command(group=BENCH, help_flags=[])
@@ -289,6 +290,15 @@ def bench(*arguments: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> i
     Example: copyd bench fanout --followers 10000 --connections 8 --json out.json
     """
     return _delegate("bench", list(arguments))
+
+
+@app.command(group=BENCH, help_flags=[])
+def sim(*arguments: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> int:
+    """Seeded histories of every fault around the production core, judged by the truth. Its own options: copyd sim --help
+
+    Example: copyd sim --seeds 0..20000
+    """
+    return _delegate("sim", list(arguments))
 
 
 @app.command(group=DEMO, help_flags=[])

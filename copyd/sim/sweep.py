@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import json
 import os
 import selectors
@@ -102,11 +103,14 @@ class Runner:
     def __init__(self, runner: str = RUNNER) -> None:
         self.spec = runner
         self.run_seed, self.options_type = load(runner)
+        self.takes = set(inspect.signature(self.run_seed).parameters)
+        if "options" not in self.takes:
+            self.options_type = None
 
     def options(self, options: dict[str, Any]) -> Any:
         """The options as the runner takes them; ``OperatorError`` names the one it does not know."""
-        if self.options_type is None:
-            return options
+        if self.options_type is None and not options:
+            return None
         names = option_names(self.options_type)
         for name in options:
             if name not in names:
@@ -122,8 +126,9 @@ class Runner:
         given = self.options(options or {})
         began = time.perf_counter_ns()
         try:
+            arguments = {"options": given, "mutant": mutant, "keep": kept, "trace": trace}
             with _mutated(mutant):
-                result = self.run_seed(seed, given, mutant, kept, trace)
+                result = self.run_seed(seed, **{name: value for name, value in arguments.items() if name in self.takes})
         except Exception as error:
             return Report(seed, wall_us=(time.perf_counter_ns() - began) // 1000, violations=[_raised(error)])
         report = Report(
