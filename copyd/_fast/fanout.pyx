@@ -155,6 +155,7 @@ cdef enum:
     PART_REDUCTION = 16
     REDUCTIONS_MAX = 64
     REDUCE_ONLY_REJECTED = -2022
+    POSITION_SIDE_REJECTED = -4061
 
 cdef struct Params:
     uint8_t key[16]
@@ -1396,6 +1397,8 @@ cdef class Kernel:
         leg.target -= rest
         _book_missed(leg, rest)
         self._set_anchor(leg, self.columns.positions[leg.leader_position].qty)
+        if order.state == S_REJECTED and order.code == POSITION_SIDE_REJECTED:
+            (<uint32_t*>_push(&self._suspects))[0] = slot
         if never_was:
             reason = STALE_EVENT
         elif order.state == S_REJECTED:
@@ -1421,7 +1424,7 @@ cdef class Kernel:
         leg.retry_ts = now + wait
         if leg.retries < 16:
             leg.retries += 1
-        if order.code == REDUCE_ONLY_REJECTED and order.state != S_DEAD and report.kind != R_NOT_SENT:
+        if ((order.code == REDUCE_ONLY_REJECTED or order.code == POSITION_SIDE_REJECTED) and order.state != S_DEAD and report.kind != R_NOT_SENT):
             (<uint32_t*>_push(&self._suspects))[0] = slot
         return self._end(order.cid, 0, order.leg, report.code, OK, REDUCTION_RETRY)
 

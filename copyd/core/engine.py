@@ -1148,6 +1148,17 @@ class Engine:
             self.columns.put(LEGS, index, leg.pack())
         self._sweep(now, out)
 
+    def _flatten(self, now: int, args: dict[str, Any], out: Outputs) -> None:
+        """Every plan is stopped and what it holds is closed now; each is resumed by name (semantics 19)."""
+        for plan in range(self.columns.count(PLANS)):
+            self._edit(PLANS, plan, PlanRow, state=PlanState.STOPPED)
+        for index in range(self.columns.count(LEGS)):
+            leg = self._row(LEGS, index, LegRow)
+            leg.target = leg.pending = leg.deferred = leg.anchor_target = leg.missed = 0
+            leg.retry_ts = now
+            self.columns.put(LEGS, index, leg.pack())
+        self._sweep(now, out)
+
     def _give_back(self, leg: LegRow) -> None:
         """What the leg holds becomes the follower's own; it is not ours to touch any more."""
         at = leg.account * self.columns.instruments_max + leg.instrument
@@ -1284,7 +1295,7 @@ class Engine:
     }
     _COMMANDS: ClassVar[dict[str, Any]] = {
         "import_plans": _import_plans, "change_plan": _change_plan, "stop_plan": _stop_plan, "set_state": _set_state,
-        "kill_switch": _kill_switch, "hold": _hold, "retire": _retire,
+        "kill_switch": _kill_switch, "hold": _hold, "retire": _retire, "flatten": _flatten,
     }
 
 

@@ -28,6 +28,8 @@ from copyd.core.rows import (
 from copyd.core.state import Outcome, Tables
 
 REDUCE_ONLY_REJECTED = -2022
+POSITION_SIDE_REJECTED = -4061
+"""Refusals that say our picture of the account is wrong: the venue is asked for its position and its mode."""
 
 
 def apply_report(t: Tables, report: ReportRow, now: int, seq: int, out: Outcome) -> None:
@@ -165,6 +167,8 @@ def end_opening(t: Tables, slot: int, order: OrderRow, report: ReportRow, now: i
     leg.target -= rest
     book_missed(leg, rest)
     set_anchor(leg, t.positions[leg.leader_position].qty)
+    if order.state == OrderState.REJECTED and order.code == POSITION_SIDE_REJECTED:
+        out.suspects.append(slot)
     reason = end_reason(order, never_was)
     out.ends.append(OrderEndRow(order.cid, rest, order.leg, report.code, reason, Note.NONE))
 
@@ -193,6 +197,6 @@ def end_reduction(t: Tables, slot: int, order: OrderRow, report: ReportRow, now:
     leg.retry_ts = now + wait
     leg.retries = min(leg.retries + 1, 16)
     dead = order.state == OrderState.DEAD or report.kind == ReportKind.NOT_SENT
-    if order.code == REDUCE_ONLY_REJECTED and not dead:
+    if order.code in (REDUCE_ONLY_REJECTED, POSITION_SIDE_REJECTED) and not dead:
         out.suspects.append(slot)
     out.ends.append(OrderEndRow(order.cid, 0, order.leg, report.code, Reason.NONE, Note.REDUCTION_RETRY))

@@ -33,6 +33,7 @@ Actions::
     set plan F1 paused | set leader L close_only | set all active | set instrument BTCUSDT paused
     kill on [plan F1 | leader L | instrument BTCUSDT]| kill off ...
     stop F1 close_now
+    flatten                                 (stop every plan and close what it holds now)
     journal low | journal enough
     restart                                 (a new daemon takes over the same state; leader is synced again, accounts known)
     again                                   (the previous input once more)
@@ -463,7 +464,8 @@ class Runner:
         world.last = None
         if head == "again":
             world.step(world.last_input)
-        elif head in ("leader", "quote", "wait", "timer", "set", "kill", "stop", "journal", "restart", "catch_up", "relot"):
+        elif head in ("leader", "quote", "wait", "timer", "set", "kill", "stop", "journal", "restart", "catch_up", "relot",
+                      "flatten"):
             getattr(self, "do_" + head)(words[1:])
         else:
             self.do_follower(words)
@@ -606,6 +608,9 @@ class Runner:
         world = self.world
         world.step(e.CatchUp([
             index for index, leg in enumerate(world.legs()) if world.engine.names.followers[leg.plan] == words[0]]))
+
+    def do_flatten(self, words: list[str]) -> None:
+        self.world.step(e.Command("flatten", {}))
 
     def do_relot(self, words: list[str]) -> None:
         world = self.world
