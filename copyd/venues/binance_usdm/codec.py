@@ -26,6 +26,7 @@ STREAM: Final = 5  # order update without a trade
 TRADE: Final = 6
 BALANCE: Final = 7
 NOT_SENT: Final = 8  # no byte of it was written
+HELD: Final = 9  # what the venue's sources say about it contradicts itself
 
 STATUS: Final = {
     "NEW": 2, "PARTIALLY_FILLED": 3, "FILLED": 4, "CANCELED": 6, "EXPIRED": 7, "EXPIRED_IN_MATCH": 7, "REJECTED": 8,
@@ -52,12 +53,16 @@ def malformed(why: object, payload: bytes) -> Malformed:
 
 # --- wire: replies of the order socket --------------------------------------------------------------------------------
 class OrderResult(msgspec.Struct):
-    """The order object in answers to order.place, order.status and order.cancel; averages are optional."""
+    """The order object in answers to order.place, order.status, order.cancel, and in allOrders; averages are optional."""
 
     orderId: int = 0
     symbol: str = ""
     status: str = ""
     clientOrderId: str = ""
+    side: str = ""
+    positionSide: str = ""
+    origQty: str = ""
+    time: int = 0
     executedQty: str = "0"
     avgPrice: str = ""
     cumQuote: str = ""
@@ -67,6 +72,7 @@ class OrderResult(msgspec.Struct):
 class ErrorBody(msgspec.Struct):
     code: int = 0
     msg: str = ""
+    data: Any = None  # {"serverTime", "retryAfter"} with a rate limit
 
 
 class OrderReply(msgspec.Struct):
@@ -471,6 +477,7 @@ _market = msgspec.json.Decoder(CombinedMarket)
 _envelope = msgspec.json.Decoder(_Envelope)
 _trades = msgspec.json.Decoder(list[UserTrade])
 _positions = msgspec.json.Decoder(list[PositionRisk])
+_orders = msgspec.json.Decoder(list[OrderResult])
 
 
 def decode_order_reply(payload: bytes) -> OrderReply | Malformed:
@@ -641,3 +648,8 @@ def trades(payload: bytes) -> list[UserTrade]:
 def positions(payload: bytes) -> list[PositionRisk]:
     """Rows of ``positionRisk``."""
     return _positions.decode(payload)
+
+
+def orders(payload: bytes) -> list[OrderResult]:
+    """Rows of ``allOrders``."""
+    return _orders.decode(payload)

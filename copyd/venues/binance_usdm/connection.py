@@ -26,7 +26,11 @@ WRITE_BUFFER_HIGH = 4 << 20
 #: Repeated attempts of all links of this process together, below the venue's 300 per 5 minutes and address.
 RETRIES_PER_S = 0.8
 RETRIES_BURST = 40
+#: Nothing arrived for so long: a ping; no pong for as long again: the connection is dead.
+PING_IDLE_S = 5.0
+PING_REPLY_S = 5.0
 _TEXT, _BINARY, _CLOSE, _CONT = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CLOSE, WSMsgType.CONTINUATION
+_PONG = WSMsgType.PONG
 
 
 class RetryPace:
@@ -69,6 +73,8 @@ class Session(WSListener):
         self.lost = asyncio.Event()
         self.reason = ""
         self.paused = False
+        self.heard = 0  # frames that arrived, pongs among them
+        self.written = 0  # bytes handed over by ``write``
         self._fd = -1
         self._parts: list[bytes] = []
 
@@ -80,7 +86,14 @@ class Session(WSListener):
         if not transport.is_secure:
             self._fd = transport.underlying_transport.get_extra_info("socket").fileno()
 
+    def is_user_specific_pong(self, frame: WSFrame) -> bool:
+        if frame.msg_type == _PONG:
+            self.heard += 1
+            return True
+        return False
+
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        self.heard += 1
         kind = frame.msg_type
         if kind == _CLOSE:
             self.reason = self.reason or f"closed by the venue: {frame.get_close_code()}"
@@ -132,11 +145,17 @@ class Session(WSListener):
             and not self.transport.underlying_transport.is_closing()
         )
 
+    @property
+    def backlog(self) -> int:
+        """Bytes handed over that the kernel has not taken."""
+        return self.transport.underlying_transport.get_write_buffer_size() if self.transport is not None else 0
+
     def write(self, buffer: bytes) -> None:
         """Raw frames, straight to the kernel when nothing waits before them. ``OSError`` means no byte of it was written."""
         transport = self.transport
         assert transport is not None
         under = transport.underlying_transport
+        self.written += len(buffer)
         if self._fd >= 0 and under.get_write_buffer_size() == 0:
             try:
                 sent = os.write(self._fd, buffer)
@@ -151,6 +170,18 @@ class Session(WSListener):
         """One message through the library's framing."""
         if self.transport is not None:
             self.transport.send(_TEXT, text)
+
+    def ping(self) -> None:
+        """Ask for a sign of life: a living peer's pong counts in ``heard``."""
+        if self.open and self.transport is not None:
+            with contextlib.suppress(WSError, OSError):
+                self.transport.send_ping()
+
+    def abort(self, reason: str) -> None:
+        """End it without waiting for the other side, which does not answer; ``on_lost`` follows at once."""
+        self.reason = self.reason or reason
+        if self.transport is not None:
+            self.transport.underlying_transport.abort()
 
     def close(self, reason: str) -> None:
         """End it from our side."""
@@ -177,7 +208,8 @@ class Link:
         frame_bytes_max: int,
         on_congestion: Callable[[Session, bool], None] = lambda session, congested: None,
         write_buffer_high: int = WRITE_BUFFER_HIGH,
-        ping_idle_s: float = 60.0,
+        ping_idle_s: float = PING_IDLE_S,
+        ping_reply_s: float = PING_REPLY_S,
     ) -> None:
         self.name = name
         self.url = url
@@ -186,7 +218,7 @@ class Link:
         self.life_s = life_s
         self.frame_bytes_max = frame_bytes_max
         self.write_buffer_high = write_buffer_high
-        self.ping_idle_s = ping_idle_s
+        self.ping_idle_s, self.ping_reply_s = ping_idle_s, min(ping_reply_s, ping_idle_s)
         self.session: Session | None = None
         self.old: set[Session] = set()
         self.oversized = 0
@@ -234,7 +266,7 @@ class Link:
             websocket_handshake_timeout=5,
             enable_auto_ping=True,
             auto_ping_idle_timeout=self.ping_idle_s,
-            auto_ping_reply_timeout=15,
+            auto_ping_reply_timeout=self.ping_reply_s,
             max_frame_size=max(self.frame_bytes_max * 2, 1 << 16),
             logger_name="copyd." + self.name,
         )

@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from copyd.core.doubt import Terms
+
 MS_NS = 1_000_000
 
 
@@ -28,6 +30,7 @@ WEIGHTS = {
     "GET /fapi/v1/exchangeInfo": 1,
     "GET /fapi/v1/order": 1,
     "GET /fapi/v1/openOrders": 1,
+    "GET /fapi/v1/allOrders": 5,
     "GET /fapi/v1/userTrades": 5,
     "GET /fapi/v3/positionRisk": 5,
     "GET /fapi/v3/account": 5,
@@ -54,7 +57,7 @@ WEIGHTS = {
 class VenueContract(msgspec.Struct, frozen=True, kw_only=True):
     """What the venue does, as far as copyd relies on it."""
 
-    version: int = 1
+    version: int = 2
     venue: str = "binance_usdm"
 
     # --- identity of an order -----------------------------------------------------------------------------------
@@ -79,9 +82,13 @@ class VenueContract(msgspec.Struct, frozen=True, kw_only=True):
 
     # --- authoritative queries: only these may answer "absent" ------------------------------------------------
     query_methods: tuple[str, ...] = ("order.status",)
-    query_rest_paths: tuple[str, ...] = ("/fapi/v1/order", "/fapi/v1/userTrades", "/fapi/v3/positionRisk")
+    query_rest_paths: tuple[str, ...] = ("/fapi/v1/order", "/fapi/v1/allOrders", "/fapi/v3/positionRisk")
     #: An order that ended without a fill is forgotten after this; later, "not found" proves nothing.
     query_absent_valid_ms: int = 3 * 86_400_000
+    #: Orders older than this are in no history at all.
+    order_history_ms: int = 89 * 86_400_000
+    #: An order that stays in doubt against contradicting sources is asked about this often.
+    held_backoff_ms: int = 60_000
 
     # --- limits ---------------------------------------------------------------------------------------------------
     rate_limits: tuple[RateLimit, ...] = (
@@ -98,6 +105,15 @@ class VenueContract(msgspec.Struct, frozen=True, kw_only=True):
     streams_per_connection_max: int = 1_000
     stream_messages_per_s_max: int = 10
     connect_attempts_per_5_min: int = 300
+    #: A connection on which nothing arrives for so long is pinged; without a pong for as long it is given up.
+    ping_idle_ms: int = 5_000
+    ping_reply_ms: int = 5_000
+    #: Bytes that the kernel does not take for so long: the connection is given up.
+    write_deadline_ms: int = 5_000
+    #: 429 and 418 that do not say until when; and the longest ban there is.
+    limited_default_ms: int = 30_000
+    banned_default_ms: int = 120_000
+    ban_ms_max: int = 3 * 86_400_000
     frame_bytes_max: int = 1 << 20
     backfill_window_ms: int = 7 * 86_400_000
     backfill_page_max: int = 1_000
@@ -109,6 +125,23 @@ class VenueContract(msgspec.Struct, frozen=True, kw_only=True):
         """From the signed time: only a "not found" to a query *issued after* this proves that an order is absent."""
         ms = self.recv_window_ms + self.clock_error_ms + self.engine_delay_ms + self.read_lag_ms + self.guard_ms
         return ms * MS_NS
+
+    def doubt_terms(self, weight_per_s: float, *, lists: bool = True, position: bool = True) -> Terms:
+        """How orders in doubt are settled here, within this much weight a second."""
+        whole = weight_per_s >= 1
+        return Terms(
+            fence_ns=self.fence_ns(),
+            ask_timeout_ns=self.order_ack_timeout_ms * MS_NS,
+            read_lag_ns=self.read_lag_ms * MS_NS,
+            guard_ns=self.guard_ms * MS_NS,
+            weight_order=self.weight("order.status"),
+            weight_orders=self.weight("GET /fapi/v1/allOrders") if lists else 0,
+            weight_position=self.weight("GET /fapi/v3/positionRisk") if position else 0,
+            weight_per_s=int(weight_per_s) if whole else 1,
+            per_ns=1000 * MS_NS if whole else int(1000 * MS_NS / weight_per_s),
+            held_backoff_ns=self.held_backoff_ms * MS_NS,
+            absent_valid_ns=self.query_absent_valid_ms * MS_NS,
+        )
 
     def weight(self, call: str) -> int:
         """IP weight of a call ("GET /fapi/v1/time", "order.status"); an unlisted call is taken as dear as the dearest."""

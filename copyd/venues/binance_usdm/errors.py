@@ -43,6 +43,9 @@ CODES: dict[int, tuple[Outcome, str]] = {
     -5028: (_DOUBT, "expired_before_engine"),
     # -- the id is already open: some transmission of it is alive
     -4116: (_DOUBT, "duplicate_client_order_id"),
+    # -- answers to other questions: as the answer to a placement they prove nothing about it
+    -2011: (_DOUBT, "cancel_rejected"),
+    -2013: (_DOUBT, "no_such_order"),
     # -- refused at the door: the request never became an order
     -1002: (_REJECT, "unauthorized"),
     -1003: (_REJECT, "too_many_requests"),
@@ -135,6 +138,8 @@ CODES: dict[int, tuple[Outcome, str]] = {
 
 #: "No such order": an answer to a *query*, never to a placement.
 NOT_FOUND_CODES = frozenset({-2013})
+#: With 429: orders of one account, not requests of the address.
+ORDER_LIMIT_CODES = frozenset({-1015})
 NO_CHANGE_CODES = frozenset({-4046, -4059})
 LISTEN_KEY_UNKNOWN = -1125
 

@@ -2,23 +2,29 @@
 
 The gateway sends only buffers it is handed: that the journal names every order in them is the pump's business, done
 before. What it guarantees itself (semantics 34, 35): every order handed to it ends in a report. Not one byte written:
-NOT_SENT. An answer: what ``errors.classify`` says. A connection lost after the write, or no answer in time: IN_DOUBT,
-once, and the answer that still comes is reported too. Doubt is left by ``query``: found, or "not found" to a question
-*issued* after the fence; an error while asking is not an answer.
+NOT_SENT. An answer: what ``errors.classify`` says. A connection lost after the write, an answer that names another order
+than was asked for, or no answer in time: IN_DOUBT, once, and the answer that still comes is reported too. Doubt is left
+through ``query``: which questions are put when, and what an answer proves, is ``copyd.core.doubt``; here they are carried to
+the venue (ORDER over the order connections, ORDERS and POSITION over REST) and the answers back.
+
+While the venue bans the address nothing goes out at all, not even a connection attempt. Spans are measured on a monotonic
+clock, so that a wall clock that is put right shortens no fence.
 """
 
 from __future__ import annotations
 
 import asyncio
-import heapq
 import random
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
 from copyd._fast.columns import ReportBatch
 from copyd._fast.encode import Encoder
+from copyd.core.doubt import Ask, AskKind, Doubts, Found, Verdict
 from copyd.errors import VenueUnavailable
 from copyd.venues.binance_usdm import codec
 from copyd.venues.binance_usdm.codec import (
@@ -36,14 +42,16 @@ from copyd.venues.binance_usdm.connection import Link, Session, watched
 from copyd.venues.binance_usdm.contract import MS_NS, VenueContract
 from copyd.venues.binance_usdm.errors import NOT_FOUND_CODES, Outcome, classify
 from copyd.venues.binance_usdm.instruments import Instruments
-from copyd.venues.binance_usdm.rest import VenueClock
-from copyd.venues.binance_usdm.signing import QUERY_PREFIX, Key, status_request
+from copyd.venues.binance_usdm.rest import Bans, RestClient, RestError, VenueClock, retry_after_ns
+from copyd.venues.binance_usdm.signing import QUERY_PREFIX, Key, cut_frames, status_request
 
 #: What the encoder gives: (connection, frames back to back, 32-hex client order ids, order slots), in the order of sending.
 Burst = tuple[int, bytes, list[str], list[int]]
 
 S_NS = 1_000_000_000
-QUERY_BACKOFF_S = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
+#: A question is remembered this long after it was put: an answer as late as this still may find the order.
+QUESTION_NS = 60 * S_NS
+HISTORY_PAGES_MAX = 50
 #: The part of the address's weight that queries may use; the rest is for snapshots and polls.
 QUERY_SHARE = 0.5
 
@@ -67,27 +75,48 @@ class GatewayStats(msgspec.Struct):
     queries_failed: int = 0
     queries_not_found: int = 0
     reconnects: int = 0
+    lists: int = 0
+    positions: int = 0
+    dead: int = 0
+    held: int = 0
+    half_open: int = 0
+    write_deadlines: int = 0
+    mismatches: int = 0
+    unknown_codes: int = 0
+    banned_not_sent: int = 0
 
 
-class _Query:
-    __slots__ = ("account", "attempt", "cid", "instrument", "issued_ns", "session", "ts_signed_ns")
+class Placed(NamedTuple):
+    """What was asked for under a client order id: the fields that no answer may show otherwise. ``side``: +1, -1; lots."""
 
-    def __init__(self, cid: str, account: int, instrument: int, ts_signed_ns: int) -> None:
-        self.cid, self.account, self.instrument, self.ts_signed_ns = cid, account, instrument, ts_signed_ns
-        self.attempt = 0
-        self.issued_ns = 0  # of the question that is under way, 0 = none
-        self.session: Session | None = None
+    account: int
+    instrument: int
+    side: int
+    position_side: int
+    qty: int
+
+
+class _Question(NamedTuple):
+    """An ORDER question on the wire."""
+
+    session: Session
+    cid: bytes
+    put_ns: int
 
 
 class _Lane:
     """What one living connection still owes us."""
 
-    __slots__ = ("_pending", "bursts", "doubted", "unbooked")
+    __slots__ = ("_pending", "backlog_ns", "bursts", "doubted", "drained", "pinged_ns", "unbooked")
 
     def __init__(self) -> None:
         self._pending: dict[str, int] = {}
         self.unbooked: list[tuple[list[str], list[int]]] = []  # written, not yet in ``pending``
-        self.bursts: deque[tuple[int, list[str]]] = deque()  # (written at ns, ids): the timeout sweep reads from the left
+        #: (written at ns, ids, frames heard by then): the timeout sweep reads from the left.
+        self.bursts: deque[tuple[int, list[str], int]] = deque()
+        self.pinged_ns = 0
+        self.drained = 0  # bytes the kernel has taken, and since when no more
+        self.backlog_ns = 0
         self.doubted: dict[str, int] = {}  # reported IN_DOUBT, the answer may still come
 
     @property
@@ -115,9 +144,19 @@ class OrderGateway:
         on_connection: Callable[[int, str, str], None] | None = None,
         queries_per_s: float | None = None,
         seed: int = 0,
+        rest: RestClient | None = None,
+        expected: Callable[[int, int], tuple[int, int, bool]] | None = None,
+        placed: Callable[[bytes], Placed | None] | None = None,
+        on_mismatch: Callable[[bytes, str], None] | None = None,
+        on_unknown_code: Callable[[int], None] | None = None,
+        mono: Callable[[], int] = time.monotonic_ns,
     ) -> None:
+        """``rest``: without it neither history nor position is asked for. ``expected``: see ``Doubts``. ``placed``: what an
+        answer is compared with. ``queries_per_s``: request weight a second that settling doubts may use."""
         if connections < 1:
             raise ValueError("at least one connection is needed")
+        if expected is not None and rest is None:
+            raise ValueError("positions are asked for over REST: a client is needed")
         self.instruments = instruments
         self.contract = contract
         self.clock = clock
@@ -126,11 +165,19 @@ class OrderGateway:
         self.on_connection = on_connection or (lambda connection, state, detail: None)
         self.stats = GatewayStats()
         self.congested: set[int] = set()
+        self.mono = mono
+        self.rest = rest
+        self.placed = placed
+        self.on_mismatch = on_mismatch or (lambda cid, what: None)
+        self.on_unknown_code = on_unknown_code or (lambda code: None)
+        self.bans = rest.bans if rest is not None else Bans(contract, mono)
         limit = contract.limit("weight", "ip")
-        weight_per_s = limit.limit * 1000 / limit.interval_ms
-        self.queries_per_s = queries_per_s or QUERY_SHARE * weight_per_s / contract.weight("order.status")
+        self._weight_per_s = queries_per_s or QUERY_SHARE * limit.limit * 1000 / limit.interval_ms
+        terms = contract.doubt_terms(self._weight_per_s, lists=rest is not None, position=expected is not None)
+        self.doubts = Doubts(terms, expected)
 
         async def address() -> str:
+            await self.bans.passed()
             return url if "?" in url else f"{url}?returnRateLimits=false"  # our own counts serve; answers stay short
 
         rng = random.Random(seed)
@@ -145,6 +192,8 @@ class OrderGateway:
                 rng=random.Random(rng.random()),
                 life_s=contract.connection_life_ms / 1000,
                 frame_bytes_max=contract.frame_bytes_max,
+                ping_idle_s=contract.ping_idle_ms / 1000,
+                ping_reply_s=contract.ping_reply_ms / 1000,
             )
             for index in range(connections)
         ]
@@ -154,12 +203,12 @@ class OrderGateway:
         self._batch = ReportBatch()
         self._ts_recv = 0
         self._flush_due = False
-        self._queries: dict[str, _Query] = {}
-        self._due: list[tuple[int, int, str]] = []
-        self._order = 0
-        self._tokens = 0.0
-        self._tokens_at = 0
-        self._paused_until_ns = 0
+        self._wall_ahead = clock() - mono()  # a later difference is a wall clock that was put right
+        self._questions: dict[int, _Question] = {}
+        self._turns: dict[bytes, int] = {}
+        self._calls: set[asyncio.Task[None]] = set()
+        self._mismatched: set[str] = set()
+        self._unknown_seen: set[int] = set()
         self._opened = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
@@ -185,7 +234,32 @@ class OrderGateway:
 
     @property
     def queries_open(self) -> int:
-        return len(self._queries)
+        """Orders in doubt that are asked about."""
+        return len(self.doubts)
+
+    @property
+    def queries_per_s(self) -> float:
+        """Request weight a second that settling doubts may use."""
+        return self._weight_per_s
+
+    @queries_per_s.setter
+    def queries_per_s(self, weight: float) -> None:
+        self._weight_per_s = weight
+        old = self.doubts.terms
+        self.doubts.terms = self.contract.doubt_terms(
+            weight, lists=old.weight_orders > 0, position=old.weight_position > 0)
+
+    @property
+    def banned_until(self) -> int:
+        """When the venue takes requests of this address again, on ``clock``; 0 = it does now."""
+        return self._wall(self.bans.until())
+
+    def limited_until(self, account: int) -> int:
+        """As ``banned_until``, for orders of one account."""
+        return self._wall(self.bans.until(account))
+
+    def _wall(self, mono_ns: int) -> int:
+        return self.clock() + mono_ns - self.mono() if mono_ns else 0
 
     def register(self, encoder: Encoder, account: int, key: Key, connection: int | None = None) -> None:
         """Give an account's key to the encoder, pinned to a connection, and keep it for queries."""
@@ -221,9 +295,10 @@ class OrderGateway:
         while self.in_flight and loop.time() < deadline:  # noqa: ASYNC110 - bounded, and once per process
             await asyncio.sleep(0.02)
         self._stopping = True
-        for task in self._tasks:
+        tasks = [*self._tasks, *self._calls]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(link.stop() for link in self._links))
         self._flush()
 
@@ -232,6 +307,8 @@ class OrderGateway:
         """Hand committed orders to the kernel; returns how many. First all writes, then all book-keeping."""
         written: list[tuple[Session, list[str], list[int]]] = []
         count = 0
+        if self.bans.any:
+            bursts = self._allowed(bursts)
         for connection, buffer, ids, slots in bursts:
             session = self._pick(connection)
             if session is not None:
@@ -247,13 +324,45 @@ class OrderGateway:
             written.append((session, ids, slots))
             count += len(ids)
             self.stats.bytes_sent += len(buffer)
-        now = self.clock()
+        now = self.mono()
         for session, ids, slots in written:
             lane = self._lanes[session]
             lane.unbooked.append((ids, slots))
-            lane.bursts.append((now, ids))
+            lane.bursts.append((now, ids, session.heard))
         self.stats.orders_sent += count
         return count
+
+    def _allowed(self, bursts: Sequence[Burst]) -> list[Burst]:
+        """What may go out while a ban stands; the rest is proven not sent, reductions too: knocking only prolongs it."""
+        kept: list[Burst] = []
+        banned = self.bans.until() > 0
+        limited = self.bans.accounts()
+        for burst in bursts:
+            connection, buffer, ids, slots = burst
+            refused = set(ids) if banned else {cid for cid in ids if limited and self._account_of(cid) in limited}
+            if not refused:
+                kept.append(burst)
+                continue
+            self.stats.orders_not_sent += len(refused)
+            self.stats.banned_not_sent += len(refused)
+            frames = b""
+            left: list[tuple[str, int]] = []
+            if len(refused) < len(ids):
+                whole = zip(ids, slots, cut_frames(buffer), strict=True)
+                going = [(cid, slot, frame) for cid, slot, frame in whole if cid not in refused]
+                frames = b"".join(frame for _, _, frame in going)
+                left = [(cid, slot) for cid, slot, _ in going]
+            for cid in ids:
+                if cid in refused:
+                    self._emit(NOT_SENT, 0, cid)
+            if left:
+                kept.append((connection, frames, [cid for cid, _ in left], [slot for _, slot in left]))
+        return kept
+
+    def _account_of(self, cid: str) -> int:
+        raw = codec.cid_bytes(cid)
+        asked = self.placed(raw) if self.placed is not None and raw is not None else None
+        return asked.account if asked is not None else -1
 
     def _pick(self, connection: int) -> Session | None:
         session = self._links[connection].session
@@ -267,15 +376,24 @@ class OrderGateway:
                 return session
         return None
 
-    def query(self, cid: str | bytes, account: int, instrument: int, ts_signed_ns: int) -> None:
-        """Ask for an order until it is found or proven absent; asking twice for the same id is once."""
-        name = cid.hex() if isinstance(cid, bytes) else cid
-        if name in self._queries:
-            return
+    def query(self, cid: str | bytes, account: int, instrument: int, ts_signed_ns: int, exposure: int = 0) -> None:
+        """Ask for an order until it is found to have ended or proven absent; asking twice for the same id is once.
+
+        ``ts_signed_ns``: on ``clock``, when it was signed or any later moment. The largest ``exposure`` is asked for first.
+        """
+        raw = cid if isinstance(cid, bytes) else bytes.fromhex(cid)
         if account not in self._keys:
             raise ValueError(f"account {account} has no key")
-        self._queries[name] = _Query(name, account, instrument, ts_signed_ns)
-        self._plan(name, self.clock())
+        now = self.mono()
+        # Stamped before or after a step of the wall clock: the later of the two makes the fence no shorter.
+        signed = ts_signed_ns - min(self._wall_ahead, self.clock() - now)
+        self.doubts.add(raw, account, instrument, min(signed, now), exposure)
+
+    def ended(self, cid: str | bytes) -> None:
+        """Its end was told on another way (user stream): no more questions."""
+        raw = cid if isinstance(cid, bytes) else bytes.fromhex(cid)
+        self.doubts.ended(raw)
+        self._turns.pop(raw, None)
 
     # --- in -----------------------------------------------------------------------------------------------------------
     def _on_open(self, session: Session) -> None:
@@ -294,8 +412,10 @@ class OrderGateway:
             self.stats.lost_in_flight += len(lane.pending)
             for cid in lane.pending:
                 self._emit(IN_DOUBT, 0, cid)
-        for query in [q for q in self._queries.values() if q.session is session]:
-            self._again(query)
+        now = self.mono()
+        for number in [number for number, question in self._questions.items() if question.session is session]:
+            del self._questions[number]
+            self._failed(now, number)
         self.on_connection(index, "closed", session.reason)
 
     def _on_congestion(self, session: Session, congested: bool) -> None:
@@ -323,36 +443,88 @@ class OrderGateway:
             late = True
             self.stats.late_replies += 1
         elif name.startswith(QUERY_PREFIX):
-            self._answered(name[len(QUERY_PREFIX) :], reply)
+            number = name[len(QUERY_PREFIX) :]
+            self._answered(int(number) if number.isascii() and number.isdigit() else -1, reply)
             return
         else:
             self.stats.unmatched += 1
             return
         error = reply.error
         verdict = classify(reply.status, error.code if error else 0, error.msg if error else "")
-        if verdict.outcome is Outcome.ACCEPTED and reply.result is not None and self._report(name, reply.result):
+        if error is not None:
+            self._watch_error(reply.status, error, name)
+        found: Found | None = None
+        if (
+            verdict.outcome is Outcome.ACCEPTED
+            and reply.result is not None
+            and (found := self._report(name, reply.result)) is not None
+        ):
             self.stats.replies += 1
         elif verdict.outcome is Outcome.DEFINITE_REJECT:
             self.stats.rejects += 1
             self._emit(REJECT, 8, name, code=verdict.code)
-        elif not late:
-            self._emit(IN_DOUBT, 0, name, code=verdict.code)
+        else:
+            if verdict.reason == "unknown_code":
+                self._unknown(verdict.code)
+            if not late:
+                self._emit(IN_DOUBT, 0, name, code=verdict.code)
+            return
+        if late and (found is None or found.ended):
+            self.ended(name)
 
-    def _report(self, name: str, result: OrderResult) -> bool:
-        """A REPLY row for an order object; False when the object cannot be read exactly."""
+    def _watch_error(self, status: int, error: codec.ErrorBody, name: str = "") -> None:
+        """418 and 429 are about what comes next, whatever they are the answer to."""
+        if status in (418, 429):
+            venue_ms = self.venue_clock.timestamp_ms()
+            account = self._account_of(name) if name else -1
+            self.bans.note(status, error.code, error.msg, retry_after_ns(error.data, venue_ms), venue_ms, account)
+
+    def _unknown(self, code: int) -> None:
+        self.stats.unknown_codes += 1
+        if code not in self._unknown_seen and len(self._unknown_seen) < 1000:
+            self._unknown_seen.add(code)
+            self.on_unknown_code(code)
+
+    def _report(self, name: str, result: OrderResult) -> Found | None:
+        """A REPLY row for an order object; None when it cannot be read exactly or is not what was asked for."""
         instrument = self.instruments.find(result.symbol)
         status = STATUS.get(result.status, 0)
-        if instrument is None or not status:
+        raw = codec.cid_bytes(name)
+        if instrument is None or not status or raw is None:
             self.stats.malformed += 1
-            return False
+            return None
         try:
             cum = instrument.lots(result.executedQty)
             cost = codec.cost_e8(result.avgPrice, result.executedQty, result.cumQuote) if cum else 0
+            other = self._otherwise(raw, result, instrument.index)
         except ValueError:
             self.stats.malformed += 1
-            return False
+            return None
+        if other:
+            self.stats.mismatches += 1
+            if name not in self._mismatched and len(self._mismatched) < 1000:
+                self._mismatched.add(name)
+                self.on_mismatch(raw, other)
+            return None
         self._emit(REPLY, status, name, cum, cost, result.orderId, result.updateTime * MS_NS)
-        return True
+        return Found(raw, status, cum, status in TERMINAL_STATUS)
+
+    def _otherwise(self, cid: bytes, result: OrderResult, instrument: int) -> str:
+        """What of the order's immutable fields the venue shows otherwise than we asked for; empty: nothing."""
+        if result.clientOrderId and result.clientOrderId != cid.hex():
+            return f"client order id {result.clientOrderId[:36]}"
+        asked = self.placed(cid) if self.placed is not None else None
+        if asked is None:
+            return ""
+        if instrument != asked.instrument:
+            return f"symbol {result.symbol}"
+        if result.side and codec.SIDE.get(result.side) != asked.side:
+            return f"side {result.side[:10]}"
+        if result.positionSide and codec.POSITION_SIDE.get(result.positionSide) != asked.position_side:
+            return f"position side {result.positionSide[:10]}"
+        if result.origQty and self.instruments[instrument].lots(result.origQty) != asked.qty:
+            return f"quantity {result.origQty[:30]}"
+        return ""
 
     def _emit(
         self, kind: int, status: int, cid: str, cum: int = 0, cost: int = 0, order_id: int = 0, ts_event: int = 0, code: int = 0
@@ -376,95 +548,199 @@ class OrderGateway:
             batch, self._batch = self._batch, ReportBatch()
             self.on_reports(batch, self._ts_recv)
 
-    # --- doubt --------------------------------------------------------------------------------------------------------
+    # --- connections that do not answer ---------------------------------------------------------------------------------
     async def _sweep(self) -> None:
         timeout_ns = self.contract.order_ack_timeout_ms * MS_NS
+        deadline_ns = self.contract.write_deadline_ms * MS_NS
         while True:
             await asyncio.sleep(self.contract.order_ack_timeout_ms / 4000)
-            now = self.clock()
-            for lane in self._lanes.values():
-                while lane.bursts and now - lane.bursts[0][0] >= timeout_ns:
-                    for cid in lane.bursts.popleft()[1]:
-                        if cid in lane.pending:
-                            lane.doubted[cid] = lane.pending.pop(cid)
-                            self.stats.ack_timeouts += 1
-                            self._emit(IN_DOUBT, 0, cid)
-                while len(lane.doubted) > 100_000:  # bounded: the oldest late answers are given up, queries settle them
-                    del lane.doubted[next(iter(lane.doubted))]
-            for query in list(self._queries.values()):
-                if query.issued_ns and now - query.issued_ns >= timeout_ns:
-                    self.stats.queries_failed += 1
-                    self._again(query)
-
-    def _plan(self, cid: str, at_ns: int) -> None:
-        self._order += 1
-        heapq.heappush(self._due, (at_ns, self._order, cid))
-
-    def _again(self, query: _Query) -> None:
-        """Ask once more, slower each time, but at the fence at the latest when that is nearer."""
-        query.issued_ns = 0
-        query.session = None
-        query.attempt += 1
-        now = self.clock()
-        wait = int(QUERY_BACKOFF_S[min(query.attempt, len(QUERY_BACKOFF_S) - 1)] * S_NS)
-        fence = query.ts_signed_ns + self.contract.fence_ns()
-        at = now + wait
-        if now < fence < at:
-            at = fence
-        self._plan(query.cid, at)
-
-    async def _ask(self) -> None:
-        self._tokens_at = self.clock()
-        while True:
-            await asyncio.sleep(0.01 if self._due else 0.05)
-            now = self.clock()
-            # At least one whole question, however small the budget; a clock that is set back takes nothing away.
-            earned = max(0, now - self._tokens_at) * self.queries_per_s / S_NS
-            self._tokens = min(max(1.0, self.queries_per_s), self._tokens + earned)
-            self._tokens_at = now
-            while self._due and self._due[0][0] <= now and self._tokens >= 1 and now >= self._paused_until_ns:
-                cid = heapq.heappop(self._due)[2]
-                query = self._queries.get(cid)
-                if query is None or query.issued_ns:
-                    continue
-                # Another connection each time: one that swallows everything must not swallow every question.
-                session = self._pick((query.account + query.attempt) % len(self._links))
-                if session is None:
-                    self._plan(cid, now + S_NS // 4)
+            now = self.mono()
+            for session, lane in list(self._lanes.items()):
+                self._sweep_lane(session, lane, now, timeout_ns, deadline_ns)
+            while self._questions:
+                number = next(iter(self._questions))
+                if now - self._questions[number].put_ns < QUESTION_NS:
                     break
-                self._tokens -= 1
-                self.stats.queries += 1
-                query.session = session
-                query.issued_ns = self.clock()
-                request = status_request(
-                    self._keys[query.account],
-                    self.instruments[query.instrument].symbol,
-                    cid,
-                    self.venue_clock.timestamp_ms(),
-                    self.contract.recv_window_ms,
-                )
-                session.send_text(request)
+                del self._questions[number]
 
-    def _answered(self, cid: str, reply: codec.OrderReply) -> None:
-        query = self._queries.get(cid)
-        if query is None or not query.issued_ns:
+    def _sweep_lane(self, session: Session, lane: _Lane, now: int, timeout_ns: int, deadline_ns: int) -> None:
+        backlog = session.backlog
+        drained = session.written - backlog
+        if not backlog or drained != lane.drained:
+            lane.drained, lane.backlog_ns = drained, now
+        elif now - lane.backlog_ns >= deadline_ns:
+            self.stats.write_deadlines += 1
+            session.abort("write deadline: the other side takes no bytes")
+            return
+        while lane.bursts:
+            written, ids, heard = lane.bursts[0]
+            pending = lane.pending
+            if not pending or not any(cid in pending for cid in ids):
+                lane.bursts.popleft()
+                continue
+            deaf = session.heard == heard
+            if now - written < timeout_ns:
+                if deaf and 2 * (now - written) >= timeout_ns and lane.pinged_ns < written:
+                    lane.pinged_ns = now  # a living one answers this before the timeout
+                    session.ping()
+                break
+            if deaf and lane.pinged_ns >= written:
+                # Half-open: nothing came since the write, not even a pong. All of it is in doubt now, nothing more goes there.
+                self.stats.half_open += 1
+                session.abort("half-open: orders unanswered and nothing heard since")
+                return
+            lane.bursts.popleft()
+            for cid in ids:
+                if cid in lane.pending:
+                    lane.doubted[cid] = lane.pending.pop(cid)
+                    self.stats.ack_timeouts += 1
+                    self._emit(IN_DOUBT, 0, cid)
+        while len(lane.doubted) > 100_000:  # bounded: the oldest late answers are given up, queries settle them
+            del lane.doubted[next(iter(lane.doubted))]
+
+    # --- doubt --------------------------------------------------------------------------------------------------------
+    async def _ask(self) -> None:
+        while True:
+            await asyncio.sleep(0.01 if len(self.doubts) else 0.05)
+            if not len(self.doubts) or not self.ready:
+                continue
+            now = self.mono()
+            self.doubts.pause(self.bans.until())
+            timeouts = self.doubts.stats.timeouts
+            asks = self.doubts.asks(now)
+            self.stats.queries_failed += self.doubts.stats.timeouts - timeouts
+            for ask in asks:
+                self.stats.queries += 1
+                if ask.kind is AskKind.ORDER:
+                    self._ask_order(now, ask)
+                else:
+                    work = self._ask_orders(ask) if ask.kind is AskKind.ORDERS else self._ask_position(ask)
+                    call = watched(asyncio.get_running_loop().create_task(work, name=f"orders-ask-{ask.id}"))
+                    self._calls.add(call)
+                    call.add_done_callback(self._calls.discard)
+
+    def _ask_order(self, now: int, ask: Ask) -> None:
+        # Another connection each time: one that swallows everything must not swallow every question.
+        turn = self._turns[ask.cid] = self._turns.get(ask.cid, -1) + 1
+        session = self._pick((ask.account + turn) % len(self._links))
+        if session is None:
+            self._failed(now, ask.id)
+            return
+        self._questions[ask.id] = _Question(session, ask.cid, now)
+        request = status_request(
+            self._keys[ask.account],
+            self.instruments[ask.instrument].symbol,
+            ask.cid.hex(),
+            self.venue_clock.timestamp_ms(),
+            self.contract.recv_window_ms,
+            ask.id,
+        )
+        session.send_text(request)
+
+    def _failed(self, now: int, number: int) -> None:
+        self.stats.queries_failed += 1
+        self.doubts.failed(now, number)
+
+    def _answered(self, number: int, reply: codec.OrderReply) -> None:
+        question = self._questions.pop(number, None)
+        if question is None:
             self.stats.unmatched += 1
             return
-        code = reply.error.code if reply.error else 0
-        if reply.status == 200 and reply.result is not None and self._report(cid, reply.result):
-            if STATUS[reply.result.status] in TERMINAL_STATUS:
-                del self._queries[cid]
-            else:
-                self._again(query)  # found alive: it is asked about until it has ended
-            return
-        if code in NOT_FOUND_CODES and reply.status < 500:
-            self.stats.queries_not_found += 1
-            if query.issued_ns >= query.ts_signed_ns + self.contract.fence_ns():
-                del self._queries[cid]
-                self._emit(DEAD, 0, cid, ts_event=query.issued_ns)
+        now = self.mono()
+        error = reply.error
+        if error is not None:
+            self._watch_error(reply.status, error)
+        if reply.status == 200 and reply.result is not None:
+            found = self._report(question.cid.hex(), reply.result)
+            if found is not None:
+                self._settled(self.doubts.answered_order(now, number, found))
+                if found.ended:
+                    self._turns.pop(question.cid, None)
                 return
-        else:
-            self.stats.queries_failed += 1
-            if reply.status in (418, 429):
-                self._paused_until_ns = self.clock() + 5 * S_NS
-        self._again(query)
+        elif error is not None and error.code in NOT_FOUND_CODES and reply.status < 500:
+            self.stats.queries_not_found += 1
+            self._settled(self.doubts.answered_order(now, number, None))
+            return
+        self._failed(now, number)
+
+    async def _ask_orders(self, ask: Ask) -> None:
+        """The history of an account in an instrument; what cannot be read of it is no absence."""
+        self.stats.lists += 1
+        try:
+            rows, complete = await self._history(ask)
+        except (VenueUnavailable, RestError, ValueError):
+            self._failed(self.mono(), ask.id)
+            return
+        found: list[Found] = []
+        for row in rows:
+            raw = codec.cid_bytes(row.clientOrderId)
+            if raw is None or raw not in self.doubts:
+                continue
+            told = self._report(row.clientOrderId, row)
+            if told is None:
+                complete = False
+            else:
+                found.append(told)
+                if told.ended:
+                    self._turns.pop(raw, None)
+        self._settled(self.doubts.answered_orders(self.mono(), ask.id, found, complete))
+
+    async def _history(self, ask: Ask) -> tuple[list[OrderResult], bool]:
+        """``allOrders`` since a time: windows as long as the venue allows, pages as large; and whether that is all of it."""
+        assert self.rest is not None
+        contract = self.contract
+        now_ms = self.venue_clock.timestamp_ms()
+        oldest = now_ms - contract.order_history_ms
+        start = now_ms - max(0, self.mono() - ask.since_ns) // MS_NS - 1
+        complete = start >= oldest
+        start = max(start, oldest)
+        rows: list[OrderResult] = []
+        for _ in range(HISTORY_PAGES_MAX):
+            end = start + contract.backfill_window_ms - 1
+            params: dict[str, Any] = {
+                "symbol": self.instruments[ask.instrument].symbol, "startTime": start, "limit": contract.backfill_page_max,
+            }  # fmt: skip
+            last = end >= now_ms
+            if not last:
+                params["endTime"] = end
+            page = codec.orders(await self.rest.call("GET", "/fapi/v1/allOrders", params, self._keys[ask.account]))
+            rows += page
+            if len(page) < contract.backfill_page_max:
+                if last:
+                    return rows, complete
+                start = end + 1
+                continue
+            newest = max(row.time for row in page)
+            if newest <= start:
+                break  # a page full of one millisecond: what follows it cannot be reached
+            start = newest
+        return rows, False
+
+    async def _ask_position(self, ask: Ask) -> None:
+        assert self.rest is not None
+        self.stats.positions += 1
+        instrument = self.instruments[ask.instrument]
+        try:
+            body = await self.rest.call(
+                "GET", "/fapi/v3/positionRisk", {"symbol": instrument.symbol}, self._keys[ask.account])
+            net = net_short = 0
+            for row in codec.positions(body):
+                if row.symbol != instrument.symbol:
+                    continue
+                if row.positionSide == "SHORT":
+                    net_short += instrument.lots(row.positionAmt)
+                else:
+                    net += instrument.lots(row.positionAmt)
+        except (VenueUnavailable, RestError, ValueError):
+            self._failed(self.mono(), ask.id)
+            return
+        self._settled(self.doubts.answered_position(self.mono(), ask.id, net, net_short))
+
+    def _settled(self, verdicts: Sequence[Verdict]) -> None:
+        for verdict in verdicts:
+            if verdict.kind == DEAD:
+                self.stats.dead += 1
+                self._turns.pop(verdict.cid, None)
+            else:
+                self.stats.held += 1
+            self._emit(verdict.kind, 0, verdict.cid.hex(), ts_event=self._wall(verdict.issued_ns))

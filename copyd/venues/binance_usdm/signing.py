@@ -63,12 +63,14 @@ QUERY_PREFIX = "q-"
 CANCEL_PREFIX = "c-"
 
 
-def status_request(key: Key, symbol: str, client_order_id: str, timestamp_ms: int, recv_window_ms: int) -> bytes:
-    """``order.status`` by client order id."""
+def status_request(
+    key: Key, symbol: str, client_order_id: str, timestamp_ms: int, recv_window_ms: int, number: int | None = None
+) -> bytes:
+    """``order.status`` by client order id. ``number``: of this question, so that an answer is taken for no later one."""
     params = {
         "symbol": symbol, "origClientOrderId": client_order_id, "timestamp": timestamp_ms, "recvWindow": recv_window_ms,
     }  # fmt: skip
-    return ws_request(key, QUERY_PREFIX + client_order_id, "order.status", params)
+    return ws_request(key, f"{QUERY_PREFIX}{client_order_id if number is None else number}", "order.status", params)
 
 
 def cancel_request(key: Key, symbol: str, client_order_id: str, timestamp_ms: int, recv_window_ms: int) -> bytes:
@@ -121,18 +123,21 @@ def place_text(
     return json.dumps({"id": cid.hex(), "method": "order.place", "params": params}, separators=(",", ":")).encode()
 
 
-def frames(buffer: bytes) -> list[bytes]:
-    """The unmasked payloads of client frames laid back to back (for tests and ``explain``; the wire never needs it)."""
+def cut_frames(buffer: bytes) -> list[bytes]:
+    """Client frames laid back to back, one by one, as they are."""
     found = []
     at = 0
     while at < len(buffer):
         if buffer[at] != 0x81 or buffer[at + 1] != 0x80 | 126:
             raise ValueError("not a masked text frame of 126 to 65535 bytes")
-        size = int.from_bytes(buffer[at + 2 : at + 4], "big")
-        mask = buffer[at + 4 : at + 8]
-        body = buffer[at + 8 : at + 8 + size]
-        if len(body) != size:
+        end = at + 8 + int.from_bytes(buffer[at + 2 : at + 4], "big")
+        if end > len(buffer):
             raise ValueError("frame is cut short")
-        found.append(bytes(c ^ mask[i & 3] for i, c in enumerate(body)))
-        at += 8 + size
+        found.append(buffer[at:end])
+        at = end
     return found
+
+
+def frames(buffer: bytes) -> list[bytes]:
+    """The unmasked payloads of client frames laid back to back (for tests and ``explain``)."""
+    return [bytes(c ^ frame[4 + (i & 3)] for i, c in enumerate(frame[8:])) for frame in cut_frames(buffer)]
