@@ -13,9 +13,10 @@ from typing import Any
 
 import msgspec
 
-from copyd.sim.sweep import DIED, HUNG, LIMIT_S, RUNNER, Pool, Task
+from copyd.sim.sweep import DIED, HUNG, LIMIT_S, RUNNER, Pool, Task, twice
 
 SEEDS_MAX = 4000
+APART_MAX = 40
 CANARY = "canary"
 
 
@@ -26,6 +27,8 @@ class Mutant(msgspec.Struct):
     expected: tuple[str, ...]
     apply: Callable[[Patches], None]
     seed: int | None = None
+    apart: bool = False
+    """Only a comparison of two processes shows it."""
 
 
 MUTANTS: dict[str, Mutant] = {}
@@ -73,11 +76,13 @@ class Patches:
         self.undo.clear()
 
 
-def mutant(name: str, broken: str, *expected: str, seed: int | None = None) -> Callable[[Callable[[Patches], None]], None]:
+def mutant(
+    name: str, broken: str, *expected: str, seed: int | None = None, apart: bool = False,
+) -> Callable[[Callable[[Patches], None]], None]:
     """Registers the function below it."""
 
     def register(apply: Callable[[Patches], None]) -> None:
-        MUTANTS[name] = Mutant(broken, expected, apply, seed)
+        MUTANTS[name] = Mutant(broken, expected, apply, seed, apart)
 
     return register
 
@@ -124,9 +129,18 @@ def hunt(
     """
     kills = {name: Kill(name) for name in names}
     tasks = (
-        Task(list(seeds(name) if seeds else range(SEEDS_MAX)), mutant=name, stop=True, name=name) for name in names
+        Task(list(seeds(name) if seeds else range(SEEDS_MAX)), mutant=name, stop=True, name=name)
+        for name in names if not MUTANTS[name].apart
     )
     done = 0
+    for name in names:
+        if MUTANTS[name].apart:
+            wanted = list(seeds(name) if seeds else range(SEEDS_MAX))[:APART_MAX]
+            kills[name].seeds = len(wanted)
+            differ = twice(wanted, jobs, None, runner, limit_s, name).differ
+            if differ:
+                kills[name] = Kill(name, "S12", differ[0][0], wanted.index(differ[0][0]) + 1, "two processes, two histories")
+            done += 1
     for task, report in Pool(jobs, runner, limit_s).reports(tasks):
         kill = kills[task.name]
         if report is None:
@@ -687,7 +701,7 @@ mutant("reduction_in_flight_ignored", "a reduction takes no notice of the one on
 mutant("caps_on_confirmed_only", "limits look at what is confirmed, not at what is on the wire", "S9")(
     _kernel(fan_out=_not_reserved))
 mutant("kill_switch_stops_reductions", "the kill switch stops reductions too", "S5", "L1")(_kernel(fan_out=_killed_is_deaf))
-mutant("hash_order", "followers are served in the order of a hash", "S12")(_kernel(fan_out=_hash_order))
+mutant("hash_order", "followers are served in the order of a hash", "S12", apart=True)(_kernel(fan_out=_hash_order))
 mutant("close_not_exact", "when the leader is flat a follower keeps a lot", "L1", "S5")(_kernel(fan_out=_close_short_of_it))
 
 
