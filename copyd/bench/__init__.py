@@ -16,6 +16,7 @@ __all__ = ["main"]
 BENCHES = {
     "fanout": "leader event bytes received -> first and last follower order handed to the kernel, on real sockets",
     "restart": "memory per follower, size and time of a checkpoint, restart from it with records behind it",
+    "recovery": "SIGKILL of the real daemon in mid fan-out; from the next process start until it is armed",
     "stages": "the pytest-benchmark suites of bench/: each stage alone, each result checked",
 }
 
@@ -65,6 +66,16 @@ def _parser() -> argparse.ArgumentParser:
     restart.add_argument("--json", type=Path, metavar="FILE")
     restart.set_defaults(run=_restart)
 
+    recovery = commands.add_parser("recovery", help=BENCHES["recovery"], description=BENCHES["recovery"])
+    recovery.add_argument("--followers", type=_positive, default=10_000, metavar="N")
+    recovery.add_argument("--orders", type=_positive, default=1_000_000, metavar="M", help="journaled orders before the kill")
+    recovery.add_argument("--rows", type=_positive, default=64, metavar="R", help="reports in one journal record")
+    recovery.add_argument("--connections", type=_positive, default=4, metavar="C")
+    recovery.add_argument("--journal", type=Path, metavar="DIR", help="make the journal below DIR (default: temporary directory)")
+    recovery.add_argument("--seed", type=int, default=1)
+    recovery.add_argument("--json", type=Path, metavar="FILE")
+    recovery.set_defaults(run=_recovery)
+
     stages = commands.add_parser("stages", help=BENCHES["stages"], description=BENCHES["stages"])
     stages.add_argument("--followers", type=_positive, default=10_000, metavar="N")
     stages.add_argument("--orders", type=_positive, default=20_000, metavar="N", help="of the simulated exchange's suites")
@@ -107,6 +118,18 @@ def _restart(options: argparse.Namespace) -> int:
     from copyd.bench.restart import run, table
 
     report = run(options.followers, options.records, options.seed, options.journal)
+    print(table(report))
+    _write_json(options.json, report)
+    return 0 if report["checked"] else 1
+
+
+def _recovery(options: argparse.Namespace) -> int:
+    from copyd.bench.recovery import Settings, run, table
+
+    report = run(Settings(
+        followers=options.followers, orders=options.orders, seed=options.seed, connections=options.connections,
+        directory=options.journal, rows_per_report=options.rows,
+    ))
     print(table(report))
     _write_json(options.json, report)
     return 0 if report["checked"] else 1

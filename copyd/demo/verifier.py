@@ -68,6 +68,7 @@ class Verdict(msgspec.Struct):
     restarts: int = 0
     forgone: dict[str, int] = {}
     forgone_other_outside_restart: int = 0
+    heard_out_of_order: int = 0  #: leader trades that came late behind others of their kind
     forgone_disturbed: int = 0  #: of those with other causes, outside the restart window: with a fault that explains it
     problem_counts: dict[str, int] = {}
     problems: list[str] = []
@@ -89,7 +90,7 @@ class Event:
 class Leg(Anchor):
     """One (plan, instrument): target by the plain rule, and what its orders did at the exchange. Lots are signed."""
 
-    __slots__ = ("deferred", "k", "k_order", "lots", "missing", "next_event", "open_slack", "reduce_slack")
+    __slots__ = ("deferred", "k", "k_order", "lost", "lots", "missing", "next_event", "open_slack", "reduce_slack")
 
     def __init__(self, leader_lots: int) -> None:
         super().__init__(leader_lots)
@@ -101,15 +102,17 @@ class Leg(Anchor):
         self.reduce_slack = 0  #: what the latest reduction left unfilled (unsigned)
         self.deferred: list[tuple[int, int]] = []  #: (unsigned lots of the leader, price) waiting to be sent
         self.missing: list[str] = []  #: ids claimed and unknown to the exchange
+        self.lost: list[tuple[int, int]] = []  #: (until, lots) of reductions that never arrived, while they may be in doubt
 
-    def held(self, side: int) -> tuple[int, int]:
+    def held(self, side: int, ts: int = 0) -> tuple[int, int]:
         """Fewest and most lots the daemon may have counted as held in a direction at this point of its journal.
 
         An opening still on the wire may yet fill, a reduction on the wire counts as done; the other direction counts
         as nothing.
         """
+        lost = sum(lots for until, lots in self.lost if ts <= until) if self.lost else 0
         most = side * self.lots + max(0, side * self.open_slack)
-        least = side * self.lots - self.reduce_slack
+        least = side * self.lots - self.reduce_slack - lost
         return max(0, least), max(0, most)
 
     def side_held(self) -> int:
@@ -136,6 +139,7 @@ class Verifier:
         self.events: dict[str, list[Event]] = {}
         self.event_at: dict[tuple[str, str], int] = {}
         self.first_event: dict[str, int] = {}
+        self.heard: dict[str, int] = {}  # symbol -> trades whose place in the daemon's order is known
         self.legs: dict[tuple[str, str], Leg] = {}
         self.equity_ok: dict[tuple[int, int], str] = {}
         self.last_seq = -1
@@ -165,7 +169,7 @@ class Verifier:
             events.append(Event(trade, before, first_px))
         for symbol, events in self.events.items():
             old = sum(1 for event in events if event.trade.ts < self.config.plans_since)
-            self.first_event[symbol] = old
+            self.first_event[symbol] = self.heard[symbol] = old
             self.verdict.leader_events += len(events) - old
         fills = self.truth.fills
         for order in self.truth.orders:
@@ -231,6 +235,7 @@ class Verifier:
                 "phantom event", f"{claim.plan} acts on trade {claim.exec_id} of {claim.symbol}, which the leader never made"
             )
             return
+        at = self.place(claim, at)
         self.verdict.decisions += 1
         if at < leg.next_event:
             if at < self.first_event.get(claim.symbol, 0):
@@ -268,6 +273,36 @@ class Verifier:
                 f"{claim.plan} {claim.symbol} after trade {claim.exec_id}: the target is {show(leg.target, instrument)}, "
                 f"the daemon says {show(claim.target_q32, instrument)}",
             )
+
+    def place(self, claim: Claim, at: int) -> int:
+        """The place of a trade in the order in which the daemon heard of them.
+
+        It is the exchange's order. Where his stream was disturbed, openings may have changed places among themselves, and
+        reductions among themselves: the target is a fold over what was heard, and no close comes before its open.
+        """
+        heard = self.heard[claim.symbol]
+        if at < heard:
+            return at
+        self.heard[claim.symbol] = heard + 1
+        if at == heard:
+            return at
+        events = self.events[claim.symbol]
+        moved = events[heard : at + 1]
+        alike = all(not event.reducing for event in moved) or all(not event.opening for event in moved)
+        if not alike or not self.reasons.faults.leader_disturbed(moved[0].trade.ts, claim.ts_decided):
+            self.heard[claim.symbol] = at + 1
+            return at  # what was passed over is missed
+        self.verdict.heard_out_of_order += 1
+        before = moved[0].before
+        begun = {event.trade.order_id for event in events[max(0, heard - 100) : heard]}
+        first_px: dict[str, int] = {}
+        for n, event in enumerate([moved[-1], *moved[:-1]], heard):
+            trade = event.trade
+            px = first_px.setdefault(trade.order_id, event.first_px if trade.order_id in begun else trade.px)
+            events[n] = Event(trade, before, px)
+            before = events[n].after
+            self.event_at[(claim.symbol, trade.exec_id)] = n
+        return heard
 
     def skipped(self, event: Event, plan: str, leg: Leg) -> None:
         """A leader trade without a decision: an omission wherever something was wanted."""
@@ -373,12 +408,17 @@ class Verifier:
         if numbers.plan.min_policy != "raise" or extra <= 0:
             return 0  # the difference will be reported as a wrong target
         minimum = instrument.minimum_lots(self.limit(numbers, px, side, claim.symbol)) << 32
-        wanted = side * (wish - (leg.lots << 32))
         name = f"{claim.plan} {claim.symbol}"
-        if wanted >= minimum or abs(wanted + extra - minimum) > 1 << 32 or claim.open_lots << 32 != wanted + extra:
-            self.problem("false raise", f"{name}: {show(wanted, instrument)} wanted, raised by {show(extra, instrument)}")
-        elif minimum > max(wanted, abs(claim.delta_q32)) * numbers.raise_factor:
-            self.problem("false raise", f"{name}: raised to more than {numbers.raise_factor} times {show(wanted, instrument)}")
+        low, high = leg.held(side, claim.ts_decided)
+        for held in range(low, min(high, low + 10_000) + 1):
+            wanted = side * wish - (held << 32)
+            if wanted < minimum and abs(wanted + extra - minimum) <= 1 << 32 and claim.open_lots << 32 == wanted + extra:
+                if minimum > max(wanted, abs(claim.delta_q32)) * numbers.raise_factor:
+                    text = f"{name}: raised to more than {numbers.raise_factor} times {show(wanted, instrument)}"
+                    self.problem("false raise", text)
+                return extra
+        wanted = side * (wish - (leg.lots << 32))
+        self.problem("false raise", f"{name}: {show(wanted, instrument)} wanted, raised by {show(extra, instrument)}")
         return extra
 
     def opening_under_check(
@@ -393,7 +433,7 @@ class Verifier:
         trade: LeaderTrade | None,
     ) -> Opening:
         """The facts of one opening for ``reasons``, in unsigned lots of its direction."""
-        held_low, held_high = leg.held(side)
+        held_low, held_high = leg.held(side, claim.ts_decided)
         want = abs(wish) if sign(wish) == side else 0
         account = self.accounts[claim.plan]
         unheard = account.unheard(claim.ts_decided - self.config.report_lag)
@@ -420,7 +460,7 @@ class Verifier:
             wanted_high=max(0, toward_zero_to_lot(want - (held_low << 32))),
             wanted_q32=max(0, want - (held_high << 32)),
             allowed=self.let_through(claim, leg, held_high),
-            new_leg=held_high == 0,
+            new_leg=held_low == 0,
             other_legs=others,
             account=account,
             unheard=unheard.get(claim.symbol, 0),
@@ -447,7 +487,7 @@ class Verifier:
         # reducing part: never more than the leg may hold, never past the target
         if claim.reduce == "order":
             from_side = leg.side_held()
-            _, most = leg.held(from_side)
+            _, most = leg.held(from_side, claim.ts_decided)
             if side == from_side:
                 most = toward_zero_to_lot((most << 32) - abs(leg.target))
             if claim.reduce_lots > max(0, most):
@@ -459,7 +499,7 @@ class Verifier:
         elif claim.reduce_lots:
             self.problem("false claim", f"{claim.plan} {claim.symbol}: reduces without an order ({claim.reduce})")
         # opening part: whole lots of the target less what the leg holds
-        held_low, held_high = leg.held(side)
+        held_low, held_high = leg.held(side, claim.ts_decided)
         if claim.open == "order":
             most = max(0, toward_zero_to_lot(abs(leg.target) - (held_low << 32)))
             least = max(0, toward_zero_to_lot(abs(leg.target) - (held_high << 32)))
@@ -511,7 +551,7 @@ class Verifier:
                     leg.open_slack = target_side * claim.open_lots
                     self.reserve_missing(claim, numbers, leg)
                 else:
-                    leg.reduce_slack += claim.reduce_lots
+                    leg.lost.append((claim.ts_decided + self.config.settling, claim.reduce_lots))
                 continue
             self.unclaimed.discard(cid)
             self.same_order(claim, numbers, order, opening, target_side)

@@ -466,6 +466,7 @@ class Control:
             {
                 "limits_lifted": sorted(x.limits.lifted),
                 "weight_per_minute": x.limits.weight_per_minute,
+                "weight_charged": x.limits.charged,
                 "seed": x.options.seed,
                 "accounts": len(x.accounts.index),
                 "orders_accepted": wire.n_placed,

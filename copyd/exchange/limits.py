@@ -40,6 +40,7 @@ class Limits:
             raise ValueError(f"no such limit: {', '.join(unknown)} (there are {', '.join(LIMITS)})")
         self.lifted = lifted
         self.weight_per_minute = WEIGHT_PER_MINUTE
+        self.charged = 0  # weight of all addresses since the start
         self.meters: dict[str, IpMeter] = {}
         self._connects: dict[str, list[int]] = {}
 
@@ -53,6 +54,7 @@ class Limits:
         """Take ``weight`` from the address's minute; the refusal when it is used up."""
         meter = self.meter(ip)
         used = meter.add(now_ns, weight)
+        self.charged += weight
         if "request_weight" in self.lifted:
             return None
         if now_ns < meter.banned_until_ns:
