@@ -15,6 +15,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,14 @@ from copyd.core.engine import (
     Started,
     Timer,
 )
+from copyd.core.reconcile import EDGES_BPS
 from copyd.core.rows import (
     AccountInstrumentRow,
     AccountRow,
     InstrumentRow,
     LeaderRow,
+    Note,
+    OrderEndRow,
     Params,
     Part,
     PlanRow,
@@ -51,23 +55,26 @@ from copyd.core.rows import (
     Reason,
 )
 from copyd.credentials import Credentials, load_credentials, missing_names
-from copyd.errors import BrokenInvariant, CopydError, OperatorError, RequestRefused
+from copyd.errors import BrokenInvariant, CopydError, Fenced, JournalError, OperatorError, RequestRefused
 from copyd.followers import PlanSpec
 from copyd.inspect.rebuild import fold
 from copyd.journal import Journal
 from copyd.kinds import BUILD, kind_of, pack_checkpoint
+from copyd.reconciler import Reconciler
 from copyd.runtime.clock import SystemClock
 from copyd.runtime.notify import Notifier
 from copyd.runtime.pump import Pump, Sent
 from copyd.telemetry.logs import get_logger, setup_logs
 from copyd.telemetry.metrics import Metrics
-from copyd.venue_side import VenueSide
+from copyd.venue_side import VenueSide, contract_of
 
 SAMPLES_MAX = 20_000
+END_SIZE, END_NOTE, NOTE_HELD = OrderEndRow.LAYOUT.size, 33, int(Note.HELD)
 JOURNAL_CHECK_S = 1.0
 EXPLAIN_TIMEOUT_S = 30.0
 START_TIMEOUT_S = 300
 ACTIVATION_FLUSH_S = 0.1
+WALL_STEP_MAX_NS = 1_000_000_000
 PLAN_STATES = ("active", "paused", "close_only", "stopped")
 
 
@@ -93,6 +100,7 @@ def engine_params(config: Config) -> Params:
         max_event_age=config.copy.max_event_age_ms * 1_000_000,
         replan_max_age=config.copy.replan_max_age_s * 1_000_000_000,
         quote_max_age=config.copy.quote_max_age_ms * 1_000_000,
+        read_lag=contract_of(config).read_lag_ms * 1_000_000,
         equity_max_age=min(leader.equity_max_age_ms for leader in config.leaders) * 1_000_000,
         # The venue counts per 10 s and per minute: a sixth of the minute's limit binds in any 10 s window.
         # (16 bits in the tables: a larger limit is no limit there.)
@@ -120,6 +128,9 @@ class Daemon:
         self.activation_done = 0
         self.activation_total = 0
         self.records_since_checkpoint = 0
+        self.failing = False
+        self.unsound = False
+        self._wall_step = 0
         self.last_turn = time.monotonic()
         self._ready_legs: list[tuple[int, int, bool, bool, bool, int]] = []
         self._snapshots: list[tuple[int, int, list[tuple[int, int, int]]]] = []
@@ -129,14 +140,20 @@ class Daemon:
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
-    async def start(self) -> None:
-        """Journal first, then the venue, then the leaders, then the operators' door; ready at the end."""
-        began = time.monotonic()
+    def open_journal(self) -> None:
+        """Before anything else: whoever does not hold the journal does nothing at all."""
         config = self._config
         self.journal = Journal.open(
             config.journal.path, site=config.site.id, map_size=config.journal.map_size_mib << 20,
             durability=config.journal.durability,
         )
+
+    async def start(self) -> None:
+        """The journal is open: rebuild, then the venue, then the leaders, then the operators' door; ready at the end."""
+        began = time.monotonic()
+        config = self._config
+        if not hasattr(self, "journal"):
+            self.open_journal()
         self.journal.attach(
             asyncio.get_running_loop(), on_durable=self._durable, on_failed=self._journal_failed)
         self.notifier.extend_timeout(START_TIMEOUT_S)
@@ -148,6 +165,13 @@ class Daemon:
             self.engine, self.journal, self.side, self.clock, kind_of, self._outputs, self._sent)
         await self.side.open()
         self.side.bind(self.engine)
+        venue = config.venues[0]
+        per_look = self.side.contract.weight("v2/account.status")
+        self.reconciler = Reconciler(
+            config.sync, self, self.side, self.clock, read_lag_ns=self.side.contract.read_lag_ms * 1_000_000,
+            looks_per_s=venue.request_weight_per_min * config.sync.weight_share_bps / 10_000 / 60 / per_look,
+            spawn=lambda work: self._spawn(work, "look"),
+        )
         started = self._offer(Started(self.journal.epoch, config.site.id, self.journal.site_key, BUILD))
         self._configure(config)
         for account in range(len(self.engine.names.accounts)):
@@ -161,6 +185,7 @@ class Daemon:
         self._activate(range(len(self.engine.names.accounts)), known=True)
         self._spawn(self._timer(), "timer")
         self._spawn(self._watch(), "watch")
+        self._spawn(self.reconciler.run(), "reconcile")
         self.last_turn = time.monotonic()
         self.reasons.pop("starting")
         self.log.info(
@@ -191,12 +216,42 @@ class Daemon:
 
     def fail(self, error: BaseException) -> None:
         """The world or a broken invariant ended us: nothing is sent any more, the process exits, restart is replay."""
+        code = error.exit_code if isinstance(error, CopydError) else 70
+        if self.failing:
+            return
+        self.failing = True
+        policy = self._config.runtime.on_fatal
+        self.log.error("stopping", error=f"{type(error).__name__}: {error}", exit_code=code, on_fatal=policy)
+        if policy == "flatten" and self._may_flatten(error):
+            self._spawn(self._flatten(code), "flatten")
+            return
+        self._end(code)
+
+    def _end(self, code: int) -> None:
         if hasattr(self, "pump"):
             self.pump.stop()
-        code = error.exit_code if isinstance(error, CopydError) else 70
-        self.log.error("stopping", error=f"{type(error).__name__}: {error}", exit_code=code)
         if not self.exit.done():
             self.exit.set_result(code)
+
+    def _may_flatten(self, error: BaseException) -> bool:
+        """Whether closing can be trusted: the rules and the journal are sound, and the accounts are ours alone."""
+        sound = not isinstance(error, Fenced | JournalError) and not self.unsound
+        return sound and hasattr(self, "pump") and not self.pump.stopped and "starting" not in self.reasons
+
+    async def _flatten(self, code: int) -> None:
+        """The operator's wish: every plan is closed, reduce-only, before the exit; bounded like a drain."""
+        try:
+            self.reasons["flattening"] = "flattening before the exit"
+            if self._offer(Command("flatten", {"exit_code": code}, "on_fatal")) is not None:
+                until = time.monotonic() + self._config.runtime.drain_timeout_s
+                while not self.pump.stopped and time.monotonic() < until:
+                    unfinished, _, _, excess, _ = self.engine.kernel.census()
+                    if not unfinished and not excess:
+                        break
+                    await asyncio.sleep(0.02)
+            self.log.warning("flattened", unfinished=self._census(0), excess=self._census(3))
+        finally:
+            self._end(code)
 
     def loop_problem(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """The loop's handler: what nobody caught is said; where it leaves something standing still, it ends the process."""
@@ -228,6 +283,8 @@ class Daemon:
         except OperatorError:
             raise
         except Exception as error:
+            self.unsound = True
+            self.pump.stop()
             self.fail(error if isinstance(error, CopydError) else BrokenInvariant(repr(error)))
             if not isinstance(error, CopydError):
                 self.log.exception("input failed", input=type(value).__name__)
@@ -246,9 +303,13 @@ class Daemon:
             self.pump.durable(seq)
         except Exception as error:
             self.log.exception("send failed")
+            self.unsound = True
+            self.pump.stop()
             self.fail(error if isinstance(error, CopydError) else BrokenInvariant(repr(error)))
 
     def _journal_failed(self, error: BaseException) -> None:
+        self.unsound = True
+        self.pump.stop()
         self.fail(error)
 
     def _outputs(self, out: Outputs) -> None:
@@ -261,6 +322,16 @@ class Daemon:
             self.metrics.ingest_lag.record_ns(max(0, out.input.ts_recv - out.input.ts_event))
         for alert in out.alerts:
             self.alert(alert)
+        if out.fenced:
+            self.pump.stop()
+            self.fail(Fenced("a later daemon of this site trades the same accounts: stop one of the two"))
+            return
+        for account in out.recheck:
+            self.reconciler.touch(account)
+        for cid in out.settled:
+            self.side.ended(cid)
+        if NOTE_HELD in out.ends[END_NOTE::END_SIZE]:
+            self._say_held(out)
         for leader in out.request_sync:
             self.side.request_sync(leader, "the fold and the venue disagree")
         if out.suspects:
@@ -269,6 +340,13 @@ class Daemon:
         if self.records_since_checkpoint >= self._config.journal.checkpoint_every_records:
             self.records_since_checkpoint = 0
             asyncio.get_running_loop().call_soon(self._retire_and_checkpoint)
+
+    def _say_held(self, out: Outputs) -> None:
+        for end in OrderEndRow.unpack_all(out.ends):
+            if end.note == Note.HELD:
+                text = "the venue's sources disagree about it; its leg opens nothing until that is settled"
+                self.alert(Alert("order_held", text, {
+                    "client_order_id": end.cid.hex(), "leg": end.leg}))
 
     def _tally(self, decisions: int) -> None:
         """Count what became of the parts of the decisions just made."""
@@ -341,6 +419,11 @@ class Daemon:
         least = self._config.journal.free_disk_min_mib << 20
         low = self.journal.room().free < (least * 5 // 4 if self.engine.params.journal_low else least)
         self._hold("journal_low", low, "the journal is nearly full: openings are refused, reductions go on")
+        step = self.clock.wall_step_ns()
+        if abs(step - self._wall_step) > WALL_STEP_MAX_NS:
+            by_s = round((step - self._wall_step) / 1e9, 3)
+            self.log.warning("the wall clock was set", by_s=by_s, effect="none until the restart")
+            self._wall_step = step
         problem = self.side.clock_problem()
         self._hold("clock_off", bool(problem), problem)
 
@@ -377,6 +460,7 @@ class Daemon:
                 raise RequestRefused(f"these keys need a restart: {', '.join(needed)}; the old configuration stays")
             self._configure(new)
             self._config = new
+            self.reconciler.configure(new.sync)
             self.metrics.counters.set(self.metrics.reload_ok, 1)
         except Exception:
             self.metrics.counters.set(self.metrics.reload_ok, 0)
@@ -409,6 +493,7 @@ class Daemon:
             by_account.setdefault(account, []).append((instrument, leverage))
         todo = [(account, names[account], by_account.get(account, [])) for account in accounts]
         if todo:
+            self.reconciler.add([account for account, _, _ in todo])
             self.activation_total += len(todo)
             self._spawn(self.side.activate(todo, known), "activate")
 
@@ -558,6 +643,18 @@ class Daemon:
         if not self.exit.done():
             self.exit.set_result(0)
 
+    async def drift(self, count: int) -> dict[str, Any]:
+        """As ``copyd ctl drift``."""
+        if "starting" in self.reasons:
+            raise RequestRefused("the daemon is starting")
+        self.reconciler.judge(self.clock.now_ns())
+        edges = [*(str(edge) for edge in EDGES_BPS), "more"]
+        return {
+            "worst": self.reconciler.worst(count), "histogram": dict(zip(edges, self.reconciler.buckets, strict=True)),
+            "policy": self._config.sync.policy, "out_of_sync": len(self.reconciler.watch.out),
+            "looks": dict(self.reconciler.stats), "accounts_without_answer": len(self.reconciler.slow),
+        }
+
     async def explain_order(self, client_order_id: str) -> dict[str, Any]:
         """As ``copyd explain``."""
         return await self._explain(client_order_id)
@@ -623,7 +720,8 @@ class Daemon:
             "legs_total": self.activation_total, "legs_ready": self.activation_done,
             "leader_events": self.counts["leader_events"], "decisions": self.counts["decisions"],
             "instructions": self.counts["instructions"], "orders_sent": self.counts["orders_sent"],
-            "fills": 0 if starting else self.side.fills, "orders_unfinished": unfinished + waiting, "in_doubt": in_doubt, "held": held,
+            "fills": 0 if starting else self.side.fills, "orders_unfinished": unfinished + waiting, "in_doubt": in_doubt,
+            "held": held,
             "legs_waiting": waiting, "legs_out_of_sync": excess, "forgone": dict(self.forgone),
             "alerts": self.counts["alerts"], "journal_seq": names.seq if names else 0,
             "journal_bytes": journal_bytes(self._config.journal.path),
@@ -667,6 +765,13 @@ class Daemon:
         m.gauge("copyd_orders_unfinished", "Orders that have not ended.", lambda: float(self._census(0)))
         m.gauge("copyd_legs_waiting", "Legs with an opening held back.", lambda: float(self._census(2)))
         m.gauge("copyd_legs_excess", "Legs that hold a lot or more too much.", lambda: float(self._census(3)))
+        m.gauge("copyd_orders_held", "Orders the venue's sources disagree about.", lambda: float(self._census(4)))
+        for index, edge in enumerate([*map(str, EDGES_BPS), "+Inf"]):
+            m.gauge(
+                "copyd_sync_score_legs", "Legs at most this far, bps of the allocation, from what their leader holds.",
+                partial(self._legs_within, index), "le", edge)
+        m.gauge("copyd_legs_out_of_sync", "Legs out of sync for longer than sync.after_s.", self._out_of_sync)
+        m.gauge("copyd_accounts_without_answer", "Accounts whose last look was not answered.", self._no_answer)
         m.gauge("copyd_journal_bytes", "Size of the journal on disk.", lambda: float(journal_bytes(self._config.journal.path)))
         m.gauge("copyd_ready", "1 when openings are copied.", lambda: float(not self.not_ready()))
 
@@ -675,6 +780,15 @@ class Daemon:
 
     def _fills(self) -> float:
         return float(self.side.fills) if hasattr(self, "side") else 0.0
+
+    def _legs_within(self, index: int) -> float:
+        return float(sum(self.reconciler.buckets[: index + 1])) if hasattr(self, "reconciler") else 0.0
+
+    def _out_of_sync(self) -> float:
+        return float(len(self.reconciler.watch.out)) if hasattr(self, "reconciler") else 0.0
+
+    def _no_answer(self) -> float:
+        return float(len(self.reconciler.slow)) if hasattr(self, "reconciler") else 0.0
 
     def _census(self, index: int) -> int:
         return int(self.engine.kernel.census()[index]) if hasattr(self, "engine") else 0
@@ -739,6 +853,7 @@ async def serve(config: Config, config_path: Path) -> int:
     health = HealthServer(daemon, config.health.host, config.health.port) if config.health.enabled else None
     control = control_server(daemon, config, on_broken=daemon.fail)
     try:
+        daemon.open_journal()
         if health:
             await health.start()
         if await _started(daemon):

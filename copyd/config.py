@@ -564,6 +564,76 @@ class CredentialSource(Section, frozen=True, kw_only=True):
     ] = None
 
 
+class SyncConfig(Section, frozen=True, kw_only=True):
+    compare_interval_s: Annotated[
+        int,
+        Meta(
+            ge=5,
+            le=86_400,
+            description="Time between two looks at one follower's account, s; where something happened it is looked at "
+            "at once. Stretched where weight_share_bps affords fewer. Too short: request weight. Too long: a trade by "
+            "the follower's own hand that no event told stays unseen for that long.",
+        ),
+    ] = 300
+    weight_share_bps: Annotated[
+        Bps,
+        Meta(
+            description="Share of request_weight_per_min that the looks may use, bps. 0: none, differences are found only "
+            "when the venue refuses something. Too large: orders in doubt wait for their answers."
+        ),
+    ] = 2_500
+    policy: Annotated[
+        Literal["alert", "pause", "reduce_only", "catch_up"],
+        Meta(
+            description="What to do where a leg stays away from what its leader holds: alert | pause (the plan opens "
+            "nothing) | reduce_only (it follows out, as close-only) | catch_up (what was forgone is opened when it is "
+            "cheap). Reductions go on under every policy."
+        ),
+    ] = "alert"
+    enter_bps: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100_000,
+            description="Distance, bps of the allocation, from which a leg is out of sync. Too small: rounding counts. "
+            "Too large: followers drift unseen.",
+        ),
+    ] = 100
+    leave_bps: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=100_000,
+            description="Distance, bps of the allocation, below which it is in sync again; less than enter_bps, or it "
+            "flaps around one edge.",
+        ),
+    ] = 50
+    after_s: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=86_400,
+            description="How long a leg must be away before the policy acts, s. Too short: what would settle by itself "
+            "is acted on. Too long: it stays away.",
+        ),
+    ] = 30
+    catch_up_interval_s: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=86_400,
+            description="Least time between two catch-ups of one leg, s. Too short: fees on every flicker of the book.",
+        ),
+    ] = 60
+    catch_up_cost_bps_max: Annotated[
+        Bps,
+        Meta(
+            description="Most a catch-up may cost, half the spread and the taker fee, bps. Too small: it never happens. "
+            "Too large: followers pay more than the distance is worth."
+        ),
+    ] = 20
+
+
 class RuntimeConfig(Section, frozen=True, kw_only=True):
     drain_timeout_s: Annotated[
         int,
@@ -574,6 +644,15 @@ class RuntimeConfig(Section, frozen=True, kw_only=True):
             "next start. Above TimeoutStopSec of the unit: systemd kills it first.",
         ),
     ] = 20
+    on_fatal: Annotated[
+        Literal["hold", "keep_stops", "flatten"],
+        Meta(
+            description="What becomes of followers' positions when the daemon has to give up: hold (as they are, the next "
+            "start goes on) | keep_stops (as hold; protective orders resting at the venue stay there) | flatten (every "
+            "plan is stopped and closed, reduce-only, before the exit, and is resumed by name). flatten cannot act "
+            "where the journal failed or a rule of the engine broke: nothing may be sent then, and it holds."
+        ),
+    ] = "hold"
     loop_stall_max_ms: Annotated[
         int,
         Meta(
@@ -678,6 +757,7 @@ class Config(Section, frozen=True, kw_only=True):
     copy: Annotated[CopyDefaults, Meta(description="Rules of copying, and defaults of plans that leave a field empty.")] = (
         CopyDefaults()
     )
+    sync: Annotated[SyncConfig, Meta(description="Followers' accounts against ours, and what stays out of sync.")] = SyncConfig()
     presets: Annotated[RiskPresets, Meta(description="Sets of limits a plan can name; its own fields win.")] = RiskPresets()
     runtime: Annotated[RuntimeConfig, Meta(description="The process.")] = RuntimeConfig()
     control: Annotated[ControlConfig, Meta(description="The operators' socket.")] = ControlConfig()

@@ -9,7 +9,8 @@ CopydError
 │   ├── JournalError     damaged, foreign or locked journal                                    exit 65
 │   ├── VenueUnavailable the venue cannot be reached
 │   ├── DaemonUnreachable no daemon answers on the control socket                              exit 69
-│   └── AddressTaken     another process listens where we should                               exit 69
+│   ├── AddressTaken     another process listens where we should                               exit 69
+│   └── Fenced           another daemon of this site, started later, trades these accounts     exit 76
 └── BrokenInvariant      ours: a rule of the engine did not hold; the process stops, restart is replay   exit 70
 
 The counterparty's outcomes (a venue that refuses an order) are values, never exceptions inside the core.
@@ -78,6 +79,12 @@ class AddressTaken(WorldError):
     """A port or socket path another process already listens on."""
 
     exit_code = 69
+
+
+class Fenced(WorldError):
+    """A later daemon of the same site trades the same accounts; this one must not send another byte, nor be restarted."""
+
+    exit_code = 76
 
 
 class BrokenInvariant(CopydError):

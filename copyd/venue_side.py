@@ -17,7 +17,8 @@ from copyd._fast.encode import Encoder
 from copyd.config import Config
 from copyd.core import engine as core
 from copyd.core.engine import Alert, Engine
-from copyd.core.rows import UNFINISHED_MASK, OrderRow
+from copyd.core.fill import POSITION_SIDE_REJECTED
+from copyd.core.rows import UNFINISHED_MASK, AccountInstrumentRow, AccountRow, OrderRow
 from copyd.credentials import Credential, Credentials
 from copyd.errors import OperatorError, VenueUnavailable
 from copyd.runtime.clock import Clock
@@ -43,6 +44,8 @@ TRANSIENT = frozenset({"venue_unavailable", "unreadable_reply"})
 #: Account, its key, the (instrument, leverage) pairs its plans need.
 Wanting = tuple[int, Key, list[tuple[int, int]]]
 QUERY_SHARE = 0.5
+#: An account that has not answered by then holds up nobody: it is asked again, apart from the others.
+LOOK_DEADLINE_S = 5.0
 #: How long a snapshot that is to settle a position waits for a moment without an order in flight.
 ADOPT_TRIES, ADOPT_WAIT_S = 100, 0.1
 
@@ -146,6 +149,7 @@ class VenueSide:
         self.streams = FollowerStreams(
             rest=self.rest, endpoints=self.endpoints, instruments=self.instruments, contract=self.contract, clock=now,
             site_tag=f"{self.config.site.id:04x}", on_reports=self._reports, on_event=self._follower_event,
+            is_known=self._is_known,
         )
         self.market = MarketFeed(
             instruments=self.instruments, endpoints=self.endpoints, contract=self.contract, clock=now,
@@ -381,6 +385,9 @@ class VenueSide:
         """A venue time on our clock: ages are measured with the estimated clock error taken out (semantics 12)."""
         return ts_venue - self.rest.venue_clock.offset_ns
 
+    def _is_known(self, cid: bytes) -> bool:
+        return self.engine.columns.order_slot(cid) is not None
+
     def _is_ours(self, client_order_id: str) -> bool:
         return len(client_order_id) == 32 and client_order_id.startswith(f"{self.config.site.id:04x}")
 
@@ -418,7 +425,7 @@ class VenueSide:
             account, key, wants = item
             name = self.engine.names.accounts[account]
             try:
-                self._on_snapshot(await self.setup.snapshot(account, key))
+                self._on_snapshot(await asyncio.wait_for(self.setup.snapshot(account, key), LOOK_DEADLINE_S))
                 answered.append(item)
             except RestError as problem:
                 if problem.verdict.reason in KEY_REFUSED:
@@ -427,8 +434,8 @@ class VenueSide:
                 else:
                     self.log.warning("snapshot failed", account=name, problem=str(problem))
                     again.append(item)
-            except VenueUnavailable as problem:
-                self.log.warning("snapshot failed", account=name, problem=str(problem))
+            except (VenueUnavailable, TimeoutError) as problem:
+                self.log.warning("snapshot failed", account=name, problem=str(problem) or "too slow")
                 again.append(item)
 
         await in_parallel(keyed, snapshot, ACTIVATE_CONCURRENCY)
@@ -455,8 +462,6 @@ class VenueSide:
         return codec.LegState(account, instrument, False, reason, False, False, 0, self.clock.now_ns())
 
     def _verified(self, account: int, wants: list[tuple[int, int]]) -> bool:
-        from copyd.core.rows import AccountInstrumentRow
-
         stride = self.engine.columns.instruments_max
         return all(
             AccountInstrumentRow.unpack(self.engine.columns.get(5, account * stride + instrument)).ready
@@ -472,20 +477,60 @@ class VenueSide:
         self.owner.snapshot(snapshot.account, snapshot.wallet_e8, positions)
 
     def ask_positions(self, slots: bytes, seq: int) -> None:
-        """Reductions the venue refused as not reducing: its word on the position settles what we may close."""
+        """The venue refused what contradicts its picture of the account: its word on position and mode settles ours."""
         indexes = array("I")
         indexes.frombytes(slots)
-        accounts = {OrderRow.unpack(self.engine.columns.get(ORDERS, slot)).account for slot in indexes}
-        for account in accounts - self._adopting:
-            self._adopting.add(account)
-            self._spawn(self._adopt_position(account, seq))
+        suspects: dict[int, bool] = {}
+        for slot in indexes:
+            order = OrderRow.unpack(self.engine.columns.get(ORDERS, slot))
+            suspects[order.account] = suspects.get(order.account, False) or order.code == POSITION_SIDE_REJECTED
+        for account, mode in sorted(suspects.items()):
+            if account not in self._adopting:
+                self._adopting.add(account)
+                self._spawn(self._adopt_position(account, seq, mode))
 
-    async def _adopt_position(self, account: int, seq: int) -> None:
+    async def look(self, account: int) -> tuple[int, int, list[tuple[int, int, int]]] | None:
+        """One account as the venue has it now; None where it does not answer within its own deadline (bulkhead)."""
+        name = self.engine.names.accounts[account]
+        if name not in self.credentials:
+            return None
+        try:
+            snapshot = await asyncio.wait_for(self.setup.snapshot(account, key_of(self.credentials[name])), LOOK_DEADLINE_S)
+        except (VenueUnavailable, RestError, TimeoutError) as error:
+            self.log.warning("account does not answer", account=name, error=str(error) or "too slow")
+            return None
+        positions = [(instrument, side, qty) for instrument, side, qty, _ in snapshot.positions]
+        self._check_mode(account, {side for _, side, _ in positions})
+        return account, snapshot.wallet_e8, positions
+
+    def _check_mode(self, account: int, sides: set[int]) -> None:
+        """Position sides the account's mode, as we know it, cannot have: it was changed behind our back (semantics 25)."""
+        hedge = bool(AccountRow.unpack(self.engine.columns.get(4, account)).hedge)
+        if sides and hedge != (0 not in sides):
+            self._set_mode(account, not hedge)
+
+    def _set_mode(self, account: int, hedge: bool) -> None:
+        legs = []
+        for instrument in range(len(self.engine.names.instruments)):
+            at = account * self.engine.columns.instruments_max + instrument
+            row = AccountInstrumentRow.unpack(self.engine.columns.get(5, at))
+            legs.append((account, instrument, bool(row.ready), hedge, bool(row.isolated), row.leverage))
+        self.owner.offer(core.LegsReady(legs))
+
+    def ended(self, cid: bytes) -> None:
+        """Evidence of its end came otherwise: the venue is asked about it no more."""
+        self.gateway.ended(cid)
+
+    async def _adopt_position(self, account: int, seq: int, mode: bool) -> None:
         name = self.engine.names.accounts[account]
         if name not in self.credentials:
             self._adopting.discard(account)
             return
         try:
+            if mode:
+                hedge = await self.setup.hedge_mode(key_of(self.credentials[name]))
+                if hedge != bool(AccountRow.unpack(self.engine.columns.get(4, account)).hedge):
+                    self._set_mode(account, hedge)
             # An order in flight now could fill between the venue's look and our reading of it: the difference would be
             # taken for the follower's own hand, and what it bought would never be closed. The next refusal asks again.
             for _ in range(ADOPT_TRIES):
@@ -495,7 +540,7 @@ class VenueSide:
             else:
                 self.log.warning("position not asked: orders in flight", account=name)
                 return
-            asked = self.engine.names.seq + 1
+            asked, at = self.engine.names.seq + 1, self.clock.now_ns()
             snapshot = await self.setup.snapshot(account, key_of(self.credentials[name]))
         except (VenueUnavailable, RestError) as error:
             self.log.warning("position not read", account=name, error=str(error))
@@ -503,13 +548,19 @@ class VenueSide:
         finally:
             self._adopting.discard(account)
         positions = [(instrument, side, qty) for instrument, side, qty, _ in snapshot.positions]
-        self.owner.offer(core.AccountSnapshots([(account, snapshot.wallet_e8, positions)], adopt=True, seq_asked=asked))
+        found = [(account, snapshot.wallet_e8, positions)]
+        self.owner.offer(core.AccountSnapshots(found, adopt=True, seq_asked=asked, ts_asked=at))
 
     def _follower_event(self, event: Any) -> None:
         match event:
             case codec.ExternalFill():
                 self.owner.offer(core.ExternalFill(
-                    event.account, event.instrument, event.position_side, event.qty, int(event.trade_id), event.kind))
+                    event.account, event.instrument, event.position_side, event.qty, int(event.trade_id), event.kind,
+                    self._local(event.ts_event)))
+            case codec.OrphanFill():
+                self.owner.offer(core.OrphanFill(
+                    event.account, event.instrument, event.position_side, event.qty, event.px, int(event.trade_id), event.cid,
+                    self._local(event.ts_event)))
             case codec.AccountLeverage():
                 self._leverage(event.account, event.instrument, event.leverage)
             case codec.StreamGap():
@@ -520,8 +571,6 @@ class VenueSide:
 
     def _leverage(self, account: int, instrument: int, leverage: int) -> None:
         """Leverage changed at the venue: from the next opening on, sizes follow the actual one."""
-        from copyd.core.rows import AccountInstrumentRow, AccountRow
-
         at = account * self.engine.columns.instruments_max + instrument
         row = AccountInstrumentRow.unpack(self.engine.columns.get(5, at))
         hedge = AccountRow.unpack(self.engine.columns.get(4, account)).hedge

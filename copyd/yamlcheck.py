@@ -634,6 +634,13 @@ def _cross(config: Config) -> Iterator[tuple[Key, str, str, tuple[Key, ...]]]:
         if (source.file is None) == (source.credential is None):
             both: tuple[Key, ...] = (("credentials", index, "file"), ("credentials", index, "credential"))
             yield ("credentials", index), "give exactly one of file and credential", "", both
+    if config.sync.leave_bps >= config.sync.enter_bps:
+        yield (
+            ("sync", "leave_bps"),
+            f"{config.sync.leave_bps} is not below enter_bps ({config.sync.enter_bps})",
+            "a leg on the edge would come and go; leave some distance between the two",
+            (("sync", "enter_bps"),),
+        )
     low, high = factor_ppm(config.copy.multiplier_min), factor_ppm(config.copy.multiplier_max)
     if low > high:
         yield ("copy", "multiplier_min"), "above multiplier_max", "", (("copy", "multiplier_max"),)

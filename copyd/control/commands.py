@@ -289,6 +289,41 @@ def stop(follower: str, /, *, where: Where = _HERE) -> int:
 
 
 @app.command
+def drift(*, where: Where = _HERE, count: int = 20, json: Annotated[bool, Parameter(negative="")] = False) -> int:
+    """The legs furthest from what copying without limits would hold, worst first; `copyd ctl explain` says why.
+
+    distance is what a leg should hold with what was forgone, less what it holds; value and bps are of that distance, bps
+    against the plan's allocation.
+
+    Example: copyd ctl drift --count 5
+
+    Parameters
+    ----------
+    count
+        How many legs.
+    json
+        JSON even on a terminal.
+    """
+    answer = where.client().drift(count)
+    if json or not sys.stdout.isatty():
+        _show(answer, True)
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    names = ("follower", "leader", "symbol", "bps", "value", "target", "holds", "forgone", "distance", "plan")
+    for name in names:
+        table.add_column(name, justify="right" if name not in ("follower", "leader", "symbol", "plan") else "left")
+    for row in answer["worst"]:
+        notes = [word for word in ("in_flight", "detached") if row[word]] + ([] if row["account_answers"] else ["no answer"])
+        table.add_row(*(str(row[name]) for name in names), " ".join(notes))
+    Console().print(table)
+    Console().print("legs by distance, bps: " + "  ".join(f"<={edge}: {n}" for edge, n in answer["histogram"].items()))
+    return 0
+
+
+@app.command
 def reload(*, where: Where = _HERE) -> int:
     """Read the configuration again, and say what is wrong with it if it is.
 

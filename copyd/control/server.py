@@ -144,6 +144,7 @@ class ControlServer:
         read, change = application.router.add_get, application.router.add_post
         read("/v1/status", self._status)
         read("/v1/config", self._config)
+        read("/v1/drift", self._drift)
         read("/v1/explain/order/{id}", self._explain_order)
         read("/v1/explain/event/{event}/{follower}", self._explain_event)
         for name in ("pause", "resume", "close-only"):
@@ -212,6 +213,13 @@ class ControlServer:
 
     async def _config(self, request: web.Request) -> web.StreamResponse:
         return _json(self._target.config())
+
+    async def _drift(self, request: web.Request) -> web.StreamResponse:
+        try:
+            count = min(1_000, max(1, int(request.query.get("count", "20"))))
+        except ValueError:
+            raise UsageError("count: a number of legs") from None
+        return _json(await self._target.drift(count))
 
     async def _explain_order(self, request: web.Request) -> web.StreamResponse:
         return _json(await self._target.explain_order(request.match_info["id"]))

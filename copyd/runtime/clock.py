@@ -10,7 +10,7 @@ class Clock(Protocol):
     """Two readings, both int nanoseconds."""
 
     def now_ns(self) -> int:
-        """Wall clock, ns since 1970 UTC: for times that are recorded or compared with the venue's. May be set back."""
+        """ns since 1970 UTC, for times that are recorded or compared with the venue's; steady within a process."""
         ...
 
     def mono_ns(self) -> int:
@@ -19,13 +19,26 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's clocks."""
+    """The machine's clocks. The wall clock is read once: from then on time is what has passed, suspended or not.
 
-    __slots__ = ()
+    A wall clock that is stepped under a running daemon so changes no age and no fence; where the venue's clock stands
+    against this one is measured again and again anyway.
+    """
 
-    #: Bound once as static methods: a reading costs the C call and nothing else.
-    now_ns = staticmethod(time.time_ns)
+    __slots__ = ("_base",)
+
+    #: Bound once as a static method: a reading costs the C call and nothing else.
     mono_ns = staticmethod(time.monotonic_ns)
+
+    def __init__(self) -> None:
+        self._base = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+    def now_ns(self) -> int:
+        return self._base + time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+    def wall_step_ns(self) -> int:
+        """How far the wall clock has been set since the start."""
+        return time.time_ns() - self.now_ns()
 
 
 class ManualClock:

@@ -93,6 +93,9 @@ class MemoryDaemon:
     async def drain(self, actor: Actor) -> dict[str, Any]:
         raise BrokenInvariant("a leg lost its target")
 
+    async def drift(self, count: int) -> dict[str, Any]:
+        return {"worst": [{"follower": f"f{n}", "bps": count - n} for n in range(count)], "histogram": {}}
+
     async def explain_order(self, client_order_id: str) -> dict[str, Any]:
         return {"client_order_id": client_order_id}
 

@@ -43,10 +43,10 @@ def test_the_manager_waits_for_readiness_and_watches_the_loop():
 
 def test_errors_that_a_restart_cannot_mend_are_not_restarted():
     """Usage, damaged journal, disk and configuration: the exit codes of errors.py."""
-    from copyd.errors import ConfigError, JournalError, UsageError, WorldError
+    from copyd.errors import ConfigError, Fenced, JournalError, UsageError, WorldError
 
     codes = {int(code) for code in _settings()["RestartPreventExitStatus"][0].split()}
-    assert codes == {UsageError.exit_code, JournalError.exit_code, WorldError.exit_code, ConfigError.exit_code}
+    assert codes == {kind.exit_code for kind in (UsageError, JournalError, WorldError, ConfigError, Fenced)}
 
 
 def test_a_drain_fits_into_the_time_the_manager_gives():

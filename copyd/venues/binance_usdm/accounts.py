@@ -29,6 +29,7 @@ from copyd.venues.binance_usdm.codec import (
     ExternalFill,
     LegState,
     Malformed,
+    OrphanFill,
     StreamGap,
     Unlisted,
     money_e8,
@@ -40,7 +41,7 @@ from copyd.venues.binance_usdm.instruments import Instruments
 from copyd.venues.binance_usdm.rest import RestClient, RestError
 from copyd.venues.binance_usdm.signing import Key, ws_request
 
-AccountEvent = ExternalFill | AccountPosition | AccountLeverage | StreamGap
+AccountEvent = ExternalFill | OrphanFill | AccountPosition | AccountLeverage | StreamGap
 RETRY_S = (0.1, 0.5, 2.0, 5.0)
 #: A SUBSCRIBE of this many listen keys stays well below the frame limit.
 SUBSCRIBE_MAX = 100
@@ -217,6 +218,10 @@ class AccountSetup:
 
         await in_parallel(accounts, one, concurrency)
 
+    async def hedge_mode(self, key: Key) -> bool:
+        """The account's position mode, as the venue has it now."""
+        return codec.decode_body(await self._try("GET", "/fapi/v1/accountConfig", {}, key), codec.AccountConfig).dualSidePosition
+
     # --- snapshots ----------------------------------------------------------------------------------------------------
     async def snapshot(self, account: int, key: Key) -> AccountSnapshot:
         """Balance and positions; ``VenueUnavailable`` without an answer, ``RestError`` for a refusal."""
@@ -367,10 +372,11 @@ class FollowerStreams:
         site_tag: str,
         on_reports: Callable[[ReportBatch, int], None],
         on_event: Callable[[AccountEvent], None],
+        is_known: Callable[[bytes], bool] = lambda cid: True,
         seed: int = 0,
     ) -> None:
         self.rest, self.endpoints, self.instruments = rest, endpoints, instruments
-        self.contract, self.clock, self.site_tag = contract, clock, site_tag
+        self.contract, self.clock, self.site_tag, self.is_known = contract, clock, site_tag, is_known
         self.on_reports, self.on_event = on_reports, on_event
         self.stats = StreamStats()
         self._rng = random.Random(seed)
@@ -743,6 +749,15 @@ class FollowerStreams:
                 self.stats.fees_in_other_asset += 1
         last_qty, last_px = instrument.lots(order.l), instrument.ticks(order.L)
         self.stats.trades += 1
+        if not self.is_known(raw):
+            # It bears our tag and stands in no table: of a journal that was lost, or another daemon's.
+            self.on_event(
+                OrphanFill(
+                    account, instrument.index, codec.POSITION_SIDE[order.ps], last_qty * codec.SIDE[order.S], last_px, order.t,
+                    raw, event.T * MS_NS,
+                )
+            )  # fmt: skip
+            return
         self._row()
         self._batch.append(TRADE, status, raw, cum, cost, last_qty, last_px, fee, order.t, order.i, event.T * MS_NS)
 

@@ -436,6 +436,19 @@ class AccountLeverage(msgspec.Struct, frozen=True, tag=True):
     ts_recv: int
 
 
+class OrphanFill(msgspec.Struct, frozen=True, tag=True):
+    """A trade of an order that bears our site's tag and that we do not know. ``qty`` lots, signed; ``cid`` 16 bytes."""
+
+    account: int
+    instrument: int
+    position_side: int
+    qty: int
+    px: int
+    trade_id: int
+    cid: bytes
+    ts_event: int
+
+
 class StreamGap(msgspec.Struct, frozen=True, tag=True):
     """Events of this account may be missing since the last one: take a snapshot."""
 
