@@ -27,7 +27,7 @@ class Draws:
     ``factor``: every strength times this, in percent (0 is a healthy world).
     """
 
-    __slots__ = ("_blocks", "_faults", "_next", "_seed", "counts", "factor", "fired", "healthy", "keep", "only")
+    __slots__ = ("_blocks", "_faults", "_next", "_seed", "counts", "factor", "fired", "healthy", "ids", "keep", "only")
 
     def __init__(
         self, seed: int, keep: Iterable[Fired] | None = None, only: Iterable[str] | None = None, factor: int = 100,
@@ -36,6 +36,7 @@ class Draws:
         self._blocks: dict[str, list[int]] = {}
         self._next: dict[str, int] = {}
         self._faults: dict[str, list[int]] = {}
+        self.ids: dict[str, str] = {}
         self.keep = None if keep is None else frozenset((str(name), int(n)) for name, n in keep)
         self.only = None if only is None else frozenset(only)
         self.factor = factor
@@ -76,12 +77,13 @@ class Draws:
 
     # -- faults -------------------------------------------------------------------------------------------------------
     def fault(self, name: str, ppm: int) -> bool:
-        """Whether the fault strikes at this passing; recorded when it does."""
+        """Whether the fault strikes at this passing; recorded when it does. ``id/where``: one fault at several places."""
         if self.healthy:
             return False
         state = self._faults.get(name)
         if state is None:
             state = self._faults[name] = [0, self._strength(name)]
+            self.ids[name] = name.partition("/")[0]
         state[0] += 1
         if self.keep is not None:
             if (name, state[0]) not in self.keep:
@@ -94,7 +96,8 @@ class Draws:
             if (block.pop() if block else self._refill(name)) % PPM >= ppm * strength // 100:
                 return False
         self.fired.append((name, state[0]))
-        self.counts[name] = self.counts.get(name, 0) + 1
+        fault = self.ids[name]
+        self.counts[fault] = self.counts.get(fault, 0) + 1
         return True
 
     def _strength(self, name: str) -> int:

@@ -1,0 +1,231 @@
+"""One seed, one history: a safety phase in which anything may break, then a fair phase in which everything must come right."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import msgspec
+
+from copyd.core import engine as core
+from copyd.core.rows import LeaderPositionRow
+from copyd.sim.audit import Auditor, Violation
+from copyd.sim.draws import Draws, Fired
+from copyd.sim.leaders import EQUITY_E8
+from copyd.sim.people import E8, SITE_ID, Leader, Site, Weather
+from copyd.sim.venue import Account, Instrument, Venue
+from copyd.sim.world import MS, START, Looping, S, World
+
+FAIR_LEAST = 24 * S
+FAIR_MOST = 240 * S
+STEPS_MAX = 60_000
+
+
+class Options(msgspec.Struct, frozen=True):
+    """A world; what is None is drawn from the seed."""
+
+    followers: int | None = None
+    moves: int | None = None
+    instruments: int | None = None
+    leaders: int | None = None
+    hedge: bool | None = None
+    modes: tuple[int, ...] = (0, 0, 1, 2, 3, 4)
+    faults: tuple[str, ...] | None = None
+    """Ids that exist at all; None: every one, by swarm."""
+    strength: int = 100
+    """Percent of every fault's strength; 0 is a healthy world."""
+    crashes: tuple[int, ...] | None = None
+    """Crash at these crash points, counted over the whole history."""
+
+
+class Result(msgspec.Struct):
+    """What became of a seed."""
+
+    seed: int
+    steps: int
+    sim_ns: int
+    faults: dict[str, int]
+    crash_points: dict[str, int]
+    violations: list[Violation]
+    digest: str
+    fired: list[Fired]
+    counters: dict[str, int]
+
+
+class Setup:
+    """Who takes part, and under which terms; drawn once."""
+
+    def __init__(self, draws: Draws, options: Options) -> None:
+        self.leaders = [f"L{index}" for index in range(options.leaders or (2 if draws.draw("setup.leaders", 8) == 0 else 1))]
+        self.instruments = options.instruments or (1, 1, 2)[draws.draw("setup.instruments", 3)]
+        self.leader_hedge = options.hedge if options.hedge is not None else draws.draw("setup.hedge", 5) == 0
+        self.moves = options.moves if options.moves is not None else 6 + draws.draw("setup.moves", 7)
+        self.lot_max = draws.pick("setup.lot_max", (1 << 40, 1 << 40, 60))
+        self.min_notional = draws.pick("setup.min_notional", (0, 0, 100)) * E8
+        self.orders_per_window = draws.pick("setup.rate", (160, 160, 160, 6))
+        self.accounts: list[str] = []
+        self.hedges: list[bool] = []
+        self.followers: list[dict[str, Any]] = []
+        for index in range(options.followers or 2 + draws.draw("setup.followers", 3)):
+            name = f"F{index}"
+            self.accounts.append(name)
+            self.hedges.append(self.leader_hedge or draws.draw("setup.follower_hedge", 4) == 0)
+            first = draws.draw("setup.leader", len(self.leaders))
+            both = len(self.leaders) > 1 and draws.draw("setup.both", 2) == 0
+            for leader in (first, 1 - first) if both else (first,):
+                self.followers.append(self._plan(draws, options, name, leader, both))
+            if both:
+                draws.count("L24")
+
+    def _plan(self, draws: Draws, options: Options, name: str, leader: int, both: bool) -> dict[str, Any]:
+        return {
+            "follower": name, "leader": self.leaders[leader], "account": name,
+            "allocation_e8": draws.between("setup.allocation", 20_000, 300_000) * E8,
+            "amount_e8": draws.between("setup.amount", 100, 5_000) * E8,
+            "max_notional_symbol_e8": draws.pick("setup.cap", (0, 0, 0, 3_000)) * E8, "max_notional_total_e8": 0,
+            "multiplier_ppm": draws.between("setup.multiplier", 500_000, 2_000_000), "raise_max_factor_ppm": 2_000_000,
+            "instruments": [], "leverage": 5, "leverage_max": 100, "risk_bps": 20, "assumed_stop_bps": 500,
+            "max_position_bps": draws.pick("setup.position", (0, 0, 300)), "max_loss_per_trade_bps": 0, "slippage_bps": 0,
+            "slippage_mid_bps": 0, "max_open_trades": 0, "mode": draws.pick("setup.mode", options.modes),
+            "ratio_snapshot": draws.pick("setup.snapshot", (0, 0, 1, 2)), "min_policy": draws.pick("setup.minimum", (0, 0, 1, 2)),
+            "on_insufficient": draws.draw("setup.insufficient", 2), "require_stop": False, "allow_netting": both, "state": 0,
+        }
+
+
+def run_seed(
+    seed: int, options: Options | None = None, mutant: str = "", keep: Iterable[Fired] | None = None,
+    trace: Callable[[str], None] | None = None,
+) -> Result:
+    """The history of a seed. ``keep``: only these faults fire; ``trace``: is told every event as a line."""
+    context: AbstractContextManager[Any] = nullcontext()
+    if mutant:
+        from copyd.sim.mutants import mutated
+
+        context = mutated(mutant)
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        with context:
+            return _History(seed, options or Options(), keep, trace).run()
+    finally:
+        if collecting:
+            gc.enable()
+
+
+class _History:
+    def __init__(
+        self, seed: int, options: Options, keep: Iterable[Fired] | None, trace: Callable[[str], None] | None,
+    ) -> None:
+        kept = None if keep is None else [(str(name), int(n)) for name, n in keep]
+        self.seed, self.options = seed, options
+        draws = self.draws = Draws(seed, kept, options.faults, options.strength)
+        self.world = world = World(draws, trace)
+        self.setup = setup = Setup(draws, options)
+        self.auditor = Auditor(site=SITE_ID)
+        world.on_step = self.auditor.step
+        markets = [Instrument(640_000, setup.min_notional, setup.lot_max) for _ in range(setup.instruments)]
+        self.venue = venue = Venue(world, self.auditor, markets, SITE_ID.to_bytes(2, "big"))
+        for index, name in enumerate(setup.accounts):
+            wallet = draws.pick("setup.wallet", (10**6, 10**6, 10**6, 3_000)) * E8
+            venue.accounts.append(Account(index, name, setup.hedges[index], 5, wallet, setup.instruments))
+        self.people = []
+        for index, name in enumerate(setup.leaders):
+            venue.leaders.append(Account(index, name, setup.leader_hedge, 10, EQUITY_E8, setup.instruments))
+            self.people.append(Leader(world, venue, index, setup.leader_hedge))
+        self.site = Site(world, venue, self.auditor, setup, self._crashes(kept))
+        self.weather = Weather(self.site, self.people)
+
+    def _crashes(self, kept: list[Fired] | None) -> tuple[int, ...]:
+        """At which crash points the process dies: given, on the tape, or drawn."""
+        if self.options.crashes is not None:
+            return tuple(sorted(self.options.crashes))
+        if kept is not None:
+            return tuple(sorted(n for name, n in kept if name == "P01"))
+        draws = self.draws
+        if self.options.strength == 0 or (self.options.faults is not None and "P01" not in self.options.faults):
+            return ()
+        kind = draws.draw("crash.kind", 10)
+        if kind < 4:
+            return ()
+        found = [1 + draws.draw("crash.at", 900) for _ in range(1 + draws.draw("crash.many", 3))]
+        if kind >= 8:
+            found += [found[0] + 1 + draws.draw("crash.again", 60)]
+        return tuple(sorted(dict.fromkeys(found)))
+
+    def run(self) -> Result:
+        """Both phases, and the verdict."""
+        world, draws = self.world, self.draws
+        try:
+            self.site.start()
+            world.at(world.now + 500 * MS + draws.draw("start.weather", 1_000) * MS, None, self.weather.tick)
+            at = world.now + 600 * MS
+            for _ in range(self.setup.moves):
+                kind = draws.draw("moves.kind", 10)
+                at += draws.draw("moves.burst", 50) * MS if kind < 4 else draws.between("moves.gap", 200, 3_000) * MS
+                if kind > 8:
+                    at += draws.draw("moves.long", 9_000) * MS
+                world.at(at, None, self.people[draws.draw("moves.leader", len(self.people))].move)
+            world.run(at + draws.draw("moves.rest", 2_000) * MS, STEPS_MAX)
+            self._fair()
+        except Looping as error:
+            self.site.violated("L6", str(error))
+        return self._result()
+
+    def _fair(self) -> None:
+        world, site = self.world, self.site
+        self.weather.heal()
+        began = world.now
+        self.auditor.fair_start(began)
+        if world.trace is not None:
+            world.say("world", "from here on nothing breaks")
+        world.run(began + FAIR_LEAST, STEPS_MAX)
+        while world.now < began + FAIR_MOST:
+            node = site.node
+            if node is not None and node.alive and node.quiet() and self._looked_since(began):
+                break
+            world.run(world.now + 2 * S, STEPS_MAX)
+        self._judge(began)
+
+    def _looked_since(self, began: int) -> bool:
+        node = self.site.node
+        assert node is not None
+        return not node.engine.names.mismatches and all(
+            node.looked_at.get(account.index, 0) > began for account in self.venue.accounts)
+
+    def _judge(self, began: int) -> None:
+        """L1 to L6, and whether the account's net is what the venue has."""
+        world, site, node = self.world, self.site, self.site.node
+        if node is None or not node.alive or not node.ready:
+            site.violated("L6", "no process runs at the end")
+            return
+        if not node.quiet():
+            site.violated("L2", f"not at rest after {(world.now - began) // S} s: {node.restless()}")
+        columns = node.engine.columns
+        for account in self.venue.accounts:
+            for instrument in range(len(self.venue.instruments)):
+                net, short, _ = node._expected(account.index, instrument)
+                held = account.position
+                told = held.get((instrument, 0), 0) + held.get((instrument, 1), 0), held.get((instrument, 2), 0)
+                if (net, short) != told:
+                    site.violated("L1", f"account {account.index} holds {told} of {instrument}, believed ({net}, {short})")
+        leader = {
+            (book.leader, book.instrument, book.side): LeaderPositionRow.unpack(columns.get(core.POSITIONS, book.position)).qty
+            for book in node.engine.names.books
+        }
+        truth = {
+            (index, instrument, side): qty
+            for index, account in enumerate(self.venue.leaders) for (instrument, side), qty in account.position.items()
+        }
+        self.auditor.fair_end(world.now, truth, {"leader": leader, "reasons": node.reasons()})
+
+    def _result(self) -> Result:
+        world, draws = self.world, self.draws
+        found = [*self.auditor.violations, *(Violation(*violation) for violation in self.site.violations)]
+        world.mark(repr((draws.fired, found, self.site.crash_points)).encode())
+        return Result(
+            self.seed, world.steps, world.now - START, dict(draws.counts), dict(self.site.crash_points),
+            sorted(found, key=lambda violation: violation.t), world.digest(), list(draws.fired),
+            {**self.site.counts, "restarts": self.site.restarts, "crash_points": self.site.crash_count},
+        )
