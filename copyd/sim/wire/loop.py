@@ -1,0 +1,124 @@
+"""An asyncio event loop without sockets, threads or wall clock: its time jumps to the next timer when nothing is left to do.
+
+Which of several woken tasks runs first is drawn from the seed; everything else keeps the order asyncio promises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import socket
+from asyncio import futures
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from copyd.errors import BrokenInvariant
+
+#: The loop's time at the start of every run: not zero, so that "never" and "now" differ.
+START_S = 1_000.0
+#: What asyncio schedules to make a task run.
+TASK_CALLBACKS = frozenset({"TaskStepMethWrapper", "TaskWakeupMethWrapper"})
+
+
+class Stuck(BrokenInvariant):
+    """Nothing will ever happen again, or the world does not come to rest."""
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """``network`` makes and accepts connections; ``pick(n)`` draws which of n woken tasks is next, None: as they came."""
+
+    def __init__(self, pick: Callable[[int], int] | None = None, steps_max: int = 2_000_000) -> None:
+        super().__init__()
+        self.network: Any = None
+        self.steps = 0
+        self.steps_max = steps_max
+        self.reordered = 0
+        #: Busy until then: the process does not turn (a stall), the world goes on.
+        self.stalled_until = 0.0
+        self._pick = pick
+        self._now = START_S
+        self._sleepers: dict[asyncio.Task[Any], Any] = {}
+
+    def time(self) -> float:
+        return self._now
+
+    # -- one turn -------------------------------------------------------------------------------------------------------
+    def _run_once(self) -> None:
+        timers: list[Any] = self._scheduled  # type: ignore[attr-defined]
+        ready: Any = self._ready  # type: ignore[attr-defined]
+        while timers and timers[0]._cancelled:
+            heapq.heappop(timers)._scheduled = False
+            self._timer_cancelled_count -= 1
+        if not ready:
+            if not timers:
+                raise Stuck("nothing is scheduled any more")
+            if timers[0]._when > self._now:
+                self._now = timers[0]._when
+        while timers and timers[0]._when <= self._now:
+            handle = heapq.heappop(timers)
+            handle._scheduled = False
+            if handle._cancelled:
+                self._timer_cancelled_count -= 1
+            else:
+                ready.append(handle)
+        turn = [handle for handle in ready if not handle._cancelled]
+        ready.clear()
+        if self._pick is not None and len(turn) > 1:
+            self._shuffle(turn)
+        for handle in turn:
+            if not handle._cancelled:
+                self.steps += 1
+                handle._run()
+        if self.steps > self.steps_max:
+            raise Stuck(f"no rest after {self.steps} steps, {self._now - START_S:.1f} s")
+
+    def _shuffle(self, turn: list[Any]) -> None:
+        """Woken tasks change places among themselves; protocol callbacks keep theirs."""
+        places = [at for at, handle in enumerate(turn) if type(handle._callback).__name__ in TASK_CALLBACKS
+                  or getattr(handle._callback, "__name__", "") == "TaskWakeupMethWrapper"]
+        pick = self._pick
+        assert pick is not None
+        for n in range(len(places) - 1, 0, -1):
+            other = pick(n + 1)
+            if other != n:
+                a, b = places[n], places[other]
+                turn[a], turn[b] = turn[b], turn[a]
+                self.reordered += 1
+
+    # -- what a selector loop would do ----------------------------------------------------------------------------------
+    def _write_to_self(self) -> None:
+        pass
+
+    def _process_events(self, event_list: Any) -> None:
+        pass
+
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
+        raise Stuck(f"a thread was asked for: {func!r}")
+
+    async def getaddrinfo(self, host: Any, port: Any, **kwargs: Any) -> Any:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port))]
+
+    async def create_connection(self, protocol_factory: Any, host: Any = None, port: Any = None, **kwargs: Any) -> Any:
+        return await self.network.connect(protocol_factory, host, port)
+
+    async def create_server(self, protocol_factory: Any, host: Any = None, port: Any = None, **kwargs: Any) -> Any:
+        return self.network.listen(protocol_factory, host, port)
+
+    # -- a library that reads the wall clock ----------------------------------------------------------------------------
+    def create_task(self, coro: Coroutine[Any, Any, Any], **kwargs: Any) -> asyncio.Task[Any]:
+        """As always; the WebSocket library's idle timer is noted, because it measures silence by the machine's clock."""
+        task = super().create_task(coro, **kwargs)
+        transport = self.network.delivering if self.network is not None else None
+        if transport is not None and getattr(coro, "__name__", "") == "_auto_ping_loop":
+            self._sleepers[task] = transport
+            task.add_done_callback(self._sleepers.pop)
+        return task
+
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+        if callback is futures._set_result_unless_cancelled and self._sleepers:  # type: ignore[attr-defined]
+            transport = self._sleepers.get(asyncio.current_task(self))  # type: ignore[arg-type]
+            if transport is not None and delay != int(delay):
+                # "Idle for so long since the last byte", in real seconds that have not passed: the same in ours.
+                idle = next(whole for whole in (20.0, 60.0, 3600.0) if delay <= whole)
+                delay = max(0.0, transport.heard_at + idle - self._now)
+        return super().call_later(delay, callback, *args, context=context)
