@@ -324,7 +324,7 @@ class LeaderStream:
         self._poll_at = NEVER
         self._equity_at = NEVER
         self._sweep_at = NEVER
-        self._suspects: dict[int, tuple[int, int]] = {}
+        self._suspects: dict[int, tuple[int, int, int]] = {}
         self._poll_counts: dict[int, int] = {}
         self._missing: dict[int, tuple[int, int]] = {}  # instrument -> (execution id listed but not heard, since)
         self._leverage_heard: dict[int, int] = {}
@@ -343,6 +343,10 @@ class LeaderStream:
             self._based = True
             for (instrument, side), qty in positions.items():
                 self._book(instrument, side).qty = qty
+
+    def mode(self, hedge: bool) -> None:
+        """Whether the account keeps a position per side; else it is learned from what is held."""
+        self._hedge = int(hedge)
 
     def stop(self) -> None:
         """Nothing is asked or handed on any more."""
@@ -395,7 +399,8 @@ class LeaderStream:
     def oversized(self, now: int) -> list[Action]:
         """A message was not read because of its size: what it said is unknown."""
         self.counters.oversized += 1
-        return self._broken(now, "oversized message")
+        out = self._broken(now, "oversized message")
+        return out if self.stopped else [*out, *self._renewal(now, "oversized message")]
 
     def unreadable(self, now: int, why: str) -> list[Action]:
         """A message could not be read. It may have been a close: positions and executions are read again."""
@@ -454,8 +459,7 @@ class LeaderStream:
             out: list[Action] = []
             self._alive.clear()
             self._halt(now, event.reason, out)
-            self._reconnect(now, event.reason, out, always=True)
-            return out
+            return [*out, *self._renewal(now, event.reason, always=True)]
         if kind is Leverage:
             self._leverage_heard[event.instrument] = now
         return [event]
@@ -1036,7 +1040,7 @@ class LeaderStream:
             elif type(kept) is Execution and (kept.instrument, kept.exec_id) not in taken:
                 out += self.event(now, -1, kept)
         if unheard:
-            self._reconnect(now, "executions were not pushed", out)
+            out += self._renewal(now, "executions were not pushed")
 
     def _snapshot(self, now: int, told: dict[int, Position]) -> tuple[Position, ...]:
         rows = []
@@ -1049,11 +1053,12 @@ class LeaderStream:
                 rows.append(Position(book.instrument, book.side, book.qty, now, now, "snapshot"))
         return tuple(rows)
 
-    def _reconnect(self, now: int, reason: str, out: list[Action], always: bool = False) -> None:
-        if always or now >= self._reconnect_after:
-            self._reconnect_after = now + self.terms.reconnect_ns
-            self.counters.reconnects += 1
-            out.append(Reconnect(reason))
+    def _renewal(self, now: int, reason: str, always: bool = False) -> list[Action]:
+        if not always and now < self._reconnect_after:
+            return NOTHING
+        self._reconnect_after = now + self.terms.reconnect_ns
+        self.counters.reconnects += 1
+        return [Reconnect(reason)]
 
     # --- comparison with what the venue says ----------------------------------------------------------------------------------
     def _set_poll(self, at: int) -> None:
@@ -1075,24 +1080,30 @@ class LeaderStream:
         for key in told:
             self._book(key >> 2, key & 3)
         before, self._suspects = self._suspects, {}
+        differs, again = False, NEVER
         for key, book in self._books.items():
             row = told.get(key)
-            moved = book.n != self._poll_counts.get(key, 0) or bool(book.waiting)
-            if moved or (row is not None and row.ts_event < book.last_ts):
-                continue  # a fill on its way, or an answer older than what was heard
+            if book.n != self._poll_counts.get(key, 0) or book.waiting:
+                continue  # a fill on its way
             qty = row.qty if row is not None else 0
             if qty != book.qty:
-                self._suspects[key] = (qty, book.n)
+                # One that seems older than what was heard is believed later: venues' times of positions are not exact.
+                patience = self.terms.settle_ns if row is None or row.ts_event >= book.last_ts else self.terms.disagree_ns
+                known = before.get(key)
+                since = known[2] if known is not None and known[:2] == (qty, book.n) else now
+                self._suspects[key] = (qty, book.n, since)
+                differs = differs or now - since >= patience
+                again = min(again, now + max(self.terms.settle_ns, patience // 5))
                 continue
             source = row if row is not None else Position(book.instrument, book.side, 0, now, now)
             source.source = "poll"
             out.append(source)
-        if any(before.get(key) == suspect for key, suspect in self._suspects.items()):
+        if differs:
             self.counters.mismatches += 1
             self._lossy = True
             self._begin_sync(now, "position differs from what was heard", out)
-        elif self._suspects:
-            self._set_poll(now + self.terms.settle_ns)
+        elif again < self._poll_at:
+            self._set_poll(again)
 
     def _sweep(self, now: int, out: list[Action]) -> None:
         """Compare the executions heard since the last reading with the venue's list; what is complete is forgotten."""
