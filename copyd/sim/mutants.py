@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from copyd.sim.sweep import DIED, HUNG, LIMIT_S, RUNNER, Pool, Task, twice
+from copyd.sim.sweep import LIMIT_S, RUNNER, Pool, Task, twice
 
 SEEDS_MAX = 4000
 APART_MAX = 40
@@ -123,13 +123,14 @@ def hunt(
     names: Sequence[str], jobs: int = 1, seeds: Callable[[str], Sequence[int]] | None = None, limit_s: float = LIMIT_S,
     runner: str = RUNNER, progress: Callable[[int, str], None] | None = None,
 ) -> list[Kill]:
-    """Run each mutant until a rule notices, over 4,000 seeds or those given; in the order of ``names``.
+    """Run each mutant until a rule expected to notice does, over 4,000 seeds or those given; in the order of ``names``.
 
-    A run that does not end, or a process that dies, says nothing about the rules: it is no kill.
+    A run that does not end, a process that dies or a rule that has nothing to do with the mistake is no kill, nor is a seed
+    that the product itself does not pass.
     """
     kills = {name: Kill(name) for name in names}
     tasks = (
-        Task(list(seeds(name) if seeds else range(SEEDS_MAX)), mutant=name, stop=True, name=name)
+        Task(list(seeds(name) if seeds else range(SEEDS_MAX)), {}, name, None, True, list(MUTANTS[name].expected), name)
         for name in names if not MUTANTS[name].apart
     )
     done = 0
@@ -149,7 +150,7 @@ def hunt(
                 progress(done, task.name)
             continue
         kill.seeds += 1
-        found = [failure for failure in report.violations if failure.invariant not in (DIED, HUNG)]
+        found = report.violations
         if found and not kill.invariant:
             kill.invariant, kill.seed, kill.text = found[0].invariant, report.seed, found[0].text
     return [kills[name] for name in names]
@@ -510,7 +511,7 @@ def _(patches: Patches) -> None:
     patches.set(Engine._COMMANDS, "set_state", lambda self, now, args, out: None)
 
 
-@mutant("dedupe_off", "an execution of the leader told twice counts twice", "S13", "L1", "L3")
+@mutant("dedupe_off", "an execution of the leader told twice counts twice", "S13", "L1", "L3", "P12")
 def _(patches: Patches) -> None:
     from copyd.core.leader_event import LeaderBook
 
@@ -528,7 +529,7 @@ def _(patches: Patches) -> None:
     patches.around(_stream(), "event", wrap)
 
 
-@mutant("observed_is_copied", "openings found by back-fill are copied as if they were live", "S5", "S17")
+@mutant("observed_is_copied", "openings found by back-fill are copied as if they were live", "R12", "R11", "S5", "S17")
 def _(patches: Patches) -> None:
     def wrap(original: Any) -> Any:
         def leader_fill(self: Any, now: int, value: Any, out: Any) -> Any:
@@ -558,11 +559,12 @@ def _params(**changes: int) -> Callable[[Patches], None]:
     return apply
 
 
-mutant("stale_gate_off", "an opening is copied however old the leader's event is", "S5", "S17")(_params(max_event_age=1 << 60))
+mutant("stale_gate_off", "an opening is copied however old the leader's event is", "R12", "S5", "S17")(
+    _params(max_event_age=1 << 60))
 mutant("read_lag_ignored", "one look at a lagging replica is believed at once", "S6", "L1")(_params(read_lag=0))
 
 
-@mutant("out_of_sync_ignored", "openings go on although the leader's stream has a gap", "L1", "L3", "S5")
+@mutant("out_of_sync_ignored", "openings go on although the leader's stream has a gap", "R11", "L1", "L3", "S5")
 def _(patches: Patches) -> None:
     def wrap(original: Any) -> Any:
         def leader_sync(self: Any, now: int, value: Any, out: Any) -> Any:
@@ -696,13 +698,13 @@ def _close_short_of_it(engine: Any, original: Any, legs: Any, event: bytes) -> N
 
 mutant("follower_forgotten", "the last follower of an event gets no decision", "S5")(_kernel(fan_out=_forget_last))
 mutant("leg_unlocked", "a second opening goes out while one is in flight or in doubt", "S8")(_kernel(fan_out=_unlocked))
-mutant("reduction_in_flight_ignored", "a reduction takes no notice of the one on the wire", "S8", "S10")(
+mutant("reduction_in_flight_ignored", "a reduction takes no notice of the one on the wire", "S8", "S10", "S6")(
     _kernel(fan_out=_reductions_forgotten))
 mutant("caps_on_confirmed_only", "limits look at what is confirmed, not at what is on the wire", "S9")(
     _kernel(fan_out=_not_reserved))
 mutant("kill_switch_stops_reductions", "the kill switch stops reductions too", "S5", "L1")(_kernel(fan_out=_killed_is_deaf))
 mutant("hash_order", "followers are served in the order of a hash", "S12", apart=True)(_kernel(fan_out=_hash_order))
-mutant("close_not_exact", "when the leader is flat a follower keeps a lot", "L1", "S5")(_kernel(fan_out=_close_short_of_it))
+mutant("close_not_exact", "when the leader is flat a follower keeps a lot", "R3", "L1", "S5")(_kernel(fan_out=_close_short_of_it))
 
 
 @mutant("decision_not_recorded", "the last decision of an event is not in the journal", "S5")
@@ -721,7 +723,7 @@ def _(patches: Patches) -> None:
     _collected(patches, "named", lambda data: data[:-size])
 
 
-@mutant("order_named_wrongly", "the journal names another quantity than is sent", "S2", "S3")
+@mutant("order_named_wrongly", "the journal names another quantity than is sent", "S2", "S3", "S6")
 def _(patches: Patches) -> None:
     from copyd.core.rows import NamedOrder
 
@@ -855,15 +857,15 @@ def _requests(change: Callable[[Any, Any], Any]) -> Callable[[Patches], None]:
     return apply
 
 
-mutant("side_swapped", "buy and sell are swapped on the wire", "S3", "S10")(
+mutant("side_swapped", "buy and sell are swapped on the wire", "S2", "S3", "S10", "S22")(
     _requests(lambda node, request: request._replace(side=-request.side)))
-mutant("wrong_account", "an order is signed with the key of the next account", "S22", "S3")(
+mutant("wrong_account", "an order is signed with the key of the next account", "S2", "S3", "S10", "S22")(
     _requests(lambda node, request: request._replace(account=(request.account + 1) % len(node.venue.accounts))))
-mutant("reduce_only_lost", "the reduce-only flag does not reach the wire", "S3", "S10")(
+mutant("reduce_only_lost", "the reduce-only flag does not reach the wire", "S2", "S3", "S10", "S22")(
     _requests(lambda node, request: request._replace(reduce_only=False)))
-mutant("one_lot_more", "every order is a lot larger on the wire", "S3")(
+mutant("one_lot_more", "every order is a lot larger on the wire", "S2", "S3", "S10", "S22")(
     _requests(lambda node, request: request._replace(qty=request.qty + 1)))
-mutant("limit_lost", "an opening goes out without its limit price", "S3")(
+mutant("limit_lost", "an opening goes out without its limit price", "S2", "S3", "S10", "S22")(
     _requests(lambda node, request: request._replace(limit_px=0)))
 
 

@@ -21,8 +21,8 @@ PLAIN_EVERY_S = 5.0
 START_NS = 1_700_000_000_000_000_000
 #: Colours of those who speak in a history.
 COLOURS = {
-    "leader": "cyan", "venue": "blue", "daemon": "green", "core": "bright_green", "disk": "magenta", "operator": "yellow",
-    "hand": "yellow", "follower": "yellow", "fault": "red", "crash": "bold red", "judge": "bold red", "network": "bright_black",
+    "leader": "cyan", "stream": "cyan", "venue": "blue", "daemon": "green", "core": "bright_green", "disk": "magenta",
+    "operator": "yellow", "network": "bright_black", "world": "bold",
 }
 
 

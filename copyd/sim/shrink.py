@@ -24,10 +24,8 @@ SMALLER: tuple[tuple[str, tuple[Any, ...]], ...] = (
     ("leaders", (1,)),
     ("followers", (1, 2, 3)),
     ("instruments", (1,)),
-    ("leader_moves", (1, 2, 3, 4, 6, 8, 12)),
-    ("operator", (0, False)),
-    ("hands", (0, False)),
-    ("crash", ("", "none", 0)),
+    ("hedge", (False,)),
+    ("moves", (1, 2, 3, 4, 6, 8)),
 )
 
 

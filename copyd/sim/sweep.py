@@ -61,13 +61,14 @@ class Report(msgspec.Struct, array_like=True):
 
 
 class Task(msgspec.Struct):
-    """Seeds for one worker. ``stop``: the first seed that fails ends the task."""
+    """Seeds for one worker. ``stop``: the first seed that fails ends the task; ``rules``: only these count, if given."""
 
     seeds: list[int]
     options: dict[str, Any] = {}
     mutant: str = ""
     keep: list[tuple[str, int]] | None = None
     stop: bool = False
+    rules: list[str] = []
     name: str = ""
 
 
@@ -94,7 +95,7 @@ def load(runner: str) -> tuple[Callable[..., Any], Any]:
 def option_names(options_type: Any) -> list[str]:
     """Field names of an options struct or dataclass."""
     names = getattr(options_type, "__struct_fields__", None) or getattr(options_type, "__dataclass_fields__", ())
-    return list(names)
+    return list(names or ())
 
 
 class Runner:
@@ -169,6 +170,10 @@ def work() -> None:
         task = msgspec.json.decode(line, type=Task)
         for seed in task.seeds:
             report = runner(seed, task.options, task.mutant, task.keep)
+            if task.rules:
+                report.violations = [failure for failure in report.violations if failure.invariant in task.rules]
+            if task.mutant and report.violations and runner(seed, task.options, "", task.keep).violations:
+                report.violations = []  # not the mutant's doing
             out.write(encode(report) + b"\n")
             if task.stop and report.violations:
                 break

@@ -15,7 +15,7 @@ class Violation(NamedTuple):
 @dataclass
 class Options:
     followers: int | None = None
-    leader_moves: int | None = None
+    moves: int | None = None
     crash: str | None = None
     fail_every: int = 0
     culprits: list[str] = field(default_factory=list)
@@ -53,7 +53,7 @@ def run_seed(seed, options=None, mutant="", keep=None, trace=None):
     violations = []
     if options.fail_every and seed % options.fail_every == 0:
         needed = {("L02", 3), ("O01", 4)}
-        if needed <= set(fired) and (options.followers or 4) >= 2 and (options.leader_moves or 9) >= 3:
+        if needed <= set(fired) and (options.followers or 4) >= 2 and (options.moves or 9) >= 3:
             violations = [Violation("S4", 17, "dead order is live")]
     digest = f"{seed:x}" + (str(hash("x")) if seed == options.unstable else "")
     faults = {}

@@ -9,7 +9,7 @@ from copyd.sim.shrink import Case, Shrinker, minimal, read_case, run_case, write
 from copyd.sim.sweep import HUNG, Runner
 
 FAKE = f"{Path(__file__).parent / 'fake.py'}:run_seed"
-KNOWN = ["followers", "leader_moves"]
+KNOWN = ["followers", "moves"]
 
 
 def always() -> bool:
@@ -35,7 +35,7 @@ def test_a_failure_shrinks_to_its_faults_and_the_smallest_world():
     case = Case(10, "S4", options={"fail_every": 10})
     shrunk = Shrinker(Runner(FAKE), known=KNOWN).shrink(case)
     assert shrunk.case.keep == [("L02", 3), ("O01", 4)] and shrunk.faults_before == 25 and shrunk.complete
-    assert shrunk.case.options == {"fail_every": 10, "followers": 2, "leader_moves": 3}
+    assert shrunk.case.options == {"fail_every": 10, "followers": 2, "moves": 3}
     assert shrunk.case.text == "dead order is live"
 
 
