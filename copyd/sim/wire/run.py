@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 from copyd import app
 from copyd._fast import sim_engine as eng
 from copyd.control.protocol import Actor
-from copyd.core.engine import decode_payload
-from copyd.core.rows import UNFINISHED_MASK, AccountInstrumentRow, LegRow, NamedOrder, OrderRow, OrderState
-from copyd.errors import OperatorError, VenueUnavailable
+from copyd.core.engine import ACCOUNT_INSTRUMENTS, LEGS, ORDERS, POSITIONS, check_law, decode_payload
+from copyd.core.rows import UNFINISHED_MASK, AccountInstrumentRow, LeaderPositionRow, LegRow, NamedOrder, OrderRow, OrderState
+from copyd.errors import BrokenInvariant, OperatorError, VenueUnavailable
 from copyd.followers import PlanSpec
 from copyd.sim.draws import Draws, Fired
 from copyd.sim.wire.loop import START_S, Stuck, VirtualLoop
@@ -32,7 +32,6 @@ from copyd.sim.wire.venue import Venue
 E8 = 10**8
 ACTOR = Actor(1, 0, 0, "wire")
 READY_S, SETTLE_S, START_TRIES = 20.0, 120.0, 12
-ACCOUNT_INSTRUMENTS, LEGS, ORDERS = 5, 6, 7
 OUR_ID = 32
 NAMED_SIZE = NamedOrder.LAYOUT.size
 SETTLED = (OrderState.NEW, OrderState.PARTIALLY_FILLED, OrderState.FILLED)
@@ -400,7 +399,7 @@ class World:
         await self._until(self._ready, SETTLE_S)
         self.leader_move(flat)
         await asyncio.sleep(0.5)
-        await self._until(self.settled, SETTLE_S)
+        await self._until(lambda: self.settled(flat), SETTLE_S)
         self._verdict(flat)
         self._died_at_end()
         await self.stop_node(1.0)
@@ -422,13 +421,14 @@ class World:
         return self.daemon is not None and not self.daemon.not_ready()
 
     # -- verdict --------------------------------------------------------------------------------------------------------
-    def settled(self) -> bool:
-        """Nothing unfinished, nothing in doubt, belief equal to the books."""
+    def settled(self, flat: bool) -> bool:
+        """Nothing unfinished, nothing in doubt, belief equal to the books, flat where the leader is."""
         daemon = self.daemon
         if daemon is None or daemon.not_ready():
             return False
         unfinished, in_doubt, waiting, excess = daemon.engine.kernel.census()[:4]
-        return not (unfinished or in_doubt or waiting or excess or self.disagreements())
+        return not (unfinished or in_doubt or waiting or excess or self.disagreements() or self.leader_disagreements()
+                    or (flat and self.still_held()))
 
     def _rows(self) -> Iterator[tuple[str, int, int, AccountInstrumentRow]]:
         daemon = self.daemon
@@ -453,6 +453,26 @@ class World:
                 found.append(f"{name}/{symbol}: the exchange holds {true}, believed are {believed}")
         return found
 
+    def leader_disagreements(self) -> list[str]:
+        """What the leader holds at the exchange and is not what the fold says."""
+        daemon = self.daemon
+        assert daemon is not None
+        found = []
+        for book in daemon.engine.names.books:
+            believed = LeaderPositionRow.unpack(daemon.engine.columns.get(POSITIONS, book.position)).qty
+            true = self.held("leader", book.instrument, int(book.side))
+            if believed != true:
+                found.append(f"leader/{book.instrument}/{int(book.side)}: the exchange has {true}, the fold {believed}")
+        return found
+
+    def still_held(self) -> list[str]:
+        """Legs that hold something, for when the leader is flat."""
+        daemon = self.daemon
+        assert daemon is not None
+        columns = daemon.engine.columns
+        rows = [(index, LegRow.unpack(columns.get(LEGS, index))) for index in range(columns.count(LEGS))]
+        return [f"the leader is flat, leg {index} holds {leg.attributed}" for index, leg in rows if leg.attributed]
+
     def _verdict(self, flat: bool) -> None:
         daemon = self.daemon
         if daemon is None:
@@ -471,12 +491,14 @@ class World:
             self.violate("L1", f"{excess} legs hold too much")
         if waiting:
             self.violate("L1", f"{waiting} legs wait with an opening")
-        columns = daemon.engine.columns
-        if flat:
-            for index in range(columns.count(LEGS) if hasattr(columns, "count") else 0):
-                leg = LegRow.unpack(columns.get(LEGS, index))
-                if leg.attributed:
-                    self.violate("L1", f"the leader is flat, leg {index} holds {leg.attributed}")
+        for text in self.leader_disagreements():
+            self.violate("L3", text)
+        for text in self.still_held() if flat else []:
+            self.violate("L1", text)
+        try:
+            check_law(daemon.engine)
+        except BrokenInvariant as problem:
+            self.violate("S5", str(problem))
         self._end_states()
 
     def _open_orders(self) -> list[str]:
