@@ -182,14 +182,19 @@ class Doubts:
         return self._paused_until
 
     # --- in and out of doubt --------------------------------------------------------------------------------------------
-    def add(self, cid: bytes, account: int, instrument: int, signed_ns: int, exposure: int = 0) -> None:
-        """An order is in doubt; adding it again changes nothing."""
-        if cid in self._doubts:
+    def add(
+        self, cid: bytes, account: int, instrument: int, signed_ns: int, exposure: int = 0, seen: bool = False
+    ) -> None:
+        """An order is in doubt; adding it again changes nothing but that it may have been ``seen`` alive by now."""
+        known = self._doubts.get(cid)
+        if known is not None:
+            known.seen = known.seen or seen
             return
         group = self._groups.get((account, instrument))
         if group is None:
             group = self._groups[account, instrument] = _Group(account, instrument)
         doubt = _Doubt(cid, group, signed_ns, signed_ns + self.terms.fence_ns, exposure)
+        doubt.seen = seen
         self._doubts[cid] = group.members[cid] = doubt
         self.stats.added += 1
         self._now(doubt)

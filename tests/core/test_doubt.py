@@ -218,6 +218,18 @@ def test_an_order_once_seen_alive_is_never_dead_but_held_when_it_vanishes():
     assert len(doubts) == 0
 
 
+def test_what_the_venue_has_shown_alive_is_never_dead():
+    """Said when it is added, or later while it is asked about."""
+    for before in (True, False):
+        doubts = made()
+        doubts.add(cid(1), 0, 0, T0, 10, before)
+        doubts.add(cid(1), 0, 0, T0, 10, True)
+        assert doubts.answered_order(PAST, only(doubts.asks(PAST), ORDER).id, None) == []
+        now = doubts.next_due()
+        [verdict] = doubts.answered_order(now, only(doubts.asks(now), ORDER).id, None)
+        assert verdict.kind == HELD
+
+
 def test_found_alive_is_asked_about_until_it_has_ended():
     doubts = made()
     doubts.add(cid(1), 0, 0, T0, 10)

@@ -43,6 +43,8 @@ CODES: dict[int, tuple[Outcome, str]] = {
     -5028: (_DOUBT, "expired_before_engine"),
     # -- the id is already open: some transmission of it is alive
     -4116: (_DOUBT, "duplicate_client_order_id"),
+    # -- says no more than that; on the sister market it is also what a duplicate gets
+    -2010: (_DOUBT, "new_order_rejected"),
     # -- answers to other questions: as the answer to a placement they prove nothing about it
     -2011: (_DOUBT, "cancel_rejected"),
     -2013: (_DOUBT, "no_such_order"),
@@ -76,7 +78,6 @@ CODES: dict[int, tuple[Outcome, str]] = {
     -1121: (_REJECT, "unknown_symbol"),
     -1128: (_REJECT, "malformed_request"),
     -1130: (_REJECT, "malformed_request"),
-    -2010: (_REJECT, "new_order_rejected"),
     -2014: (_REJECT, "key_format"),
     -2015: (_REJECT, "key_refused"),
     -2018: (_REJECT, "balance"),

@@ -376,10 +376,13 @@ class OrderGateway:
                 return session
         return None
 
-    def query(self, cid: str | bytes, account: int, instrument: int, ts_signed_ns: int, exposure: int = 0) -> None:
+    def query(
+        self, cid: str | bytes, account: int, instrument: int, ts_signed_ns: int, exposure: int = 0, seen: bool = False
+    ) -> None:
         """Ask for an order until it is found to have ended or proven absent; asking twice for the same id is once.
 
         ``ts_signed_ns``: on ``clock``, when it was signed or any later moment. The largest ``exposure`` is asked for first.
+        ``seen``: the venue has shown it alive, so that it cannot be absent: only its end is looked for.
         """
         raw = cid if isinstance(cid, bytes) else bytes.fromhex(cid)
         if account not in self._keys:
@@ -387,7 +390,7 @@ class OrderGateway:
         now = self.mono()
         # Stamped before or after a step of the wall clock: the later of the two makes the fence no shorter.
         signed = ts_signed_ns - min(self._wall_ahead, self.clock() - now)
-        self.doubts.add(raw, account, instrument, min(signed, now), exposure)
+        self.doubts.add(raw, account, instrument, min(signed, now), exposure, seen)
 
     def ended(self, cid: str | bytes) -> None:
         """Its end was told on another way (user stream): no more questions."""
@@ -496,7 +499,11 @@ class OrderGateway:
         try:
             cum = instrument.lots(result.executedQty)
             cost = codec.cost_e8(result.avgPrice, result.executedQty, result.cumQuote) if cum else 0
-            other = self._otherwise(raw, result, instrument.index)
+            other = ""
+            if result.clientOrderId and result.clientOrderId != name:
+                other = f"client order id {result.clientOrderId[:36]}"
+            elif self.placed is not None:
+                other = self._otherwise(self.placed(raw), result, instrument.index)
         except ValueError:
             self.stats.malformed += 1
             return None
@@ -506,14 +513,11 @@ class OrderGateway:
                 self._mismatched.add(name)
                 self.on_mismatch(raw, other)
             return None
-        self._emit(REPLY, status, name, cum, cost, result.orderId, result.updateTime * MS_NS)
+        self._append(REPLY, status, raw, cum, cost, result.orderId, result.updateTime * MS_NS)
         return Found(raw, status, cum, status in TERMINAL_STATUS)
 
-    def _otherwise(self, cid: bytes, result: OrderResult, instrument: int) -> str:
+    def _otherwise(self, asked: Placed | None, result: OrderResult, instrument: int) -> str:
         """What of the order's immutable fields the venue shows otherwise than we asked for; empty: nothing."""
-        if result.clientOrderId and result.clientOrderId != cid.hex():
-            return f"client order id {result.clientOrderId[:36]}"
-        asked = self.placed(cid) if self.placed is not None else None
         if asked is None:
             return ""
         if instrument != asked.instrument:
@@ -526,16 +530,19 @@ class OrderGateway:
             return f"quantity {result.origQty[:30]}"
         return ""
 
-    def _emit(
-        self, kind: int, status: int, cid: str, cum: int = 0, cost: int = 0, order_id: int = 0, ts_event: int = 0, code: int = 0
-    ) -> None:
-        """The one place where rows enter the batch; it is delivered when the loop has read what is there to read."""
+    def _emit(self, kind: int, status: int, cid: str, ts_event: int = 0, code: int = 0) -> None:
         if kind == IN_DOUBT:
             self.stats.in_doubt += 1
         raw = codec.cid_bytes(cid)
         if raw is None:
             self.stats.unmatched += 1
             return
+        self._append(kind, status, raw, ts_event=ts_event, code=code)
+
+    def _append(
+        self, kind: int, status: int, raw: bytes, cum: int = 0, cost: int = 0, order_id: int = 0, ts_event: int = 0, code: int = 0
+    ) -> None:
+        """The one place where rows enter the batch; it is delivered when the loop has read what is there to read."""
         self._batch.append(kind, status, raw, cum, cost, 0, 0, 0, 0, order_id, ts_event, code)
         if not self._flush_due:
             self._flush_due = True
@@ -743,4 +750,4 @@ class OrderGateway:
                 self._turns.pop(verdict.cid, None)
             else:
                 self.stats.held += 1
-            self._emit(verdict.kind, 0, verdict.cid.hex(), ts_event=self._wall(verdict.issued_ns))
+            self._append(verdict.kind, 0, verdict.cid, ts_event=self._wall(verdict.issued_ns))

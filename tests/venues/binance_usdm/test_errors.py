@@ -77,7 +77,7 @@ TABLE = [
     (400, -1119, "", R, "malformed_request"),
     (400, -1128, "", R, "malformed_request"),
     (400, -1130, "", R, "malformed_request"),
-    (400, -2010, "", R, "new_order_rejected"),
+    (400, -2010, "Duplicate order sent.", D, "new_order_rejected"),
     (400, -2011, "", D, "cancel_rejected"),
     (400, -2013, "", D, "no_such_order"),
     (400, -2020, "", R, "unable_to_fill"),
