@@ -36,10 +36,6 @@ cdef extern from *:
     static inline long long clamp(__int128 a) {
         return a > (__int128)0x3fffffffffffffffLL ? 0x3fffffffffffffffLL : (long long)a;
     }
-    static inline long long shifted(__int128 a) {
-        a >>= 32;
-        return a > (__int128)0x3fffffffffffffffLL ? 0x3fffffffffffffffLL : (long long)a;
-    }
     """
     ctypedef long long i128
     int64_t mul_div_trunc(int64_t a, int64_t b, int64_t c) noexcept nogil
@@ -51,7 +47,6 @@ cdef extern from *:
     int less(i128 a, i128 b) noexcept nogil
     int not_positive(i128 a) noexcept nogil
     int64_t clamp(i128 a) noexcept nogil
-    int64_t shifted(i128 a) noexcept nogil
 
 cdef enum:
     BPS = 10_000
@@ -654,8 +649,8 @@ cdef class Kernel:
         memset(row, 0, sizeof(Drift))
         row.distance = leg.target + leg.missed - (leg.attributed << 32)
         row.missed = leg.missed
-        row.money_e8 = shifted(quotient(
-            wide3(wide(_abs(row.distance), instrument.mark), instrument.value_mul), instrument.value_div))
+        row.money_e8 = clamp(quotient(
+            wide3(wide(_abs(row.distance) >> 32, instrument.mark), instrument.value_mul), instrument.value_div))
         row.ts_retry = leg.retry_ts
         row.leg = index
         if allocation > 0:

@@ -16,6 +16,7 @@ from typing import ClassVar
 import msgspec
 
 from copyd.core.fixed import BPS, ONE, sign
+from copyd.core.instrument import notional
 from copyd.core.rows import NONE, InstrumentRow, LegRow, Row
 
 EDGES_BPS = (0, 1, 5, 10, 25, 50, 100, 250, 500, 1_000)
@@ -27,7 +28,8 @@ class DriftRow(Row):
     """How far one leg is from what copying without limits would hold; 48 bytes, ``Kernel.drift``.
 
     ``distance`` and ``missed`` are Q32 lots, signed: what it should hold less what it holds, and how much of that a rule
-    refused. ``bps`` is the value of the distance against the plan's allocation. ``moving``: orders of it are in flight.
+    refused. ``money_e8`` is the value of its whole lots (less cannot be traded), ``bps`` that value against the plan's
+    allocation. ``moving``: orders of it are in flight.
     """
 
     LAYOUT: ClassVar[struct.Struct] = struct.Struct("<4qIiB7x")
@@ -43,8 +45,7 @@ class DriftRow(Row):
 def drift(index: int, leg: LegRow, instrument: InstrumentRow, allocation_e8: int) -> DriftRow:
     """The sync score of one leg; the kernel's ``drift`` gives the same for all."""
     distance = leg.target + leg.missed - leg.attributed * ONE
-    money = (abs(distance) * instrument.mark * instrument.value_mul // instrument.value_div) >> 32
-    money = min(money, (1 << 62) - 1)
+    money = min(notional(instrument, abs(distance) >> 32, instrument.mark), (1 << 62) - 1)
     bps = min(money * BPS // allocation_e8, (1 << 31) - 1) if allocation_e8 > 0 else 0
     moving = int(leg.open_slot != NONE or leg.reduce_leaves != 0 or leg.deferred != 0)
     return DriftRow(distance, leg.missed, money, leg.retry_ts, index, bps, moving)
