@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from copyd._fast.decimals import cut_scaled
+from copyd.core.leader_stream import Execution
 from copyd.venues.binance_usdm.contract import MS_NS
 from copyd.venues.binance_usdm.instruments import Instruments
 
@@ -117,6 +118,7 @@ class OrderBody(msgspec.Struct):
     ps: str = "BOTH"
     o: str = ""
     ot: str = ""
+    rp: str = "0"  # realised profit of this trade
 
 
 class OrderTradeUpdate(msgspec.Struct, tag_field="e", tag="ORDER_TRADE_UPDATE"):
@@ -269,6 +271,16 @@ class UserTrade(msgspec.Struct):
     maker: bool = False
     commission: str = "0"
     commissionAsset: str = ""
+
+
+class OrderRow(msgspec.Struct):
+    """An order as ``GET /fapi/v1/order`` tells it."""
+
+    orderId: int
+    clientOrderId: str = ""
+    origQty: str = "0"
+    reduceOnly: bool = False
+    type: str = ""
 
 
 class SymbolConfig(msgspec.Struct):
@@ -599,58 +611,46 @@ def cause_of(client_order_id: str, order_type: str = "") -> str:
     return ""
 
 
-def leader_fill(event: OrderTradeUpdate, leader: int, instruments: Instruments, ts_recv: int, raw: bytes) -> LeaderFill | None:
+def execution(event: OrderTradeUpdate, instruments: Instruments, ts_recv: int, raw: bytes) -> Execution | None:
     """The execution in an ORDER_TRADE_UPDATE; None if it carries none or the symbol is not ours. May raise ``ValueError``."""
     order = event.o
     instrument = instruments.find(order.s)
     if instrument is None or (order.x != "TRADE" and order.x != "CALCULATED") or order.l.strip("0.") == "":
         return None
-    return LeaderFill(
-        leader=leader,
-        instrument=instrument.index,
-        exec_id=order.t,
-        order_id=order.i,
-        client_order_id=order.c,
-        side=SIDE[order.S],
-        position_side=POSITION_SIDE[order.ps],
-        qty=instrument.lots(order.l),
-        px=instrument.ticks(order.L),
-        order_qty=instrument.lots(order.q),
-        cum_qty=instrument.lots(order.z),
-        maker=order.m,
-        reduce_only=order.R,
-        live=True,
-        cause=cause_of(order.c, order.o),
-        ts_event=event.T * MS_NS,
-        ts_recv=ts_recv,
-        raw=raw,
-    )
+    if order.t <= 0:
+        raise ValueError("an execution without an id")
+    return Execution(
+        instrument.index, POSITION_SIDE[order.ps], order.t, order.i, SIDE[order.S], instrument.lots(order.l),
+        instrument.ticks(order.L), instrument.lots(order.q), instrument.lots(order.z), order.R,
+        order.rp.strip("-0.") != "", order.m, True, order.c, cause_of(order.c, order.o), event.T * MS_NS, ts_recv, raw,
+    )  # fmt: skip
 
 
-def backfilled(trade: UserTrade, leader: int, instruments: Instruments, ts_recv: int) -> LeaderFill | None:
-    """A row of ``userTrades`` as a fill that was not live."""
+def listed(trade: UserTrade, instruments: Instruments, ts_recv: int) -> Execution | None:
+    """A row of ``userTrades`` as an execution that was not live; None if the symbol is not ours."""
     instrument = instruments.find(trade.symbol)
     if instrument is None:
         return None
+    return Execution(
+        instrument.index, POSITION_SIDE[trade.positionSide], trade.id, trade.orderId, SIDE[trade.side],
+        instrument.lots(trade.qty), instrument.ticks(trade.price), maker=trade.maker, live=False,
+        ts_event=trade.time * MS_NS, ts_recv=ts_recv,
+    )  # fmt: skip
+
+
+def leader_fill_of(execution: Execution, leader: int) -> LeaderFill:
+    """An execution of the leader's stream under the leader's number."""
+    e = execution
     return LeaderFill(
-        leader=leader,
-        instrument=instrument.index,
-        exec_id=trade.id,
-        order_id=trade.orderId,
-        client_order_id="",
-        side=SIDE[trade.side],
-        position_side=POSITION_SIDE[trade.positionSide],
-        qty=instrument.lots(trade.qty),
-        px=instrument.ticks(trade.price),
-        order_qty=0,
-        cum_qty=0,
-        maker=trade.maker,
-        reduce_only=False,
-        live=False,
-        cause="",
-        ts_event=trade.time * MS_NS,
-        ts_recv=ts_recv,
-    )
+        leader, e.instrument, e.exec_id, e.order_id, e.client_order_id, e.side, e.position_side, e.qty, e.px, e.order_qty,
+        e.cum_qty, e.maker, e.reduce_only, e.live, e.cause, e.ts_event, e.ts_recv, e.raw,
+    )  # fmt: skip
+
+
+def leader_fill(event: OrderTradeUpdate, leader: int, instruments: Instruments, ts_recv: int, raw: bytes) -> LeaderFill | None:
+    """``execution`` as the fill it becomes when nothing has to come before it."""
+    found = execution(event, instruments, ts_recv, raw)
+    return None if found is None else leader_fill_of(found, leader)
 
 
 def trades(payload: bytes) -> list[UserTrade]:

@@ -110,6 +110,7 @@ class Session(WSListener):
                 payload, self._parts = b"".join(self._parts), []
             if len(payload) > self.link.frame_bytes_max:
                 self.link.oversized += 1
+                self.link.on_oversized(self)
                 return
             try:
                 self.link.on_frame(self, payload)
@@ -210,6 +211,7 @@ class Link:
         write_buffer_high: int = WRITE_BUFFER_HIGH,
         ping_idle_s: float = PING_IDLE_S,
         ping_reply_s: float = PING_REPLY_S,
+        on_oversized: Callable[[Session], None] = lambda session: None,
     ) -> None:
         self.name = name
         self.url = url
@@ -222,6 +224,7 @@ class Link:
         self.session: Session | None = None
         self.old: set[Session] = set()
         self.oversized = 0
+        self.on_oversized = on_oversized
         self.connects = 0
         self.last_error = ""
         self._stopping = False

@@ -1,9 +1,7 @@
 """The leader's user stream and the market streams, as ordered facts (semantics 10-12, 16).
 
-A leader is *synced* when a snapshot and every execution up to it have been handed on and the stream runs. To get there:
-subscribe and buffer, read executions past the last known id, read positions, read executions again; only when the second
-read finds nothing new do positions and executions describe the same moment. Then: back-filled executions, the snapshot,
-and what the buffer holds beyond. An execution that also came over the stream keeps ``live``; the others are back-fill.
+What is to be believed about a leader, and in which order, is decided by ``copyd.core.leader_stream``; here are the
+connection, the listen key, the timers and the questions to the venue that it asks for.
 """
 
 from __future__ import annotations
@@ -11,16 +9,18 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
+from copyd.core import leader_stream as ls
+from copyd.core.leader_stream import Action, Ask, AskKind, Execution, LeaderStream, Terms
 from copyd.errors import VenueUnavailable
 from copyd.venues.binance_usdm import codec
 from copyd.venues.binance_usdm.codec import (
     LeaderEquity,
     LeaderEvent,
-    LeaderFill,
     LeaderLeverage,
     LeaderMarginCall,
     LeaderPosition,
@@ -39,13 +39,7 @@ from copyd.venues.binance_usdm.instruments import Instruments
 from copyd.venues.binance_usdm.rest import RestClient, RestError
 from copyd.venues.binance_usdm.signing import Key
 
-BUFFER_MAX = 100_000
-SEEN_MAX = 20_000
-#: A poll that met a fill on its way is not evidence: wait this long for the stream to catch up before handing it on.
-POLL_SETTLE_S = 0.25
-#: An execution whose predecessor of the same order has not come waits this long for it, then positions are read anew.
-REORDER_S = 0.2
-ORDERS_MAX = 10_000
+NO_SUCH_ORDER = -2013
 
 
 class FeedStats(msgspec.Struct):
@@ -83,58 +77,79 @@ class LeaderFeed:
     ) -> None:
         self.leader, self.key, self.rest, self.endpoints = leader, key, rest, endpoints
         self.instruments, self.contract, self.clock, self.on_event = instruments, contract, clock, on_event
-        self.equity_poll_s, self.position_poll_s = equity_poll_s, position_poll_s
-        self.stats = FeedStats()
-        self.synced = False
-        #: Last execution id known per instrument; everything up to it has been handed on (or lies before our time).
-        self.floor: dict[int, int] = {}
+        terms = Terms(
+            position_poll_ns=int(position_poll_s * 1e9), equity_poll_ns=int(equity_poll_s * 1e9),
+            disagree_ns=contract.read_lag_ms * MS_NS, page_max=contract.backfill_page_max,
+        )  # fmt: skip
+        self.stream = LeaderStream([instrument.index for instrument in instruments], terms)
+        self._stats = FeedStats()
         self._listen_key = ""
-        self._seen: dict[tuple[int, int], None] = {}
-        self._held: set[tuple[int, int]] = set()  # (instrument, side) that the venue last said is not flat
-        self._buffer: deque[tuple[codec.UserEvent, int, bytes]] = deque(maxlen=BUFFER_MAX)
-        self._buffering = True
-        #: Cumulative quantity per order, from its NEW on: a step that is not the execution's own size means one is missing.
-        self._cums: dict[int, int] = {}
-        self._early: list[tuple[codec.UserEvent, int, bytes]] = []
-        self._early_timer: asyncio.TimerHandle | None = None
-        self._fills_seen = 0
+        self._generations: dict[Session, int] = {}
+        self._opened = 0
         self._handing_on = False
-        self._sync_again = ""
+        self._queue: deque[Action] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ns = ls.NEVER
         self._first_sync = asyncio.Event()
-        self._sync_task: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._questions: set[asyncio.Task[None]] = set()
         self._link = Link(
             f"leader-{leader}",
             self._url,
             on_frame=self._on_frame,
             on_open=self._on_open,
             on_lost=self._on_lost,
+            on_oversized=lambda session: self._do(self.stream.oversized(self.clock())),
             rng=random.Random(seed),
             life_s=contract.connection_life_ms / 1000,
             frame_bytes_max=contract.frame_bytes_max,
             ping_idle_s=20.0,
         )
 
+    @property
+    def synced(self) -> bool:
+        """A snapshot and every execution up to it were handed on, and the stream runs."""
+        return self.stream.synced
+
+    @property
+    def stats(self) -> FeedStats:
+        """What was counted here and by the stream."""
+        stats, counted = self._stats, self.stream.counters
+        stats.fills, stats.backfilled = counted.executions, counted.backfilled
+        stats.duplicates, stats.reordered, stats.syncs = counted.duplicates, counted.reordered, counted.syncs
+        return stats
+
     # --- life ---------------------------------------------------------------------------------------------------------
-    async def start(self, watermarks: Mapping[int, int] | None = None, timeout_s: float = 10.0) -> None:
-        """Connect and sync. ``watermarks``: last execution id per instrument; back-fill begins behind it."""
-        self.floor = dict(watermarks or {})
+    async def start(
+        self,
+        watermarks: Mapping[int, int] | None = None,
+        timeout_s: float = 10.0,
+        *,
+        seen: Sequence[tuple[int, int]] = (),
+        positions: Mapping[tuple[int, int], int] | None = None,
+    ) -> None:
+        """Connect and sync. ``watermarks``: execution id per instrument behind which back-fill begins; ``seen``: (instrument,
+        execution id) handed on beyond it; ``positions``: the fold they led to, by (instrument, position side)."""
+        self.stream.resume(dict(watermarks or {}), seen, None if positions is None else dict(positions))
         loop = asyncio.get_running_loop()
         self._link.start()
         try:
-            await asyncio.wait_for(self._first_sync.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._read_mode()
+                await self._first_sync.wait()
         except TimeoutError:
-            problem = self._link.last_error or self.stats.last_malformed or "no snapshot"
+            problem = self._link.last_error or self._stats.last_malformed or "no snapshot"
             await self.stop()
             raise VenueUnavailable(f"leader {self.leader} did not sync in {timeout_s:g} s: {problem}") from None
-        self._tasks = [
-            watched(loop.create_task(self._keep_alive(), name=f"leader-{self.leader}-listen-key")),
-            watched(loop.create_task(self._poll_equity(), name=f"leader-{self.leader}-equity")),
-            watched(loop.create_task(self._poll_positions(), name=f"leader-{self.leader}-positions")),
-        ]
+        self._tasks = [watched(loop.create_task(self._keep_alive(), name=f"leader-{self.leader}-listen-key"))]
 
     async def stop(self) -> None:
-        tasks = [*self._tasks, *([self._sync_task] if self._sync_task else [])]
+        """Nothing is handed on any more."""
+        self.stream.stop()
+        self._queue.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+        tasks = [*self._tasks, *self._questions]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -142,7 +157,7 @@ class LeaderFeed:
 
     def request_sync(self, reason: str) -> None:
         """The fold and the venue disagree: hold openings, read positions and executions again."""
-        self._begin_sync(reason)
+        self._do(self.stream.request_sync(self.clock(), reason))
 
     # --- connection ---------------------------------------------------------------------------------------------------
     async def _url(self) -> str:
@@ -152,358 +167,223 @@ class LeaderFeed:
 
     def _on_open(self, session: Session) -> None:
         if self._link.connects > 1:
-            self.stats.reconnects += 1
-        # Made beside a living connection, nothing was missed: both bring the same events and ids drop the copies.
-        if not (self.synced and self._link.old):
-            self._begin_sync("connected")
+            self._stats.reconnects += 1
+        self._opened += 1
+        self._generations[session] = self._opened
+        self._do(self.stream.opened(self.clock(), self._opened, bool(self._link.old)))
 
     def _on_lost(self, session: Session) -> None:
-        if self._link.session is None and not self._link.old:
-            self._unsynced(session.reason)
-
-    def _unsynced(self, reason: str) -> None:
-        self._buffering = True
-        if self._early_timer is not None:
-            self._early_timer.cancel()
-            self._early_timer = None
-        self._buffer.extend(self._early)
-        self._early.clear()
-        self._cums.clear()
-        if self.synced:
-            self.synced = False
-            self.on_event(LeaderSync(self.leader, False, reason, (), self.clock()))
-
-    def _begin_sync(self, reason: str) -> None:
-        if self._handing_on:
-            # Asked for by what is being handed on: its end would declare a snapshot valid that was read before.
-            self._sync_again = reason
-            return
-        self._unsynced(reason)
-        if self._sync_task is not None and self._sync_task is not asyncio.current_task():
-            self._sync_task.cancel()
-        self._sync_task = watched(
-            asyncio.get_running_loop().create_task(self._sync(reason), name=f"leader-{self.leader}-sync"))
+        generation = self._generations.pop(session, 0)
+        self._do(self.stream.lost(self.clock(), generation, session.reason))
 
     # --- stream -------------------------------------------------------------------------------------------------------
     def _on_frame(self, session: Session, payload: bytes) -> None:
         ts_recv = self.clock()
-        self.stats.frames += 1
+        self._stats.frames += 1
         event = codec.decode_user(payload)
-        if isinstance(event, Unlisted):
-            self.stats.unlisted += 1
-        elif isinstance(event, Malformed):
-            self._malformed(event.why)
-            # What it said is unknown: it may have been a fill, so the position is in question until it is read again.
-            self._begin_sync("unreadable event")
-        elif isinstance(event, codec.ListenKeyExpired):
-            self._unsynced("listen key expired")
-            session.close("listen key expired")
-        elif self._buffering:
-            self._buffer.append((event, ts_recv, payload))
-        else:
-            self._deliver(event, ts_recv, payload)
-
-    def _malformed(self, why: str) -> None:
-        self.stats.malformed += 1
-        self.stats.last_malformed = why
-
-    def _fill(self, event: codec.OrderTradeUpdate, ts_recv: int, payload: bytes) -> LeaderFill | None:
-        """The fill in the event if there is one and it is new."""
-        try:
-            fill = codec.leader_fill(event, self.leader, self.instruments, ts_recv, payload)
-        except (ValueError, KeyError) as problem:
-            # What it said is lost, and it may have been a close: the executions are read again.
-            self._malformed(f"order update: {problem}")
-            self._begin_sync("unreadable event")
-            return None
-        if fill is None:
-            if event.o.x == "TRADE" and self.instruments.find(event.o.s) is None:
-                self.stats.foreign_symbols += 1
-            return None
-        return fill
-
-    def _known(self, fill: LeaderFill) -> bool:
-        name = (fill.instrument, fill.exec_id)
-        if name in self._seen:
-            self.stats.duplicates += 1
-            return True
-        self._seen[name] = None
-        if len(self._seen) > SEEN_MAX:
-            del self._seen[next(iter(self._seen))]
-        return False
-
-    def _deliver(self, event: codec.UserEvent, ts_recv: int, payload: bytes) -> None:
-        leader = self.leader
-        if self._early:
-            self._early.append((event, ts_recv, payload))
-            self._retry_early()
-        elif isinstance(event, codec.OrderTradeUpdate):
-            if not self._too_early(event):
-                self._take(event, ts_recv, payload)
-                return
-            # Everything behind it waits too: a close must not pass the open that is missing.
-            self.stats.reordered += 1
-            self._early.append((event, ts_recv, payload))
-            loop = asyncio.get_running_loop()
-            self._early_timer = loop.call_later(REORDER_S, self._begin_sync, "executions missing")
+        generation = self._generations.get(session, 0)
+        stream = self.stream
+        if isinstance(event, codec.OrderTradeUpdate):
+            instrument = self.instruments.find(event.o.s)
+            if instrument is None:
+                self._stats.foreign_symbols += event.o.x == "TRADE"
+            elif event.o.x == "NEW":
+                self._do(stream.event(ts_recv, generation, ls.OrderNew(instrument.index, event.o.i)))
+            else:
+                try:
+                    execution = codec.execution(event, self.instruments, ts_recv, payload)
+                except (ValueError, KeyError) as problem:
+                    self._unreadable(ts_recv, f"order update: {problem}")
+                else:
+                    if execution is not None:
+                        self._do(stream.event(ts_recv, generation, execution))
         elif isinstance(event, codec.AccountUpdate):
-            ts_event = event.T * MS_NS
             try:
-                for wallet in event.a.B:
-                    self.on_event(
-                        LeaderWallet(
-                            leader,
-                            wallet.a,
-                            money_e8(wallet.wb),
-                            money_e8(wallet.bc),
-                            event.a.m,
-                            ts_event,
-                            ts_recv,
-                            payload,
-                        )
-                    )
-                for row in event.a.P:
-                    instrument = self.instruments.find(row.s)
-                    if instrument is None:
-                        self.stats.foreign_symbols += 1
-                        continue
-                    side, qty = codec.POSITION_SIDE[row.ps], instrument.lots(row.pa)
-                    self._note_held(instrument.index, side, qty)
-                    self.on_event(
-                        LeaderPosition(
-                            leader,
-                            instrument.index,
-                            side,
-                            qty,
-                            "push",
-                            0,
-                            row.mt == "isolated",
-                            ts_event,
-                            ts_recv,
-                            payload,
-                        )
-                    )
+                told = self._account_update(event, ts_recv, payload)
             except (ValueError, KeyError) as problem:
-                self._malformed(f"account update: {problem}")
-                self._begin_sync("unreadable event")
+                self._unreadable(ts_recv, f"account update: {problem}")
+            else:
+                for fact in told:
+                    self._do(stream.event(ts_recv, generation, fact))
         elif isinstance(event, codec.AccountConfigUpdate):
             if event.ac is not None and (instrument := self.instruments.find(event.ac.s)) is not None:
                 ts_event = (event.T or event.E) * MS_NS
-                self.on_event(LeaderLeverage(leader, instrument.index, event.ac.l, ts_event, ts_recv, payload))
+                fact = ls.Leverage(instrument.index, event.ac.l, ts_event, ts_recv, payload)
+                self._do(stream.event(ts_recv, generation, fact))
         elif isinstance(event, codec.MarginCall):
-            self.on_event(LeaderMarginCall(leader, event.E * MS_NS, ts_recv, payload))
+            self._do(stream.event(ts_recv, generation, ls.MarginCall(event.E * MS_NS, ts_recv, payload)))
+        elif isinstance(event, codec.ListenKeyExpired):
+            self._do(stream.event(ts_recv, generation, ls.Expired()))
+        elif isinstance(event, Malformed):
+            self._unreadable(ts_recv, event.why)
+        elif isinstance(event, Unlisted):
+            self._stats.unlisted += 1
         # TRADE_LITE names no position side; the ORDER_TRADE_UPDATE with the same id follows and decides (semantics 11).
 
-    def _take(self, event: codec.OrderTradeUpdate, ts_recv: int, payload: bytes) -> None:
-        fill = self._fill(event, ts_recv, payload)
-        if fill is None or self._known(fill):
-            return
-        self._fills_seen += 1
-        self.stats.fills += 1
-        self.floor[fill.instrument] = max(fill.exec_id, self.floor.get(fill.instrument, 0))
-        self.on_event(fill)
+    def _unreadable(self, now: int, why: str) -> None:
+        """What it said is lost, and it may have been a close: positions and executions are read again."""
+        self._stats.malformed += 1
+        self._stats.last_malformed = why
+        self._do(self.stream.unreadable(now, ""))
 
-    def _too_early(self, event: codec.OrderTradeUpdate) -> bool:
-        """Whether an earlier execution of the same order is still missing (semantics 10). Orders known from their NEW only."""
-        order = event.o
-        instrument = self.instruments.find(order.s)
-        if instrument is None:
-            return False
-        try:
-            cum, last = instrument.lots(order.z), instrument.lots(order.l)
-        except ValueError:
-            return False  # reported where the fill is read
-        if order.x == "NEW":
-            self._cums.setdefault(order.i, 0)
-            if len(self._cums) > ORDERS_MAX:
-                del self._cums[next(iter(self._cums))]
-            return False
-        before = self._cums.get(order.i)
-        if before is None:
-            return False
-        if cum - last > before:
-            return True
-        self._cums[order.i] = max(before, cum)
-        return False
-
-    def _retry_early(self) -> None:
-        """Hand on what waited, by venue time and id, if the missing execution has come by now."""
-        orders = [
-            (event.T, event.o.t, at, event)
-            for at, (event, _, _) in enumerate(self._early)
-            if isinstance(event, codec.OrderTradeUpdate)
+    def _account_update(self, event: codec.AccountUpdate, ts_recv: int, payload: bytes) -> list[Any]:
+        ts_event = event.T * MS_NS
+        told: list[Any] = [
+            ls.Wallet(wallet.a, money_e8(wallet.wb), money_e8(wallet.bc), event.a.m, ts_event, ts_recv, payload)
+            for wallet in event.a.B
         ]
-        waiting, taken = list(self._early), set()
-        for _, _, at, event in sorted(orders, key=lambda order: order[:3]):
-            if self._too_early(event):
-                self._early = [held for n, held in enumerate(waiting) if n not in taken]
-                return
-            taken.add(at)
-            self._take(event, *waiting[at][1:])
-            if self._buffering:
-                return  # it asked for a sync, which has taken over everything that waits here
-        self._early = [held for n, held in enumerate(waiting) if n not in taken]
-        if self._early_timer is not None:
-            self._early_timer.cancel()
-            self._early_timer = None
-        others, self._early = self._early, []
-        for held in others:
-            self._deliver(*held)
+        for row in event.a.P:
+            instrument = self.instruments.find(row.s)
+            if instrument is None:
+                self._stats.foreign_symbols += 1
+                continue
+            told.append(
+                ls.Position(
+                    instrument.index, codec.POSITION_SIDE[row.ps], instrument.lots(row.pa), ts_event, ts_recv, "push", 0,
+                    row.mt == "isolated", payload,
+                )
+            )  # fmt: skip
+        return told
 
-    def _note_held(self, instrument: int, side: int, qty: int) -> None:
-        if qty:
-            self._held.add((instrument, side))
-        else:
-            self._held.discard((instrument, side))
-
-    # --- sync ---------------------------------------------------------------------------------------------------------
-    async def _sync(self, reason: str) -> None:
-        pause = 0.1
-        while True:
-            try:
-                await self._sync_once(reason)
-                return
-            except (VenueUnavailable, RestError, ValueError, KeyError) as problem:
-                self.stats.poll_errors += 1
-                self.stats.last_malformed = str(problem)[:200]
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 5.0)
-
-    async def _sync_once(self, reason: str) -> None:
-        found: list[LeaderFill] = []
-        floor = dict(self.floor)
-        for _ in range(20):
-            found += await self._read_fills(floor)
-            asked = self.clock()
-            held = await self._read_positions("snapshot")
-            equity = await self._read_equity()
-            leverage = await self._read_leverage()
-            late = await self._read_fills(floor)
-            found += late
-            if not late:
-                break
-        else:
-            raise VenueUnavailable("positions and executions did not come to rest")
+    # --- what the stream wants done -------------------------------------------------------------------------------------
+    def _do(self, actions: Sequence[Action]) -> None:
+        """One after the other; what an event brings about while it is handed on comes behind what is already due."""
+        if self._handing_on:
+            self._queue.extend(actions)
+            return
         self._handing_on = True
         try:
-            self._hand_on(reason, asked, floor, found, held, equity, leverage)
+            for action in actions:
+                self._act(action)
+            while self._queue:
+                self._act(self._queue.popleft())
         finally:
             self._handing_on = False
-        again, self._sync_again = self._sync_again, ""
-        if again:
-            self._begin_sync(again)
+        due = self.stream.next_due()
+        if due is not None and due < self._timer_ns:
+            self._set_timer(due)
 
-    def _hand_on(
-        self, reason: str, asked: int, floor: dict[int, int], found: list[LeaderFill], held: list[LeaderPosition],
-        equity: LeaderEquity, leverage: list[LeaderLeverage],
-    ) -> None:
-        streamed: dict[tuple[int, int], LeaderFill] = {}
-        rest: list[tuple[codec.UserEvent, int, bytes]] = []
-        for event, ts_recv, payload in self._buffer:
-            if isinstance(event, codec.OrderTradeUpdate):
-                fill = self._fill(event, ts_recv, payload)
-                if fill is None:
-                    continue
-                if fill.exec_id <= floor.get(fill.instrument, 0):
-                    streamed[fill.instrument, fill.exec_id] = fill
-                    continue
-            elif ts_recv < asked:
-                continue  # pushed before the snapshot was taken: the snapshot says it newer
-            rest.append((event, ts_recv, payload))
-        self._buffer.clear()
-        # 1. executions up to the snapshot, oldest first
-        for fill in sorted(found, key=lambda f: (f.ts_event, f.exec_id)):
-            fill = streamed.get((fill.instrument, fill.exec_id), fill)
-            if not self._known(fill):
-                self.stats.backfilled += not fill.live
-                self.on_event(fill)
-        self.floor = floor
-        # 2. the snapshot they lead to
-        self._held = {(p.instrument, p.position_side) for p in held if p.qty}
-        self.stats.syncs += 1
-        self.synced = True
-        for told in leverage:
-            self.on_event(told)
-        self.on_event(LeaderSync(self.leader, True, reason, tuple(held), self.clock()))
-        self.on_event(equity)
-        # 3. what came over the stream since
-        self._buffering = False
-        for event, ts_recv, payload in rest:
-            self._deliver(event, ts_recv, payload)
-        self._first_sync.set()
+    def _set_timer(self, due: int) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_ns = due
+        delay = max(0, due - self.clock()) / 1e9
+        self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
 
-    async def _read_fills(self, floor: dict[int, int]) -> list[LeaderFill]:
-        """Executions past ``floor``, which is moved to the last one read. An instrument without a floor gets its newest id."""
-        found: list[LeaderFill] = []
-        for instrument in self.instruments:
-            if instrument.index not in floor:
-                body = await self._get("/fapi/v1/userTrades", symbol=instrument.symbol, limit=1)
-                floor[instrument.index] = max((trade.id for trade in codec.trades(body)), default=0)
-                continue
-            while True:
-                page_max = self.contract.backfill_page_max
-                body = await self._get(
-                    "/fapi/v1/userTrades", symbol=instrument.symbol, fromId=floor[instrument.index] + 1, limit=page_max
-                )
-                page = [t for t in codec.trades(body) if t.id > floor[instrument.index]]
-                for trade in page:
-                    fill = codec.backfilled(trade, self.leader, self.instruments, self.clock())
-                    if fill is not None:
-                        found.append(fill)
-                    floor[instrument.index] = max(floor[instrument.index], trade.id)
-                if len(page) < page_max:
-                    break
+    def _tick(self) -> None:
+        self._timer, self._timer_ns = None, ls.NEVER
+        self._do(self.stream.tick(self.clock()))
+
+    def _act(self, action: Action) -> None:
+        leader = self.leader
+        if isinstance(action, Execution):
+            self.on_event(codec.leader_fill_of(action, leader))
+        elif isinstance(action, ls.Position):
+            self.on_event(self._position(action))
+        elif isinstance(action, Ask):
+            task = watched(asyncio.get_running_loop().create_task(self._answer(action), name=f"leader-{leader}-ask"))
+            self._questions.add(task)
+            task.add_done_callback(self._questions.discard)
+        elif isinstance(action, ls.Sync):
+            positions = tuple(self._position(row) for row in action.positions)
+            self.on_event(LeaderSync(leader, action.synced, action.reason, positions, action.ts_recv))
+            if action.synced:
+                self._first_sync.set()
+        elif isinstance(action, ls.Equity):
+            self.on_event(
+                LeaderEquity(leader, action.equity_e8, action.wallet_e8, action.available_e8, action.ts_event, action.ts_recv))
+        elif isinstance(action, ls.Leverage):
+            self.on_event(
+                LeaderLeverage(leader, action.instrument, action.leverage, action.ts_event, action.ts_recv, action.raw))
+        elif isinstance(action, ls.Wallet):
+            self.on_event(
+                LeaderWallet(leader, action.asset, action.wallet_e8, action.change_e8, action.cause, action.ts_event,
+                             action.ts_recv, action.raw))  # fmt: skip
+        elif isinstance(action, ls.MarginCall):
+            self.on_event(LeaderMarginCall(leader, action.ts_event, action.ts_recv, action.raw))
+        else:
+            self._link.renew()
+
+    def _position(self, row: ls.Position) -> LeaderPosition:
+        return LeaderPosition(
+            self.leader, row.instrument, row.position_side, row.qty, row.source, row.leverage, row.isolated, row.ts_event,
+            row.ts_recv, row.raw,
+        )  # fmt: skip
+
+    # --- questions ------------------------------------------------------------------------------------------------------
+    async def _answer(self, ask: Ask) -> None:
+        try:
+            rows = await self._read(ask)
+        except (VenueUnavailable, RestError, ValueError, KeyError) as problem:
+            self._stats.poll_errors += 1
+            self._stats.last_malformed = str(problem)[:200]
+            self._do(self.stream.failed(self.clock(), ask.id))
+        else:
+            self._do(self.stream.answer(self.clock(), ask.id, rows))
+
+    async def _read(self, ask: Ask) -> Sequence[Any]:
+        kind = ask.kind
+        if kind == AskKind.POSITIONS:
+            return await self._read_positions()
+        if kind == AskKind.EQUITY:
+            return [await self._read_equity()]
+        symbol = self.instruments[ask.instrument].symbol
+        if kind == AskKind.FILLS:
+            body = await self._get("/fapi/v1/userTrades", symbol=symbol, fromId=ask.from_id, limit=ask.limit)
+        elif kind == AskKind.NEWEST:
+            body = await self._get("/fapi/v1/userTrades", symbol=symbol, limit=1)
+        elif kind == AskKind.LEVERAGE:
+            return await self._read_leverage(ask.instrument)
+        else:
+            return await self._read_order(ask)
+        now = self.clock()
+        found = [codec.listed(trade, self.instruments, now) for trade in codec.trades(body)]
+        # Every row counts for the size of the page: one of another symbol would be an answer to another question.
+        if any(row is None or row.instrument != ask.instrument for row in found):
+            raise ValueError(f"userTrades of {symbol} lists another symbol")
         return found
 
-    async def _read_positions(self, source: str) -> list[LeaderPosition]:
+    async def _read_positions(self) -> list[ls.Position]:
         body = await self._get("/fapi/v3/positionRisk")
         ts_recv = self.clock()
         held = []
-        told = set()
         for row in codec.positions(body):
             instrument = self.instruments.find(row.symbol)
             if instrument is None:
                 continue
-            side = codec.POSITION_SIDE[row.positionSide]
             isolated = row.isolated if row.isolated is not None else row.marginType == "isolated"
-            qty = instrument.lots(row.positionAmt)
-            told.add((instrument.index, side))
             held.append(
-                LeaderPosition(
-                    self.leader,
-                    instrument.index,
-                    side,
-                    qty,
-                    source,
-                    int(row.leverage),
-                    isolated,
-                    row.updateTime * MS_NS,
-                    ts_recv,
+                ls.Position(
+                    instrument.index, codec.POSITION_SIDE[row.positionSide], instrument.lots(row.positionAmt),
+                    row.updateTime * MS_NS, ts_recv, "snapshot", int(row.leverage), isolated,
                 )
-            )
-        # The venue lists only what is held: what was held before and is not listed is flat now.
-        for index, side in sorted(self._held - told):
-            held.append(LeaderPosition(self.leader, index, side, 0, source, 0, False, ts_recv, ts_recv))
+            )  # fmt: skip
         return held
 
-    async def _read_leverage(self) -> list[LeaderLeverage]:
-        found: list[LeaderLeverage] = []
-        for instrument in self.instruments:
-            body = await self._get("/fapi/v1/symbolConfig", symbol=instrument.symbol)
-            ts_recv = self.clock()
-            found += [
-                LeaderLeverage(self.leader, instrument.index, row.leverage, ts_recv, ts_recv)
-                for row in codec.decode_body(body, list[codec.SymbolConfig])
-                if row.symbol == instrument.symbol
-            ]
-        return found
+    async def _read_order(self, ask: Ask) -> list[ls.OrderFacts]:
+        instrument = self.instruments[ask.instrument]
+        try:
+            body = await self._get("/fapi/v1/order", symbol=instrument.symbol, orderId=ask.order_id)
+        except RestError as problem:
+            if problem.code == NO_SUCH_ORDER:
+                return []
+            raise
+        row = codec.decode_body(body, codec.OrderRow)
+        cause = codec.cause_of(row.clientOrderId, row.type)
+        return [ls.OrderFacts(ask.order_id, row.clientOrderId, instrument.lots(row.origQty), row.reduceOnly, cause)]
 
-    async def _read_equity(self) -> LeaderEquity:
+    async def _read_leverage(self, index: int) -> list[ls.Leverage]:
+        symbol = self.instruments[index].symbol
+        body = await self._get("/fapi/v1/symbolConfig", symbol=symbol)
+        ts_recv = self.clock()
+        rows = codec.decode_body(body, list[codec.SymbolConfig])
+        return [ls.Leverage(index, row.leverage, ts_recv, ts_recv) for row in rows if row.symbol == symbol]
+
+    async def _read_equity(self) -> ls.Equity:
         body = await self._get("/fapi/v3/account")
         ts_recv = self.clock()
         account = codec.decode_body(body, codec.Account)
-        return LeaderEquity(
-            self.leader,
+        return ls.Equity(
             money_e8(account.totalMarginBalance),
             money_e8(account.totalWalletBalance),
             money_e8(account.availableBalance),
@@ -511,34 +391,17 @@ class LeaderFeed:
             ts_recv,
         )
 
+    async def _read_mode(self) -> None:
+        """A fill without a position side never decides on a hedge-mode leader (semantics 11): which mode it is."""
+        try:
+            config = codec.decode_body(await self._get("/fapi/v1/accountConfig"), codec.AccountConfig)
+        except (VenueUnavailable, RestError, ValueError):
+            self._stats.poll_errors += 1  # then it is learned from what he holds
+        else:
+            self.stream.mode(config.dualSidePosition)
+
     async def _get(self, path: str, **params: object) -> bytes:
         return await self.rest.call("GET", path, params, self.key)
-
-    # --- polls --------------------------------------------------------------------------------------------------------
-    async def _poll_equity(self) -> None:
-        while True:
-            await asyncio.sleep(self.equity_poll_s)
-            try:
-                self.on_event(await self._read_equity())
-            except (VenueUnavailable, RestError, ValueError):
-                self.stats.poll_errors += 1
-
-    async def _poll_positions(self) -> None:
-        while True:
-            await asyncio.sleep(self.position_poll_s)
-            if not self.synced:
-                continue
-            before = self._fills_seen
-            try:
-                held = await self._read_positions("poll")
-            except (VenueUnavailable, RestError, ValueError, KeyError):
-                self.stats.poll_errors += 1
-                continue
-            await asyncio.sleep(POLL_SETTLE_S)
-            if before == self._fills_seen and self.synced:
-                for position in held:
-                    self._note_held(position.instrument, position.position_side, position.qty)
-                    self.on_event(position)
 
     async def _keep_alive(self) -> None:
         while True:
@@ -546,12 +409,11 @@ class LeaderFeed:
             try:
                 await self.rest.call("PUT", "/fapi/v1/listenKey", {"listenKey": self._listen_key}, self.key, signed=False)
             except RestError as problem:
-                self.stats.poll_errors += 1
-                if problem.code == LISTEN_KEY_UNKNOWN and self._link.session is not None:
-                    self._unsynced("listen key unknown")
-                    self._link.session.close("listen key unknown")
+                self._stats.poll_errors += 1
+                if problem.code == LISTEN_KEY_UNKNOWN:
+                    self._do(self.stream.event(self.clock(), 0, ls.Expired("listen key unknown")))
             except VenueUnavailable:
-                self.stats.poll_errors += 1
+                self._stats.poll_errors += 1
 
 
 class MarketFeed:

@@ -9,6 +9,7 @@ from copyd.errors import VenueUnavailable
 from copyd.venues.binance_usdm import codec
 from copyd.venues.binance_usdm.accounts import FollowerStreams, _Member
 from copyd.venues.binance_usdm.codec import LeaderFill, LeaderSync
+from copyd.venues.binance_usdm.connection import Session
 from copyd.venues.binance_usdm.contract import CONTRACT, Endpoints
 from copyd.venues.binance_usdm.feed import LeaderFeed
 from copyd.venues.binance_usdm.rest import VenueClock
@@ -57,13 +58,21 @@ def feed_of(account, heard):
         leader=0, key=KEY, rest=account, endpoints=Endpoints.at("http://127.0.0.1:1", "ws://127.0.0.1:1"),
         instruments=INSTRUMENTS, contract=CONTRACT, clock=time.time_ns, on_event=heard.append,
     )  # fmt: skip
-    feed.floor = {0: 0, 1: 0}
+    feed._link.connects = 1
+    feed.stream.resume({0: 0, 1: 0})
     return feed
+
+
+def connected(feed):
+    """A connection is open."""
+    session = Session(feed._link)
+    feed._on_open(session)
+    return session
 
 
 async def settled(feed):
     for _ in range(300):
-        if feed.synced and (feed._sync_task is None or feed._sync_task.done()):
+        if feed.synced and not feed._questions:
             return
         await asyncio.sleep(0.005)
     raise AssertionError("the feed did not come into sync")
@@ -84,7 +93,7 @@ async def test_a_sync_asked_for_by_what_is_handed_on_runs_after_it_and_holds_wha
 
     feed.on_event = take
     account.trade(1)
-    feed._begin_sync("connected")
+    connected(feed)
     for _ in range(300):
         if asked:
             break
@@ -109,7 +118,7 @@ async def test_an_execution_that_cannot_be_read_is_read_again_from_the_account()
     """It may have been a close; waiting for the next comparison of positions would leave followers in."""
     account, heard = Account(), []
     feed = feed_of(account, heard)
-    feed._begin_sync("connected")
+    connected(feed)
     await settled(feed)
     frame = account.trade(1).replace(b'"l": "0.010"', b'"l": "a lot"')
     assert isinstance(codec.decode_user(frame), codec.OrderTradeUpdate)
