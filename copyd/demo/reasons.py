@@ -161,13 +161,13 @@ class FaultIndex:
         self.api_cuts: list[int] = []
         self.stream_cuts: list[int] = []
         self.leader: list[int] = []
-        followers = {order.account for order in truth.orders}
+        followers = truth.balances.keys() | {order.account for order in truth.orders}
         for fault in truth.faults:
             if fault.action == "cut":
                 (self.api_cuts if fault.method == "api" else self.stream_cuts).append(fault.ts)
             elif fault.method == "order.place":
                 self.placed[fault.client_order_id] = fault.action
-            if fault.account in followers or fault.client_order_id:
+            if fault.account in followers:
                 self.of_account.setdefault(fault.account, []).append(fault.ts)
             elif fault.account:
                 self.leader.append(fault.ts)
