@@ -192,7 +192,7 @@ class _Leg:
 class _Node:
     """One journal and the processes that wrote it."""
 
-    __slots__ = ("anchor", "armed", "durable", "epoch", "equity", "execs", "exp", "fenced", "fold", "fresh", "grown", "ids",
+    __slots__ = ("anchor", "armed", "durable", "epoch", "equity", "execs", "exp", "fenced", "fold", "fresh", "grown",
                  "index", "k", "key", "legs", "log", "loose", "orders", "pauses", "seq", "settled", "tally", "touched",
                  "unbelieved", "undo", "up")  # fmt: skip
 
@@ -205,7 +205,6 @@ class _Node:
         self.seq = 0
         self.durable = 0
         self.orders: dict[bytes, _Order] = {}
-        self.ids: deque[tuple[int, bytes]] = deque()  # orders named by records that are not durable
         self.legs: dict[int, _Leg] = {}
         self.key: dict[tuple[int, int, int], list[int]] = {}  # leader, instrument, side -> legs
         self.fold: dict[tuple[int, int, int], int] = {}
@@ -270,7 +269,7 @@ class Auditor:
         self.caps: dict[tuple[int, int], int] = {}
         self.until: dict[Any, int] = {}
         self.requests: dict[tuple[str, str], int] = {}
-        self.fair = 0
+        self.fair = -1
         self.t = 0
         self._said: dict[tuple[str, Any], None] = {}
         self.nodes = [_Node(0)]
@@ -572,14 +571,29 @@ class Auditor:
             _put_back(table, key, old)
         while n.log and n.log[-1][0] > durable_seq:
             n.log.pop()
-        while n.ids and n.ids[-1][0] > durable_seq:
-            cid = n.ids.pop()[1]
-            order = n.orders.pop(cid, None)
-            if order is not None and order.truth.written:
-                self._say("S2", t, cid, f"{cid.hex()}: written, and the journal that is left does not name it")
+        for cid, order in list(n.orders.items()):
+            if order.seq > durable_seq:
+                del n.orders[cid]
+                if order.truth.written:
+                    self._say("S2", t, cid, f"{cid.hex()}: written, and the journal that is left does not name it")
+        if durable_seq < n.durable:
+            self._refold(n)
         n.seq = n.durable = durable_seq
         n.up = False
         self._forget(n, durable_seq)
+
+    def _refold(self, n: _Node) -> None:
+        """The disk lost what it had committed: what the journal said is folded anew from what is left of it."""
+        most, self.most = self.most, 0
+        for table in (n.fold, n.execs, n.equity, n.exp, n.anchor, n.k):
+            table.clear()
+        for seq, name, fields, decisions, ends in n.log:
+            if name:
+                self._record(n, 0, seq, name, fields, decisions, ends)
+            else:
+                self._expect(n, seq, fields, decisions)
+        n.undo.clear()
+        self.most = most
 
     def _forget(self, n: _Node, seq: int) -> None:
         """Belief is a process's own: what the found journal does not prove is to be told anew."""
@@ -639,22 +653,34 @@ class Auditor:
                 n.grown = True
         if configs and len(set(configs)) > 1:
             self._say("S20", t, seq, f"record {seq}: decided by config versions {sorted(set(configs))}")
-        opens = 2
-        if ends:
-            for end in ends:
-                if end[1] and end[2] >= 0:
-                    self._ended(n, t, seq, end)
-        if input_name == "LeaderFill":
-            opens = self._leader_fill(n, t, seq, fields, decisions)
-        elif input_name == "LeaderSync":
-            self._leader_sync(n, t, seq, fields, decisions)
-        else:
-            if input_name == "LeaderEquity" and "equity" in fields:
-                self._put(n, seq, n.equity, fields["leader"], fields["equity"])
-            for row in decisions:
-                self._row(n, t, seq, row)
+        opens = self._record(n, t, seq, input_name, fields, decisions, ends)
         for row in named:
             self._named(n, t, seq, row, opens)
+
+    def _record(
+        self,
+        n: _Node,
+        t: int,
+        seq: int,
+        name: str,
+        fields: Mapping[str, Any],
+        decisions: Sequence[Sequence[Any]],
+        ends: Sequence[Sequence[Any]],
+    ) -> int:
+        """What a record makes of the targets. The sign of what the leader opens (0 nothing), 2 if it is not his fill."""
+        for end in ends:
+            if end[1] and end[2] >= 0:
+                self._ended(n, t, seq, end)
+        if name == "LeaderFill":
+            return self._leader_fill(n, t, seq, fields, decisions)
+        if name == "LeaderSync":
+            self._leader_sync(n, t, seq, fields, decisions)
+            return 2
+        if name == "LeaderEquity" and "equity" in fields:
+            self._put(n, seq, n.equity, fields["leader"], fields["equity"])
+        for row in decisions:
+            self._row(n, t, seq, row)
+        return 2
 
     def _put(self, n: _Node, seq: int, table: Any, key: Any, value: Any) -> None:
         n.undo.append((seq, table, key, table.get(key, _MISSING)))
@@ -920,7 +946,6 @@ class Auditor:
             return
         order = _Order(seq, n.epoch, row, sign, truth)
         n.orders[cid] = order
-        n.ids.append((seq, cid))
         n.tally[0] += 1
         leg = self._leg(n, order.leg)
         kind = order.kind
@@ -978,9 +1003,6 @@ class Auditor:
         undo = n.undo
         while undo and undo[0][0] <= seq:
             undo.popleft()
-        ids = n.ids
-        while ids and ids[0][0] <= seq:
-            ids.popleft()
 
     # -- the wire ----------------------------------------------------------------------------------------------------------------
 
@@ -1084,7 +1106,7 @@ class Auditor:
                     truth.dead = True
             if state == IN_DOUBT:
                 order.doubted = t
-            elif was == IN_DOUBT and self.doubt_ns and self.fair and t - max(self.fair, order.doubted) > self.doubt_ns:
+            elif was == IN_DOUBT and self.doubt_ns and self.fair >= 0 and t - max(self.fair, order.doubted) > self.doubt_ns:
                 self._say("L2", t, cid, f"{cid.hex()}: {(t - max(self.fair, order.doubted)) / 1e9:.1f} s in doubt")
             n.tally[was] -= 1
             n.tally[state] += 1
@@ -1287,9 +1309,6 @@ class Auditor:
                 if len(leg.parts) == 1 and not leg.parts[0].lane.hand:  # nobody traded by hand: handed over with the plan's end
                     leg.parts[0].lane.hand = True
                     leg.parts[0].own = held
-        if abs(leg.open_leaves) != abs(open_rem) or abs(leg.reduce_leaves) != abs(red_rem):
-            self._say("S6", t, (leg.leg, n.seq, "leaves"),
-                      f"leg {leg.leg}: {leg.open_leaves}/{leg.reduce_leaves} on their way: {open_rem}/{red_rem}")  # fmt: skip
         if abs(leg.pending) > abs(open_rem) * LOT:
             self._say("S8", t, (leg.leg, n.seq), f"leg {leg.leg}: {leg.pending} wanted of {open_rem} lots on the wire")
         mixed = False
@@ -1298,6 +1317,9 @@ class Auditor:
                 mixed = True
                 if part.lane.murky and not held and not leg.open_count and not leg.red_count:
                     self._clear(part.lane)
+        if abs(leg.open_leaves) != abs(open_rem) or (abs(leg.reduce_leaves) != abs(red_rem) and not mixed):
+            self._say("S6", t, (leg.leg, n.seq, "leaves"),
+                      f"leg {leg.leg}: {leg.open_leaves}/{leg.reduce_leaves} on their way: {open_rem}/{red_rem}")  # fmt: skip
         if red_rem and (red_rem * held > 0 or abs(red_rem) > abs(held)):
             if not mixed:
                 self._say("S10", t, (leg.leg, n.seq), f"leg {leg.leg}: holds {held}, reductions of {red_rem} are on their way")
