@@ -54,7 +54,7 @@ def malformed(why: object, payload: bytes) -> Malformed:
 
 # --- wire: replies of the order socket --------------------------------------------------------------------------------
 class OrderResult(msgspec.Struct):
-    """The order object in answers to order.place, order.status, order.cancel, and in allOrders; averages are optional."""
+    """The order object in answers to order.place, order.status and order.cancel; averages are optional."""
 
     orderId: int = 0
     symbol: str = ""
@@ -63,11 +63,16 @@ class OrderResult(msgspec.Struct):
     side: str = ""
     positionSide: str = ""
     origQty: str = ""
-    time: int = 0
     executedQty: str = "0"
     avgPrice: str = ""
     cumQuote: str = ""
     updateTime: int = 0
+
+
+class HistoryOrder(OrderResult):
+    """A row of allOrders; ``time``: when it was placed."""
+
+    time: int = 0
 
 
 class ErrorBody(msgspec.Struct):
@@ -502,7 +507,7 @@ _market = msgspec.json.Decoder(CombinedMarket)
 _envelope = msgspec.json.Decoder(_Envelope)
 _trades = msgspec.json.Decoder(list[UserTrade])
 _positions = msgspec.json.Decoder(list[PositionRisk])
-_orders = msgspec.json.Decoder(list[OrderResult])
+_orders = msgspec.json.Decoder(list[HistoryOrder])
 
 
 def decode_order_reply(payload: bytes) -> OrderReply | Malformed:
@@ -663,6 +668,6 @@ def positions(payload: bytes) -> list[PositionRisk]:
     return _positions.decode(payload)
 
 
-def orders(payload: bytes) -> list[OrderResult]:
+def orders(payload: bytes) -> list[HistoryOrder]:
     """Rows of ``allOrders``."""
     return _orders.decode(payload)

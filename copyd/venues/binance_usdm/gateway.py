@@ -35,6 +35,7 @@ from copyd.venues.binance_usdm.codec import (
     REPLY,
     STATUS,
     TERMINAL_STATUS,
+    HistoryOrder,
     Malformed,
     OrderResult,
 )
@@ -456,12 +457,8 @@ class OrderGateway:
         verdict = classify(reply.status, error.code if error else 0, error.msg if error else "")
         if error is not None:
             self._watch_error(reply.status, error, name)
-        found: Found | None = None
-        if (
-            verdict.outcome is Outcome.ACCEPTED
-            and reply.result is not None
-            and (found := self._report(name, reply.result)) is not None
-        ):
+        status = 0
+        if verdict.outcome is Outcome.ACCEPTED and reply.result is not None and (status := self._report(name, reply.result)):
             self.stats.replies += 1
         elif verdict.outcome is Outcome.DEFINITE_REJECT:
             self.stats.rejects += 1
@@ -472,7 +469,7 @@ class OrderGateway:
             if not late:
                 self._emit(IN_DOUBT, 0, name, code=verdict.code)
             return
-        if late and (found is None or found.ended):
+        if late and (not status or status in TERMINAL_STATUS):
             self.ended(name)
 
     def _watch_error(self, status: int, error: codec.ErrorBody, name: str = "") -> None:
@@ -488,14 +485,22 @@ class OrderGateway:
             self._unknown_seen.add(code)
             self.on_unknown_code(code)
 
-    def _report(self, name: str, result: OrderResult) -> Found | None:
-        """A REPLY row for an order object; None when it cannot be read exactly or is not what was asked for."""
+    def _found(self, name: str, result: OrderResult) -> Found | None:
+        """As ``_report``, for an answer to a question."""
+        instrument = self.instruments.find(result.symbol)
+        status = self._report(name, result)
+        if instrument is None or not status:
+            return None
+        return Found(bytes.fromhex(name), status, instrument.lots(result.executedQty), status in TERMINAL_STATUS)
+
+    def _report(self, name: str, result: OrderResult) -> int:
+        """A REPLY row for an order object; its state, 0 when it cannot be read exactly or is not what was asked for."""
         instrument = self.instruments.find(result.symbol)
         status = STATUS.get(result.status, 0)
         raw = codec.cid_bytes(name)
         if instrument is None or not status or raw is None:
             self.stats.malformed += 1
-            return None
+            return 0
         try:
             cum = instrument.lots(result.executedQty)
             cost = codec.cost_e8(result.avgPrice, result.executedQty, result.cumQuote) if cum else 0
@@ -506,15 +511,15 @@ class OrderGateway:
                 other = self._otherwise(self.placed(raw), result, instrument.index)
         except ValueError:
             self.stats.malformed += 1
-            return None
+            return 0
         if other:
             self.stats.mismatches += 1
             if name not in self._mismatched and len(self._mismatched) < 1000:
                 self._mismatched.add(name)
                 self.on_mismatch(raw, other)
-            return None
+            return 0
         self._append(REPLY, status, raw, cum, cost, result.orderId, result.updateTime * MS_NS)
-        return Found(raw, status, cum, status in TERMINAL_STATUS)
+        return status
 
     def _otherwise(self, asked: Placed | None, result: OrderResult, instrument: int) -> str:
         """What of the order's immutable fields the venue shows otherwise than we asked for; empty: nothing."""
@@ -658,7 +663,7 @@ class OrderGateway:
         if error is not None:
             self._watch_error(reply.status, error)
         if reply.status == 200 and reply.result is not None:
-            found = self._report(question.cid.hex(), reply.result)
+            found = self._found(question.cid.hex(), reply.result)
             if found is not None:
                 self._settled(self.doubts.answered_order(now, number, found))
                 if found.ended:
@@ -683,7 +688,7 @@ class OrderGateway:
             raw = codec.cid_bytes(row.clientOrderId)
             if raw is None or raw not in self.doubts:
                 continue
-            told = self._report(row.clientOrderId, row)
+            told = self._found(row.clientOrderId, row)
             if told is None:
                 complete = False
             else:
@@ -692,7 +697,7 @@ class OrderGateway:
                     self._turns.pop(raw, None)
         self._settled(self.doubts.answered_orders(self.mono(), ask.id, found, complete))
 
-    async def _history(self, ask: Ask) -> tuple[list[OrderResult], bool]:
+    async def _history(self, ask: Ask) -> tuple[list[HistoryOrder], bool]:
         """``allOrders`` since a time: windows as long as the venue allows, pages as large; and whether that is all of it."""
         assert self.rest is not None
         contract = self.contract
@@ -701,7 +706,7 @@ class OrderGateway:
         start = now_ms - max(0, self.mono() - ask.since_ns) // MS_NS - 1
         complete = start >= oldest
         start = max(start, oldest)
-        rows: list[OrderResult] = []
+        rows: list[HistoryOrder] = []
         for _ in range(HISTORY_PAGES_MAX):
             end = start + contract.backfill_window_ms - 1
             params: dict[str, Any] = {
