@@ -49,6 +49,7 @@ class LeaderLink:
         self.connecting = False
         self.todo: deque[Any] = deque()
         self.working = False
+        self.read_at = 1 << 62
         self._resume()
 
     @property
@@ -239,6 +240,9 @@ class LeaderLink:
 
     def _answered(self, ask: int, rows: list[Any]) -> None:
         self.node.crashpoint("leader_answer")
+        if self.account.changed > self.read_at:
+            self.node.draws.count("L09")
+        self.read_at = 1 << 62
         now = self.node.clock.now_ns()
         for row in rows:
             if type(row) is not OrderFacts:
@@ -264,6 +268,7 @@ class LeaderLink:
 
     def _positions(self, ask: Ask) -> list[Any]:
         t = self._lagged()
+        self.read_at = self.world.now
         account = self.account
         found = []
         for (instrument, side), log in account.log.items():

@@ -16,7 +16,7 @@ import msgspec
 from copyd._fast.columns import ReportBatch
 from copyd.core import engine as core
 from copyd.core.doubt import AskKind, Doubts, Found, Terms, Verdict
-from copyd.core.reconcile import Rounds
+from copyd.core.reconcile import EDGES_BPS, DriftRow, Rounds, SyncAction, SyncWatch
 from copyd.core.rows import (
     NONE,
     TERMINAL,
@@ -32,7 +32,7 @@ from copyd.core.rows import (
     ReportKind,
     ReportRow,
 )
-from copyd.errors import BrokenInvariant, OperatorError
+from copyd.errors import BrokenInvariant, CopydError, Fenced, OperatorError
 from copyd.inspect import rebuild
 from copyd.journal import Record
 from copyd.kinds import kind_of, pack_checkpoint, unpack_checkpoint
@@ -115,8 +115,8 @@ class Connection:
 class Node:
     """One process, from its start to its end. ``site`` is the operator's installation that starts and restarts it."""
 
-    def __init__(self, site: Site, disk: Disk) -> None:
-        self.site, self.disk = site, disk
+    def __init__(self, site: Site, disk: Disk, index: int = 0) -> None:
+        self.site, self.disk, self.index = site, disk, index
         self.world: World = site.world
         self.draws = site.world.draws
         self.venue: Venue = site.venue
@@ -205,6 +205,7 @@ class Node:
         self.pump = Pump(self.engine, self.journal, self, self.clock, kind_of, self._outputs, _sent)
         self.doubts = Doubts(TERMS, self._expected)
         self.rounds = Rounds(self.site.round_interval, READ_LAG + GUARD + 100 * MS)
+        self.watch = SyncWatch(self.site.policy)
         self.auditor.started(self.world.now, self.epoch, self.journal.seq)
         self._believe_all()
         if self.world.trace is not None:
@@ -268,6 +269,23 @@ class Node:
         self._wake_in(self.site.round_interval // max(1, len(self.venue.accounts)))
         self.ready = True
         self._arm()
+        if self.site.policy.action is not SyncAction.ALERT:
+            self._later(2 * S, self._judge)
+
+    def _judge(self) -> None:
+        """What stays away from its leader, by the operator's policy."""
+        engine = self.engine
+        rows, _ = engine.kernel.drift(EDGES_BPS, 100, self.watch.policy.leave_bps)
+        for action, row in self.watch.judge(self.clock.now_ns(), DriftRow.unpack_all(rows), lambda row: 5):
+            self.draws.count("A17")
+            plan = _LEG(self.columns.get(core.LEGS, row.leg))[L_PLAN]
+            if action is SyncAction.CATCH_UP:
+                self.offer(core.CatchUp([row.leg]))
+            elif action is not SyncAction.ALERT:
+                state = "paused" if action is SyncAction.PAUSE else "close_only"
+                self.command("set_state", {"scope": "plan", "name": engine.names.followers[plan],
+                                           "leader": engine.names.plan_leaders[plan], "state": state})
+        self._later(3 * S, self._judge)
 
     # -- inputs -------------------------------------------------------------------------------------------------------
     def offer(self, value: Any) -> core.Outputs | None:
@@ -323,7 +341,9 @@ class Node:
             self.doubts.ended(cid)
         if out.fenced:
             self.fenced = True
-            self._later(0, self.fail, BrokenInvariant("another daemon of this site trades in a later epoch"))
+            self.auditor.fenced(self.world.now)
+            self.fail(Fenced("a later daemon of this site trades the same accounts"))
+            return
         if self.world.trace is not None:
             self._trace(out)
 
@@ -351,9 +371,6 @@ class Node:
 
     def _durable(self, seq: int) -> None:
         self.auditor.durable(seq)
-        waiting = self.waiting_commands
-        while waiting and waiting[0][0] <= seq:
-            waiting.pop(0)[1]()
         try:
             self.pump.durable(seq)
         except Crash:
@@ -361,6 +378,10 @@ class Node:
         except Exception as error:
             self.site.violated("P12", f"send: {error!r}")
             self.fail(error)
+            return
+        waiting = self.waiting_commands
+        while waiting and waiting[0][0] <= seq:
+            waiting.pop(0)[1]()
         if self.alive and self.draws.chance("checkpoint", 8_000):
             self.crashpoint("pre_checkpoint")
             if self.journal.durable_seq == self.engine.names.seq:

@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from copyd.core.engine import Configured, InstrumentSpec
+from copyd.core.reconcile import SyncAction, SyncPolicy
 from copyd.core.rows import InstrumentRow, Params
 from copyd.errors import BrokenInvariant
 from copyd.sim.audit import Auditor, Plan
@@ -41,12 +42,16 @@ class Site:
         self.version = 1
         self.disk = Disk()
         self.node: Node | None = None
+        self.index = 0
+        self.forgotten: Node | None = None
         self.violations: list[tuple[str, int, str]] = []
         self.crash_count = 0
         self.crash_points: dict[str, int] = {}
         self._crashes = list(crashes)
         self.crash_next = self._crashes.pop(0) if self._crashes else 0
         self.max_event_age = 2 * S
+        self.policy = SyncPolicy(action=SyncAction(world.draws.pick("policy", (0, 0, 0, 0, 0, 1, 2, 3, 3, 3))), enter_bps=20, leave_bps=10,
+                                 after_ns=4 * S, interval_ns=8 * S)
         self.restarts = 0
         self.last_end = -(1 << 60)
         self.counts: dict[str, int] = {}
@@ -79,8 +84,17 @@ class Site:
         """Start a process on the disk, unless one runs."""
         if self.node is not None and self.node.alive:
             return
-        self.node = Node(self, self.disk)
+        self.node = Node(self, self.disk, self.index)
         self.world.crashing(self.node, self.node.start)
+
+    def fork(self) -> None:
+        """A failover by mistake: a second machine starts on a copy of the journal while the first one lives on."""
+        assert self.node is not None
+        self.forgotten = self.node
+        self.disk = self.node.disk.copy()
+        self.index = 1
+        self.node = None
+        self.start()
 
     def struck(self, point: str, ready: bool) -> None:
         """A crash has happened; its ids."""
@@ -95,7 +109,9 @@ class Site:
         self.counts["failed"] = self.counts.get("failed", 0) + 1
 
     def gone(self, node: Node) -> None:
-        """A process ended: another is started after a while."""
+        """A process ended: another is started after a while; but not the one that nobody knows to be running."""
+        if node is self.forgotten:
+            return
         draws, world = self.world.draws, self.world
         if world.now - self.last_end < 5 * S:
             draws.count("P15")
@@ -135,6 +151,10 @@ class Leader:
         if self.hedge:
             side = 1 + draws.draw("leader.hedge", 2)
         held = self.account.position.get((instrument, side), 0)
+        if draws.draw("leader.dust", 6) == 0:
+            draws.count("A16")
+            self._order(instrument, side, -1 if held < 0 or side == 2 else 1)
+            return
         size = draws.pick("leader.size", (1, 7, 40, 40, 200, 200, 400, 1_000))
         size += draws.draw("leader.odd", size)
         kind = draws.draw("leader.kind", 100)
@@ -152,6 +172,13 @@ class Leader:
             signed = -held - (size if held > 0 else -size)
             draws.count("L22")
         self._order(instrument, side, signed)
+
+    def flap(self, instrument: int) -> None:
+        """A little more, a little less."""
+        side = 1 if self.hedge else 0
+        held = self.account.position.get((instrument, side), 0)
+        self._order(instrument, side, 5 if held >= 0 else -5)
+        self._order(instrument, side, -5 if held >= 0 else 5)
 
     def _drift(self, instrument: int) -> None:
         draws = self.world.draws
@@ -277,6 +304,8 @@ class Weather:
         self.site, self.leaders = site, leaders
         self.world, self.venue, self.draws = site.world, site.venue, site.world.draws
         self.over = False
+        self.stopped: dict[Any, dict[str, int]] = {}
+        self.order = 0
 
     def tick(self) -> None:
         """One look; the next follows by itself."""
@@ -324,6 +353,9 @@ class Weather:
                 leader.move()
         if fault("L25", 3_000):
             leader.corrected(instrument)
+        if fault("A17", 5_000):
+            for _ in range(3):
+                leader.flap(instrument)
 
     def _reopen(self, instrument: int) -> None:
         self.venue.instruments[instrument].halted = False
@@ -422,6 +454,9 @@ class Weather:
             node.stalled_until = world.now + param("P06", "ms", 50, 5_000) * MS
         if fault("P07", 2_000):
             node.stalled_until = world.now + param("P07", "s", 5, 60) * S
+        if node.ready and self.site.forgotten is None and fault("P16", 2_000):
+            self.site.fork()
+            return
         if fault("P12", 1_500):
             node.fail(BrokenInvariant("an exception nobody expected"))
         elif fault("P03", 3_000):
@@ -489,22 +524,35 @@ class Weather:
         args, scope = self._scope(fault)
         if args["scope"] == "all":
             del args["name"]
-        auditor, world, on = self.site.auditor, self.world, state != "active"
-
-        def done() -> None:
-            scopes = [scope] if scope != "global" else [("leader", index) for index in range(len(self.site.setup.leaders))]
-            for one in scopes:
-                auditor.paused(world.now, (*one, "state"), on)
-
-        node.command("set_state", {**args, "state": state}, done if on else None)
+        scopes = [scope] if scope != "global" else [("leader", index) for index in range(len(self.site.setup.leaders))]
+        self._barrier(node, "set_state", {**args, "state": state}, scopes, state != "active")
 
     def _kill(self, node: Node, on: bool) -> None:
         args, scope = self._scope("A02") if "A02" in self.draws.counts else ({"scope": "all"}, "global")
+        self._barrier(node, "kill_switch", {**args, "on": on}, [scope], on)
+
+    def _barrier(self, node: Node, name: str, args: dict[str, Any], scopes: list[Any], on: bool) -> None:
+        """The judge hears of a stop when it is acknowledged, of its end when that is asked for: never too strict.
+
+        A scope is stopped while either of its two causes, the kill switch and the state, stops it.
+        """
+        auditor, world = self.site.auditor, self.world
+        self.order += 1
+        mine = self.order
+        for scope in scopes:
+            causes = self.stopped.setdefault(scope, {})
+            causes[name] = -mine
+            if not any(order > 0 for order in causes.values()):
+                auditor.paused(world.now, scope, False)
 
         def done() -> None:
-            self.site.auditor.paused(self.world.now, scope, on)
+            for scope in scopes:
+                causes = self.stopped[scope]
+                if causes[name] == -mine:
+                    causes[name] = mine
+                    auditor.paused(world.now, scope, True)
 
-        node.command("kill_switch", {**args, "on": on}, done if on else None)
+        node.command(name, args, done if on else None)
 
     def _edit(self, node: Node) -> None:
         param = self.draws.param
@@ -520,6 +568,10 @@ class Weather:
         """Everything that lasts is put right; nothing breaks any more."""
         self.over = True
         self.draws.healthy = True
+        forgotten = self.site.forgotten
+        if forgotten is not None and forgotten.alive:
+            self.world.select(forgotten.index)
+            forgotten.fail(BrokenInvariant("found, and stopped by hand"))
         venue, node = self.venue, self.site.node
         venue.closed_until = venue.banned_until = venue.retry_after_until = 0
         for index, market in enumerate(venue.instruments):

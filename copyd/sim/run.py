@@ -15,12 +15,14 @@ from copyd.sim.audit import Auditor, Violation
 from copyd.sim.draws import Draws, Fired
 from copyd.sim.leaders import EQUITY_E8
 from copyd.sim.people import E8, SITE_ID, Leader, Site, Weather
-from copyd.sim.venue import Account, Instrument, Venue
+from copyd.sim.venue import VALUE_MUL, Account, Instrument, Venue
 from copyd.sim.world import MS, START, Looping, S, World
 
 FAIR_LEAST = 24 * S
 FAIR_MOST = 240 * S
 STEPS_MAX = 60_000
+EXCESS = 8 * S
+"""A reduction that failed is due again within its longest back-off."""
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -123,8 +125,10 @@ class _History:
         draws = self.draws = Draws(seed, kept, options.faults, options.strength)
         self.world = world = World(draws, trace)
         self.setup = setup = Setup(draws, options)
-        self.auditor = Auditor(site=SITE_ID)
+        self.auditor = Auditor(
+            site=SITE_ID, excess_ns=EXCESS, minimum=dict.fromkeys(range(setup.instruments), 1 + setup.min_notional // (500_000 * VALUE_MUL)))
         world.on_step = self.auditor.step
+        world.on_select = self.auditor.select
         markets = [Instrument(640_000, setup.min_notional, setup.lot_max) for _ in range(setup.instruments)]
         self.venue = venue = Venue(world, self.auditor, markets, SITE_ID.to_bytes(2, "big"))
         for index, name in enumerate(setup.accounts):

@@ -177,7 +177,8 @@ class Venue:
         #: that was accepted or refused in time is one the venue itself takes back (no client can guard against it).
         self.copied: set[bytes] = set()
         self.answered: set[bytes] = set()
-        self.trade_ids = [7_000 + 1000 * index for index in range(len(instruments))]
+        #: The venue counts trades per instrument: the same numbers occur in each.
+        self.trade_ids = [7_000] * len(instruments)
 
     def ours(self, cid: bytes) -> bool:
         """Whether an id carries the site's tag."""
@@ -369,6 +370,8 @@ class Venue:
         now = self.world.now
         self.trade_ids[instrument] += 1
         trade_id = self.trade_ids[instrument]
+        if trade_id <= self.trade_ids[instrument - 1] and len(self.trade_ids) > 1:
+            self.draws.count("O33")
         account.move(now, instrument, position_side, qty)
         trade = Trade(trade_id, now, instrument, position_side, qty, px, order_id, cid, order_qty, cum, cost, status, kind)
         account.trades.append(trade)

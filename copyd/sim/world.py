@@ -38,6 +38,7 @@ class Owner(Protocol):
     """Who an event belongs to."""
 
     alive: bool
+    index: int
     stalled_until: int
 
     def crashpoint(self, name: str) -> None: ...
@@ -56,7 +57,7 @@ Event = tuple[int, int, Any, Call, tuple[Any, ...]]
 class World:
     """The queue, the time, and how many events there were."""
 
-    __slots__ = ("_hash", "_order", "draws", "now", "on_step", "queue", "steps", "trace")
+    __slots__ = ("_hash", "_order", "draws", "now", "on_select", "on_step", "queue", "selected", "steps", "trace")
 
     def __init__(self, draws: Draws, trace: Callable[[str], None] | None = None) -> None:
         self.draws = draws
@@ -65,6 +66,8 @@ class World:
         self.steps = 0
         self.trace = trace
         self.on_step: Callable[[int], None] = lambda now: None
+        self.on_select: Callable[[int], None] = lambda index: None
+        self.selected = 0
         self._order = 0
         self._hash = blake2b(digest_size=16)
 
@@ -96,6 +99,8 @@ class World:
             if owner is None:
                 call(*args)
             else:
+                if owner.index != self.selected:
+                    self.select(owner.index)
                 try:
                     owner.crashpoint("step")
                     call(*args)
@@ -105,8 +110,15 @@ class World:
         if until > self.now:
             self.now = until
 
+    def select(self, index: int) -> None:
+        """What follows is done by the daemon of this number."""
+        self.selected = index
+        self.on_select(index)
+
     def crashing(self, owner: Owner, call: Call, *args: Any) -> None:
         """A call outside the queue that may kill its owner."""
+        if owner.index != self.selected:
+            self.select(owner.index)
         try:
             call(*args)
         except Crash:
