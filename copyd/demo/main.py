@@ -528,6 +528,7 @@ class Demo:
             "forgone": verdict.forgone,
             "forgone_other_outside_restart": verdict.forgone_other_outside_restart,
             "forgone_disturbed": verdict.forgone_disturbed,
+            "heard_out_of_order": verdict.heard_out_of_order,
             "restarts": len(self.outages),
             "restart_ready_s": self.restart_ready_s,
             "kill": self.kill_report,

@@ -219,6 +219,14 @@ def summary_table(result: dict[str, Any], out: TextIO = sys.stdout) -> None:
         ("daemon memory", size(result["memory_bytes"]["daemon"])),
         ("limits lifted", ", ".join(result["limits_lifted"]) or "none"),
     ]
+    if result.get("faults_made"):
+        made = result["faults_made"]
+        rows += [
+            (f"faults made ({result['faults']})", "\n".join(f"{name} {count}" for name, count in made.items())),
+            ("leader fills heard out of order", f"{result['heard_out_of_order']}"),
+            ("request weight a minute, enforced", f"{result['weight_per_minute']}"),
+            ("fence: signed until proven absent", f"{result['fence_ms'] / 1000:.1f} s"),
+        ]
     for name, value in rows:
         table.add_row(name, value)
     console.print(table)

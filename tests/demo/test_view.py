@@ -51,6 +51,22 @@ def test_the_live_board_shows_every_figure() -> None:
         assert part in text
 
 
+def test_the_summary_names_what_went_wrong_on_purpose() -> None:
+    """With faults: how many of each kind, under which limits and terms; without them not a word."""
+    out = io.StringIO()
+    more = {
+        "faults": "heavy", "faults_made": {"drop_reply": 51, "cut": 4}, "heard_out_of_order": 2, "weight_per_minute": 60_000,
+        "fence_ms": 3_400,
+    }  # fmt: skip
+    summary_table(RESULT | more, out)
+    text = out.getvalue()
+    for part in ("faults made (heavy)", "drop_reply 51", "cut 4", "60000", "3.4 s"):
+        assert part in text
+    out = io.StringIO()
+    summary_table(RESULT, out)
+    assert "faults" not in out.getvalue()
+
+
 @pytest.mark.parametrize("verified", [True, False])
 def test_the_summary_says_whether_it_is_proven(verified: bool) -> None:
     out = io.StringIO()
