@@ -155,9 +155,9 @@ class _Lane:
 class _Leg:
     """A leg as a node believes it, and the sums over its orders."""
 
-    __slots__ = ("account", "attributed", "booked", "carried", "deferred", "detached", "hi", "instrument", "known", "leg", "lo",
-                 "names", "node", "open_count", "open_leaves", "open_rem", "parts", "pending", "plan", "red_count", "red_failed",
-                 "red_rem", "reduce_leaves", "side", "since", "take", "target")  # fmt: skip
+    __slots__ = ("account", "attributed", "booked", "carried", "deferred", "detached", "ever", "hi", "instrument", "known",
+                 "leg", "lo", "names", "node", "open_count", "open_leaves", "open_rem", "parts", "pending", "plan", "red_count",
+                 "red_failed", "red_rem", "reduce_leaves", "retold", "side", "since", "take", "target")  # fmt: skip
 
     def __init__(self, node: int, leg: int) -> None:
         self.node = node
@@ -182,6 +182,8 @@ class _Leg:
         self.take = 0  # booked - attributed: what the follower's hand, a liquidation or a handing over took
         self.red_failed = False  # a reduction ended short and is due again
         self.carried = False
+        self.ever = [False, False]  # the two above at any time: a crash may bring them back
+        self.retold = False
         self.lo = 0  # hull of the targets since something is unresolved
         self.hi = 0
         self.since = -1  # when it began to hold too much with nothing on its way
@@ -266,6 +268,7 @@ class Auditor:
         self.leader_net: dict[tuple[int, int, int], int] = {}
         self.epochs: dict[int, int] = {}  # epoch -> node
         self.top = 0
+        self.fresh: dict[tuple[Plan, int], int] = {}  # k of a plan at an equity
         self.caps: dict[tuple[int, int], int] = {}
         self.until: dict[Any, int] = {}
         self.requests: dict[tuple[str, str], int] = {}
@@ -553,7 +556,7 @@ class Auditor:
         for number, record in first.legs.items():
             leg = self._leg(n, number)
             leg.plan, leg.account, leg.instrument, leg.side = record.plan, record.account, record.instrument, record.side
-            leg.carried, leg.red_failed, leg.take = record.carried, record.red_failed, record.take
+            leg.ever = list(record.ever)
         n.seq = seq
         self._forget(n, seq)
 
@@ -604,6 +607,7 @@ class Auditor:
         n.settled = False
         for leg in n.legs.values():
             leg.known = False
+            leg.red_failed, leg.carried = leg.ever
             leg.open_count = leg.open_rem = leg.red_count = leg.red_rem = leg.booked = 0
             leg.names = 0
             leg.since = -1
@@ -831,7 +835,7 @@ class Auditor:
         elif delta or forgone:
             self._say("R3", t, (seq, leg), f"record {seq}: leg {leg} wants {delta} and forgoes {forgone} on a reduction")
         if row[2] == CARRIED or row[3] == CARRIED:
-            record.carried = True
+            record.carried = record.ever[1] = True
         if abs(target - expected) > SLACK and not (plan.min_policy == "raise" and opening and abs(target) > abs(expected)):
             self._say("R3" if reducing and not opening else "R2", t, (seq, leg),
                       f"record {seq}: leg {leg} had target {held}, must have {expected}, has {target}")  # fmt: skip
@@ -858,19 +862,23 @@ class Auditor:
         leg = record.leg
         if abs(delta) != k * abs(opening) and plan.min_policy != "raise":
             self._say("R2", t, (seq, leg), f"record {seq}: leg {leg} wants {delta} = k {k} x {opening}")
-        if plan.ratio_snapshot == "position_open":
-            frozen = n.k.get(leg)
-            alive = held or record.attributed or record.open_count
-            fresh = None
+        frozen = n.k.get(leg)
+        if k == frozen:
+            if held or record.attributed or record.open_count:
+                return
+        elif plan.ratio_snapshot == "position_open" and frozen is not None and not reducing and held:
+            taken = record.attributed or record.open_count
+            if taken:
+                self._say("R4", t, (seq, leg), f"record {seq}: leg {leg} lives with k {frozen}, decided with {k}")
+        if plan.ratio_snapshot == "position_open" and plan.allocation and plan.mode != "fixed_ratio":
             equity = n.equity.get(plan.leader, 0)
-            if plan.allocation and equity > 0 and plan.mode != "fixed_ratio":
-                scale = plan.multiplier if plan.mode == "multiplier" else Fraction(1)
-                fresh = plan.allocation * scale.numerator * LOT // (equity * scale.denominator)
-            if (record.attributed or record.open_count) and frozen is not None and not reducing and held:
-                if k != frozen:
-                    self._say("R4", t, (seq, leg), f"record {seq}: leg {leg} lives with k {frozen}, decided with {k}")
-            elif fresh is not None and k != fresh and not (alive and k == frozen):
-                self._say("R4", t, (seq, leg), f"record {seq}: leg {leg} opens with k {k}, the rule gives {fresh}")
+            if equity > 0:
+                fresh = self.fresh.get((plan, equity))
+                if fresh is None:
+                    scale = plan.multiplier if plan.mode == "multiplier" else Fraction(1)
+                    fresh = self.fresh[(plan, equity)] = plan.allocation * scale.numerator * LOT // (equity * scale.denominator)
+                if k != fresh:
+                    self._say("R4", t, (seq, leg), f"record {seq}: leg {leg} opens with k {k}, the rule gives {fresh}")
         self._put(n, seq, n.k, leg, k)
 
     def _row(self, n: _Node, t: int, seq: int, row: Sequence[Any]) -> None:
@@ -882,7 +890,7 @@ class Auditor:
         if record.plan >= 0 and record.plan != row[0]:
             self._say("S22", t, (seq, leg), f"record {seq}: leg {leg} is of plan {record.plan}, decided for {row[0]}")
         if row[2] == CARRIED or row[3] == CARRIED:
-            record.carried = True
+            record.carried = record.ever[1] = True
         held = n.exp.get(leg, 0)
         expected = held - row[8]
         target = row[11]
@@ -931,7 +939,8 @@ class Auditor:
                 if abs(row[11] - expected) > SLACK:
                     self._say("R3", t, (seq, row[1]), f"record {seq}: leg {row[1]} must have target {expected}, has {row[11]}")
                 if row[2] == CARRIED or row[3] == CARRIED:
-                    self._leg(n, row[1]).carried = True
+                    record = self._leg(n, row[1])
+                    record.carried = record.ever[1] = True
                 if row[11] != held:
                     self._expect(n, seq, row[1], row[11])
 
@@ -1130,7 +1139,7 @@ class Auditor:
                 leg.red_count -= 1
                 leg.red_rem -= sign * (qty - cum)
                 if cum_qty < qty:
-                    leg.red_failed = True
+                    leg.red_failed = leg.ever[0] = True
             else:
                 leg.red_rem -= sign * (cum_qty - cum)
         order.state = state
@@ -1177,7 +1186,8 @@ class Auditor:
                 self._say("R1", t, (n.seq, leg), f"leg {leg}: must have target {expected}, has {target_q32}")
             self._expect(n, n.seq, leg, target_q32)
             n.log.append((n.seq, "", leg, target_q32, ()))
-        record.known = True
+        if not record.known:
+            record.known = record.retold = True
         record.target = target_q32
         record.attributed = attributed
         record.pending = pending_q32
@@ -1294,23 +1304,23 @@ class Auditor:
         if leg.booked != held or leg.take:
             take = leg.booked - held
             if take != leg.take:
-                if not n.loose:
-                    self._say(
-                        "S6",
-                        t,
-                        (leg.leg, n.seq),
-                        f"leg {leg.leg}: holds {held}, its orders brought {leg.booked}, taken {leg.take}",
-                    )
-                elif abs(held) > abs(leg.booked - leg.take) or held * (leg.booked - leg.take) < 0:
-                    self._say(
-                        "S6", t, (leg.leg, n.seq), f"leg {leg.leg}: grew to {held}, its orders brought {leg.booked - leg.take}"
-                    )
+                loose = n.loose
+                if leg.retold:  # a new process: what was taken may have been heard of by a record that is lost
+                    leg.take = 0
+                    for part in leg.parts:
+                        loose = loose or part.lane.hand
+                before = leg.booked - leg.take
+                if take != leg.take and not loose:
+                    self._say("S6", t, (leg.leg, n.seq), f"leg {leg.leg}: holds {held}, its orders and others' gave {before}")
+                elif abs(held) > abs(before) or held * before < 0:
+                    self._say("S6", t, (leg.leg, n.seq), f"leg {leg.leg}: grew from {before} to {held} by no order of its own")
                 leg.take = take
                 if len(leg.parts) == 1 and not leg.parts[0].lane.hand:  # nobody traded by hand: handed over with the plan's end
                     leg.parts[0].lane.hand = True
                     leg.parts[0].own = held
         if abs(leg.pending) > abs(open_rem) * LOT:
             self._say("S8", t, (leg.leg, n.seq), f"leg {leg.leg}: {leg.pending} wanted of {open_rem} lots on the wire")
+        leg.retold = False
         mixed = False
         for part in leg.parts:
             if part.lane.hand:
@@ -1488,20 +1498,22 @@ class Auditor:
             for row in decisions:
                 if row[1] < 0:
                     continue
-                if name == "LeaderFill" and not row[5]:
-                    value[row[1]] = value.get(row[1], Fraction(0)) + Fraction(row[7] - row[8], LOT)
-                elif name == "LeaderSync" and not row[5]:
-                    pass
-                else:
-                    value[row[1]] = value.get(row[1], Fraction(0)) - Fraction(row[8], LOT)
-                if abs(value[row[1]] * LOT - row[11]) > SLACK * 16 and self._excused(row):
+                add = (
+                    row[7] - row[8]
+                    if name == "LeaderFill" and not row[5]
+                    else 0
+                    if name == "LeaderSync" and not row[5]
+                    else -row[8]
+                )
+                value[row[1]] = value.get(row[1], Fraction(0)) + Fraction(add, LOT)
+                if abs(value[row[1]] * LOT - row[11]) > SLACK * 16 and self._excused(name, row):
                     value[row[1]] = Fraction(row[11], LOT)
         return value
 
-    def _excused(self, row: Sequence[Any]) -> bool:
-        """A row whose target moved by the follower's hand or was raised to the minimum: judged when it was told."""
+    def _excused(self, name: str, row: Sequence[Any]) -> bool:
+        """A row whose target moved by the follower's hand, or was raised to the minimum: judged when it was told."""
         plan = self.plans.get(row[0])
-        return (plan is not None and plan.min_policy == "raise") or (row[7] == 0 and row[8] == 0)
+        return name not in self.strict or (plan is not None and plan.min_policy == "raise")
 
     # -- the end -----------------------------------------------------------------------------------------------------------------
 
@@ -1552,7 +1564,7 @@ class Auditor:
                 self._say("S6", t, number, f"leg {number}: holds {leg.attributed}, its orders brought {leg.booked}")
             excused = number in reasons or leg.instrument in halted
             off = own * LOT - leg.target
-            if abs(off) >= LOT and not excused and not (leg.carried and abs(own) * LOT < abs(leg.target)):
+            if abs(off) >= LOT and not excused and not leg.carried:
                 self._say("L1", t, number, f"leg {number}: holds {own} at the venue, target {leg.target / LOT:.6f}")
             plan = self.plans[leg.plan]
             if not truth_leader.get((plan.leader, leg.instrument, leg.side), 0):
@@ -1560,7 +1572,7 @@ class Auditor:
                     self._say(
                         "R3", t, ("flat", number), f"leg {number}: the leader is flat, its target is {leg.target / LOT:.6f}"
                     )
-                if own and not excused:
+                if own and not excused:  # nothing is carried beyond the final close
                     self._say("R17", t, ("flat", number), f"leg {number}: the leader is flat, it holds {own}")
         self.full(t)
 

@@ -595,6 +595,44 @@ def test_the_followers_hand_meets_a_reduction_on_its_way() -> None:
     clean(toy)
 
 
+def test_after_a_hand_met_our_orders_the_shares_are_exact_again_once_all_is_flat() -> None:
+    toy = Alone()
+    first = toy.make(1, 50, OPENING)
+    toy.event(400, 1, 50, first, open=1)
+    toy.traded(first, 50, 50)
+    close = toy.make(1, -50, REDUCTION)
+    toy.event(-400, 2, 0, close, reduce=1)
+    toy.write(close)
+    toy.accept(close)
+    toy.hand(1, -20)
+    assert toy.a.lanes[(11, BTC, 0)].murky
+    toy.journal("ExternalFill")
+    toy.legs[1].held = 30
+    toy.tell(1)
+    toy.step()
+    toy.traded(close, 30, 0, state=EXPIRED)
+    assert not toy.a.lanes[(11, BTC, 0)].murky
+    again = toy.make(1, 50, OPENING)
+    toy.event(400, 3, 50, again, open=1)
+    toy.traded(again, 50, 50)
+    toy.end()
+    clean(toy)
+
+
+def test_a_leg_handed_over_is_its_owners() -> None:
+    toy = Alone()
+    first = toy.make(1, 50, OPENING)
+    toy.event(400, 1, 50, first, open=1)
+    toy.traded(first, 50, 50)
+    toy.journal("StopPlan")
+    toy.a.handed(toy.t, 1)
+    toy.legs[1].held = toy.legs[1].target = 0
+    toy.tell(1)
+    toy.step()
+    toy.end()
+    clean(toy)
+
+
 def test_the_followers_hand_while_an_opening_is_on_the_wire() -> None:
     toy = Alone()
     first = toy.make(1, 50, OPENING)
@@ -626,6 +664,59 @@ def test_liquidation_takes_the_leg_and_a_leg_that_ignores_it_is_caught() -> None
             toy.step()
         toy.end()
         assert (names(toy) == set()) == heard, toy.a.violations
+
+
+def test_a_hand_heard_of_by_a_record_that_a_crash_lost_is_heard_of_again() -> None:
+    toy = Alone()
+    first = toy.make(1, 50, OPENING)
+    toy.event(400, 1, 50, first, open=1)
+    toy.traded(first, 50, 50)
+    toy.hand(1, -20)
+    for found in (False, True):
+        toy.seq += 1
+        toy.a.journaled(toy.seq, "ExternalFill", {})
+        toy.legs[1].held, toy.legs[1].target = 30, 30 * LOT
+        toy.tell(1)
+        toy.step()
+        if not found:
+            toy.legs[1].held, toy.legs[1].target = 50, 50 * LOT
+            crash(toy, toy.seq - 1)
+    toy.end()
+    clean(toy)
+
+
+def test_two_legs_net_in_one_position() -> None:
+    """+50 and -30 on one account: the long closes with 20 reduce-only and 30 plain, and the short is left alone."""
+    toy = Alone()
+    toy.a.plan(Plan(3, 11, 2))
+    first = toy.make(1, 50, OPENING)
+    toy.event(400, 1, 50, first, open=1)
+    toy.traded(first, 50, 50)
+    short = toy.make(3, -30, OPENING)
+    toy.a.leader_executed(toy.t, 2, BTC, 0, -240, PX, 1)
+    fields = {"leader": 2, "instrument": BTC, "position_side": 0, "qty": -240, "exec_id": 1}
+    row = (3, 3, 0, 1, 0, 0, LOT // 8, -30 * LOT, 0, 0, 30, -30 * LOT)
+    toy.journal("LeaderFill", fields, [row], (), [toy.row(short, account=11)])
+
+    def told(state: int, cum: int) -> None:
+        toy.a.order(toy.t, short.cid, state, cum)
+        toy.a.leg(toy.t, 3, 3, 11, BTC, 0, -30 * LOT, -cum, (cum - 30) * LOT, 0, 30 - cum, 0, False)
+        toy.step()
+
+    told(PENDING_NEW, 0)
+    toy.write(short, account=11)
+    toy.accept(short, account=11)
+    toy.a.executed(toy.t, 11, short.cid, BTC, 0, SELL, 30, PX, 77)
+    toy.a.closed(toy.t, 11, short.cid, FILLED)
+    told(FILLED, 30)
+    exact, plain = toy.make(1, -20, REDUCTION), toy.make(1, -30, REDUCTION)
+    plain.reduce_only = False
+    toy.event(-400, 2, 0, exact, plain, reduce=1)
+    toy.traded(exact, 20, 0)
+    toy.traded(plain, 30, 0)
+    toy.end()
+    clean(toy)
+    assert toy.a.lanes[(11, BTC, 0)].net == -30
 
 
 def test_a_hand_is_no_licence_to_enlarge() -> None:
@@ -833,6 +924,22 @@ def test_s6_a_fill_that_is_never_booked_shows_at_the_end() -> None:
     toy.believe(first, PARTIAL, 10)
     toy.a.closed(toy.t, 11, first.cid, EXPIRED)
     toy.expire(first)
+    clean(toy)
+    toy.end()
+    caught(toy, "S6")
+
+
+def test_s6_alive_at_the_venue_and_believed_over() -> None:
+    toy = Toy()
+    first, second = toy.lead(400, 1)
+    toy.fill(second)
+    toy.write(first)
+    toy.accept(first)
+    toy.journal("Report", {}, (), [(first.cid, 50 * LOT, 1, 0, 0, 0)])
+    toy.believe(first, EXPIRED)
+    toy.legs[1].target = toy.legs[1].pending = 0
+    toy.tell(1)
+    toy.step()
     clean(toy)
     toy.end()
     caught(toy, "S6")
@@ -1151,6 +1258,10 @@ def test_s22_account_of_order_and_acceptance_is_the_plans() -> None:
     toy = Toy()
     toy.a.leg(0, 1, 1, 12, BTC, 0, 0, 0, 0, 0, 0, 0, False)
     caught(toy, "S22")
+    toy = Toy()
+    toy.lead(400, 1)
+    toy.a.leg(toy.t, 1, 2, 12, BTC, 0, 50 * LOT, 0, 50 * LOT, 0, 50, 0, False)
+    caught(toy, "S22")
 
 
 # -- the rules of copying --------------------------------------------------------------------------------------------------------
@@ -1165,7 +1276,7 @@ def bent(row: int, by: int) -> Callable[[dict[int, list[Any]]], None]:
 
 def test_r1_the_law_of_the_target() -> None:
     toy = Toy()
-    first, _ = toy.lead(400, 1)
+    toy.lead(400, 1)
     clean(toy)
     toy.tell(1, pending=48 * LOT)
     toy.step()
@@ -1251,6 +1362,24 @@ def test_r3_a_snapshot_that_lacks_something_is_a_reduction_and_one_that_has_more
         toy.journal("LeaderSync", {"leader": 1, "positions": [(BTC, 0, qty)] if qty else []})
         toy.tell(1, target=expected * LOT)
         assert (names(toy) == {"R1"}) == bad, toy.a.violations
+        if not bad:
+            assert toy.a.targets() == {1: expected, 2: 2 * expected}
+
+
+def test_r3_a_decision_on_a_snapshot_has_the_scaled_target_and_opens_nothing() -> None:
+    for target, delta, wrong in ((25, 0, ""), (26, 0, "R3"), (25, LOT, "R12")):
+        toy = Toy()
+        toy.both(toy.lead(400, 1))
+        rows = [(1, 1, 3, 0, 0, 0, 0, delta, 0, 0, 0, target * LOT), (2, 2, 1, 0, 0, 0, 0, 0, 0, 50, 0, 50 * LOT)]
+        toy.journal("LeaderSync", {"leader": 1, "positions": [(BTC, 0, 200)]}, rows)
+        assert names(toy) == ({wrong} if wrong else set()), toy.a.violations
+
+
+def test_raise_may_exceed_the_rule_and_nothing_else_may() -> None:
+    for policy, bad in (("raise", False), ("carry", True)):
+        toy = Toy(plan={"min_policy": policy})
+        toy.lead(16, 1, bend=bent(11, 2 * LOT), named=lambda made: [])
+        assert ("R2" in names(toy)) == bad, toy.a.violations
 
 
 def test_r4_k_is_the_plans_share_and_lives_with_the_leg() -> None:
