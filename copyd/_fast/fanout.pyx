@@ -453,9 +453,10 @@ cdef class Kernel:
             self._apply_report(&batch.rows[i], now, seq)
 
     def sweep(self, bytes cause, int64_t now, int64_t seq):
-        """The timer: reductions whose back-off has passed, openings that still wait."""
+        """The timer: reductions whose back-off has passed, openings that still wait. False when nothing has changed."""
         cdef Cause c
         cdef uint32_t i
+        cdef bint changed = False
         cdef Leg* leg
         self._clear()
         memcpy(c.cause, PyBytes_AS_STRING(cause), 16)
@@ -468,8 +469,10 @@ cdef class Kernel:
             if leg.retry_ts != 0 and self._retry_due(leg, now):
                 leg.retry_ts = 0
                 self._plan_reduction(i, &c)
+                changed = True
             if leg.deferred != 0:
-                self._release(i, &c)
+                changed |= self._release(i, &c)
+        return changed
 
     def timers_due(self, int64_t now):
         """True when a sweep at ``now`` could have something to do; reads only."""
@@ -477,11 +480,23 @@ cdef class Kernel:
         cdef Leg* leg
         for i in range(self.columns.counts[6]):
             leg = &self.columns.legs[i]
-            if leg.deferred != 0 and leg.open_slot == NONE:
+            if self._release_due(leg, now):
                 return True
             if leg.retry_ts != 0 and self._retry_due(leg, now):
                 return True
         return False
+
+    cdef bint _release_due(self, Leg* leg, int64_t now) noexcept nogil:
+        """What waits can be sent or given up now: not while something stands before it, nor while the rate window is full."""
+        cdef Account* account
+        cdef int64_t age_max
+        if leg.deferred == 0 or leg.open_slot != NONE or _other_side_unsettled(leg, _sign(leg.deferred)):
+            return False
+        account = &self.columns.accounts[leg.account]
+        age_max = self.params.replan_max_age if leg.replan else self.params.max_event_age
+        return not (account.orders_in_window >= self.params.orders_per_window
+                    and account.ts_window <= now < account.ts_window + self.params.order_window
+                    and now - leg.deferred_ts <= age_max)
 
     cdef inline bint _retry_due(self, Leg* leg, int64_t now) noexcept nogil:
         return leg.retry_ts <= now or leg.retry_ts > now + self.params.retry_max
@@ -1118,7 +1133,7 @@ cdef class Kernel:
             refusal = ABOVE_MAXIMUM
         if refusal != OK:
             _refuse(decision, refusal, delta)
-        elif leg.open_slot != NONE or leg.deferred != 0 or _sign(leg.attributed) == -event.open_side:
+        elif leg.open_slot != NONE or leg.deferred != 0 or _other_side_unsettled(leg, event.open_side):
             leg.target += delta
             self._defer(leg, delta, event.px, event.ts_event)
             decision.open = P_DEFERRED
@@ -1190,7 +1205,7 @@ cdef class Kernel:
         if delta == 0 or leg.open_slot != NONE:
             return 0
         side = _sign(delta)
-        if _sign(leg.attributed) == -side:
+        if _other_side_unsettled(leg, side):
             return 0
         plan = &self.columns.plans[leg.plan]
         opening.side = side
@@ -1228,7 +1243,7 @@ cdef class Kernel:
             self._set_anchor(leg, self.columns.positions[leg.leader_position].qty)
         decision.target = leg.target
         memcpy(_push(&self._decisions), &decision, sizeof(Decision))
-        return 0
+        return 1
 
     # -- fill -----------------------------------------------------------------------------------------------------
 
@@ -1422,6 +1437,10 @@ cdef class Kernel:
         if ((order.code == REDUCE_ONLY_REJECTED or order.code == POSITION_SIDE_REJECTED) and order.state != S_DEAD and report.kind != R_NOT_SENT):
             (<uint32_t*>_push(&self._suspects))[0] = slot
         return self._end(order.cid, 0, order.leg, report.code, OK, REDUCTION_RETRY)
+
+
+cdef inline bint _other_side_unsettled(Leg* leg, int side) noexcept nogil:
+    return _sign(leg.attributed) == -side or (leg.attributed == 0 and leg.reduce_leaves != 0)
 
 
 cdef inline void _book_missed(Leg* leg, int64_t forgone) noexcept nogil:

@@ -66,6 +66,8 @@ EXTERNAL_SEEN_MAX = 20_000
 """Trades of followers' own that are remembered; a copy of one follows within seconds, over a connection being renewed."""
 INFERRED_MAX = 1_000
 """Differences explained by inference that are remembered, in case the real trade is still told."""
+CHECKPOINT_VERSION = 2
+"""Raised when a row or a name in the state changes its layout."""
 EXPECTED_GRACE_NS = 1_500_000_000
 """A position the venue pushed may be ahead of its fills for this long; then the leader counts as out of sync."""
 
@@ -418,6 +420,10 @@ class Engine:
         for slot in self.columns.orders_in_state(UNFINISHED_MASK):
             self._edit(ORDERS, slot, OrderRow, state=OrderState.IN_DOUBT)
             out.queries.append(slot)
+        for account in range(self.columns.count(ACCOUNTS)):
+            row = self._row(ACCOUNTS, account, AccountRow)
+            if row.ts_active > now:  # the clock was put back: nothing can have happened later than now
+                self._edit(ACCOUNTS, account, AccountRow, ts_active=now)
         self.names.unsynced = list(range(len(self.names.leaders)))
         for book in self.names.books:
             self._edit(POSITIONS, book.position, LeaderPositionRow, synced=0)
@@ -612,7 +618,8 @@ class Engine:
             out.fenced = True
             out.alerts.append(Alert("fenced", f"order {cid.hex()} is of epoch {epoch_of(cid)}, ours is {self.params.epoch}"))
 
-    def _timer(self, now: int, value: Timer, out: Outputs) -> None:
+    def _timer(self, now: int, value: Timer, out: Outputs) -> bool | None:
+        overdue = False
         for book in self.names.books:
             if book.expected and now - book.expected[1] > EXPECTED_GRACE_NS:
                 self._edit(POSITIONS, book.position, LeaderPositionRow, synced=0)
@@ -620,11 +627,13 @@ class Engine:
                 out.alerts.append(Alert("leader_unsynced", "fills do not add up to the position the venue shows", {
                     "leader": self.names.leaders[book.leader], "symbol": self.symbol(book.instrument)}))
                 book.expected = None
-        self._sweep(now, out)
+                overdue = True
+        return None if self._sweep(now, out) or overdue else False
 
-    def _sweep(self, now: int, out: Outputs) -> None:
-        self.kernel.sweep(b"timer" + out.seq.to_bytes(11, "big"), now, out.seq)
+    def _sweep(self, now: int, out: Outputs) -> bool:
+        changed = self.kernel.sweep(b"timer" + out.seq.to_bytes(11, "big"), now, out.seq)
         self._collect(out)
+        return changed
 
     def timer_due(self, now: int) -> bool:
         """True when a ``Timer`` input at ``now`` would do something."""
@@ -704,6 +713,7 @@ class Engine:
     ) -> int:
         """Lots of the difference that orders in conflict explain: they have filled that much, and ended.
 
+        Only orders the venue once showed: one that no source ever knew has no fill, the difference is then another hand's.
         The cumulative quantity is booked, so the true report of the same fill books nothing twice.
         """
         explained = 0
@@ -711,6 +721,8 @@ class Engine:
         for slot in self.columns.orders_in_state(1 << OrderState.HELD, account):
             order = self._row(ORDERS, slot, OrderRow)
             if order.instrument != instrument or (order.position_side == 2) != short or order.side != sign(difference):
+                continue
+            if not order.venue_order_id:
                 continue
             lots = min(abs(difference - explained), order.order_qty - order.cum_qty)
             if lots:
@@ -1271,14 +1283,14 @@ class Engine:
 
     def checkpoint(self) -> list[bytes]:
         """The whole state as parts; ``restore`` is the inverse."""
-        head = _encoder.encode((1, self.columns.instruments_max, self.names))
+        head = _encoder.encode((CHECKPOINT_VERSION, self.columns.instruments_max, self.names))
         return [head, *self.columns.dump()]
 
     @classmethod
     def restore(cls, parts: Sequence[bytes]) -> Engine:
         """An engine from ``checkpoint`` parts; ValueError when they are another version's."""
         version, instruments_max, names = msgspec.msgpack.decode(parts[0], type=tuple[int, int, Names])
-        if version != 1:
+        if version != CHECKPOINT_VERSION:
             raise ValueError(f"checkpoint version {version} is not known to this build")
         engine = cls.__new__(cls)
         engine.columns = Columns.load(instruments_max, [bytes(part) for part in parts[1:]])

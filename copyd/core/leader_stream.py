@@ -11,10 +11,10 @@ handed on behind the snapshot, so that they still count as news.
 
 While synced, an execution that agrees with what is known goes on at once. It waits when evidence says that another one
 must come first: its order has filled further than was heard, it is reduce-only or realised a profit but would enlarge, it
-would turn a hedge-mode side around, or it leads away from (or beyond) the position pushed at its time. What waits goes on
-in order of (venue time, id) as soon as it fits. What does not fit in time means that something is lost: then everything is
-read again. Ids below a reading are complete; ids heard on the stream never move that mark, or what is missing between them
-could not be found any more.
+would turn a hedge-mode side around, or it does not lead to the position pushed at its time. What waits goes on in order of
+(venue time, id) as soon as it fits. What does not fit in time means that something is lost: then everything is read again.
+Ids below a reading are complete; ids heard on the stream never move that mark, or what is missing between them could not
+be found any more.
 """
 
 from __future__ import annotations
@@ -236,11 +236,12 @@ class Counters(msgspec.Struct):
 class _Book:
     """One instrument and position side."""
 
-    __slots__ = ("deadline", "history", "instrument", "last_ts", "n", "pushes", "qty", "side", "unmet", "waiting")
+    __slots__ = ("based_ts", "deadline", "history", "instrument", "last_ts", "n", "pushes", "qty", "side", "unmet", "waiting")
 
     def __init__(self, instrument: int, side: int) -> None:
         self.instrument, self.side = instrument, side
         self.qty = 0
+        self.based_ts = 0  # venue time of the position the fold began with: executions up to it are in it
         self.last_ts = 0
         self.n = 0
         self.pushes: list[tuple[int, int]] = []  # (venue time, quantity) by time, then as they came
@@ -521,7 +522,11 @@ class LeaderStream:
                 covering, fits = at, False  # an earlier time that still covers it says more
             if not fits:
                 lacking = book.remaining(at, pushed)
-                fits = lacking is None or (lacking >= signed > 0) or (lacking <= signed < 0)
+                if lacking is None or lacking == signed:
+                    fits = True
+                elif lacking > signed > 0 or lacking < signed < 0:
+                    # Towards it but short of it: the rest of its own order may follow, anything else comes before.
+                    fits = not event.cum_qty or abs(lacking - signed) <= event.order_qty - event.cum_qty
         if covering >= 0:
             return "" if fits else "it leads away from the pushed position"
         return "two connections overlap and no position was pushed" if strict else ""
@@ -581,10 +586,11 @@ class LeaderStream:
             taken += 1
         del waiting[:taken]
         if waiting and book.pushes:
-            # One by one they lead away and back; together they must end where the newest push is.
-            at, pushed = book.pushes[-1]
+            # One by one they lead away and back; together they must end at the position pushed at the last one's time.
             total = sum(event.side * event.qty for _, event in waiting)
-            if at >= waiting[-1][1].ts_event and book.remaining(at, pushed) == total and self._orders_complete(waiting):
+            covering = [push for push in book.pushes if push[0] >= waiting[-1][1].ts_event]
+            ends = any(at == covering[0][0] and book.remaining(at, pushed) == total for at, pushed in covering)
+            if ends and self._orders_complete(waiting):
                 for _, event in waiting:
                     self._take(book, event)
                     out.append(event)
@@ -616,6 +622,8 @@ class LeaderStream:
             book.last_ts = ts
         else:
             self.counters.late += 1
+            if book.qty == signed or (book.qty > 0) != (book.qty - signed > 0):
+                event.live = False  # its close was handed on before it: nothing is to be opened by it now
         if book.unmet != NEVER:
             self._met(book)
         self.counters.executions += 1
@@ -943,11 +951,16 @@ class LeaderStream:
             if not self._based or key in off:
                 row = told.get(key)
                 book.qty = (row.qty if row is not None else 0) - sums.get(key, 0)
+                book.based_ts = row.ts_event if row is not None and not sums.get(key) else 0
                 book.history.clear()
         self._hand_on(now, run, history, told, out)
 
     def _is_new(self, event: Execution) -> bool:
-        return event.exec_id > self.floor.get(event.instrument, -1) and event.exec_id not in self._seen[event.instrument]
+        if event.exec_id <= self.floor.get(event.instrument, -1) or event.exec_id in self._seen[event.instrument]:
+            return False
+        # The venue's list may have been behind its positions when the fold began.
+        book = self._books.get(event.instrument << 2 | event.position_side)
+        return book is None or event.ts_event > book.based_ts
 
     def _merged(self, found: Execution, heard: Execution | None, run: _Run) -> Execution:
         """The same execution as listed and as heard; what the list says about its place counts."""

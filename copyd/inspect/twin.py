@@ -322,10 +322,10 @@ class Observed:
         self._twin.apply_reports(batch, now, seq)
         self._kernel.apply_reports(batch, now, seq)
 
-    def sweep(self, cause: bytes, now: int, seq: int) -> None:
+    def sweep(self, cause: bytes, now: int, seq: int) -> bool:
         """As the kernel's."""
         self._twin.sweep(cause, now, seq)
-        self._kernel.sweep(cause, now, seq)
+        return self._kernel.sweep(cause, now, seq)
 
 
 def observe(engine: Engine, twin: Twin) -> None:

@@ -93,6 +93,87 @@ def test_what_did_not_prove_anything_is_asked_again_at_the_fence_at_the_latest()
     assert gaps == sorted(gaps)
 
 
+def test_a_history_asked_for_before_the_fence_and_read_after_it_proves_no_absence():
+    doubts = made(ask_timeout_ns=100 * S_NS)
+    for n in range(1, 8):
+        doubts.add(cid(n), 0, 0, T0, n)
+    early = only(doubts.asks(PAST - 1), ORDERS)
+    assert doubts.answered_orders(PAST + 9 * S_NS, early.id, [], True) == []
+    assert only(doubts.asks(PAST + 99 * S_NS), ORDERS)  # all seven anew, none counted as absent from the list
+
+
+def test_a_history_that_begins_after_an_order_was_signed_proves_no_absence():
+    """An order that comes in doubt after the list was asked for may be older than the list."""
+    doubts = made(ask_timeout_ns=100 * S_NS)
+    doubts.add(cid(1), 0, 0, T0, 10)
+    doubts.answered_order(PAST, only(doubts.asks(PAST), ORDER).id, None)
+    listed = only(doubts.asks(PAST), ORDERS)
+    doubts.add(cid(2), 0, 0, T0 - 60 * S_NS, 10)
+    doubts.answered_order(PAST, only(doubts.asks(PAST), ORDER).id, None)
+    second = only(doubts.asks(PAST), ORDERS)
+    assert second.since_ns == T0 - 61 * S_NS
+    assert doubts.answered_orders(PAST, listed.id, [], True) == []
+    position = only(doubts.asks(PAST), POSITION)
+    assert [v.cid for v in doubts.answered_position(PAST, position.id, 0, 0)] == [cid(1)]
+    assert doubts.answered_orders(PAST, second.id, [Found(cid(2), 4, 10, True)], True) == []
+    assert len(doubts) == 0
+
+
+def two_with_fences_apart() -> tuple[Doubts, int]:
+    """Two doubts of one account; the first one's history is being asked for when the second is still before its fence."""
+    doubts = made(ask_timeout_ns=100 * S_NS)
+    doubts.add(cid(1), 0, 0, T0, 10)
+    doubts.add(cid(2), 0, 0, T0 + 5 * S_NS, 1)
+    first, second = doubts.asks(PAST)
+    doubts.answered_order(PAST, first.id, None)
+    doubts.answered_order(PAST, second.id, None)
+    return doubts, PAST + 5 * S_NS
+
+
+def test_a_history_asked_for_before_its_own_fence_serves_no_other_doubt():
+    doubts, fence = two_with_fences_apart()
+    only(doubts.asks(PAST), ORDERS)  # unanswered
+    doubts.asks(fence - 1)
+    again = [ask for ask in doubts.asks(fence) if ask.cid == cid(2)]
+    doubts.answered_order(fence, again[0].id, None)
+    assert only(doubts.asks(fence), ORDERS)
+
+
+def test_a_position_asked_for_before_its_own_fence_serves_no_other_doubt():
+    doubts, fence = two_with_fences_apart()
+    doubts.answered_orders(PAST, only(doubts.asks(PAST), ORDERS).id, [], True)
+    early = only(doubts.asks(PAST), POSITION)  # unanswered
+    by_id = only(doubts.asks(fence), ORDER)
+    doubts.answered_order(fence, by_id.id, None)
+    doubts.answered_orders(fence, only(doubts.asks(fence), ORDERS).id, [], True)
+    own = only(doubts.asks(fence), POSITION)
+    assert [v.cid for v in doubts.answered_position(fence, early.id, 0, 0)] == [cid(1)]
+    assert [v.cid for v in doubts.answered_position(fence, own.id, 0, 0)] == [cid(2)]
+
+
+def test_the_short_side_is_compared_too():
+    doubts = made(Believed(5, -3))
+    doubts.add(cid(1), 0, 0, T0, 10)
+    assert doubts.answered_position(PAST, through_history(doubts, PAST).id, 5, -4) == []
+    assert doubts.stats.differed == 1
+
+
+def test_many_that_were_seen_alive_and_are_in_no_list_are_held():
+    doubts = made()
+    for n in range(1, 8):
+        doubts.add(cid(n), 0, 0, T0, n, True)
+    now, verdicts = PAST, []
+    for _ in range(4):
+        for ask in doubts.asks(now):
+            assert ask.kind is not POSITION
+            if ask.kind is ORDERS:
+                verdicts += doubts.answered_orders(now, ask.id, [], True)
+            else:
+                verdicts += doubts.answered_order(now, ask.id, None)
+        now = max(doubts.next_due(), now)
+    assert {v.kind for v in verdicts} == {HELD} and len(verdicts) == 7 and len(doubts) == 7
+
+
 def test_an_incomplete_history_proves_no_absence():
     doubts = made()
     doubts.add(cid(1), 0, 0, T0, 10)
