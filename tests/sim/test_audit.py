@@ -5,6 +5,7 @@ account 12 at a quarter. Every test bends one thing."""
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
 from typing import Any
@@ -131,7 +132,8 @@ class Toy:
             if before * qty >= 0:
                 reduced, opening = at.target, qty
             elif before * after >= 0:
-                reduced, opening = at.target * after // before, 0
+                size = abs(at.target) * after // before
+                reduced, opening = size if at.target > 0 else -size, 0
             else:
                 reduced, opening = 0, after
             delta = at.k * opening
@@ -139,7 +141,7 @@ class Toy:
             reduce = open_ = 0
             reduce_lots = open_lots = 0
             if opening != qty and at.held:
-                reduce_lots = abs(at.held) - abs(reduced) // LOT
+                reduce_lots = max(abs(at.held) + -abs(reduced) // LOT, 0)
                 if reduce_lots:
                     reduce = 1
                     made.append(self.make(number, -reduce_lots if at.held > 0 else reduce_lots, REDUCTION))
@@ -149,9 +151,12 @@ class Toy:
                 if live and reduce:
                     open_, at.deferred = 2, delta
                 elif live:
-                    open_lots = abs(delta) // LOT
-                    at.pending = delta
-                    made.append(self.make(number, delta // LOT, OPENING))
+                    open_lots = (abs(at.target) - abs(at.held) * LOT) // LOT
+                    open_ = 1 if open_lots else 5
+                    if open_lots:
+                        signed = open_lots if opening > 0 else -open_lots
+                        at.pending = signed * LOT
+                        made.append(self.make(number, signed, OPENING))
             rows[number] = [number, number, reduce, open_, 0, 0, at.k, delta, forgone, reduce_lots, open_lots, at.target]
         if bend:
             bend(rows)
@@ -474,6 +479,11 @@ class Alone(Toy):
             self.execute(o, qty)
         if state:
             self.a.closed(self.t, 11, o.cid, state)
+        self.heard(o, target, *made, ends=ends, state=state, rows=rows, wait=wait)
+
+    def heard(
+        self, o: Order, target: float, *made: Order, ends: Any = (), state: int = 0, rows: Any = (), wait: float | None = None
+    ) -> None:
         self.journal("Report", {}, rows, ends, [self.row(m) for m in made])
         self.believe(o, state or (FILLED if o.executed == o.qty else PARTIAL), o.executed)
         self.after(target, *made, wait=wait)
@@ -719,6 +729,34 @@ def test_two_legs_net_in_one_position() -> None:
     assert toy.a.lanes[(11, BTC, 0)].net == -30
 
 
+def test_a_hedge_account_closes_one_side_then_opens_the_other() -> None:
+    toy = Alone()
+
+    def traded(o: Order, side: int) -> None:
+        toy.write(o, ps=side)
+        toy.accept(o, ps=side)
+        toy.a.executed(toy.t, 11, o.cid, BTC, side, o.side, o.qty, PX, toy.seq)
+        toy.a.closed(toy.t, 11, o.cid, FILLED)
+        o.executed = o.qty
+
+    row = toy.row
+    first, close, short = toy.make(1, 50, OPENING), toy.make(1, -50, REDUCTION), toy.make(1, -75, OPENING)
+    for o, side in ((first, 1), (close, 1), (short, 2)):
+        o.reduce_only, o.side_of_position = False, side  # type: ignore[attr-defined]
+    toy.row = lambda o, **more: row(o, ps=o.side_of_position, **more)  # type: ignore
+    toy.event(400, 1, 50, first, open=1)
+    traded(first, 1)
+    toy.heard(first, 50)
+    toy.event(-1000, 2, -75, close, wait=-75, reduce=1, open=2)
+    traded(close, 1)
+    toy.heard(close, -75, short, wait=0)
+    traded(short, 2)
+    toy.heard(short, -75)
+    toy.end()
+    clean(toy)
+    assert (toy.a.lanes[(11, BTC, 1)].net, toy.a.lanes[(11, BTC, 2)].net) == (0, -75)
+
+
 def test_a_hand_is_no_licence_to_enlarge() -> None:
     toy = Alone()
     first = toy.make(1, 50, OPENING)
@@ -750,6 +788,64 @@ def test_after_lost_commits_the_targets_are_folded_anew() -> None:
     toy.both(toy.lead(400, 3))
     toy.end()
     clean(toy)
+
+
+@pytest.mark.parametrize("block", range(8))
+def test_random_honest_histories_are_clean(block: int) -> None:
+    """Partial fills, short ends, failing reductions, doubts, deaths and crashes in any mix: an honest node is never accused."""
+    for seed in range(block * 50, block * 50 + 50):
+        rng = random.Random(seed)
+        toy = Toy()
+        sign = rng.choice((1, -1))
+        for exec_id in range(1, rng.randrange(3, 12)):
+            grow = not toy.leader or rng.random() < 0.5
+            qty = sign * rng.randrange(1, 500) if grow else -sign * rng.randrange(1, abs(toy.leader) + 1)
+            todo = toy.lead(qty, exec_id, live=rng.random() < 0.9)
+            if rng.random() < 0.2:
+                crash(toy, toy.seq)
+            while todo:
+                honest(toy, rng, todo.pop(), todo)
+            if rng.random() < 0.2:
+                crash(toy, toy.seq)
+            toy.a.full(toy.t)
+        toy.end()
+        assert toy.a.violations == [], seed
+
+
+def honest(toy: Toy, rng: random.Random, o: Order, todo: list[Order]) -> None:
+    """The life of one order, to its end."""
+    if o.state == IN_DOUBT or rng.random() < 0.15:  # doubted by a crash before it was written, or never arrived
+        if o.state != IN_DOUBT:
+            toy.write(o)
+            toy.believe(o, IN_DOUBT)
+            toy.tell(o.leg)
+            toy.step()
+        if o.kind == OPENING:
+            toy.expire(o, DEAD)
+            return
+        toy.believe(o, DEAD)
+    else:
+        toy.write(o)
+        toy.accept(o)
+        while o.executed < o.qty and rng.random() < 0.8:
+            toy.fill(o, rng.randrange(1, o.qty - o.executed + 1), send=False)
+            if rng.random() < 0.1:
+                crash(toy, toy.seq)
+        if o.executed == o.qty:
+            return
+        toy.expire(o)
+        if o.kind == OPENING:
+            return
+    toy.tell(o.leg)
+    toy.step()
+    at = toy.legs[o.leg]
+    again = toy.make(o.leg, (1 if o.signed > 0 else -1) * (o.qty - o.executed), REDUCTION)
+    toy.journal("Timer", {}, (), (), [toy.row(again)])
+    toy.believe(again, PENDING_NEW)
+    toy.tell(o.leg)
+    toy.step()
+    assert abs(at.held) >= again.qty
+    todo.append(again)
 
 
 # -- canaries --------------------------------------------------------------------------------------------------------------------
@@ -1562,6 +1658,52 @@ def test_what_is_switched_off_is_not_judged() -> None:
     toy.write(first)
     toy.write(first)
     clean(toy)
+
+
+@pytest.mark.parametrize(("row", "to", "invariant"), [
+    ({3: 4}, -8, "R1"), ({2: 1}, 8, "R1"), ({7: LOT, 8: LOT}, -8, "R3"), ({7: -LOT}, 8, "R2"), ({8: -LOT}, 8, "R2"),
+    ({1: -1}, 8, "S5"),
+])  # fmt: skip
+def test_a_decision_that_cannot_be(row: dict[int, int], to: int, invariant: str) -> None:
+    toy = Toy()
+    toy.both(toy.lead(400, 1))
+
+    def bend(rows: dict[int, list[Any]]) -> None:
+        for at, value in row.items():
+            rows[1][at] = value
+
+    toy.lead(to, 2, bend=bend)
+    caught(toy, invariant)
+
+
+def test_ends_and_orders_that_cannot_be() -> None:
+    toy = Toy()
+    first, _ = toy.lead(400, 1)
+    toy.journal("Report", {}, (), [(first.cid, LOT, 2, 0, 0, 0)])
+    caught(toy, "S22")
+    toy = Toy()
+    toy.both(toy.lead(400, 1))
+    close, _ = toy.lead(-400, 2)
+    toy.journal("Report", {}, (), [(close.cid, LOT, 1, 0, 0, 0)])
+    caught(toy, "R1")
+    toy = Toy()
+    toy.journal("Timer", {}, (), (), [toy.row(toy.make(1, 50, OPENING), qty=0)])
+    caught(toy, "S3")
+    toy = Toy()
+    toy.lead(400, 1)
+    toy.journal("Report", {}, [(2, 1, 0, 4, 0, 1, 0, 0, 0, 0, 0, 50 * LOT)])
+    caught(toy, "S22")
+
+
+def test_only_catching_up_restores_what_was_forgone() -> None:
+    for name, bad in (("CatchUp", False), ("StopPlan", True), ("Report", True)):
+        toy = Toy()
+        first, second = toy.lead(400, 1)
+        toy.fill(second)
+        toy.fill(first, 30)
+        toy.expire(first)
+        toy.journal(name, {}, [(1, 1, 0, 1, 0, 1, LOT // 8, 0, 0, 0, 20, 50 * LOT)])
+        assert ("R1" in names(toy)) == bad, toy.a.violations
 
 
 def test_a_fact_is_cheap() -> None:
