@@ -2,8 +2,9 @@
 
 It holds bytes. What a record means is the caller's: kinds are small numbers it registers names for, payloads are its own.
 
-A journal is a directory of three files: ``data.mdb`` (everything), ``lock.mdb`` (LMDB's reader table) and ``copyd.lock``
-(flock of the one daemon that writes). Only ``data.mdb`` matters to a copy.
+A journal is a directory of four files: ``data.mdb`` (everything), ``lock.mdb`` (LMDB's reader table), ``copyd.lock`` (flock
+of the one daemon that writes) and ``copyd.epoch`` (the highest epoch taken here). Only ``data.mdb`` matters to a copy. Put back
+an older ``data.mdb`` beside the ``copyd.epoch`` that is there: epochs taken since are then not taken again.
 
 Inside ``data.mdb``:
 
@@ -26,7 +27,7 @@ Which byte is vouched for by what:
     tree pages     headers, entries that fill the page exactly, order, counts, separators; each page either in use or free
     not vouched    free pages, the gap inside a page, two pad bytes of page headers: nothing read depends on them
 
-Modules: ``records`` (framing, pure) - ``place`` (lock, file system) - ``pages`` (the file as bytes, without LMDB) - ``reader`` -
+Modules: ``records`` (framing, pure) - ``place`` (lock, file system, epoch) - ``pages`` (the file as bytes, without LMDB) - ``reader`` -
 ``writer`` - ``check`` (verification, in a child process).
 """
 

@@ -1,4 +1,4 @@
-"""Where a journal may live and who holds it: the lock file, the file system, the first creation."""
+"""Where a journal may live, who holds it and which epochs were taken there: the lock file, the file system, the epoch mark."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from copyd.journal.errors import JournalForeign, JournalLocked
 
 DATA_FILE = "data.mdb"
 LOCK_FILE = "copyd.lock"
+EPOCH_FILE = "copyd.epoch"
 
 #: File systems whose memory maps or locks are not those of one machine: LMDB's rules do not hold on them.
 UNFIT_FILE_SYSTEMS = frozenset(
@@ -108,3 +109,27 @@ def sync_directory(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def epoch_mark(path: Path) -> int:
+    """The highest epoch ever taken in this directory, 0 when it does not say: it outlives a data file that is replaced."""
+    try:
+        text = (path / EPOCH_FILE).read_text("ascii", "replace").strip()
+    except FileNotFoundError:
+        return 0
+    if not text.isascii() or not text.isdigit():
+        raise JournalForeign(f"{path / EPOCH_FILE}: not an epoch: {text[:40]!r}")
+    return int(text)
+
+
+def mark_epoch(path: Path, epoch: int) -> None:
+    """Remember the epoch, whole or not at all, before anything is done under it."""
+    aside = path / f"{EPOCH_FILE}.new"
+    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+    try:
+        os.write(fd, b"%d\n" % epoch)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    aside.rename(path / EPOCH_FILE)
+    sync_directory(path)

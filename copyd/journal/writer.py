@@ -58,6 +58,8 @@ DROP_BYTES_MAX = 8 << 20
 RUNWAY_BYTES_DEFAULT = 32 << 20
 RUNWAY_STEP_BYTES = 256 << 10
 RUNWAY_IDLE_S = 0.02
+#: So often the places of readers that were killed are freed; until then their pages are not used again.
+READERS_CLEARED_S = 60.0
 #: With less than this free, a write that was cut short is put down to a full disk.
 DISK_FULL_BYTES = 1 << 20
 #: A chore (checkpoint chunk, drop batch) waits for an idle moment, but for no more than this many commits.
@@ -99,6 +101,8 @@ class Journal:
 
     ``epoch``: 24-bit number of this start, larger than any before it, committed before :meth:`open` returns.
     ``site_key``: 16 random bytes made with the journal, for keyed ids. ``reader``: reads through the same environment.
+    ``put_back``: later epochs were taken in this directory than its data file knows of: an older copy was put back, orders
+    and fills of that time are at the venue only.
     """
 
     def __init__(
@@ -126,10 +130,14 @@ class Journal:
         self._next_seq = state.last_seq + 1
         self._durable = state.last_seq
         self._head = state.anchor  # chain hash of the last record committed
+        self.put_back = False
         self._used_bytes = 0
         self._runway_short = False
         self._runway_end = 0
+        #: Both meta pages as their transactions left them, and which transaction's CRC was taken last.
+        self._metas = [os.pread(self._data_fd, pages.META_BYTES, slot * self._page_bytes) for slot in (0, 1)]
         self._last_meta = (-1, 0)  # (transaction, CRC32 of its meta page)
+        self._readers_cleared = time.monotonic()
         self._queue: queue.SimpleQueue[_Append | _Chore | None] = queue.SimpleQueue()
         self._failure: JournalWriteError | None = None
         self._changed = threading.Condition()
@@ -204,8 +212,6 @@ class Journal:
         assert state is not None
         if state.site != site:
             raise JournalForeign(f"{path}: made for site {state.site:04x}, this daemon is site {site:04x}")
-        if state.epoch >= records.EPOCH_MAX:
-            raise JournalForeign(f"{path}: its {records.EPOCH_MAX} epochs are used up; start a new journal")
         page = snapshot.meta.page_bytes
         size = max((max(map_size, MAP_BYTES_MIN) + page - 1) // page * page, snapshot.meta.map_size)
         strict = durability == "strict"
@@ -240,10 +246,15 @@ class Journal:
     def _begin(self) -> None:
         """Verify the tail, remove what an interrupted checkpoint left, commit the new epoch, start the writer."""
         self._head = self._verify_tail()
-        state = self._state._replace(epoch=self._state.epoch + 1)
+        taken = place.epoch_mark(self.path)
+        self.put_back = taken > self._state.epoch
+        state = self._state._replace(epoch=max(taken, self._state.epoch) + 1)
+        if state.epoch > records.EPOCH_MAX:
+            raise JournalForeign(f"{self.path}: its {records.EPOCH_MAX} epochs are used up; start a new journal")
         try:
             with self._transaction(state) as txn:
                 self._remove_headless_checkpoints(txn)
+            place.mark_epoch(self.path, state.epoch)
             self._look_after()
         except (lmdb.Error, OSError) as error:
             raise _write_error(self.path, error, self._map_size) from error
@@ -369,6 +380,14 @@ class Journal:
         """Free bytes of the map (reusable pages included) and of the disk."""
         disk = os.statvfs(self.path)
         return Room(max(0, self._map_size - self._used_bytes), disk.f_bavail * disk.f_frsize, self._map_size)
+
+    def clear_dead_readers(self) -> int:
+        """Free the places of readers that were killed: pages they were looking at may be used again. How many there were.
+
+        The writer does it by itself, about once a minute.
+        """
+        self._usable()
+        return int(self._env.reader_check())
 
     def checkpoint(self, seq: int, parts: Sequence[Buffer]) -> None:
         """Queue the caller's state after record ``seq``: written in chunks between commits, valid when whole.
@@ -538,6 +557,7 @@ class Journal:
         except BaseException:
             with contextlib.suppress(lmdb.Error):
                 txn.abort()
+            self._undo_meta()
             raise
         self._state = state
 
@@ -549,7 +569,21 @@ class Journal:
 
     def _read_meta(self, txn_id: int) -> None:
         raw = os.pread(self._data_fd, pages.META_BYTES, (txn_id & 1) * self._page_bytes)
+        self._metas[txn_id & 1] = raw
         self._last_meta = txn_id, zlib.crc32(raw)
+
+    def _undo_meta(self) -> None:
+        """After a commit that failed: the meta page it was to replace, as it was.
+
+        Where writing that page fails, the library puts the old transaction's number back, beside the trees of the new one: a
+        page no transaction wrote, which no start would take for ours. The page of the last good commit is never touched.
+        """
+        slot = (self._state.txn_id + 1) & 1
+        at, whole = slot * self._page_bytes, self._metas[slot]
+        with contextlib.suppress(OSError):
+            if os.pread(self._data_fd, pages.META_BYTES, at) != whole:
+                os.pwrite(self._data_fd, whole, at)
+                os.fdatasync(self._data_fd)
 
     def _look_after(self) -> None:
         """After a commit, when nobody waits: the meta page it wrote, and the room that is left.
@@ -563,6 +597,9 @@ class Journal:
                 stat = txn.stat(database)
                 total += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
         self._used_bytes = total * self._page_bytes
+        if time.monotonic() - self._readers_cleared > READERS_CLEARED_S:
+            self._readers_cleared = time.monotonic()
+            self._env.reader_check()
         frontier = (self._env.info()["last_pgno"] + 1) * self._page_bytes
         if self._runway_bytes:  # made whole when half of it is used up: small commits must not pay for a sync each
             end = os.fstat(self._data_fd).st_size

@@ -87,13 +87,15 @@ def draw_end(source: random.Random) -> End:
 NAMES = {Act.KILL_BEFORE: "before", Act.KILL_AFTER: "after", Act.KILL_TORN: "in"}
 #: The faults a point stands for; a random moment is a kill at any step.
 FAULTS = {
-    Op.DATA: {act: "J01" for act in NAMES}, Op.SYNC: {act: "J01" for act in NAMES},
+    Op.DATA: dict.fromkeys(NAMES, "J01"), Op.SYNC: dict.fromkeys(NAMES, "J01"),
     Op.META: {Act.KILL_BEFORE: "J01", Act.KILL_AFTER: "J02"},
     Op.ORDER: {Act.KILL_BEFORE: "J02", Act.KILL_AFTER: "J04", Act.KILL_TORN: "J03"},
-    Op.SEND: {act: "P01" for act in NAMES},
+    Op.SEND: dict.fromkeys(NAMES, "P01"),
 }
 
-REQUEST_FAULTS = ("delay", "delay", "delay_reply", "drop_request", "drop_reply", "error_live", "error_dead", "disconnect_live", "stall")
+REQUEST_FAULTS = (
+    "delay", "delay", "delay_reply", "drop_request", "drop_reply", "error_live", "error_dead", "disconnect_live", "stall",
+)
 FAULT_IDS = {"drop_request": "O02", "drop_reply": "O01", "error_live": "O09", "error_dead": "O09", "delay_reply": "O03",
              "disconnect_live": "O21"}
 

@@ -4,6 +4,7 @@
  *   TORTURE_CONTROL  file of CONTROL_BYTES, shared with the torturer: counters and rules, changed while the process runs
  *   TORTURE_RECORD   file the changes are recorded in (unset: nothing is recorded)
  *   TORTURE_FOLDER   the folder whose files are recorded
+ *   TORTURE_MOUNTS   a file to be read in place of the kernel's mount table
  *
  * Calls are told apart by what they touch, not by who makes them: a write to data.mdb below offset 8192 is a meta page, any
  * other a data page; a write to a socket that is a masked WebSocket frame with an order in it is an order.
@@ -422,6 +423,7 @@ static void full_path(int at, const char *name, char *path) {
 static int open_any(int at, const char *name, int flags, mode_t mode) {
     char path[PATH_MAX];
     int64_t arg = 0;
+    if (!strcmp(name, "/proc/self/mountinfo") && getenv("TORTURE_MOUNTS")) name = getenv("TORTURE_MOUNTS");
     full_path(at, name, path);
     if (ends_with(path, "/data.mdb") && failed(rule_of(OP_OPEN, &arg))) {
         errno = (int)arg;

@@ -129,8 +129,8 @@ class Exchange:
         self.log = folder / "exchange.log"
         ready = folder / "exchange.json"
         self.process = Process(
-            ["-m", "copyd.sim.torture.venue", "--port", "0", "--ws-port", "0", "--control-port", "0", "--seed", str(seed), "--lift",
-             "all", "--quiet", "--ready-file", ready], self.log)
+            ["-m", "copyd.sim.torture.venue", "--port", "0", "--ws-port", "0", "--control-port", "0", "--seed", str(seed),
+             "--lift", "all", "--quiet", "--ready-file", ready], self.log)
         try:
             wait_for(lambda: ready.exists() or not self.process.running, 30, self.process.tail)
             self.at: dict[str, Any] = msgspec.json.decode(ready.read_bytes())

@@ -18,5 +18,5 @@ class Brisk(ExchangeServer):
 
 
 if __name__ == "__main__":
-    program.ExchangeServer = Brisk  # type: ignore[misc]
+    vars(program)["ExchangeServer"] = Brisk
     sys.exit(program.main())
