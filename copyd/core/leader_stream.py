@@ -585,19 +585,27 @@ class LeaderStream:
             out.append(waiting[taken][1])
             taken += 1
         del waiting[:taken]
-        if waiting and book.pushes:
-            # One by one they lead away and back; together they must end at the position pushed at the last one's time.
-            total = sum(event.side * event.qty for _, event in waiting)
-            covering = [push for push in book.pushes if push[0] >= waiting[-1][1].ts_event]
-            ends = any(at == covering[0][0] and book.remaining(at, pushed) == total for at, pushed in covering)
-            if ends and self._orders_complete(waiting):
-                for _, event in waiting:
-                    self._take(book, event)
-                    out.append(event)
-                waiting.clear()
+        if waiting and book.pushes and self._adds_up(book, waiting) and self._orders_complete(waiting):
+            for _, event in waiting:
+                self._take(book, event)
+                out.append(event)
+            waiting.clear()
         if not waiting:
             book.deadline = NEVER
             self._current_push(now, book, out)
+
+    def _adds_up(self, book: _Book, waiting: list[tuple[int, Execution]]) -> bool:
+        """One by one they do not fit, but together they pass through every position pushed between and end at the last one's."""
+        total = 0
+        for n, (_, event) in enumerate(waiting):
+            total += event.side * event.qty
+            until = waiting[n + 1][1].ts_event if n + 1 < len(waiting) else NEVER
+            covering = [push for push in book.pushes if event.ts_event <= push[0] < until]
+            if not covering and until == NEVER:
+                return False
+            if covering and not any(at == covering[0][0] and book.remaining(at, qty) == total for at, qty in covering):
+                return False
+        return True
 
     def _orders_complete(self, waiting: list[tuple[int, Execution]]) -> bool:
         reached: dict[int, int] = {}
