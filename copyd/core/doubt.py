@@ -188,7 +188,9 @@ class Doubts:
         """An order is in doubt; adding it again changes nothing but that it may have been ``seen`` alive by now."""
         known = self._doubts.get(cid)
         if known is not None:
-            known.seen = known.seen or seen
+            if seen and not known.seen:
+                known.seen = True
+                known.absent_by_id = known.absent_in_list = False
             return
         group = self._groups.get((account, instrument))
         if group is None:
@@ -454,11 +456,8 @@ class Doubts:
                 self._found(now, doubt, told)
             elif complete and asked.issued >= doubt.fence and asked.since <= doubt.signed - lead and not doubt.absent_in_list:
                 self.stats.not_found += 1
-                if not doubt.seen:
-                    doubt.absent_in_list = True
-                    verdicts += self._absent(now, doubt, asked.issued)
-                elif waited:
-                    verdicts += self._contradicted(now, doubt, asked.issued)
+                doubt.absent_in_list = True
+                verdicts += self._absent(now, doubt, asked.issued)
             elif waited:
                 self.stats.not_found_early += complete
                 self._again(now, doubt)

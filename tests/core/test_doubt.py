@@ -133,7 +133,6 @@ def two_with_fences_apart() -> tuple[Doubts, int]:
 def test_a_history_asked_for_before_its_own_fence_serves_no_other_doubt():
     doubts, fence = two_with_fences_apart()
     only(doubts.asks(PAST), ORDERS)  # unanswered
-    doubts.asks(fence - 1)
     again = [ask for ask in doubts.asks(fence) if ask.cid == cid(2)]
     doubts.answered_order(fence, again[0].id, None)
     assert only(doubts.asks(fence), ORDERS)
@@ -309,6 +308,15 @@ def test_what_the_venue_has_shown_alive_is_never_dead():
         now = doubts.next_due()
         [verdict] = doubts.answered_order(now, only(doubts.asks(now), ORDER).id, None)
         assert verdict.kind == HELD
+
+
+def test_what_is_shown_alive_while_its_position_is_asked_for_is_not_dead():
+    doubts = made()
+    doubts.add(cid(1), 0, 0, T0, 10)
+    position = through_history(doubts, PAST)
+    doubts.add(cid(1), 0, 0, T0, 10, True)
+    assert doubts.answered_position(PAST, position.id, 0, 0) == [] and len(doubts) == 1
+    assert only(doubts.asks(PAST), ORDER)
 
 
 def test_found_alive_is_asked_about_until_it_has_ended():
