@@ -288,10 +288,13 @@ class Verifier:
             return at
         events = self.events[claim.symbol]
         moved = events[heard : at + 1]
-        alike = all(not event.reducing for event in moved) or all(not event.opening for event in moved)
-        if not alike or not self.reasons.faults.leader_disturbed(moved[0].trade.ts, claim.ts_decided):
+        if not self.reasons.faults.leader_disturbed(moved[0].trade.ts, claim.ts_decided):
             self.heard[claim.symbol] = at + 1
             return at  # what was passed over is missed
+        if any(event.reducing for event in moved) and any(event.opening for event in moved):
+            passed = ", ".join(event.trade.exec_id for event in moved[:-1][:5])
+            what = "reduction" if moved[-1].reducing else "opening"
+            self.problem("out of order", f"{claim.symbol}: the leader's {what} {claim.exec_id} was decided before {passed}")
         self.verdict.heard_out_of_order += 1
         before = moved[0].before
         begun = {event.trade.order_id for event in events[max(0, heard - 100) : heard]}

@@ -122,7 +122,8 @@ def test_a_close_never_comes_before_its_open(make_world: Any) -> None:
     world.claims[0], world.claims[1] = world.claims[1], world.claims[0]
     world.claims[0].seq, world.claims[1].seq = 1, 2
     late = Fault(world.trades[0].ts + MS, "delay_event", "leader", "ORDER_TRADE_UPDATE")
-    assert judged(world, [late]).omissions
+    assert judged(world, [late]).problem_counts["out of order"] == 1
+    assert judged(world, []).omissions
 
 
 def test_observed_needs_a_disturbed_stream_of_the_leader(make_world: Any) -> None:
