@@ -150,6 +150,13 @@ def _mutated(name: str) -> AbstractContextManager[Any]:
     return mutated(name)
 
 
+def _without(mutant: str) -> str:
+    """What a mutant is compared with: the product in the same setting."""
+    from copyd.sim.mutants import setting_of
+
+    return setting_of(mutant)
+
+
 def _raised(error: Exception) -> Failure:
     frames = traceback.extract_tb(error.__traceback__)
     places = " < ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in reversed(frames[-4:]))
@@ -172,7 +179,7 @@ def work() -> None:
             report = runner(seed, task.options, task.mutant, task.keep)
             if task.rules:
                 report.violations = [failure for failure in report.violations if failure.invariant in task.rules]
-            if task.mutant and report.violations and runner(seed, task.options, "", task.keep).violations:
+            if task.mutant and report.violations and runner(seed, task.options, _without(task.mutant), task.keep).violations:
                 report.violations = []  # not the mutant's doing
             out.write(encode(report) + b"\n")
             if task.stop and report.violations:
