@@ -10,11 +10,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 from hashlib import blake2b
+from math import log, log1p
 
 PPM = 1_000_000
 _BLOCK = struct.Struct("<16I")
 #: How strong a fault is in one history, as (weight, factor); most histories have only some of them.
-SWARM = ((40, 0), (30, 1), (20, 2), (10, 6))
+SWARM = ((28, 0), (35, 1), (22, 2), (15, 6))
 _SWARM_TOTAL = sum(weight for weight, _ in SWARM)
 
 Fired = tuple[str, int]
@@ -77,28 +78,43 @@ class Draws:
 
     # -- faults -------------------------------------------------------------------------------------------------------
     def fault(self, name: str, ppm: int) -> bool:
-        """Whether the fault strikes at this passing; recorded when it does. ``id/where``: one fault at several places."""
+        """Whether the fault strikes at this passing; recorded when it does. ``id/where``: one fault at several places.
+
+        A name is always asked with the same ``ppm``: at which passing it strikes next is drawn ahead, so that a passing
+        costs next to nothing.
+        """
         if self.healthy:
             return False
         state = self._faults.get(name)
         if state is None:
-            state = self._faults[name] = [0, self._strength(name)]
-            self.ids[name] = name.partition("/")[0]
+            state = self._first(name, ppm)
         state[0] += 1
-        if self.keep is not None:
-            if (name, state[0]) not in self.keep:
-                return False
-        else:
-            strength = state[1]
-            if strength == 0:
-                return False
-            block = self._blocks.get(name)
-            if (block.pop() if block else self._refill(name)) % PPM >= ppm * strength // 100:
-                return False
+        if state[0] != state[1]:
+            return False
+        self._next_strike(name, state)
         self.fired.append((name, state[0]))
         fault = self.ids[name]
         self.counts[fault] = self.counts.get(fault, 0) + 1
         return True
+
+    def _first(self, name: str, ppm: int) -> list[int]:
+        """State of a fault: passings, the passing of the next strike (0: none), strength in ppm."""
+        strength = ppm * self._strength(name) // 100 if self.keep is None else 0
+        state = self._faults[name] = [0, 0, min(strength, PPM)]
+        self.ids[name] = name.partition("/")[0]
+        self._next_strike(name, state)
+        return state
+
+    def _next_strike(self, name: str, state: list[int]) -> None:
+        now, ppm = state[0], state[2]
+        if self.keep is not None:
+            state[1] = min((n for fault, n in self.keep if fault == name and n > now), default=0)
+        elif ppm >= PPM:
+            state[1] = now + 1
+        elif ppm > 0:
+            # The waiting time of a coin that is thrown at each passing.
+            u = (self.draw(name, 1 << 32) + 1) / ((1 << 32) + 1)
+            state[1] = now + 1 + int(log(u) / log1p(-ppm / PPM))
 
     def _strength(self, name: str) -> int:
         if self.only is not None and name not in self.only:

@@ -80,7 +80,7 @@ _ORDER, _LEG, _AI, _ACCOUNT = OrderRow.LAYOUT.unpack, LegRow.LAYOUT.unpack, Acco
                                    "open_leaves", "reduce_leaves", "detached", "retry_ts"))
 AI_NET, AI_NET_SHORT, AI_READY, AI_LEVERAGE, AI_ISOLATED = (
     _at(AccountInstrumentRow, name) for name in ("net", "net_short", "ready", "leverage", "isolated"))
-A_ACTIVE, A_HEDGE, A_BALANCE = (_at(AccountRow, name) for name in ("ts_active", "hedge", "balance_e8"))
+A_HEDGE, A_BALANCE = (_at(AccountRow, name) for name in ("hedge", "balance_e8"))
 _REPORT = ReportRow.LAYOUT.size
 
 
@@ -654,14 +654,7 @@ class Node:
 
     def _expected(self, account: int, instrument: int) -> tuple[int, int, bool]:
         """The position we believe in, and whether a comparison can prove anything now."""
-        columns = self.columns
-        row = _AI(columns.get(core.ACCOUNT_INSTRUMENTS, account * columns.instruments_max + instrument))
-        active = _ACCOUNT(columns.get(core.ACCOUNTS, account))[A_ACTIVE]
-        quiet = self.clock.now_ns() >= active + READ_LAG + GUARD and not any(
-            _ORDER(columns.get(core.ORDERS, slot))[O_INSTRUMENT] == instrument
-            for slot in columns.orders_in_state(UNFINISHED_MASK & ~DOUBTED, account)
-        )
-        return row[AI_NET], row[AI_NET_SHORT], quiet
+        return self.engine.expected(account, instrument, self.clock.now_ns())
 
     def _ask(self) -> None:
         now = self.clock.now_ns()

@@ -30,6 +30,9 @@ SNAPSHOTS = ("position_open", "each_order", "follow")
 MINIMA = ("carry", "skip", "raise")
 
 
+TWO_DAEMONS = frozenset({"S5", "S6", "S8", "S10", "L1", "R1", "R2", "R3", "R17"})
+
+
 class Site:
     """The operator's installation: one disk, one configuration, and the process that is running, if one is."""
 
@@ -91,6 +94,8 @@ class Site:
         """A failover by mistake: a second machine starts on a copy of the journal while the first one lives on."""
         assert self.node is not None
         self.forgotten = self.node
+        # Whose share of a position is whose cannot be told apart while both trade; identity and fencing can.
+        self.auditor.off |= TWO_DAEMONS
         self.disk = self.node.disk.copy()
         self.index = 1
         self.node = None
@@ -328,8 +333,8 @@ class Weather:
         draws, venue, world = self.draws, self.venue, self.world
         fault, param = draws.fault, draws.param
         now = world.now
-        if fault("O07", 6_000):
-            venue.retry_after_until = now + param("O07", "ms", 200, 4_000) * MS
+        if fault("O07/for", 6_000):
+            venue.retry_after_until = now + param("O07/for", "ms", 200, 4_000) * MS
         if fault("O08", 3_000):
             venue.banned_until = now + param("O08", "ms", 1_000, BAN_MAX // MS) * MS
         if fault("O20", 4_000):
@@ -339,8 +344,8 @@ class Weather:
         if fault("O19", 8_000):
             market.halted = True
             world.at(now + param("O19", "ms", 200, 10_000) * MS, None, self._reopen, instrument)
-        if fault("O14", 3_000):
-            market.lot_max = param("O14", "lots", 5, 60)
+        if fault("O14/filters", 3_000):
+            market.lot_max = param("O14/filters", "lots", 5, 60)
         leader = self.leaders[draws.draw("weather.leader", len(self.leaders))]
         if fault("L19", 8_000):
             leader.liquidated(instrument)
@@ -497,7 +502,7 @@ class Weather:
             plan = param("C09", "plan", 0, len(self.site.specs) - 1)
             spec = self.site.specs[plan]
             node.command("stop_plan", {"follower": spec["follower"], "leader": spec["leader"],
-                                       "policy": ("close_gracefully", "close_now", "keep")[param("C09", "policy", 0, 2)]})
+                                       "policy": ("close_gracefully", "close_now")[param("C09", "policy", 0, 1)]})
         if node.alive and fault("C03", 6_000):
             self.site.version += 1
             self.site.max_event_age = param("C03", "age", 1, 4) * S
@@ -568,6 +573,7 @@ class Weather:
         """Everything that lasts is put right; nothing breaks any more."""
         self.over = True
         self.draws.healthy = True
+        self.site.crash_next = 0
         forgotten = self.site.forgotten
         if forgotten is not None and forgotten.alive:
             self.world.select(forgotten.index)
@@ -581,7 +587,6 @@ class Weather:
         for account in venue.accounts:
             self._unlock(account)
         if node is not None and node.alive:
-            node.stalled_until = 0
             node.market_deaf_until = 0
             for link in node.leaders:
                 for stream in link.open.values():

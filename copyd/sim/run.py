@@ -63,14 +63,14 @@ class Setup:
         self.leaders = [f"L{index}" for index in range(options.leaders or (2 if draws.draw("setup.leaders", 8) == 0 else 1))]
         self.instruments = options.instruments or (1, 1, 2)[draws.draw("setup.instruments", 3)]
         self.leader_hedge = options.hedge if options.hedge is not None else draws.draw("setup.hedge", 5) == 0
-        self.moves = options.moves if options.moves is not None else 6 + draws.draw("setup.moves", 7)
+        self.moves = options.moves if options.moves is not None else 4 + draws.draw("setup.moves", 6)
         self.lot_max = draws.pick("setup.lot_max", (1 << 40, 1 << 40, 60))
         self.min_notional = draws.pick("setup.min_notional", (0, 0, 100)) * E8
         self.orders_per_window = draws.pick("setup.rate", (160, 160, 160, 6))
         self.accounts: list[str] = []
         self.hedges: list[bool] = []
         self.followers: list[dict[str, Any]] = []
-        for index in range(options.followers or 2 + draws.draw("setup.followers", 3)):
+        for index in range(options.followers or (2, 2, 2, 3, 3, 4)[draws.draw("setup.followers", 6)]):
             name = f"F{index}"
             self.accounts.append(name)
             self.hedges.append(self.leader_hedge or draws.draw("setup.follower_hedge", 4) == 0)
@@ -126,7 +126,7 @@ class _History:
         self.world = world = World(draws, trace)
         self.setup = setup = Setup(draws, options)
         self.auditor = Auditor(
-            site=SITE_ID, excess_ns=EXCESS, minimum=dict.fromkeys(range(setup.instruments), 1 + setup.min_notional // (500_000 * VALUE_MUL)))
+            site=SITE_ID, excess_ns=EXCESS, orders_per_event=600, minimum=dict.fromkeys(range(setup.instruments), 1 + setup.min_notional // (500_000 * VALUE_MUL)))
         world.on_step = self.auditor.step
         world.on_select = self.auditor.select
         markets = [Instrument(640_000, setup.min_notional, setup.lot_max) for _ in range(setup.instruments)]
@@ -180,6 +180,8 @@ class _History:
     def _fair(self) -> None:
         world, site = self.world, self.site
         self.weather.heal()
+        if site.node is not None and site.node.alive:
+            world.run(site.node.stalled_until, STEPS_MAX)
         began = world.now
         self.auditor.fair_start(began)
         if world.trace is not None:
