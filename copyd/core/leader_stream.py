@@ -515,9 +515,16 @@ class LeaderStream:
             return "it would turn a position side around"
         ts = event.ts_event
         covering, fits = -1, True
+        before, reached = -1, True
         for at, pushed in reversed(book.pushes):
             if at < ts:
-                break
+                if at != before:
+                    # Every position pushed since the last execution and before this one must be the one held.
+                    if before >= 0 and (not reached or at <= book.last_ts):
+                        break
+                    before, reached = at, False
+                reached = reached or book.remaining(at, pushed) in (0, None)
+                continue
             if at != covering:
                 covering, fits = at, False  # an earlier time that still covers it says more
             if not fits:
@@ -527,6 +534,8 @@ class LeaderStream:
                 elif lacking > signed > 0 or lacking < signed < 0:
                     # Towards it but short of it: the rest of its own order may follow, anything else comes before.
                     fits = not event.cum_qty or abs(lacking - signed) <= event.order_qty - event.cum_qty
+        if not reached:
+            return "a position pushed before it has not been reached"
         if covering >= 0:
             return "" if fits else "it leads away from the pushed position"
         return "two connections overlap and no position was pushed" if strict else ""
@@ -596,15 +605,21 @@ class LeaderStream:
 
     def _adds_up(self, book: _Book, waiting: list[tuple[int, Execution]]) -> bool:
         """One by one they do not fit, but together they pass through every position pushed between and end at the last one's."""
-        total = 0
+        total, first = 0, waiting[0][1].ts_event
+        older = [push for push in book.pushes if push[0] < first]
+        for since in dict.fromkeys(at for at, _ in older if at > book.last_ts or at == older[-1][0]):
+            if not any(at == since and book.remaining(at, qty) in (0, None) for at, qty in older):
+                return False
         for n, (_, event) in enumerate(waiting):
             total += event.side * event.qty
             until = waiting[n + 1][1].ts_event if n + 1 < len(waiting) else NEVER
             covering = [push for push in book.pushes if event.ts_event <= push[0] < until]
             if not covering and until == NEVER:
                 return False
-            if covering and not any(at == covering[0][0] and book.remaining(at, qty) == total for at, qty in covering):
-                return False
+            # All pushed until the next one comes, behind the last one only what was pushed first.
+            for since in dict.fromkeys(at for at, _ in covering if until != NEVER or at == covering[0][0]):
+                if not any(at == since and book.remaining(at, qty) == total for at, qty in covering):
+                    return False
         return True
 
     def _orders_complete(self, waiting: list[tuple[int, Execution]]) -> bool:
