@@ -14,10 +14,10 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from copyd.config import SyncConfig
-from copyd.core.engine import ACCOUNTS, INSTRUMENTS, LEGS, PLANS, AccountSnapshots, Alert, CatchUp, Command, Engine
+from copyd.core.engine import ACCOUNT_INSTRUMENTS, INSTRUMENTS, LEGS, PLANS, AccountSnapshots, Alert, CatchUp, Command, Engine
 from copyd.core.fixed import BPS, ONE
 from copyd.core.reconcile import EDGES_BPS, DriftRow, Rounds, SyncAction, SyncPolicy, SyncWatch
-from copyd.core.rows import AccountRow, InstrumentRow, LegRow, PlanRow, PlanState
+from copyd.core.rows import AccountInstrumentRow, InstrumentRow, LegRow, PlanRow, PlanState
 from copyd.runtime.clock import Clock
 from copyd.telemetry.logs import get_logger
 
@@ -189,14 +189,15 @@ class Reconciler:
         def qty(lots: float) -> str:
             return f"{lots * unit:.{spec.qty_decimals}f}"
 
-        account = AccountRow.unpack(columns.get(ACCOUNTS, leg.account))
+        at = leg.account * columns.instruments_max + leg.instrument
+        moved = AccountInstrumentRow.unpack(columns.get(ACCOUNT_INSTRUMENTS, at)).ts_active
         return {
             "follower": engine.names.followers[leg.plan], "leader": engine.names.plan_leaders[leg.plan],
             "symbol": spec.symbol, "bps": row.bps, "value": f"{row.money_e8 / 1e8:.2f}",
             "target": qty(leg.target / ONE), "holds": qty(leg.attributed), "forgone": qty(leg.missed / ONE),
             "distance": qty(row.distance / ONE), "in_flight": bool(row.moving), "detached": bool(leg.detached),
             "plan": PlanState(PlanRow.unpack(columns.get(PLANS, leg.plan)).state).name.lower(),
-            "at_rest_s": max(0, self.clock.now_ns() - account.ts_active) // S_NS if account.ts_active else None,
+            "at_rest_s": max(0, self.clock.now_ns() - moved) // S_NS if moved else None,
             "account_answers": leg.account not in self.slow,
         }
 

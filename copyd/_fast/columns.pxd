@@ -74,7 +74,6 @@ cdef struct Account:
     int64_t margin_e8        # initial margin of what copyd holds there
     int64_t reserved_e8      # margin held for openings that are not settled
     int64_t ts_window        # ns, start of the order-count window
-    int64_t ts_active        # ns, when its position last moved: a look at the venue soon after proves nothing
     int32_t orders_in_window
     uint8_t hedge            # position mode at the venue
     uint8_t pad[3]
@@ -84,6 +83,7 @@ cdef struct AccountInstrument:  # dense: account * instruments_max + instrument
     int64_t net_short        # lots, signed (<= 0): SHORT side in hedge mode
     int64_t unattributed     # part of net that copyd did not open
     int64_t unattributed_short
+    int64_t ts_active        # ns, when the position last moved: a look at the venue soon after proves nothing
     int32_t leverage         # actual, at the venue
     uint8_t ready
     uint8_t isolated

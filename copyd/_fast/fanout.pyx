@@ -1313,8 +1313,8 @@ cdef class Kernel:
         order.cost_e8 += value
         leg = &self.columns.legs[order.leg]
         account = &self.columns.accounts[order.account]
-        account.ts_active = now
         ai = self._account_instrument(leg)
+        ai.ts_active = now
         held = _abs(leg.attributed)
         if order.kind == OPENING:
             if not _is_terminal(order.state):

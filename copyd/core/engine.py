@@ -420,10 +420,10 @@ class Engine:
         for slot in self.columns.orders_in_state(UNFINISHED_MASK):
             self._edit(ORDERS, slot, OrderRow, state=OrderState.IN_DOUBT)
             out.queries.append(slot)
-        for account in range(self.columns.count(ACCOUNTS)):
-            row = self._row(ACCOUNTS, account, AccountRow)
-            if row.ts_active > now:  # the clock was put back: nothing can have happened later than now
-                self._edit(ACCOUNTS, account, AccountRow, ts_active=now)
+        for at in range(self.columns.count(ACCOUNT_INSTRUMENTS)):
+            if self._row(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow).ts_active > now:
+                # The clock was put back: nothing can have happened later than now.
+                self._edit(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow, ts_active=now)
         self.names.unsynced = list(range(len(self.names.leaders)))
         for book in self.names.books:
             self._edit(POSITIONS, book.position, LeaderPositionRow, synced=0)
@@ -678,7 +678,7 @@ class Engine:
         if difference == 0:
             self.names.mismatches.pop(key, None)
             return
-        if not value.ts_asked or not self._quiet(account, value.seq_asked, value.ts_asked):
+        if not value.ts_asked or not self._quiet(account, instrument, value.seq_asked, value.ts_asked):
             out.recheck.append(account)
             return
         agrees = known is not None and known[0] == difference and value.ts_asked >= known[1] + self.params.read_lag
@@ -698,14 +698,31 @@ class Engine:
             self.names.inferred.append(Inferred(account, instrument, short, rest, value.ts_asked, shares))
             del self.names.inferred[:-INFERRED_MAX]
 
-    def _quiet(self, account: int, seq: int, ts_asked: int) -> bool:
+    def _quiet(self, account: int, instrument: int, seq: int, ts_asked: int) -> bool:
         """Whether a look at the venue asked at ``ts_asked``, when the journal stood at ``seq``, can be compared with ours."""
-        if ts_asked < self._row(ACCOUNTS, account, AccountRow).ts_active + self.params.read_lag:
+        if not self.at_rest(account, instrument, ts_asked):
             return False
-        if self.columns.orders_in_state(UNFINISHED_MASK & ~(1 << OrderState.HELD), account):
+        ended = (self._row(ORDERS, slot, OrderRow) for slot in self.columns.orders_in_state(TERMINAL_MASK, account))
+        return all(order.seq < seq for order in ended if order.instrument == instrument)
+
+    def expected(self, account: int, instrument: int, now: int) -> tuple[int, int, bool]:
+        """(net, net short, at rest): the position the venue must show if no order in doubt has filled (semantics 35)."""
+        at = account * self.columns.instruments_max + instrument
+        row = self._row(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow)
+        doubted = 1 << OrderState.HELD | 1 << OrderState.IN_DOUBT
+        return row.net, row.net_short, self.at_rest(account, instrument, now, UNFINISHED_MASK & ~doubted)
+
+    def at_rest(self, account: int, instrument: int, ts: int, moving: int = UNFINISHED_MASK & ~(1 << OrderState.HELD)) -> bool:
+        """Nothing of the account is on its way in the instrument, and what moved has had time to show in every replica.
+
+        ``moving``: states of orders that count as on their way; those in conflict do not, a look is to settle them.
+        """
+        at = account * self.columns.instruments_max + instrument
+        if ts < self._row(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow).ts_active + self.params.read_lag:
             return False
         return all(
-            self._row(ORDERS, slot, OrderRow).seq < seq for slot in self.columns.orders_in_state(TERMINAL_MASK, account)
+            self._row(ORDERS, slot, OrderRow).instrument != instrument
+            for slot in self.columns.orders_in_state(moving, account)
         )
 
     def _explained_by_held(
@@ -860,7 +877,7 @@ class Engine:
         account.margin_e8 += value // max(1, ai.leverage) - margin
         leg.attributed += qty
         leg.retry_ts = now
-        account.ts_active = now
+        ai.ts_active = now
         if short:
             ai.net_short += qty
         else:
@@ -890,8 +907,8 @@ class Engine:
             rest += qty
         setattr(ai, rest_name, rest)
         setattr(ai, "net_short" if short else "net", net + qty)
+        ai.ts_active = now
         self.columns.put(ACCOUNT_INSTRUMENTS, at, ai.pack())
-        self._edit(ACCOUNTS, account, AccountRow, ts_active=now)
         return self._shrink_legs(account, instrument, short, sign(net), shrink, out) if shrink else []
 
     def _shrink_legs(self, account: int, instrument: int, short: bool, side: int, shrink: int, out: Outputs) -> list[Share]:

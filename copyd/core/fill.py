@@ -93,8 +93,8 @@ def book_quantity(t: Tables, order: OrderRow, report: ReportRow, now: int) -> in
     order.cum_qty += filled
     order.cost_e8 += value
     leg, account = t.legs[order.leg], t.accounts[order.account]
-    account.ts_active = now
     ai = t.account_instrument(leg)
+    ai.ts_active = now
     held = abs(leg.attributed)
     if order.kind == Kind.OPENING:
         if order.state not in TERMINAL:

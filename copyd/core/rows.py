@@ -269,12 +269,11 @@ class PlanRow(Row):
 class AccountRow(Row):
     """A follower's exchange account: the modelled free balance and the order-count window."""
 
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<5qiB3x")
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<4qiB3x")
     balance_e8: int = 0
     margin_e8: int = 0
     reserved_e8: int = 0
     ts_window: int = 0
-    ts_active: int = 0
     orders_in_window: int = 0
     hedge: int = 0
 
@@ -283,11 +282,12 @@ class AccountRow(Row):
 class AccountInstrumentRow(Row):
     """What is set and held at the venue for one account and instrument."""
 
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<4qiBB2x")
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<5qiBB2x")
     net: int = 0
     net_short: int = 0
     unattributed: int = 0
     unattributed_short: int = 0
+    ts_active: int = 0
     leverage: int = 0
     ready: int = 0
     isolated: int = 0
