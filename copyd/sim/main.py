@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--jobs", type=_positive, default=os.cpu_count() or 1, metavar="J", help="processes (default: one per core)")
     how.add_argument("--twice", action="store_true", help="each seed in two fresh processes: their digests must be equal")
     how.add_argument("--pairs", action="store_true", help="with --crash-sweep: at every two points as well")
+    how.add_argument("--stride", type=_positive, default=1, metavar="N", help="with --pairs: every N-th second crash")
     how.add_argument("--mutant", default="", metavar="NAME", help="run a known-bad variant instead of the product")
     how.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="pin an option of the world")
     how.add_argument("--limit", type=float, default=LIMIT_S, metavar="S", help="a seed that takes longer has failed")
@@ -313,12 +314,9 @@ def _mutants(args: argparse.Namespace) -> int:
 
 
 def _crash_sweep(args: argparse.Namespace) -> int:
-    try:
-        crashes = import_module("copyd.sim.crashes")
-    except ModuleNotFoundError:
-        raise UsageError("the sweep over crash points is not part of this build") from None
-    code: int = crashes.main(args)
-    return code
+    from copyd.sim.crashes import main as crash_sweep
+
+    return crash_sweep(args)
 
 
 def _torture(args: argparse.Namespace) -> int:

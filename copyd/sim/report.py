@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import sys
 import time
 from collections import Counter
@@ -53,6 +55,13 @@ class Bar:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self.progress is not None:
             self.progress.stop()
+
+    def resize(self, total: int) -> None:
+        """The total, once it is known."""
+        if total != self.total:
+            self.total = total
+            if self.progress is not None:
+                self.progress.update(self.task, total=total)
 
     def at(self, done: int, note: str = "") -> None:
         """So many are done."""
@@ -140,6 +149,18 @@ def coverage_table(counted: Mapping[str, Mapping[str, int]]) -> Table:
     return table
 
 
+def crash_sweep_table(results: Sequence[Any]) -> Table:
+    """Scenarios killed at every point."""
+    table = Table(title="golden scenarios, killed at every point")
+    for column in ("scenario", "crash points", "runs", "killed", "failed"):
+        table.add_column(column, justify="left" if column == "scenario" else "right")
+    for result in results:
+        failed = len(result.failed)
+        cells = [f"{count:,}" for count in (result.points, result.runs, result.killed, failed)]
+        table.add_row(result.name, *cells, style="bold red" if failed else "")
+    return table
+
+
 def repeat_command(
     seed: int, level: str = "a", mutant: str = "", options: Mapping[str, Any] | None = None,
 ) -> str:
@@ -149,8 +170,12 @@ def repeat_command(
         words.append(f"--level {level}")
     if mutant:
         words.append(f"--mutant {mutant}")
-    words += [f"--option {name}={value}" for name, value in sorted((options or {}).items())]
+    words += [f"--option {shlex.quote(f'{name}={_plain(value)}')}" for name, value in sorted((options or {}).items())]
     return " ".join(words)
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def failure_lines(report: Report, command: str) -> list[str]:
