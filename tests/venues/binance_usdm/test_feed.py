@@ -25,6 +25,8 @@ class Account:
         self.trades = []
         self.answers = asyncio.Event()
         self.answers.set()
+        self.calls = []
+        self.ours = set()  # orders that bear our prefix
 
     def trade(self, n, qty="0.010"):
         """One more execution; also as the stream tells it."""
@@ -41,22 +43,29 @@ class Account:
     async def call(self, method, path, params=None, key=None, signed=True):
         await asyncio.sleep(0)
         await self.answers.wait()
+        self.calls.append(path)
+        if path.endswith("v1/order"):
+            name = "0007" + "0" * 28 if params["orderId"] in self.ours else "web_1"
+            return json.dumps({"orderId": params["orderId"], "clientOrderId": name, "origQty": "0.030"}).encode()
+        if path.endswith("accountConfig"):
+            return b'{"dualSidePosition": true}'
         if path.endswith("userTrades"):
             found = [t for t in self.trades if t["symbol"] == params["symbol"] and t["id"] >= params.get("fromId", 0)]
             return json.dumps(found).encode()
         if path.endswith("positionRisk"):
             lots = sum(float(t["qty"]) for t in self.trades)
-            return json.dumps([{"symbol": "BTCUSDT", "positionAmt": f"{lots:.3f}"}]).encode()
+            side = self.trades[-1]["positionSide"] if self.trades else "BOTH"
+            return json.dumps([{"symbol": "BTCUSDT", "positionAmt": f"{lots:.3f}", "positionSide": side}]).encode()
         if path.endswith("account"):
             return b'{"totalMarginBalance": "1000", "totalWalletBalance": "1000"}'
         return json.dumps([{"symbol": params["symbol"], "marginType": "CROSSED", "leverage": 10}]).encode()
 
 
-def feed_of(account, heard):
+def feed_of(account, heard, **options):
     """A feed whose stream is what the test hands to it."""
     feed = LeaderFeed(
         leader=0, key=KEY, rest=account, endpoints=Endpoints.at("http://127.0.0.1:1", "ws://127.0.0.1:1"),
-        instruments=INSTRUMENTS, contract=CONTRACT, clock=time.time_ns, on_event=heard.append,
+        instruments=INSTRUMENTS, contract=CONTRACT, clock=time.time_ns, on_event=heard.append, **options,
     )  # fmt: skip
     feed._link.connects = 1
     feed.stream.resume({0: 0, 1: 0})
@@ -128,6 +137,100 @@ async def test_an_execution_that_cannot_be_read_is_read_again_from_the_account()
     await settled(feed)
     assert [event.exec_id for event in heard if isinstance(event, LeaderFill)] == [1]
     await feed.stop()
+
+
+async def test_back_filled_executions_are_asked_for_their_order():
+    """Semantics 15: what bears our own prefix is no leader event, and back-fill does not say whose it was."""
+    account, heard = Account(), []
+    feed = feed_of(account, heard)
+    account.trade(1)
+    account.trade(2)
+    account.ours = {2}
+    connected(feed)
+    await settled(feed)
+    fills = [event for event in heard if isinstance(event, LeaderFill)]
+    told = [(f.exec_id, f.live, f.client_order_id[:4], f.order_qty) for f in fills]
+    assert told == [(1, False, "web_", 30), (2, False, "0007", 30)]
+    assert account.calls.count("/fapi/v1/order") == 2
+    await feed.stop()
+
+
+async def test_an_oversized_frame_may_have_been_a_close():
+    account, heard = Account(), []
+    feed = feed_of(account, heard)
+    session = connected(feed)
+    await settled(feed)
+    account.trade(1)
+    feed._link.on_oversized(session)
+    assert not feed.synced and feed._link._renew.is_set()
+    await settled(feed)
+    assert [event.exec_id for event in heard if isinstance(event, LeaderFill)] == [1]
+    await feed.stop()
+
+
+async def test_a_fill_without_position_side_waits_on_a_hedge_mode_leader_for_the_side_the_account_names():
+    """Semantics 11."""
+    account, heard = Account(), []
+    feed = feed_of(account, heard)
+    await feed._read_mode()
+    connected(feed)
+    await settled(feed)
+    frame = account.trade(1).replace(b'"ps": "BOTH", ', b"")
+    account.trades[0]["positionSide"] = "LONG"
+    feed._on_frame(None, frame)
+    assert not feed.synced and not [event for event in heard if isinstance(event, LeaderFill)]
+    for _ in range(300):
+        if any(isinstance(event, LeaderFill) for event in heard):
+            break
+        await asyncio.sleep(0.005)
+    [fill] = [event for event in heard if isinstance(event, LeaderFill)]
+    assert fill.position_side == 1 and fill.live
+    await feed.stop()
+
+
+async def test_an_expired_listen_key_asks_for_a_new_one_and_a_sync_follows_the_new_connection():
+    account, heard = Account(), []
+    feed = feed_of(account, heard)
+    connected(feed)
+    await settled(feed)
+    feed._on_frame(None, b'{"e":"listenKeyExpired","E":1,"listenKey":"x"}')
+    assert not feed.synced and feed._link._renew.is_set()
+    calls = len(account.calls)
+    await asyncio.sleep(0.05)
+    assert len(account.calls) == calls  # nothing is read while nothing is heard
+    connected(feed)
+    await settled(feed)
+    await feed.stop()
+
+
+async def test_a_silent_stream_is_found_by_comparing_positions():
+    """Pings are answered, frames do not come: one compare period, then the account is read and the connection renewed."""
+    account, heard = Account(), []
+    feed = feed_of(account, heard, position_poll_s=0.1)
+    connected(feed)
+    await settled(feed)
+    account.trade(1)
+    for _ in range(300):
+        if any(isinstance(event, LeaderFill) for event in heard):
+            break
+        await asyncio.sleep(0.01)
+    assert [event.live for event in heard if isinstance(event, LeaderFill)] == [False]
+    assert feed._link._renew.is_set()
+    await feed.stop()
+
+
+async def test_after_stop_no_sync_begins_and_nothing_is_handed_on():
+    account, heard = Account(), []
+    feed = feed_of(account, heard)
+    connected(feed)
+    await settled(feed)
+    await feed.stop()
+    before, calls = len(heard), len(account.calls)
+    feed.request_sync("the fold and the venue disagree")
+    feed._on_frame(None, account.trade(1))
+    connected(feed)
+    await asyncio.sleep(0.05)
+    assert len(heard) == before and len(account.calls) == calls
 
 
 async def test_accounts_the_venue_will_not_let_back_on_after_a_reconnect_are_enrolled_anew():
