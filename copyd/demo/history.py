@@ -325,6 +325,7 @@ class VerifyConfig(msgspec.Struct, frozen=True, kw_only=True):
     settling: int = 0  #: with faults: longest time until an order's fate is known
     in_flight_grace: int = 5 * SECOND  #: bytes already with the kernel when the daemon died
     other_forgone_ppm: int = 10_000  #: 1 % of decisions
+    disturbed_forgone_ppm: int = 100_000  #: 10 % of decisions, with faults that explain them: more would be standing still
     problems_max: int = 20
 
 

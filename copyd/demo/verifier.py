@@ -774,6 +774,9 @@ class Verifier:
                 f"{verdict.forgone_other_outside_restart} of {verdict.decisions} decisions forgone for other causes than the "
                 f"plans' own limits, outside the restart window",
             )
+        if verdict.forgone_disturbed * 1_000_000 > self.config.disturbed_forgone_ppm * decisions + 10_000_000:
+            text = f"{verdict.forgone_disturbed} of {verdict.decisions} decisions forgone for what went wrong on purpose"
+            self.problem("too much forgone", text)
         if verdict.leader_events and not verdict.decisions:
             self.problem("nothing decided", "the leader traded and the daemon decided nothing")
         verdict.forgone = dict(self.forgone.most_common())

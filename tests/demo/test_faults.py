@@ -139,6 +139,21 @@ def test_observed_needs_a_disturbed_stream_of_the_leader(make_world: Any) -> Non
     assert not judged(world, []).verified
 
 
+def test_faults_do_not_excuse_standing_still(make_world: Any) -> None:
+    """Each refusal has its fault, but there are more of them than what went wrong can cost."""
+    world = make_world(PLANS)
+    for at in range(40):
+        world.trade(10, 600_000 + at)
+    world.config = VerifyConfig(other_forgone_ppm=1_000_000)
+    world.orders.clear()
+    for claim in world.claims:
+        claim.open, claim.reason, claim.open_lots, claim.orders = "forgone", "leader_unsynced", 0, []
+        claim.k_q32 = claim.delta_q32 = claim.forgone_q32 = claim.target_q32 = 0
+    faults = [Fault(trade.ts, "delay_event", "leader", "ORDER_TRADE_UPDATE") for trade in world.trades]
+    verdict = judged(world, faults)
+    assert verdict.problem_counts == {"too much forgone": 1} and verdict.forgone_disturbed == 40
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_every_rule_of_a_level_is_one_the_exchange_knows(level: str) -> None:
     """Shares, actions and fields; none of them can touch what the leader himself sends."""
