@@ -248,6 +248,7 @@ def test_a_reduce_only_execution_waits_for_the_open_it_closes() -> None:
     """Semantics 10: a close is never applied before its open."""
     w = World().started()
     [_, opened], [_, closed] = w.trade(5), w.trade(-5, reduce_only=True)
+    closed.realised = False
     w.tell(closed)
     assert ids(w) == []
     w.tell(opened)
@@ -293,6 +294,14 @@ def test_an_execution_without_position_side_never_decides_on_a_hedge_mode_leader
     w.answer()
     w.wait(SECOND)
     assert w.synced and [(e.position_side, e.live) for e in w.fills()] == [(LONG, True), (LONG, True)]
+
+
+def test_an_execution_that_names_no_side_of_a_hedge_mode_leader_does_not_decide_either() -> None:
+    w = World().started()
+    w.stream.mode(True)
+    w.tell(*w.trade(5, side=LONG))
+    w.tell(Execution(0, BOTH, 9_999, 9_999, 1, 3, 100, ts_event=w.now))
+    assert len(ids(w)) == 1 and not w.synced and w.stream.counters.sideless == 1
 
 
 def test_on_a_one_way_leader_a_missing_position_side_is_no_riddle() -> None:
@@ -368,6 +377,34 @@ def test_a_connection_made_beside_a_living_one_interrupts_nothing() -> None:
     w.tell(*w.trade(-5))
     assert len(ids(w)) == 2 and w.synced and w.stream.counters.unsynced == 0
     assert w.stream.counters.duplicates == 1
+
+
+def test_an_opening_whose_close_went_before_it_is_no_news() -> None:
+    """Nothing told that it was missing; to open now what ends up reversed would only cost."""
+    w = World().started()
+    fills = []
+    for signed in (5, -1, -5):
+        w.now += MS
+        fills.append(w.trade(signed)[1])
+    fills[1].realised = False
+    w.tell(fills[0], fills[2], fills[1])
+    assert ids(w) == [fills[0].exec_id, fills[2].exec_id, fills[1].exec_id]
+    assert [e.live for e in w.fills()] == [True, True, False]
+    assert w.stream.counters.late == 1
+
+
+def test_a_leverage_pushed_while_it_is_read_is_the_newer_one() -> None:
+    """L20."""
+    w = World().started()
+    w.now += SECOND
+    w.heard.clear()
+    w.take(w.stream.request_sync(w.now, "asked"))
+    while not any(ask.kind == AskKind.LEVERAGE for ask in w.asks):
+        w.answer(1)
+    w.now += MS
+    w.tell(Leverage(0, 25, w.now))
+    w.answer()
+    assert [(e.instrument, e.leverage) for e in w.heard if type(e) is Leverage] == [(0, 25), (1, 10)]
 
 
 def test_an_old_connection_that_breaks_right_after_the_renewal_may_have_taken_events_with_it() -> None:
@@ -490,6 +527,20 @@ def test_more_than_the_buffer_holds_is_read_from_the_venue() -> None:
     assert w.synced and w.fold == {(0, BOTH): 9} and len(ids(w)) == 9
 
 
+def test_an_overflow_at_the_end_of_a_sync_begins_the_reading_anew() -> None:
+    w = World(Terms(buffer_max=3)).started()
+    w.now += SECOND
+    w.take(w.stream.request_sync(w.now, "asked"))
+    while len(w.asks) != 1 or w.asks[0].instrument != 1 or w.asks[0].kind != AskKind.FILLS:
+        w.answer(1)
+    while w.stream._run.phase != "again" or w.asks[0].instrument != 1:
+        w.answer(1)
+    for _ in range(5):
+        w.tell(w.trade(1)[1])
+    w.wait(SECOND)
+    assert w.synced and len(ids(w)) == 5 and w.stream.counters.mismatches == 0
+
+
 def test_memory_of_executions_is_bounded_by_reading_them() -> None:
     """S21: the sweep moves the floor; without answers the oldest ids are given up."""
     w = World(Terms(sweep_at=10, seen_max=40)).started()
@@ -525,6 +576,49 @@ def test_a_page_that_is_full_is_followed_by_the_next() -> None:
         w.open()
         w.answer()
         assert w.synced and ids(w) == [e.exec_id for e in w.truth] and w.fold == {(0, BOTH): 5}
+        assert len([a for a in w.asked if a.kind == AskKind.POSITIONS]) == 2, "one reading of positions per sync"
+
+
+def test_a_list_that_was_behind_the_first_snapshot_brings_nothing_twice() -> None:
+    """L08: the first position holds an execution that the list shows only later; no fold could tell."""
+    w = World()
+    w.trade(4)
+    w.now += SECOND
+    w.trade(5)
+    w.lag[AskKind.FILLS] = SECOND
+    w.started()
+    w.lag[AskKind.FILLS] = 0
+    w.tell(*w.trade(-2))
+    w.now += SECOND
+    w.take(w.stream.request_sync(w.now, "asked"))
+    w.answer()
+    assert w.synced and len(ids(w)) == 1 and w.fold == {(0, BOTH): 7}
+
+
+def test_what_was_pushed_before_the_snapshot_was_asked_for_is_older_than_it() -> None:
+    """A position that ended without a trade of his (a settlement, say) does not come back by an old push."""
+    w = World()
+    w.trade(5)
+    w.open()
+    w.tell(Position(0, BOTH, 5, w.now))
+    w.held.clear()
+    w.now += MS
+    w.answer()
+    w.wait(5 * SECOND)
+    assert w.synced and w.stream.counters.unsynced == 0 and not w.fold
+
+
+def test_a_position_pushed_between_that_was_never_held_means_that_something_is_missing() -> None:
+    """All that is missing nets to nothing: only the positions between give it away."""
+    w = World().started()
+    told = []
+    for signed in (5, 1, -1, -5, 5, -2):
+        w.now += MS
+        told.append(w.trade(signed))
+    w.tell(*(push for push, _ in told), told[0][1], told[5][1])
+    assert ids(w) == [told[0][1].exec_id]
+    w.tell(*(fill for _, fill in told))
+    assert ids(w) == [fill.exec_id for _, fill in told]
 
 
 def test_after_a_restart_back_fill_begins_behind_what_was_handed_on() -> None:
