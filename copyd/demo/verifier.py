@@ -140,6 +140,7 @@ class Verifier:
         self.event_at: dict[tuple[str, str], int] = {}
         self.first_event: dict[str, int] = {}
         self.heard: dict[str, int] = {}  # symbol -> trades whose place in the daemon's order is known
+        self.first_heard: dict[tuple[str, str], int] = {}  # symbol, leader's order -> price of its fill that was heard first
         self.legs: dict[tuple[str, str], Leg] = {}
         self.equity_ok: dict[tuple[int, int], str] = {}
         self.last_seq = -1
@@ -278,33 +279,32 @@ class Verifier:
         """The place of a trade in the order in which the daemon heard of them.
 
         It is the exchange's order. Where his stream was disturbed, openings may have changed places among themselves, and
-        reductions among themselves: the target is a fold over what was heard, and no close comes before its open.
+        reductions among themselves, and the fills of one order: the target is a fold over what was heard, and no close comes
+        before its open.
         """
         heard = self.heard[claim.symbol]
         if at < heard:
             return at
-        self.heard[claim.symbol] = heard + 1
-        if at == heard:
-            return at
         events = self.events[claim.symbol]
-        moved = events[heard : at + 1]
-        if not self.reasons.faults.leader_disturbed(moved[0].trade.ts, claim.ts_decided):
-            self.heard[claim.symbol] = at + 1
-            return at  # what was passed over is missed
-        if any(event.reducing for event in moved) and any(event.opening for event in moved):
-            passed = ", ".join(event.trade.exec_id for event in moved[:-1][:5])
-            what = "reduction" if moved[-1].reducing else "opening"
-            self.problem("out of order", f"{claim.symbol}: the leader's {what} {claim.exec_id} was decided before {passed}")
-        self.verdict.heard_out_of_order += 1
-        before = moved[0].before
-        begun = {event.trade.order_id for event in events[max(0, heard - 100) : heard]}
-        first_px: dict[str, int] = {}
-        for n, event in enumerate([moved[-1], *moved[:-1]], heard):
-            trade = event.trade
-            px = first_px.setdefault(trade.order_id, event.first_px if trade.order_id in begun else trade.px)
-            events[n] = Event(trade, before, px)
-            before = events[n].after
-            self.event_at[(claim.symbol, trade.exec_id)] = n
+        self.heard[claim.symbol] = heard + 1
+        if at > heard:
+            moved = events[heard : at + 1]
+            if not self.reasons.faults.leader_disturbed(moved[0].trade.ts, claim.ts_decided):
+                self.heard[claim.symbol] = at + 1
+                return at  # what was passed over is missed
+            kinds = any(event.reducing for event in moved) and any(event.opening for event in moved)
+            if kinds and len({event.trade.order_id for event in moved}) > 1:
+                passed = ", ".join(event.trade.exec_id for event in moved[:-1][:5])
+                what = "reduction" if moved[-1].reducing else "opening"
+                self.problem("out of order", f"{claim.symbol}: the leader's {what} {claim.exec_id} was decided before {passed}")
+            self.verdict.heard_out_of_order += 1
+            before = moved[0].before
+            for n, event in enumerate([moved[-1], *moved[:-1]], heard):
+                events[n] = Event(event.trade, before, event.first_px)
+                before = events[n].after
+                self.event_at[(claim.symbol, event.trade.exec_id)] = n
+        event = events[heard]
+        event.first_px = self.first_heard.setdefault((claim.symbol, event.trade.order_id), event.trade.px)
         return heard
 
     def skipped(self, event: Event, plan: str, leg: Leg) -> None:
