@@ -27,8 +27,8 @@ Which byte is vouched for by what:
     tree pages     headers, entries that fill the page exactly, order, counts, separators; each page either in use or free
     not vouched    free pages, the gap inside a page, two pad bytes of page headers: nothing read depends on them
 
-Modules: ``records`` (framing, pure) - ``place`` (lock, file system, epoch) - ``pages`` (the file as bytes, without LMDB) - ``reader`` -
-``writer`` - ``check`` (verification, in a child process).
+Modules: ``records`` (framing, pure) - ``place`` (lock, file system, epoch) - ``pages`` (the file as bytes, without LMDB) -
+``reader`` - ``writer`` - ``check`` (verification, in a child process).
 """
 
 from copyd.journal.errors import (

@@ -200,14 +200,16 @@ class Journal:
     def _open_locked(
         cls, path: Path, lock_fd: int, site: int, map_size: int, durability: Durability, verify: str, runway_bytes: int
     ) -> Journal:
-        if verify == "full":
+        snapshot = examine(path)
+        # A file that lost its end is not for the library: a page behind the end of the map's file kills the process.
+        short = (path / place.DATA_FILE).stat().st_size < (snapshot.meta.last_page + 1) * snapshot.meta.page_bytes
+        if verify == "full" or short:
             from copyd.journal.check import check_in_child  # its child imports this package again
 
             findings = check_in_child(path)
             if findings.findings:
                 first = findings.findings[0]
                 raise JournalDamaged(f"{path}: {first.message}", first.seq_first)
-        snapshot = examine(path)
         state = snapshot.state
         assert state is not None
         if state.site != site:

@@ -237,13 +237,17 @@ class Trader:
 class Stage:
     """One daemon with its folder: configuration, credentials, journal, logs; many lives of the process."""
 
-    def __init__(self, folder: Path, exchange: Exchange, followers: int, cast: Any = None) -> None:
+    def __init__(
+        self, folder: Path, exchange: Exchange, followers: int, cast: tuple[dict[str, Any], list[dict[str, Any]]] | None = None
+    ) -> None:
         self.folder = folder
         self.exchange = exchange
         self.socket = folder / "c.sock"
         self.journal = folder / "journal"
         self.path = folder / "copyd.yaml"
         self.health_port = free_port()
+        self.leader: dict[str, Any]
+        self.followers: list[dict[str, Any]]
         self.leader, self.followers = cast or exchange.cast(followers)
         self.names = [str(row["name"]) for row in self.followers]
         self.daemon: Living | None = None
