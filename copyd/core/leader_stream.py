@@ -265,11 +265,12 @@ class _Book:
 class _Run:
     """One sync from its beginning to its end, whatever has to be read again on the way."""
 
-    __slots__ = ("asked", "equity", "facts", "floor", "found", "late", "leverage", "pending", "phase", "positions", "rounds")
+    __slots__ = ("asked", "equity", "facts", "floor", "found", "fresh", "late", "leverage", "pending", "phase", "positions", "rounds")
 
     def __init__(self, floor: dict[int, int]) -> None:
         self.floor = floor
         self.found: dict[tuple[int, int], Execution] = {}
+        self.fresh: dict[int, None] = {}  # instruments nothing was known of: their position is what the snapshot says
         self.facts: dict[tuple[int, int], OrderFacts | None] = {}
         self.positions: Sequence[Position] = ()
         self.equity: Equity | None = None
@@ -780,7 +781,8 @@ class LeaderStream:
         if run is None:
             return
         self._run = _Run(run.floor)
-        self._run.found, self._run.facts, self._run.leverage = run.found, run.facts, run.leverage
+        self._run.found, self._run.fresh = run.found, run.fresh
+        self._run.facts, self._run.leverage = run.facts, run.leverage
 
     def _start(self, now: int, out: list[Action]) -> None:
         pauses = self.terms.retry_ns
@@ -897,6 +899,7 @@ class LeaderStream:
                 self._ask(now, "sync", out, kind, ask.instrument, top + 1, ask.limit)
         elif kind == AskKind.NEWEST:
             run.floor[ask.instrument] = max((row.exec_id for row in rows), default=0)
+            run.fresh[ask.instrument] = None
         elif kind == AskKind.POSITIONS:
             run.positions = rows
         elif kind == AskKind.EQUITY:
@@ -971,7 +974,7 @@ class LeaderStream:
         self._conflict = ((), 0)
         off = {key for key, _ in conflict}
         for key, book in self._books.items():
-            if not self._based or key in off:
+            if not self._based or key in off or book.instrument in run.fresh:
                 row = told.get(key)
                 book.qty = (row.qty if row is not None else 0) - sums.get(key, 0)
                 book.based_ts = row.ts_event if row is not None and not sums.get(key) else 0
@@ -1014,7 +1017,7 @@ class LeaderStream:
             row = told.get(key)
             snapshot = row.qty if row is not None else 0
             since = later.get(key, ())
-            if self._based:
+            if self._based and book.instrument not in run.fresh:
                 qty, end = book.qty + sums.get(key, 0), snapshot
             else:
                 push = pushed.get(key)

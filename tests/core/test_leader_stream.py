@@ -632,6 +632,16 @@ def test_after_a_restart_back_fill_begins_behind_what_was_handed_on() -> None:
     assert ids(w) == [e.exec_id for e in w.truth[2:]] and w.fold == {(0, BOTH): 8}
 
 
+def test_an_instrument_never_heard_of_before_a_restart_starts_from_the_snapshot() -> None:
+    """Nothing contradicts it: no waiting for a second opinion."""
+    w = World()
+    w.trade(2)
+    w.trade(3, instrument=1)
+    w.stream.resume({0: 0}, [(0, w.truth[0].exec_id)], {(0, BOTH): 2})
+    w.started()
+    assert w.fills() == [] and w.fold == {(0, BOTH): 2, (1, BOTH): 3}
+
+
 def test_after_stop_nothing_happens() -> None:
     """A sync asked for while draining."""
     w = World().started()
