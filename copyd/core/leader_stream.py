@@ -265,7 +265,9 @@ class _Book:
 class _Run:
     """One sync from its beginning to its end, whatever has to be read again on the way."""
 
-    __slots__ = ("asked", "equity", "facts", "floor", "found", "fresh", "late", "leverage", "pending", "phase", "positions", "rounds")
+    __slots__ = (
+        "asked", "equity", "facts", "floor", "found", "fresh", "late", "leverage", "pending", "phase", "positions", "rounds",
+    )  # fmt: skip
 
     def __init__(self, floor: dict[int, int]) -> None:
         self.floor = floor
