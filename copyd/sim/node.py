@@ -7,6 +7,7 @@ nothing to decide: sockets, timeouts, the order in which things are brought up. 
 from __future__ import annotations
 
 from array import array
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,7 @@ from copyd.core.rows import (
     ReportKind,
     ReportRow,
 )
-from copyd.errors import BrokenInvariant, CopydError, Fenced, OperatorError
+from copyd.errors import Fenced, OperatorError
 from copyd.inspect import rebuild
 from copyd.journal import Record
 from copyd.kinds import kind_of, pack_checkpoint, unpack_checkpoint
@@ -48,9 +49,9 @@ from copyd.sim.world import (
     GUARD,
     MS,
     READ_LAG,
-    US,
-    S,
+    RECV,
     Crash,
+    S,
     World,
 )
 from copyd.venues.binance_usdm.errors import Outcome, classify
@@ -58,28 +59,30 @@ from copyd.venues.binance_usdm.errors import Outcome, classify
 if TYPE_CHECKING:
     from copyd.sim.people import Site
 
-TERMS = Terms(fence_ns=FENCE, ask_timeout_ns=ANSWER_TIMEOUT, read_lag_ns=READ_LAG, guard_ns=GUARD, weight_per_s=20,
-              held_backoff_ns=20 * S)
+TERMS = Terms(fence_ns=FENCE, ask_timeout_ns=ANSWER_TIMEOUT, read_lag_ns=READ_LAG, guard_ns=GUARD, held_backoff_ns=20 * S)
+WINDOW = 10 * S
+"""The budget of questions is judged over this."""
 CONNECTIONS = 2
+TOLD_WHOLE = (core.LeaderSync, core.LeaderPosition, core.ExternalFill, core.AccountSnapshots, core.OrphanFill)
 NO_FIELDS: dict[str, Any] = {}
 TIMER_STEPS = tuple(50 * MS << n for n in range(12))
-DOUBTED = 1 << OrderState.IN_DOUBT | 1 << OrderState.HELD
 
 
 def _at(row: Any, name: str) -> int:
     return int(row.names().index(name))
 
 
-_ORDER, _LEG, _AI, _ACCOUNT = OrderRow.LAYOUT.unpack, LegRow.LAYOUT.unpack, AccountInstrumentRow.LAYOUT.unpack, AccountRow.LAYOUT.unpack
+_ORDER, _LEG = OrderRow.LAYOUT.unpack, LegRow.LAYOUT.unpack
+_AI, _ACCOUNT = AccountInstrumentRow.LAYOUT.unpack, AccountRow.LAYOUT.unpack
 (O_CID, O_QTY, O_LIMIT, O_CUM, O_REF, O_SEQ, O_LEG, O_ACCOUNT, O_INSTRUMENT, O_SIDE, O_KIND, O_STATE, O_POSITION_SIDE,
- O_REDUCE_ONLY) = (_at(OrderRow, name) for name in (
+ O_REDUCE_ONLY, O_VENUE_ID) = (_at(OrderRow, name) for name in (
      "cid", "order_qty", "limit_px", "cum_qty", "ref_px", "seq", "leg", "account", "instrument", "side", "kind", "state",
-     "position_side", "reduce_only"))
-(L_PLAN, L_ACCOUNT, L_INSTRUMENT, L_SIDE, L_TARGET, L_ATTRIBUTED, L_PENDING, L_DEFERRED, L_OPEN, L_REDUCE, L_DETACHED, L_RETRY) = (
+     "position_side", "reduce_only", "venue_order_id"))
+(L_PLAN, L_ACCOUNT, L_INSTRUMENT, L_SIDE, L_TARGET, L_ATTRIBUTED, L_PENDING, L_DEFERRED, L_OPEN, L_REDUCE, L_DETACHED,
+ L_RETRY) = (
     _at(LegRow, name) for name in ("plan", "account", "instrument", "side", "target", "attributed", "pending", "deferred",
                                    "open_leaves", "reduce_leaves", "detached", "retry_ts"))
-AI_NET, AI_NET_SHORT, AI_READY, AI_LEVERAGE, AI_ISOLATED = (
-    _at(AccountInstrumentRow, name) for name in ("net", "net_short", "ready", "leverage", "isolated"))
+AI_READY, AI_LEVERAGE, AI_ISOLATED = (_at(AccountInstrumentRow, name) for name in ("ready", "leverage", "isolated"))
 A_HEDGE, A_BALANCE = (_at(AccountRow, name) for name in ("hedge", "balance_e8"))
 _REPORT = ReportRow.LAYOUT.size
 
@@ -149,7 +152,10 @@ class Node:
         self.legs_seen: list[bytes] = []
         self.waiting_commands: list[tuple[int, Callable[[], None]]] = []
         self.leaders: list[LeaderLink] = []
-        self.counts: dict[str, int] = {}
+        self.weights: deque[tuple[int, int]] = deque()
+        self.weight = 0
+        self.silent_until = 0
+        self.partition_until = 0
 
     # -- crashing -----------------------------------------------------------------------------------------------------
     def crashpoint(self, name: str) -> None:
@@ -203,7 +209,8 @@ class Node:
         self.journal = Journal(self.world, disk, self, self.epoch, self._durable, self.fail, self._appended)
         self.columns = self.engine.columns
         self.pump = Pump(self.engine, self.journal, self, self.clock, kind_of, self._outputs, _sent)
-        self.doubts = Doubts(TERMS, self._expected)
+        self.terms = msgspec.structs.replace(TERMS, weight_per_s=self.site.weight_per_s)
+        self.doubts = Doubts(self.terms, self._expected)
         self.rounds = Rounds(self.site.round_interval, READ_LAG + GUARD + 100 * MS)
         self.watch = SyncWatch(self.site.policy)
         self.auditor.started(self.world.now, self.epoch, self.journal.seq)
@@ -451,7 +458,7 @@ class Node:
         self._wake_in(self.rounds.soon_ns)
 
     # -- orders out (the pump's gateway) ----------------------------------------------------------------------------------
-    def render(self, slots: array) -> list[Request]:
+    def render(self, slots: array[int]) -> list[Request]:
         """Signed requests for these order rows."""
         self.crashpoint("pre_render")
         found = []
@@ -485,7 +492,7 @@ class Node:
                                  request.side, request.qty, request.limit_px, request.reduce_only, request.kind)
             if world.trace is not None:
                 world.say("daemon", f"sends {request.cid.hex()[:14]} {request.side * request.qty:+d} of {request.instrument} "
-                                    f"{'limit %d' % request.limit_px if request.limit_px else 'market'} for {request.account}")
+                                    f"{f'limit {request.limit_px}' if request.limit_px else 'market'} for {request.account}")
             connection.pending[request.cid] = None
             sent.append(request.cid)
             self._travel(request, connection)
@@ -504,6 +511,8 @@ class Node:
         """What the network does with one written request."""
         world, draws, venue = self.world, self.draws, self.venue
         delay = world.latency("net.out") + venue.accounts[request.account].slow
+        if world.now < venue.storm_until:
+            delay = draws.between("storm.net", RECV * 6 // 10, RECV)
         dropped = connection.half_open
         extra = 0
         lost = connection.half_open and bool(draws.draw("net.half_open", 2))
@@ -524,8 +533,13 @@ class Node:
             # A gateway of the venue delivers the request again, later; the first answer may be lost with it.
             later = delay + draws.param("O05", "ms", 1, 2_600) * MS
             venue.copied.add(request.cid)
+            rests = draws.param("O05", "rests", 0, 2) == 0
+            if rests:
+                # It still rests when the second copy comes: that one is told that the id exists.
+                venue.resting[request.cid] = draws.param("O05", "for", 600, 2_500)
+                later = delay + draws.param("O05", "soon", 20, 500) * MS
             world.at(world.now + later, None, venue.arrive, request._replace(answer=answer), True)
-            if draws.param("O05", "lost", 0, 2) == 0:
+            if rests or draws.param("O05", "lost", 0, 2) == 0:
                 answer = partial(self._answer, connection, connection.generation, request.cid, True, 0)
         if not lost:
             world.at(world.now + delay, None, venue.arrive, request._replace(answer=answer))
@@ -549,7 +563,7 @@ class Node:
         pending, connection.pending = connection.pending, {}
         for cid in pending:
             self._emit(ReportKind.IN_DOUBT, 0, cid)
-        down = 50 * MS
+        down = max(50 * MS, self.partition_until - self.world.now)
         if self.draws.fault("O40", 200_000):
             down = self.draws.param("O40", "ms", 100, 6_000) * MS
         self._later(down, self._reopened, connection)
@@ -588,13 +602,12 @@ class Node:
             self._emit(ReportKind.REJECT, OrderState.REJECTED, cid, code=verdict.code)
         elif not late:
             self._emit(ReportKind.IN_DOUBT, 0, cid, code=verdict.code)
-        if reply.status in (418, 429):
-            self.doubts.pause(self.clock.now_ns() + self.venue.retry_after())
+        self._told_to_wait(reply.status)
         self._flush()
         self.crashpoint("post_reply")
 
     def _show(self, kind: int, shown: Shown) -> None:
-        self.rows.append(kind, shown.status, shown.cid, shown.cum, shown.cost_e8, 0, 0, 0, 0, shown.id, self.clock.now_ns())
+        self.rows.append(kind, shown.status, shown.cid, shown.cum, shown.cost_e8, 0, 0, 0, 0, shown.id, shown.t)
 
     def _emit(self, kind: int, status: int, cid: bytes, code: int = 0) -> None:
         """A row of the next batch; delivered when this turn is over."""
@@ -650,7 +663,8 @@ class Node:
     # -- doubts ---------------------------------------------------------------------------------------------------------
     def _doubt(self, order: tuple[Any, ...], signed: int) -> None:
         exposure = order[O_QTY] * (order[O_LIMIT] or order[O_REF])
-        self.doubts.add(order[O_CID], order[O_ACCOUNT], order[O_INSTRUMENT], signed, exposure)
+        seen = bool(order[O_VENUE_ID] or order[O_CUM])
+        self.doubts.add(order[O_CID], order[O_ACCOUNT], order[O_INSTRUMENT], signed, exposure, seen)
 
     def _expected(self, account: int, instrument: int) -> tuple[int, int, bool]:
         """The position we believe in, and whether a comparison can prove anything now."""
@@ -660,22 +674,42 @@ class Node:
         now = self.clock.now_ns()
         for ask in self.doubts.asks(now):
             self.crashpoint("pre_ask")
+            self._weigh(now, ask.kind)
             if self.world.trace is not None:
                 self.world.say("daemon", f"asks {ask.kind.name} of {ask.account} {ask.cid.hex()[:14]}")
+            failed = partial(self._failed, ask.id)
             if ask.kind is AskKind.ORDER:
-                self.call(self.venue.show_order, (ask.account, ask.cid), partial(self._told_order, ask.id), partial(self._failed, ask.id))
+                self.call(self.venue.show_order, (ask.account, ask.cid), partial(self._told_order, ask.id), failed)
             elif ask.kind is AskKind.ORDERS:
                 since = ask.since_ns + self.world.now - now - self.clock_error
-                self.call(self.venue.show_orders, (ask.account, ask.instrument, since), partial(self._told_orders, ask.id),
-                          partial(self._failed, ask.id))
+                told = partial(self._told_orders, ask.id)
+                self.call(self.venue.show_orders, (ask.account, ask.instrument, since), told, failed)
             else:
-                self.call(self.venue.show_position, (ask.account,), partial(self._told_position, ask.id, ask.instrument),
-                          partial(self._failed, ask.id))
+                told = partial(self._told_position, ask.id, ask.instrument)
+                self.call(self.venue.show_position, (ask.account,), told, failed)
+
+    def _weigh(self, now: int, kind: AskKind) -> None:
+        """S16: the questions stay within their budget, and none is put before the venue wants one."""
+        terms, weights = self.terms, self.weights
+        weight = (terms.weight_order, terms.weight_orders, terms.weight_position)[kind - 1]
+        weights.append((now, weight))
+        self.weight += weight
+        while weights[0][0] <= now - WINDOW:
+            self.weight -= weights.popleft()[1]
+        burst = max(terms.weight_per_s, terms.weight_orders, terms.weight_position)
+        if self.weight > terms.weight_per_s * (WINDOW // S) + burst:
+            self.site.violated("S16", f"questions of weight {self.weight} in {WINDOW // S} s, {terms.weight_per_s} per s may be")
+        if now < self.silent_until:
+            self.site.violated("S16", f"a question {(self.silent_until - now) / S:.3f} s before the venue wants one")
+
+    def _told_to_wait(self, status: int) -> None:
+        if status in (418, 429):
+            self.silent_until = self.clock.now_ns() + self.venue.retry_after()
+            self.doubts.pause(self.silent_until)
 
     def _failed(self, ask: int, status: int) -> None:
         now = self.clock.now_ns()
-        if status in (418, 429):
-            self.doubts.pause(now + self.venue.retry_after())
+        self._told_to_wait(status)
         self.doubts.failed(now, ask)
         self._arm()
 
@@ -712,15 +746,22 @@ class Node:
         self._arm()
 
     # -- questions to the venue -------------------------------------------------------------------------------------------
-    def call(self, read: Callable[..., Any], args: tuple[Any, ...], done: Callable[[Any], None], failed: Callable[[int], None]) -> None:
+    def call(
+        self, read: Callable[..., Any], args: tuple[Any, ...], done: Callable[[Any], None], failed: Callable[[int], None],
+    ) -> None:
         """A read over the network: an answer, an error, or nothing at all (then ``failed`` after a timeout)."""
         world, draws = self.world, self.draws
+        if world.now < self.partition_until:
+            self._later(50 * MS, failed, 0)
+            return
         if draws.fault("O37", 15_000):
             self._later(ANSWER_TIMEOUT, failed, 0)
             return
         world.at(world.now + world.latency("rest.out"), None, self._read, read, args, done, failed)
 
-    def _read(self, read: Callable[..., Any], args: tuple[Any, ...], done: Callable[[Any], None], failed: Callable[[int], None]) -> None:
+    def _read(
+        self, read: Callable[..., Any], args: tuple[Any, ...], done: Callable[[Any], None], failed: Callable[[int], None],
+    ) -> None:
         """At the venue."""
         world, draws = self.world, self.draws
         back = world.now + world.latency("rest.back")
@@ -740,7 +781,8 @@ class Node:
             return
         self.looking.add(account)
         asked, seq = self.clock.now_ns(), self.engine.names.seq + 1
-        self.call(self.venue.show_position, (account,), partial(self._looked, account, adopt, seq, asked), partial(self._not_looked, account))
+        looked = partial(self._looked, account, adopt, seq, asked)
+        self.call(self.venue.show_position, (account,), looked, partial(self._not_looked, account))
 
     def _not_looked(self, account: int, status: int) -> None:
         self.looking.discard(account)
@@ -771,6 +813,15 @@ class Node:
             self.look(account, adopt=True)
 
     # -- user streams -----------------------------------------------------------------------------------------------------
+    def cut_off(self, duration: int) -> None:
+        """The machine has no network: every connection breaks, every question fails; what was just written lives on unseen."""
+        self.partition_until = self.world.now + duration
+        for connection in self.connections:
+            self._lose(connection, "no network")
+        self.lose_streams(duration)
+        for link in self.leaders:
+            link.lose_all("no network")
+
     def lose_streams(self, down: int) -> None:
         """The followers' stream connection is gone; what happens meanwhile is not told."""
         for stream in self.streams.values():
@@ -823,7 +874,7 @@ class Node:
                                            trade.cid, ts))
                 return
             self.rows.append(ReportKind.TRADE, trade.status, trade.cid, trade.cum, trade.cost_e8, abs(trade.qty), trade.px, 0,
-                             trade.id, trade.order_id, ts)
+                             trade.id, trade.order_id, trade.t)
             self._flush()
             return
         self.offer(core.ExternalFill(account, trade.instrument, trade.position_side, trade.qty, trade.id, trade.kind, ts))
@@ -846,9 +897,9 @@ class Node:
         if type(value) is core.Reports:
             rows = value.rows
             for at in range(0, len(rows), _REPORT):
-                slot = columns.order_slot(rows[at : at + 16])
-                if slot is not None and slot not in live:
-                    live[slot] = b""
+                known = columns.order_slot(rows[at : at + 16])
+                if known is not None and known not in live:
+                    live[known] = b""
         for slot, seen in list(live.items()):
             data = get(core.ORDERS, slot)
             if data == seen:
@@ -926,13 +977,13 @@ class Node:
                 for row in ReportRow.unpack_all(out.input.rows))
         elif isinstance(out.input, core.Command):
             text += f" {out.input.name} {'' if out.input.name == 'import_plans' else out.input.args}"
-        elif isinstance(out.input, core.LeaderSync | core.LeaderPosition | core.ExternalFill | core.AccountSnapshots | core.OrphanFill):
+        elif isinstance(out.input, TOLD_WHOLE):
             text += " " + str({name: getattr(out.input, name) for name in out.input.__struct_fields__ if name != "raw"})
         self.world.say("core", text)
-        for row in NamedOrder.unpack_all(out.named):
-            self.world.say("core", f"  order {row.cid.hex()[:14]} leg {row.leg} {row.side * row.order_qty:+d} "
-                                   f"{'limit %d' % row.limit_px if row.limit_px else 'market'}"
-                                   f"{' reduce-only' if row.reduce_only else ''}{' reduction' if row.kind else ' opening'}")
+        for named in NamedOrder.unpack_all(out.named):
+            self.world.say("core", f"  order {named.cid.hex()[:14]} leg {named.leg} {named.side * named.order_qty:+d} "
+                                   f"{f'limit {named.limit_px}' if named.limit_px else 'market'}"
+                                   f"{' reduce-only' if named.reduce_only else ''}{' reduction' if named.kind else ' opening'}")
         for alert in out.alerts:
             self.world.say("core", f"  alert {alert.name}: {alert.text}")
         for index in range(self.columns.count(core.LEGS)):
@@ -940,9 +991,9 @@ class Node:
             if index >= len(self.legs_seen) or data != self.legs_seen[index]:
                 row = _LEG(data)
                 self.world.say("core", f"  leg {index}: target {row[L_TARGET] / (1 << 32):.3f}, holds {row[L_ATTRIBUTED]}"
-                                       f"{', opening %d' % row[L_OPEN] if row[L_OPEN] else ''}"
-                                       f"{', closing %d' % row[L_REDUCE] if row[L_REDUCE] else ''}"
-                                       f"{', waiting %.3f' % (row[L_DEFERRED] / (1 << 32)) if row[L_DEFERRED] else ''}")
+                                       f"{f', opening {row[L_OPEN]}' if row[L_OPEN] else ''}"
+                                       f"{f', closing {row[L_REDUCE]}' if row[L_REDUCE] else ''}"
+                                       f"{f', waiting {row[L_DEFERRED] / (1 << 32):.3f}' if row[L_DEFERRED] else ''}")
 
 
 def _found(shown: Shown) -> Found:
@@ -952,5 +1003,3 @@ def _found(shown: Shown) -> Found:
 def _sent(times: Sent) -> None:
     """Acknowledgements are not timed here."""
 
-
-__all__ = ["US", "Node", "msgspec"]

@@ -8,21 +8,22 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from copyd.core.engine import Configured, InstrumentSpec
+from copyd.core.engine import PLANS, Configured, InstrumentSpec
 from copyd.core.reconcile import SyncAction, SyncPolicy
-from copyd.core.rows import InstrumentRow, Params
+from copyd.core.rows import InstrumentRow, Params, PlanRow
 from copyd.errors import BrokenInvariant
 from copyd.sim.audit import Auditor, Plan
 from copyd.sim.disk import Disk
-from copyd.sim.leaders import EQUITY_E8
 from copyd.sim.node import Node
-from copyd.sim.venue import FILLED, PARTIAL, Account, Instrument, Trade, Venue
+from copyd.sim.venue import FILLED, PARTIAL, Account, Trade, Venue
 from copyd.sim.world import BAN_MAX, MS, READ_LAG, S, World
 
 if TYPE_CHECKING:
     from copyd.sim.run import Setup
 
 E8 = 10**8
+PX_LEAST, PX_MOST = 480_000, 800_000
+"""Prices stay within."""
 SITE_ID = 0xC0DE
 SITE_KEY = bytes(range(16))
 MODES = ("proportional", "multiplier", "fixed_amount", "fixed_ratio", "risk_based")
@@ -41,6 +42,7 @@ class Site:
         self.id, self.key = SITE_ID, SITE_KEY
         self.instruments_max = 4
         self.round_interval = 20 * S
+        self.weight_per_s = world.draws.pick("setup.weight", (4, 20, 20))
         self.wall_offset = world.draws.between("clock.offset", -2 * S, 2 * S)
         self.version = 1
         self.disk = Disk()
@@ -53,8 +55,8 @@ class Site:
         self._crashes = list(crashes)
         self.crash_next = self._crashes.pop(0) if self._crashes else 0
         self.max_event_age = 2 * S
-        self.policy = SyncPolicy(action=SyncAction(world.draws.pick("policy", (0, 0, 0, 0, 0, 1, 2, 3, 3, 3))), enter_bps=20, leave_bps=10,
-                                 after_ns=4 * S, interval_ns=8 * S)
+        action = SyncAction(world.draws.pick("policy", (0, 0, 0, 0, 0, 1, 2, 3, 3, 3)))
+        self.policy = SyncPolicy(action=action, enter_bps=20, leave_bps=10, after_ns=4 * S, interval_ns=8 * S)
         self.restarts = 0
         self.last_end = -(1 << 60)
         self.counts: dict[str, int] = {}
@@ -191,7 +193,7 @@ class Leader:
         market.px += draws.between("market.drift", -600, 600)
         if draws.fault("O19/jump", 30_000):
             market.px += draws.param("O19/jump", "ticks", -8_000, 8_000)
-        market.px = min(max(market.px, 500_000), 800_000)
+        market.px = min(max(market.px, PX_LEAST), PX_MOST)
 
     def _order(self, instrument: int, side: int, signed: int) -> None:
         draws, world = self.world.draws, self.world
@@ -216,13 +218,15 @@ class Leader:
             if delay == 0:
                 self._execute(instrument, side, piece if signed > 0 else -piece, self.order_id, qty, cum)
             else:
-                world.at(world.now + delay, None, self._execute, instrument, side, piece if signed > 0 else -piece, self.order_id,
-                         qty, cum)
+                signed_piece = piece if signed > 0 else -piece
+                world.at(world.now + delay, None, self._execute, instrument, side, signed_piece, self.order_id, qty, cum)
             delay += draws.draw("leader.gap", 300) * MS
         if late:
             self._push(new)
 
-    def _execute(self, instrument: int, side: int, signed: int, order_id: int, order_qty: int, cum: int, kind: str = "trade") -> None:
+    def _execute(
+        self, instrument: int, side: int, signed: int, order_id: int, order_qty: int, cum: int, kind: str = "trade",
+    ) -> None:
         world, venue, account = self.world, self.venue, self.account
         if side:
             held = account.position.get((instrument, side), 0)
@@ -292,7 +296,8 @@ class Leader:
             if index == instrument and abs(held) > 3:
                 by = -(held // 3)
                 self.account.move(self.world.now, instrument, side, by)
-                self.venue.auditor.leader_executed(self.world.now, self.index, instrument, side, by, 0, f"correction {self.world.now}")
+                name = f"correction {self.world.now}"
+                self.venue.auditor.leader_executed(self.world.now, self.index, instrument, side, by, 0, name)
                 self._push(("position", instrument, side, held + by, self.world.now))
                 return
 
@@ -337,6 +342,8 @@ class Weather:
             venue.retry_after_until = now + param("O07/for", "ms", 200, 4_000) * MS
         if fault("O08", 3_000):
             venue.banned_until = now + param("O08", "ms", 1_000, BAN_MAX // MS) * MS
+        if fault("O03/storm", 8_000):
+            venue.storm_until = now + param("O03/storm", "ms", 1_000, 10_000) * MS
         if fault("O20", 4_000):
             venue.closed_until = now + param("O20", "ms", 300, 8_000) * MS
         instrument = draws.draw("weather.instrument", len(venue.instruments))
@@ -430,6 +437,9 @@ class Weather:
             for connection in node.connections:
                 world.crashing(node, node._lose, connection, "no name resolution")
         if not node.ready:
+            return
+        if fault("O40/partition", 8_000):
+            world.crashing(node, node.cut_off, param("O40/partition", "ms", 1_000, 12_000) * MS)
             return
         if fault("L03/follower", 10_000):
             node.lose_streams(param("L03/follower", "ms", 50, 4_000) * MS)
@@ -563,7 +573,7 @@ class Weather:
         param = self.draws.param
         plan = param("A06", "plan", 0, len(self.site.specs) - 1)
         spec = dict(self.site.specs[plan])
-        state = node.engine.names.specs[plan]["state"] if plan < len(node.engine.names.specs) else 0
+        state = PlanRow.unpack(node.columns.get(PLANS, plan)).state if plan < node.columns.count(PLANS) else 0
         spec |= {"max_notional_symbol_e8": (0, 3_000, 20_000)[param("A06", "cap", 0, 2)] * E8, "state": state,
                  "on_insufficient": param("A06", "margin", 0, 1)}
         node.command("change_plan", {"follower": spec["follower"], "leader": spec["leader"], "spec": spec})
@@ -579,7 +589,11 @@ class Weather:
             self.world.select(forgotten.index)
             forgotten.fail(BrokenInvariant("found, and stopped by hand"))
         venue, node = self.venue, self.site.node
-        venue.closed_until = venue.banned_until = venue.retry_after_until = 0
+        venue.closed_until = venue.banned_until = venue.retry_after_until = venue.storm_until = 0
+        for account in venue.accounts:
+            for orders in account.orders.values():
+                for order in orders:
+                    order.hidden_until = 0
         for index, market in enumerate(venue.instruments):
             market.halted = False
             market.lot_max = self.site.setup.lot_max
@@ -593,5 +607,3 @@ class Weather:
                     stream.deaf = False
                     stream.stalled_until = 0
 
-
-__all__ = ["EQUITY_E8", "Instrument", "Leader", "Site", "Weather"]

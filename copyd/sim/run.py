@@ -14,7 +14,7 @@ from copyd.core.rows import LeaderPositionRow
 from copyd.sim.audit import Auditor, Violation
 from copyd.sim.draws import Draws, Fired
 from copyd.sim.leaders import EQUITY_E8
-from copyd.sim.people import E8, SITE_ID, Leader, Site, Weather
+from copyd.sim.people import E8, PX_LEAST, PX_MOST, SITE_ID, Leader, Site, Weather
 from copyd.sim.venue import VALUE_MUL, Account, Instrument, Venue
 from copyd.sim.world import MS, START, Looping, S, World
 
@@ -23,6 +23,8 @@ FAIR_MOST = 240 * S
 STEPS_MAX = 60_000
 EXCESS = 8 * S
 """A reduction that failed is due again within its longest back-off."""
+ORDERS_PER_EVENT = 600
+"""A close of a large position goes out in orders of the venue's maximum, and each may have to be repeated."""
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -34,6 +36,7 @@ class Options(msgspec.Struct, frozen=True):
     leaders: int | None = None
     hedge: bool | None = None
     modes: tuple[int, ...] = (0, 0, 1, 2, 3, 4)
+    minima: tuple[int, ...] = (0, 0, 1, 2)
     faults: tuple[str, ...] | None = None
     """Ids that exist at all; None: every one, by swarm."""
     strength: int = 100
@@ -91,7 +94,7 @@ class Setup:
             "instruments": [], "leverage": 5, "leverage_max": 100, "risk_bps": 20, "assumed_stop_bps": 500,
             "max_position_bps": draws.pick("setup.position", (0, 0, 300)), "max_loss_per_trade_bps": 0, "slippage_bps": 0,
             "slippage_mid_bps": 0, "max_open_trades": 0, "mode": draws.pick("setup.mode", options.modes),
-            "ratio_snapshot": draws.pick("setup.snapshot", (0, 0, 1, 2)), "min_policy": draws.pick("setup.minimum", (0, 0, 1, 2)),
+            "ratio_snapshot": draws.pick("setup.snapshot", (0, 0, 1, 2)), "min_policy": draws.pick("setup.minimum", options.minima),
             "on_insufficient": draws.draw("setup.insufficient", 2), "require_stop": False, "allow_netting": both, "state": 0,
         }
 
@@ -125,11 +128,14 @@ class _History:
         draws = self.draws = Draws(seed, kept, options.faults, options.strength)
         self.world = world = World(draws, trace)
         self.setup = setup = Setup(draws, options)
+        least = 1 + setup.min_notional // (PX_LEAST * VALUE_MUL)
         self.auditor = Auditor(
-            site=SITE_ID, excess_ns=EXCESS, orders_per_event=600, minimum=dict.fromkeys(range(setup.instruments), 1 + setup.min_notional // (500_000 * VALUE_MUL)))
+            site=SITE_ID, excess_ns=EXCESS, orders_per_event=ORDERS_PER_EVENT,
+            minimum=dict.fromkeys(range(setup.instruments), least),
+        )
         world.on_step = self.auditor.step
         world.on_select = self.auditor.select
-        markets = [Instrument(640_000, setup.min_notional, setup.lot_max) for _ in range(setup.instruments)]
+        markets = [Instrument((PX_LEAST + PX_MOST) // 2, setup.min_notional, setup.lot_max) for _ in range(setup.instruments)]
         self.venue = venue = Venue(world, self.auditor, markets, SITE_ID.to_bytes(2, "big"))
         for index, name in enumerate(setup.accounts):
             wallet = draws.pick("setup.wallet", (10**6, 10**6, 10**6, 3_000)) * E8

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from copyd.sim.audit import Auditor
-from copyd.sim.draws import Draws
 from copyd.sim.world import CLOCK_LEAD, ENGINE_DELAY, MS, READ_LAG, RECV, US, S, World
 
 NEW, PARTIAL, FILLED, CANCELED, EXPIRED, REJECTED = 2, 3, 4, 6, 7, 8
@@ -55,13 +54,14 @@ class Shown(NamedTuple):
     cost_e8: int
     qty: int
     side: int
+    t: int
 
 
 class Order:
     """An order the venue accepted, with everything it ever was: (time, status, cumulative, cost)."""
 
-    __slots__ = ("account", "cid", "cost", "cum", "id", "instrument", "limit_px", "log", "position_side", "qty", "reduce_only",
-                 "side", "status", "t")
+    __slots__ = ("account", "cid", "cost", "cum", "hidden_until", "id", "instrument", "limit_px", "log", "position_side", "qty",
+                 "reduce_only", "side", "status", "t")
 
     def __init__(self, request: Request, order_id: int, t: int) -> None:
         self.cid, self.account, self.instrument = request.cid, request.account, request.instrument
@@ -70,13 +70,14 @@ class Order:
         self.id, self.t = order_id, t
         self.cum = self.cost = 0
         self.status = NEW
+        self.hidden_until = 0
         self.log = [(t, NEW, 0, 0)]
 
     def shown(self, t: int) -> Shown | None:
         """As a replica that is as old as ``t`` shows it; None where it does not know the order yet."""
         for at, status, cum, cost in reversed(self.log):
             if at <= t:
-                return Shown(self.account, self.cid, self.id, status, cum, cost, self.qty, self.side)
+                return Shown(self.account, self.cid, self.id, status, cum, cost, self.qty, self.side, at)
         return None
 
 
@@ -177,6 +178,12 @@ class Venue:
         #: that was accepted or refused in time is one the venue itself takes back (no client can guard against it).
         self.copied: set[bytes] = set()
         self.answered: set[bytes] = set()
+        #: Ids whose order rests for a while: (first, until) ms.
+        self.resting: dict[bytes, int] = {}
+        #: Until then everything is slow at once: the way in, the engine, every replica.
+        self.storm_until = 0
+        #: This venue's question by id knows only what is alive, its lists come in pieces.
+        self.evicting = world.draws.draw("venue.evicting", 4) == 0 and world.draws.factor > 0
         #: The venue counts trades per instrument: the same numbers occur in each.
         self.trade_ids = [7_000] * len(instruments)
 
@@ -228,7 +235,8 @@ class Venue:
                 return
             request = request._replace(answer=_nobody)
         elif draws.fault("O10", 8_000):
-            answer(Reply(408 if draws.param("O10", "kind", 0, 1) else 400, (-1006, -1007, -1001, -9999)[draws.param("O10", "code", 0, 3)]))
+            code = (-1006, -1007, -1001, -9999)[draws.param("O10", "code", 0, 3)]
+            answer(Reply(408 if draws.param("O10", "kind", 0, 1) else 400, code))
             if draws.param("O10", "dead", 0, 1):
                 self.answered.discard(cid)
                 return
@@ -237,7 +245,9 @@ class Venue:
             answer(Reply(503, 0, "Service Unavailable."))
             return
         delay = MS + draws.draw("engine", 4_000) * US
-        if draws.fault("O03/engine", 8_000):
+        if now < self.storm_until:
+            delay = draws.between("storm.engine", ENGINE_DELAY * 7 // 10, ENGINE_DELAY - 1)
+        elif draws.fault("O03/engine", 8_000):
             delay = draws.param("O03/engine", "us", 0, ENGINE_DELAY // US - 1) * US
         world.at(now + delay, None, self._engine, request)
 
@@ -263,11 +273,14 @@ class Venue:
             request.answer(Reply(200, 0, "", order.shown(now)))
             self.world.at(now + draws.param("O12", "ms", 1, 1500) * MS, None, self._end, order, REJECTED)
             return
-        if draws.fault("O30", 15_000):
+        rest = self.resting.pop(order.cid, 0)
+        if not rest and draws.fault("O30", 15_000):
+            rest = draws.param("O30", "ms", 1, 3_000)
+        if rest:
             # It rests for a while, then fills in pieces: alive to whoever asks.
             account.open[order.cid] = order
             request.answer(Reply(200, 0, "", order.shown(now)))
-            self.world.at(now + draws.param("O30", "ms", 1, 3_000) * MS, None, self._match, order, True)
+            self.world.at(now + rest * MS, None, self._match, order, True)
             return
         self._match(order, False)
         request.answer(Reply(200, 0, "", order.shown(self.world.now)))
@@ -346,6 +359,9 @@ class Venue:
         order.log.append((now, order.status, order.cum, order.cost))
         if order.status == FILLED:
             account.open.pop(order.cid, None)
+            heard = any(stream.open and not stream.deaf for stream in account.streams)
+            if not heard and self.draws.fault("O28/vanished", 150_000):
+                order.hidden_until = now + self.draws.param("O28/vanished", "s", 8, 30) * S
         self._trade(account, order.instrument, order.position_side, order.side * qty, px, order.id, order.cid, order.qty,
                     order.cum, order.cost, order.status, "ours")
         if order.status == FILLED and self.ours(order.cid):
@@ -361,7 +377,7 @@ class Venue:
         account.open.pop(order.cid, None)
         if self.ours(order.cid):
             self.auditor.closed(now, order.account, order.cid, status)
-        self._tell(account, Shown(order.account, order.cid, order.id, status, order.cum, order.cost, order.qty, order.side))
+        self._tell(account, Shown(order.account, order.cid, order.id, status, order.cum, order.cost, order.qty, order.side, now))
 
     def _trade(
         self, account: Account, instrument: int, position_side: int, qty: int, px: int, order_id: int, cid: bytes,
@@ -437,6 +453,8 @@ class Venue:
     def _lag(self, name: str) -> int:
         """How old the replica is that answers."""
         draws = self.draws
+        if self.world.now < self.storm_until:
+            return self.world.now - draws.between("storm.lag", READ_LAG * 7 // 10, READ_LAG - 1)
         if draws.fault(name, 60_000):
             return self.world.now - draws.param(name, "us", 0, READ_LAG // US - 1) * US
         return self.world.now
@@ -446,19 +464,28 @@ class Venue:
         found = self.accounts[account].orders.get(cid)
         if not found:
             return None
-        shown = found[-1].shown(self._lag("O27/order"))
-        if shown is not None and shown.status not in (NEW, PARTIAL) and self.draws.fault("O28", 30_000):
+        order = found[-1]
+        now = self.world.now
+        if now < order.hidden_until:
             return None
+        shown = order.shown(self._lag("O27/order"))
+        if shown is not None and shown.status not in (NEW, PARTIAL):
+            if self.evicting and order.log[-1][0] < now - S // 2:
+                self.draws.count("O28")
+                return None
+            if self.draws.fault("O28", 30_000):
+                return None
         return shown
 
     def show_orders(self, account: int, instrument: int, since: int) -> tuple[list[Shown], bool]:
         """Orders of an instrument since a time, and whether the page holds all of them."""
-        t = self._lag("O27/orders")
+        t, now = self._lag("O27/orders"), self.world.now
         found = [
             shown for orders in self.accounts[account].orders.values() for order in orders
-            if order.instrument == instrument and order.t >= since and (shown := order.shown(t)) is not None
+            if order.instrument == instrument and order.t >= since and now >= order.hidden_until
+            and (shown := order.shown(t)) is not None
         ]
-        if found and self.draws.fault("O28/page", 20_000):
+        if found and ((self.evicting and self.draws.draw("venue.page", 3) == 0) or self.draws.fault("O28/page", 20_000)):
             return found[: len(found) // 2], False
         return found, True
 
@@ -472,6 +499,3 @@ class Venue:
 
 def _nobody(reply: Reply) -> None:
     """An answer that nobody hears."""
-
-
-__all__ = ["S", "Account", "Draws", "Instrument", "Order", "Reply", "Request", "Shown", "Stream", "Trade", "Venue"]

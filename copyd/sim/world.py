@@ -50,7 +50,7 @@ class Looping(AssertionError):
     """Time does not move on: the parts keep each other busy."""
 
 
-Call = Callable[..., None]
+Call = Callable[..., Any]
 Event = tuple[int, int, Any, Call, tuple[Any, ...]]
 
 
