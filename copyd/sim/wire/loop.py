@@ -30,11 +30,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def __init__(self, pick: Callable[[int], int] | None = None, steps_max: int = 2_000_000) -> None:
         super().__init__()
         self.network: Any = None
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._made = 0
         self.steps = 0
         self.steps_max = steps_max
         self.reordered = 0
-        #: Busy until then: the process does not turn (a stall), the world goes on.
-        self.stalled_until = 0.0
         self._pick = pick
         self._now = START_S
         self._sleepers: dict[asyncio.Task[Any], Any] = {}
@@ -42,29 +42,41 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def time(self) -> float:
         return self._now
 
+    def stall(self, seconds: float) -> None:
+        """The process does not turn for so long: everything that fell due meanwhile is late, and comes at once."""
+        self._now += seconds
+
     # -- one turn -------------------------------------------------------------------------------------------------------
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Any, *args: Any, context: Any = None,
+    ) -> asyncio.TimerHandle:
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        self._made += 1
+        heapq.heappush(self._timers, (when, self._made, timer))
+        return timer
+
     def _run_once(self) -> None:
-        timers: list[Any] = self._scheduled  # type: ignore[attr-defined]
+        timers = self._timers
         ready: Any = self._ready  # type: ignore[attr-defined]
-        while timers and timers[0]._cancelled:
-            heapq.heappop(timers)._scheduled = False
-            self._timer_cancelled_count -= 1
+        while timers and timers[0][2]._cancelled:
+            heapq.heappop(timers)
         if not ready:
             if not timers:
                 raise Stuck("nothing is scheduled any more")
-            if timers[0]._when > self._now:
-                self._now = timers[0]._when
-        while timers and timers[0]._when <= self._now:
-            handle = heapq.heappop(timers)
-            handle._scheduled = False
-            if handle._cancelled:
-                self._timer_cancelled_count -= 1
-            else:
+            if timers[0][0] > self._now:
+                self._now = timers[0][0]
+        now = self._now
+        while timers and timers[0][0] <= now:
+            handle = heapq.heappop(timers)[2]
+            if not handle._cancelled:
                 ready.append(handle)
-        turn = [handle for handle in ready if not handle._cancelled]
-        ready.clear()
-        if self._pick is not None and len(turn) > 1:
-            self._shuffle(turn)
+        if len(ready) == 1:
+            turn = [ready.popleft()]
+        else:
+            turn = list(ready)
+            ready.clear()
+            if self._pick is not None:
+                self._shuffle(turn)
         for handle in turn:
             if not handle._cancelled:
                 self.steps += 1
@@ -92,7 +104,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _process_events(self, event_list: Any) -> None:
         pass
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
         raise Stuck(f"a thread was asked for: {func!r}")
 
     async def getaddrinfo(self, host: Any, port: Any, **kwargs: Any) -> Any:
@@ -105,7 +117,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return self.network.listen(protocol_factory, host, port)
 
     # -- a library that reads the wall clock ----------------------------------------------------------------------------
-    def create_task(self, coro: Coroutine[Any, Any, Any], **kwargs: Any) -> asyncio.Task[Any]:
+    def create_task(self, coro: Coroutine[Any, Any, Any], **kwargs: Any) -> asyncio.Task[Any]:  # type: ignore[override]
         """As always; the WebSocket library's idle timer is noted, because it measures silence by the machine's clock."""
         task = super().create_task(coro, **kwargs)
         transport = self.network.delivering if self.network is not None else None
@@ -114,7 +126,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
             task.add_done_callback(self._sleepers.pop)
         return task
 
-    def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Any, *args: Any, context: Any = None,
+    ) -> asyncio.TimerHandle:
         if callback is futures._set_result_unless_cancelled and self._sleepers:  # type: ignore[attr-defined]
             transport = self._sleepers.get(asyncio.current_task(self))  # type: ignore[arg-type]
             if transport is not None and delay != int(delay):

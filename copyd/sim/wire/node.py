@@ -93,8 +93,7 @@ class MemoryReader:
         return [] if self.medium.checkpoint is None else [self.medium.checkpoint[0]]
 
     def iterate(self, from_seq: int = 1, to_seq: int | None = None) -> Iterator[Record]:
-        for record in self.medium.records[from_seq - 1 : to_seq]:
-            yield record
+        yield from self.medium.records[from_seq - 1 : to_seq]
 
 
 class MemoryJournal:
@@ -195,7 +194,7 @@ class Silence:
 class StreamConnector(aiohttp.BaseConnector):
     """Connections of the HTTP client through ``loop.create_connection``, without a socket."""
 
-    async def _create_connection(self, req: Any, traces: Any, timeout: Any) -> Any:
+    async def _create_connection(self, req: Any, traces: Any, timeout: Any) -> Any:  # noqa: ASYNC109 - the base class names it so
         try:
             _, protocol = await self._loop.create_connection(self._factory, req.url.host, req.url.port)
         except OSError as problem:
@@ -213,10 +212,10 @@ class MemoryRest(rest.RestClient):
 
 @contextmanager
 def installed(loop: VirtualLoop, medium: Medium, draws: Draws, clock: VirtualClock) -> Iterator[None]:
-    """For one run: the daemon's journal, its durations and its REST connections are the world's; the adapter's terms are short."""
+    """For one run: the daemon's journal, durations and REST connections are the world's; the adapter's terms are short."""
     slow_us = 1 + draws.draw("journal.slow", 3_000)
     terms = venue_side.CONTRACT.overridden({
-        "connection_life_ms": 25_000 + draws.draw("contract.life", 40_000), "frame_bytes_max": 1 << 18,
+        "connection_life_ms": 9_000 + draws.draw("contract.life", 50_000), "frame_bytes_max": 1 << 18,
         "listen_key_valid_ms": 45_000,
     })
     with ExitStack() as stack:

@@ -272,7 +272,6 @@ class PyWire:
         self.limit_10s, self.limit_1m = 300, 1200
         self.skew_ns = 0
         self.n_placed = self.n_events_sent = 0
-        self._updates = [0] * len(self.specs)
         #: What leaves a connection in place of one text message: (first byte, payload) of each frame.
         self.disturbed: Callable[[Conn, bytes], list[tuple[int, bytes]]] = lambda conn, payload: [(TEXT, payload)]
         #: Hears of every engine event of an account, before anybody is told.
@@ -295,7 +294,6 @@ class PyWire:
     # -- requests -------------------------------------------------------------------------------------------------------
     def open_request(self, conn: Conn, payload: bytes) -> None:
         """Never the flat reader: the shell's JSON decoder reads every request."""
-        return None
 
     def open_params(self, conn: Conn, params: dict[str, str]) -> tuple[Key | None, int]:
         """(Key or None, error code or 0)."""
@@ -420,7 +418,7 @@ class PyWire:
             if px < 0:
                 return px, "price"
         elif tif_text == "GTX":
-            return -1115, None
+            return -1115, "quantity" if b"quantity" in params else None
         return {
             "symbol": symbol, "side": side, "type": kind, "tif": TIF.index(tif_text) if tif_text else 0, "qty_lots": qty,
             "px_ticks": px, "reduce_only": reduce_only == b"true", "close_position": close, "position_side": POS.index(pos),
@@ -460,7 +458,6 @@ class PyWire:
                 if account < len(self.listeners) and self.listeners[account]:
                     self._tell_user(event)
             elif kind == eng.EV_BOOK:
-                self._updates[symbol] += 1
                 if self.book_listeners[symbol] or self.all_book_listeners:
                     payload = self._book(event)
                     self.publish(self.book_listeners[symbol], payload)
@@ -584,7 +581,7 @@ class PyWire:
         symbol, ms = event[2], event[9] // 10**6
         spec = self.specs[symbol]
         return (
-            f'{{"e":"bookTicker","u":{self._updates[symbol]},"s":"{spec.symbol}","b":"{spec.price_text(event[11])}",'
+            f'{{"e":"bookTicker","u":{self.engine.depth(symbol, 1)[0]},"s":"{spec.symbol}","b":"{spec.price_text(event[11])}",'
             f'"B":"{spec.qty_text(event[12])}","a":"{spec.price_text(event[14])}","A":"{spec.qty_text(event[15])}",'
             f'"T":{ms},"E":{ms}}}'
         ).encode()

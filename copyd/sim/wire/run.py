@@ -33,6 +33,9 @@ E8 = 10**8
 ACTOR = Actor(1, 0, 0, "wire")
 READY_S, SETTLE_S, START_TRIES = 20.0, 120.0, 12
 OUR_ID = 32
+STEPS_MAX = 400_000
+#: The collector rests within a run; between runs it is let loose now and then.
+COLLECT_EVERY = 8
 NAMED_SIZE = NamedOrder.LAYOUT.size
 SETTLED = (OrderState.NEW, OrderState.PARTIALLY_FILLED, OrderState.FILLED)
 
@@ -40,10 +43,10 @@ Trace = Callable[[str], None]
 
 
 class Violation(NamedTuple):
-    """A rule that did not hold: which, when (simulated seconds), in words."""
+    """A rule that did not hold: which, when (simulated ns), in words."""
 
     invariant: str
-    t: float
+    t: int
     text: str
 
 
@@ -52,8 +55,9 @@ class Result(NamedTuple):
 
     seed: int
     steps: int
-    sim_s: float
+    sim_ns: int
     faults: dict[str, int]
+    crash_points: dict[str, int]
     violations: list[Violation]
     digest: str
     fired: list[Fired]
@@ -92,6 +96,8 @@ class World:
         self.venue.heard = self._heard
         self.book = Book()
         self.daemon: app.Daemon | None = None
+        #: No faults are wanted now: a good start, and the fair phase.
+        self.calm = False
         self.names: list[str] = []
         self.accounts: dict[str, int] = {}
         self.hedge = draws.chance("leader.hedge", 150_000)
@@ -109,7 +115,7 @@ class World:
         """Note a rule that did not hold; the first hundred are kept."""
         self.trace("VIOLATION", invariant, text)
         if len(self.violations) < 100:
-            self.violations.append(Violation(invariant, round(self.loop.time() - START_S, 6), text))
+            self.violations.append(Violation(invariant, int((self.loop.time() - START_S) * 1e9), text))
 
     @property
     def digest(self) -> str:
@@ -159,12 +165,16 @@ class World:
         if state in (OrderState.DEAD, OrderState.REJECTED):
             self.violate("S4", f"{name} is {state.name} to us and was accepted now")
 
-    def _belief(self, cid: bytes) -> OrderState | None:
+    def _order(self, cid: bytes) -> OrderRow | None:
         daemon = self.daemon
         if daemon is None or not hasattr(daemon, "engine"):
             return None
         slot = daemon.engine.columns.order_slot(cid)
-        return None if slot is None else OrderState(OrderRow.unpack(daemon.engine.columns.get(ORDERS, slot)).state)
+        return None if slot is None else OrderRow.unpack(daemon.engine.columns.get(ORDERS, slot))
+
+    def _belief(self, cid: bytes) -> OrderState | None:
+        row = self._order(cid)
+        return None if row is None else OrderState(row.state)
 
     def _problem(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """What nobody caught: the daemon's handler decides, and it is a finding."""
@@ -180,16 +190,20 @@ class World:
     async def start_node(self) -> None:
         """Start the daemon as its supervisor would: again after a start that found no venue."""
         for attempt in range(START_TRIES):
+            # A venue that is never reached is no history: at last the weather lets one start through.
+            self.draws.healthy = self.calm or attempt >= START_TRIES // 2
             self.clock.read_again()
             daemon = self.daemon = daemon_of(self.config, self.credentials, self.clock)
             self.trace("start", str(self.medium.epoch + 1), attempt)
             self.counters["starts"] += 1
             try:
                 start = asyncio.ensure_future(daemon.start())
-                await asyncio.wait({start, daemon.exit}, return_when=asyncio.FIRST_COMPLETED)
+                either: set[asyncio.Future[Any]] = {start, daemon.exit}
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
                 if start.done():
                     start.result()
                     if not daemon.exit.done():
+                        self.draws.healthy = self.calm
                         return
                 start.cancel()
                 await asyncio.gather(start, return_exceptions=True)
@@ -216,16 +230,16 @@ class World:
     async def import_plans(self) -> None:
         """The operator's import."""
         draws = self.draws
-        specs = []
-        for name in self.names:
-            mode = ("proportional", "fixed_ratio", "proportional")[draws.draw("plan.mode", 3)]
-            specs.append(PlanSpec(
+        specs = [
+            PlanSpec(
                 follower=name, leader="L", account=name, allocation_e8=(500 + draws.draw("plan.allocation", 20_000)) * E8,
-                mode=mode, leverage=5, leverage_max=20, max_position_bps=10_000, max_loss_per_trade_bps=0,
-                slippage_bps=200, slippage_mid_bps=200,
+                mode=("proportional", "fixed_ratio")[draws.draw("plan.mode", 2)], leverage=5, leverage_max=20,
+                max_position_bps=10_000, max_loss_per_trade_bps=0, slippage_bps=200, slippage_mid_bps=200,
                 min_policy=("carry", "skip", "raise")[draws.draw("plan.min", 3)],
                 ratio_snapshot=("position_open", "each_order", "follow")[draws.draw("plan.snapshot", 3)],
-            ))
+            )
+            for name in self.names
+        ]
         assert self.daemon is not None
         async for _ in self.daemon.import_followers(specs, ACTOR):
             pass
@@ -291,9 +305,9 @@ class World:
         """Accidents that belong to no request."""
         draws, venue = self.draws, self.venue
         fault, param = draws.fault, draws.param
-        while not draws.healthy:
+        while True:
             await asyncio.sleep((50 + draws.draw("weather.wait", 900)) / 1000)
-            if draws.healthy:
+            if self.calm:
                 return
             anyone = self.names[draws.draw("weather.who", len(self.names))]
             account = venue.accounts.index[anyone]
@@ -314,9 +328,9 @@ class World:
                 back = self.clock.stepped_ns
                 self.clock.stepped_ns = (param("P08/step", "ms", 0, 600) - 300) * 10**6 if not back else 0
             if fault("P06/stall", 15_000):
-                self.loop._now += param("P06/stall", "ms", 100, 4_000) / 1000
+                self.loop.stall(param("P06/stall", "ms", 100, 4_000) / 1000)
             if fault("P07/suspend", 2_000):
-                self.loop._now += param("P07/suspend", "s", 5, 120)
+                self.loop.stall(param("P07/suspend", "s", 5, 120))
             if fault("L21/leader_money", 20_000):
                 venue.equity(venue.accounts.index["leader"], (param("L21/leader_money", "usd", 0, 40_000) - 20_000) * E8)
             if fault("A09/money", 20_000):
@@ -326,9 +340,19 @@ class World:
                 venue.wire.drain()
                 venue.wire.flush()
             if fault("A08/manual", 25_000):
+                draws.count("O32")
                 self._by_hand(account)
+            if fault("A10/revoked", 8_000):
+                venue.forbid(account, True)
+                self.loop.call_later(param("A10/revoked", "ms", 300, 6_000) / 1000, venue.forbid, account, False)
+            if fault("A15/slow", 10_000):
+                venue.faults.slow = (anyone, param("A15/slow", "ms", 1_000, 30_000))
+            if fault("A09/all", 5_000):
+                have = int(venue.engine.account_state(account)[8])
+                venue.equity(account, -have * 97 // 100)
+                self.loop.call_later(8.0, venue.equity, account, have * 97 // 100)
             if fault("L15/price", 15_000):
-                venue.move_market(draws.draw("weather.symbol", 2), param("L15/price", "bps", 0, 160) - 80, None)
+                venue.move_market(draws.draw("weather.symbol", 2), param("L15/price", "bps", 0, 500) - 250, None)
                 venue.wire.flush()
             if fault("O40/down", 6_000):
                 self._outage(param("O40/down", "ms", 200, 15_000) / 1000)
@@ -369,23 +393,23 @@ class World:
         for n in range(2 + draws.draw("followers", 3)):
             name = f"f{n}"
             self.names.append(name)
-            account, key, secret = venue.add_account(name, "follower", (2_000 + draws.draw("money", 60_000)) * E8, self.hedge)
+            _, key, secret = venue.add_account(name, "follower", (2_000 + draws.draw("money", 60_000)) * E8, self.hedge)
             made.append((name, key, secret))
             self.accounts[name] = n
         self.credentials = [credential(*row) for row in made]
         self.config = config_of(ports, self.connections, 700 + draws.draw("node.timeout", 1_500))
         # Most histories begin on a good day; the others learn what a start in bad weather is.
-        draws.healthy = draws.chance("start.healthy", 750_000)
+        self.calm = draws.healthy = draws.chance("start.healthy", 750_000)
         await self.start_node()
         await self.import_plans()
         await self._until(self._ready, READY_S)
-        draws.healthy = False
+        self.calm = draws.healthy = False
         weather = self.loop.create_task(self.weather())
         leader = self.loop.create_task(self.leader())
         await asyncio.wait({weather, leader}, return_when=asyncio.FIRST_COMPLETED)
         await leader
         await asyncio.sleep(draws.draw("safety.tail", 3_000) / 1000)
-        draws.healthy = True
+        self.calm = draws.healthy = True
         self.trace("fair")
         await weather
         self.network.heal()
@@ -514,23 +538,21 @@ class World:
 
     def _end_states(self) -> None:
         """Every order named in the journal: what we believe of it against what the exchange did."""
-        truth: dict[bytes, tuple[Any, ...]] = {}
-        for order in self.venue.engine.orders_after(-1, 1_000_000):
-            name = order[4].decode("latin-1")
+        truth: dict[bytes, Any] = {}
+        for known in self.venue.engine.orders_after(-1, 1_000_000):
+            name = known[4].decode("latin-1")
             if len(name) == OUR_ID and name.startswith(SITE):
-                truth[bytes.fromhex(name)] = order
+                truth[bytes.fromhex(name)] = known
         for cid in self.book.named:
             state = self._belief(cid)
             if state is None:
                 continue  # retired
-            order = truth.get(cid)
+            order: Any = truth.get(cid)
             if order is not None and state in (OrderState.DEAD, OrderState.REJECTED):
                 self.violate("S4", f"{cid.hex()} is {state.name} to us; the exchange has {order}")
-            if order is not None and self.daemon is not None:
-                slot = self.daemon.engine.columns.order_slot(cid)
-                row = OrderRow.unpack(self.daemon.engine.columns.get(ORDERS, slot))
-                if row.cum_qty != order[14]:
-                    self.violate("S6", f"{cid.hex()} filled {order[14]} at the exchange, {row.cum_qty} to us ({state.name})")
+            row = self._order(cid)
+            if order is not None and row is not None and row.cum_qty != order[14]:
+                self.violate("S6", f"{cid.hex()} filled {order[14]} at the exchange, {row.cum_qty} to us ({state.name})")
             if order is None and state in SETTLED:
                 self.violate("S3", f"{cid.hex()} is {state.name} to us and the exchange never had it")
         for cid in truth:
@@ -559,7 +581,7 @@ def run_seed(
     draws = Draws(seed, keep=keep, factor=factor)
     pick = None if draws.chance("loop.fifo", 250_000) else lambda n: draws.draw("loop.pick", n)
     with _quiet():
-        loop = VirtualLoop(pick)
+        loop = VirtualLoop(pick, STEPS_MAX)
         world = World(seed, draws, loop, trace)
         try:
             with installed(loop, world.medium, draws, world.clock):
@@ -575,8 +597,10 @@ def run_seed(
             asyncio.set_event_loop(None)
     counters = dict(world.counters) | {"reordered": loop.reordered, "connections": world.network.made}
     result = Result(
-        seed, loop.steps, round(loop.time() - START_S, 3), dict(draws.counts), world.violations, world.digest, draws.fired, counters)
-    gc.collect()
+        seed, loop.steps, int((loop.time() - START_S) * 1e9), dict(draws.counts), {}, world.violations, world.digest,
+        draws.fired, counters)
+    if seed % COLLECT_EVERY == 0:
+        gc.collect()
     return result
 
 

@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import orjson
+
 from copyd._fast import sim_engine as eng
 from copyd.exchange.binance_usdm import Call, Dialect
 from copyd.exchange.faults import Faults, Rule
@@ -22,8 +24,9 @@ from copyd.sim.wire.pywire import BINARY, FIRST, LAST, TEXT, Conn, PyWire
 MS_NS = 10**6
 #: Terms of the venue's contract in these worlds; the faults stay inside them.
 ENGINE_DELAY_MS, READ_LAG_MS, GUARD_MS, RECV_WINDOW_MS = 2_000, 1_500, 500, 1_500
-TIMEOUT_503 = b'{"code":-1007,"msg":"Timeout waiting for response from backend server. Send status unknown; execution status unknown."}'
-UNEXPECTED_503 = b'{"code":-1006,"msg":"An unexpected response was received from the message bus. Execution status unknown."}'
+TIMEOUT_503 = b'{"code":-1007,"msg":"Timeout waiting for response from backend server. Execution status unknown."}'
+UNEXPECTED_503 = b'{"code":-1006,"msg":"An unexpected response was received from the message bus."}'
+TWICE_400 = b'{"code":-4116,"msg":"ClientOrderId is duplicated."}'
 STAMP_400 = b'{"code":-1021,"msg":"Timestamp for this request is outside of the recvWindow."}'
 #: Requests in order of trying: (fault id, ppm, action, least and most ms). Orders first, then everything else.
 ORDER_FAULTS: tuple[tuple[str, int, str, int, int], ...] = (
@@ -37,6 +40,7 @@ ORDER_FAULTS: tuple[tuple[str, int, str, int, int], ...] = (
     ("O09/throttled", 15_000, "throttled", 0, 0),
     ("O10/timeout_live", 10_000, "timeout_live", 0, 0),
     ("O10/unexpected_dead", 10_000, "unexpected_dead", 0, 0),
+    ("O05/said_twice", 8_000, "said_twice", 0, 0),
     ("O35/late_copy", 10_000, "late_copy", 50, ENGINE_DELAY_MS - 100),
     ("O35/refused_dead", 8_000, "refused_dead", 0, 0),
     ("O35/held_up", 15_000, "delay", 100, RECV_WINDOW_MS + 500),
@@ -50,13 +54,25 @@ ASK_FAULTS: tuple[tuple[str, int, str, int, int], ...] = (
     ("O37/error", 30_000, "error_dead", 0, 0),
     ("O37/cut", 8_000, "disconnect", 0, 0),
 )
+REST_FAULTS: tuple[tuple[str, int, str, int, int], ...] = (
+    ("O37/rest_no_answer", 10_000, "drop_reply", 0, 0),
+    ("O37/rest_error", 30_000, "error_dead", 0, 0),
+    ("L09/late_read", 60_000, "delay_reply", 20, 3_000),
+    ("O23/cut", 15_000, "disconnect", 0, 0),
+    ("O23/cut_live", 10_000, "disconnect_live", 0, 0),
+)
+#: Refusals that are faults of their own when they happen.
+REFUSALS = {-2019: "O15", -2022: "O16", -2013: "O04", -5028: "O35", -2015: "A10"}
 EVENT_FAULTS: tuple[tuple[str, int, str, int, int], ...] = (
     ("L01/duplicate", 50_000, "duplicate_event", 0, 0),
     ("L02/reorder", 30_000, "reorder_events", 200, 900),
     ("L02/late", 30_000, "delay_event", 5, 2_500),
     ("L11/lost", 12_000, "drop_event", 0, 0),
 )
-MISREAD = (b'"X":"FILLED"', b'"X":"FROZEN"'), (b'"x":"TRADE"', b'"x":"REBATE"'), (b'"S":"', b'"S":7,"S2":"'), (b'"t":', b'"t":"x","t2":')
+MISREAD = (
+    (b'"X":"FILLED"', b'"X":"FROZEN"'), (b'"x":"TRADE"', b'"x":"REBATE"'), (b'"S":"', b'"S":7,"S2":"'),
+    (b'"t":', b'"t":"x","t2":'),
+)
 NUMBERS = (b'"z":"', b'"T":', b'"pa":"', b'"i":')
 
 
@@ -77,6 +93,8 @@ class DrawnFaults(Faults):
         super().__init__()
         self.draws = draws
         self.name_of = name_of
+        #: An account whose requests all wait so long, ms; nobody else's do.
+        self.slow: tuple[str, int] = ("", 0)
 
     @property
     def for_requests(self) -> bool:
@@ -97,11 +115,17 @@ class DrawnFaults(Faults):
         return None
 
     def request(self, account: str, symbol: str, method: str, client_id: str) -> Rule | None:
-        found: Rule | None = self._drawn(ORDER_FAULTS if method == "order.place" else ASK_FAULTS)
+        if account == self.slow[0] and not self.draws.healthy:
+            return Rule("delay_reply", delay_ms=self.slow[1])
+        found: Rule | None = self._drawn(
+            ORDER_FAULTS if method == "order.place" else REST_FAULTS if "/" in method else ASK_FAULTS)
         return found
 
     def event(self, account: str, event: str, client_id: str) -> Rule | None:
-        found: Rule | None = self._drawn(EVENT_FAULTS, "/" + self.name_of(account))
+        role = self.name_of(account)
+        if role == "leader" and self.draws.fault("L03/gap", 8_000):
+            return Rule("drop_event")
+        found: Rule | None = self._drawn(EVENT_FAULTS, "/" + role)
         return found
 
 
@@ -123,7 +147,8 @@ class DrawnLimits(Limits):
                 self._status, self._until_ns = 418, now_ns + self.draws.param("O08/418", "ms", 2_000, 15_000) * MS_NS
             else:
                 return None
-        return TooMany(self._status, "Too many requests.", (self._until_ns - now_ns) // 10**9 + 1)
+        words = f"IP({ip}) banned until {self._until_ns // MS_NS}." if self._status == 418 else "Too many requests."
+        return TooMany(self._status, words, (self._until_ns - now_ns) // 10**9 + 1)
 
 
 class PastEngine:
@@ -179,7 +204,15 @@ class LaggingDialect(Dialect):
             self.engine = self.venue.engine
 
     def order_status(self, call: Call) -> Any:
-        return self._behind("O27/order", super().order_status, call)
+        answer = self._behind("O27/order", super().order_status, call)
+        if self.venue.draws.fault("O30/still_new", 50_000):
+            # The replica has seen the acceptance and not yet the execution.
+            row = self.venue.engine.order(self.find(call, -2013))
+            if row[17] > call.now_ns - (READ_LAG_MS - 50) * MS_NS:
+                parts = orjson.loads(answer)
+                parts |= {"status": "NEW", "executedQty": "0", "cumQuote": "0", "avgPrice": "0"}
+                return orjson.dumps(parts)
+        return answer
 
     def all_orders(self, call: Call) -> Any:
         return self._behind("O27/orders", super().all_orders, call)
@@ -208,7 +241,7 @@ class Venue(ExchangeServer):
         self.conns: Any = OrderedConns()
         self.limits = DrawnLimits(draws)
         self.dialect = LaggingDialect(self)
-        self.faults = DrawnFaults(draws, self.role)
+        self.faults: DrawnFaults = DrawnFaults(draws, self.role)
         self.wire.event_fault = self.on_event
         self.started_ns = clock()
         self.funding_due_ms = self.next_funding_ms(self.started_ns)
@@ -247,7 +280,8 @@ class Venue(ExchangeServer):
         action: str = rule.action
         self.trace("disturbed", self.accounts.name(key.account) if key else "", (action, rule.delay_ms))
         plain = {"timeout_live": (TIMEOUT_503, 503, True), "unexpected_dead": (UNEXPECTED_503, 503, False),
-                 "refused_dead": (STAMP_400, 400, False), "late_copy": (STAMP_400, 400, False)}.get(action)
+                 "refused_dead": (STAMP_400, 400, False), "late_copy": (STAMP_400, 400, False),
+                 "said_twice": (TWICE_400, 400, True)}.get(action)
         if plain is None:
             super()._disturbed(conn, number, key, rule, work)
             return
@@ -262,6 +296,11 @@ class Venue(ExchangeServer):
     def _copy(self, work: Callable[[], Any]) -> None:
         work()
         self.wire.flush()
+
+    def note_refusal(self, refused: Any, key: Any, method: str, params: dict[str, str]) -> None:
+        if refused.code in REFUSALS:
+            self.draws.count(REFUSALS[refused.code])
+        super().note_refusal(refused, key, method, params)
 
     # -- frames ---------------------------------------------------------------------------------------------------------
     def _disturbed_text(self, conn: Conn, payload: bytes) -> list[tuple[int, bytes]]:
@@ -328,6 +367,12 @@ class Venue(ExchangeServer):
             key.expires_ns = 0
             self.streams.expire_keys(self.wire.time_ns())
             self.wire.flush()
+
+    def forbid(self, account: int, on: bool) -> None:
+        """Whether the account's key may not trade."""
+        for key in self.wire.keys.values():
+            if key.account == account:
+                key.can_trade = not on
 
     def trade(self, account: int, symbol: int, side: int, qty: int, reduce_only: bool = False, position_side: int = 0,
               client: bytes = b"") -> int:
