@@ -14,11 +14,21 @@ from math import log, log1p
 
 PPM = 1_000_000
 _BLOCK = struct.Struct("<16I")
+_FIRST = struct.Struct("<II")
 #: How strong a fault is in one history, as (weight, factor); most histories have only some of them.
 SWARM = ((28, 0), (35, 1), (22, 2), (15, 6))
 _SWARM_TOTAL = sum(weight for weight, _ in SWARM)
 
 Fired = tuple[str, int]
+
+
+def _waiting(u: int, ppm: int) -> int:
+    """How many throws of a coin until it falls, from 32 bits of chance; never (a far number) for a coin that cannot."""
+    if ppm >= PPM:
+        return 1
+    if ppm <= 0:
+        return 1 << 62
+    return 1 + int(log((u + 1) / ((1 << 32) + 1)) / log1p(-ppm / PPM))
 
 
 class Draws:
@@ -85,8 +95,9 @@ class Draws:
         """
         if self.healthy:
             return False
-        state = self._faults.get(name)
-        if state is None:
+        try:
+            state = self._faults[name]
+        except KeyError:
             state = self._first(name, ppm)
         state[0] += 1
         if state[0] != state[1]:
@@ -99,32 +110,28 @@ class Draws:
 
     def _first(self, name: str, ppm: int) -> list[int]:
         """State of a fault: passings, the passing of the next strike (0: none), strength in ppm."""
-        strength = ppm * self._strength(name) // 100 if self.keep is None else 0
-        state = self._faults[name] = [0, 0, min(strength, PPM)]
+        state = self._faults[name] = [0, 0, 0]
         self.ids[name] = name.partition("/")[0]
-        self._next_strike(name, state)
+        if self.keep is not None:
+            self._next_strike(name, state)
+        elif self.only is None or name in self.only:
+            digest = blake2b(b"%s/%s" % (self._seed, name.encode()), digest_size=8).digest()
+            at, u = _FIRST.unpack(digest)
+            at %= _SWARM_TOTAL
+            for weight, factor in SWARM:
+                if at < weight:
+                    state[2] = min(ppm * factor * self.factor // 100, PPM)
+                    break
+                at -= weight
+            state[1] = _waiting(u, state[2])
         return state
 
     def _next_strike(self, name: str, state: list[int]) -> None:
-        now, ppm = state[0], state[2]
+        now = state[0]
         if self.keep is not None:
             state[1] = min((n for fault, n in self.keep if fault == name and n > now), default=0)
-        elif ppm >= PPM:
-            state[1] = now + 1
-        elif ppm > 0:
-            # The waiting time of a coin that is thrown at each passing.
-            u = (self.draw(name, 1 << 32) + 1) / ((1 << 32) + 1)
-            state[1] = now + 1 + int(log(u) / log1p(-ppm / PPM))
-
-    def _strength(self, name: str) -> int:
-        if self.only is not None and name not in self.only:
-            return 0
-        at = self._at(name, "swarm", 0, _SWARM_TOTAL)
-        for weight, factor in SWARM:
-            if at < weight:
-                return factor * self.factor
-            at -= weight
-        raise AssertionError("weights add up to the total")
+        else:
+            state[1] = now + _waiting(self.draw(name, 1 << 32), state[2])
 
     def count(self, name: str) -> None:
         """A fault that is a consequence of the world's course, not of a draw: counted, not on the tape."""

@@ -64,6 +64,8 @@ WINDOW = 10 * S
 """The budget of questions is judged over this."""
 CONNECTIONS = 2
 TOLD_WHOLE = (core.LeaderSync, core.LeaderPosition, core.ExternalFill, core.AccountSnapshots, core.OrphanFill)
+NO_LEGS = frozenset({core.LeaderPosition, core.LeaderEquity, core.LeaderLeverage})
+"""Inputs that change neither an order nor a leg."""
 NO_FIELDS: dict[str, Any] = {}
 TIMER_STEPS = tuple(50 * MS << n for n in range(12))
 
@@ -314,7 +316,8 @@ class Node:
             return None
         self.crashpoint("post_decide")
         if out is not None and self.alive:
-            self._believe(value, out)
+            if type(value) not in NO_LEGS:
+                self._believe(value, out)
             self._arm()
         return out
 

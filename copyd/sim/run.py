@@ -94,7 +94,8 @@ class Setup:
             "instruments": [], "leverage": 5, "leverage_max": 100, "risk_bps": 20, "assumed_stop_bps": 500,
             "max_position_bps": draws.pick("setup.position", (0, 0, 300)), "max_loss_per_trade_bps": 0, "slippage_bps": 0,
             "slippage_mid_bps": 0, "max_open_trades": 0, "mode": draws.pick("setup.mode", options.modes),
-            "ratio_snapshot": draws.pick("setup.snapshot", (0, 0, 1, 2)), "min_policy": draws.pick("setup.minimum", options.minima),
+            "ratio_snapshot": draws.pick("setup.snapshot", (0, 0, 1, 2)),
+            "min_policy": draws.pick("setup.minimum", options.minima),
             "on_insufficient": draws.draw("setup.insufficient", 2), "require_stop": False, "allow_netting": both, "state": 0,
         }
 
