@@ -9,7 +9,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -320,27 +320,28 @@ def _crash_sweep(args: argparse.Namespace) -> int:
 
 
 def _torture(args: argparse.Namespace) -> int:
-    followers = args.followers or 20
-    seed = args.seed or 0
+    followers, seed = args.followers or 20, args.seed or 1
+    kills, images = args.kills or KILLS_DEFAULT, args.images or IMAGES_DEFAULT
     every = not (args.kills or args.images)
-    calls: list[tuple[str, str, tuple[Any, ...]]] = []
+    calls: list[tuple[str, int, str, Callable[[Any, Any], Any]]] = []
     if args.kills or every:
-        calls.append(("kills", "copyd.sim.torture.kill", (args.kills or KILLS_DEFAULT, seed, followers)))
+        calls.append(("kills", kills, "kill", lambda main, at: main(kills, seed, followers, at)))
     if args.images or every:
-        calls.append(("power cuts", "copyd.sim.torture.images", (args.images or IMAGES_DEFAULT, seed)))
+        calls.append(("images", images, "images", lambda main, at: main(images, seed, args.jobs, progress=at)))
     if every:
-        calls.append(("disk, pauses, clocks, two daemons", "copyd.sim.torture.world", ()))
+        calls.append(("disk, pauses, clocks, two daemons", 0, "world", lambda main, at: main()))
     target = show.console()
     counted: dict[str, int] = {}
     broken = 0
-    for name, module, arguments in calls:
+    for name, total, module, call in calls:
         try:
-            function = import_module(module).main
+            function = import_module(f"copyd.sim.torture.{module}").main
         except ModuleNotFoundError as error:
             if not (error.name or "").startswith("copyd.sim"):
                 raise
             raise UsageError(f"level c, {name}: not part of this build") from None
-        result = function(*arguments)
+        with show.Bar(name, total) as bar:
+            result = call(function, bar.at)
         target.print(result.text(), markup=False)
         for violation in result.violations:
             target.print(f"  {violation}", style="bold red", markup=False)

@@ -1,5 +1,6 @@
 """The catalogue of faults: complete, honest about where each can be injected, and tied to what the world counts."""
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -26,6 +27,17 @@ def test_a_fault_that_no_level_injects_has_its_test_or_its_reason(fault):
         assert (ROOT / fault.where).is_file()
     if "later" in fault.levels:
         assert fault.levels == ("later",) and len(fault.where) > 20
+
+
+@pytest.mark.parametrize(("level", "folder"), [("A", "copyd/sim"), ("B", "copyd/sim/wire"), ("C", "copyd/sim/torture")])
+def test_the_catalogue_claims_for_a_level_what_its_world_can_do(level, folder):
+    """An id is on a level exactly when that level's code names it where it injects or counts."""
+    others = {"faults.py", "mutants.py", "sweep.py", "shrink.py", "report.py", "main.py", "crashes.py"}
+    named = {
+        match[1] for path in (ROOT / folder).glob("*.py") if path.name not in others
+        for match in re.finditer(r'"([LOJPCAX]\d\d)(?:/[^"]*)?"', path.read_text())
+    }
+    assert {id_ for id_, fault in CATALOGUE.items() if level in fault.levels} == named
 
 
 def test_coverage_claims_only_what_was_counted():
