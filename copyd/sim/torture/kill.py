@@ -302,13 +302,11 @@ def judge(stage: Stage, leader: str, eras: list[int], counters: Counter[str]) ->
     for row in exchange.pages("/truth/rejects"):
         if row["account"] in mine and (row["code"] == -4116 or "uplicate" in row.get("msg", "")):
             yield f"twice: {row['clientOrderId']} was sent again: {row}"
-    done = stage.run("verify", stage.journal)
-    if done.returncode:
-        yield f"verify: {done.stdout[-800:]} {done.stderr[-800:]}"
-    path = stage.folder / "decisions.jsonl"
-    done = stage.run("replay", stage.journal, "--decisions", path)
-    if done.returncode:
-        yield f"replay: {done.stderr[-800:]}"
+    if problem := stage.verified():
+        yield f"verify: {problem}"
+    path, problem = stage.decisions()
+    if problem:
+        yield f"replay: {problem[-800:]}"
         return
     unsure: dict[tuple[str, str], list[tuple[int, int]]] = {}
     yield from claimed(path, accepted, unsure, counters)

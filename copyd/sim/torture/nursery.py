@@ -19,6 +19,7 @@ import signal
 import struct
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 from copyd.sim.torture.stage import ROOT, Late
@@ -117,7 +118,7 @@ def serve() -> None:
     import copyd.control.health
     import copyd.control.server
     import copyd.yamlcheck  # noqa: F401 - loaded for the children
-    from copyd.cli import main
+    main = import_module("copyd.cli").main  # the program as a whole, as a user starts it
 
     gc.collect()
     gc.freeze()

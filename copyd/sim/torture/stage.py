@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import hmac
 import http.client
+import io
 import os
 import signal
 import socket
@@ -26,7 +27,9 @@ from typing import Any, Protocol, Self
 import msgspec
 import yaml
 
-from copyd.errors import WorldError
+from copyd.control.client import ControlClient
+from copyd.errors import CopydError, WorldError
+from copyd.inspect import replay, verify
 
 ROOT = Path(__file__).resolve().parents[3]
 VENUE = "sim"
@@ -312,12 +315,20 @@ class Stage:
         path.unlink(missing_ok=True)
         return path
 
-    def run(self, *words: str | Path, seconds: float = 300) -> subprocess.CompletedProcess[str]:
-        """A `copyd` command, to its end."""
-        return subprocess.run(
-            [sys.executable, "-m", "copyd.cli", *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=seconds,
-            check=False,
-        )
+    def decisions(self) -> tuple[Path, str]:
+        """What `copyd replay --decisions` writes of the journal left behind, and what it had to complain about."""
+        path = self.folder / "decisions.jsonl"
+        err = io.StringIO()
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(err):
+            code = replay(self.journal, path)
+        return path, err.getvalue() if code else ""
+
+    def verified(self) -> str:
+        """What `copyd verify` has to complain about."""
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = verify(self.journal)
+        return (out.getvalue() + err.getvalue())[-1000:] if code else ""
 
     def plans(self) -> Path:
         """A file with one proportional plan per follower, no limit near."""
@@ -331,10 +342,17 @@ class Stage:
     def enrol(self, seconds: float = 30) -> None:
         """Import the plans into the daemon that runs."""
         self.wait_armed(seconds)
-        done = self.run("ctl", "import", self.plans(), "--socket", self.socket)
-        if done.returncode:
-            raise WorldError(f"the import failed: {done.stderr}")
+        wait_for(self._door_open, seconds, lambda: "the control socket does not answer")
+        for _ in ControlClient(self.socket, 30).import_file(self.plans()):
+            pass
         self.wait_armed(seconds)
+
+    def _door_open(self) -> bool:
+        """The control socket opens last."""
+        try:
+            return bool(ControlClient(self.socket, 30).status())
+        except CopydError:
+            return False
 
     def readyz(self) -> tuple[int, list[str]]:
         """Status and reasons of the health port; status 0 when nobody answers."""

@@ -32,8 +32,9 @@ from copyd.errors import WorldError
 from copyd.journal import Journal, JournalError, JournalMisused, Reader
 from copyd.journal.check import check
 from copyd.sim.torture import Summary, Tally
+from copyd.sim.torture.nursery import Nursery
 from copyd.sim.torture.shim import Act, Control, Op
-from copyd.sim.torture.stage import ROOT, Exchange, Late, Living, Process, Stage, Trader, proportional, wait_for
+from copyd.sim.torture.stage import ROOT, Exchange, Late, Living, Stage, Trader, proportional, wait_for
 
 HOUR_NS = 3_600_000_000_000
 LOTS = 1055  #: a leader's opening whose copy is far from the next lot
@@ -46,13 +47,17 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.exchange = Exchange(folder)
+        self.control = Control(folder / "control")
+        self.nursery = Nursery(self.control.environment())
         self.faults: Counter[str] = Counter()
         self.skipped: list[str] = []
         self._made = 0
 
     def close(self) -> None:
-        """The exchange goes."""
+        """The exchange goes, and whatever still runs."""
+        self.nursery.close()
         self.exchange.close()
+        self.control.close()
 
     @contextlib.contextmanager
     def stage(self, followers: int = 4, **more: Any) -> Iterator[Show]:
@@ -65,8 +70,9 @@ class World:
             try:
                 yield show
             finally:
+                if stage.daemon is not None:
+                    stage.daemon.kill()
                 self.exchange.faults()
-                show.control.close()
 
 
 class Show:
@@ -75,13 +81,15 @@ class Show:
     def __init__(self, world: World, stage: Stage) -> None:
         self.world = world
         self.stage = stage
-        self.control = Control(stage.folder / "control")
+        self.control = world.control
         self.trader = Trader(world.exchange, stage.leader)
 
-    def launch(self, env: dict[str, str] | None = None, **more: Any) -> Living:
-        """Another life, under the shim, without rules."""
+    def launch(self, clock_ns: int = 0) -> Living:
+        """Another life, under the shim, without rules; its wall clock so far from the true one."""
         self.control.reset()
-        return self.stage.launch({**self.control.environment(), **(env or {})}, **more)
+        self.control.clock(clock_ns)
+        self.stage.daemon = daemon = self.world.nursery.run(self.stage.path, self.stage.next_log())
+        return daemon
 
     def up(self, enrol: bool = True) -> Living:
         """A daemon that copies; with ``enrol`` its plans are imported and everybody holds an opening."""
@@ -108,8 +116,7 @@ class Show:
 
     def recovers(self) -> None:
         """The next start settles everything; everybody flat behind the leader, and one more copy to the lot."""
-        self.control.reset()
-        self.stage.launch()
+        self.launch()
         self.stage.wait_armed()
         self.copies()
 
@@ -139,9 +146,8 @@ class Show:
         assert not refused, f"sent twice: {refused[:3]}"
         findings = check(self.stage.journal)
         assert findings.ok, findings.findings
-        path = self.stage.folder / "decisions.jsonl"
-        done = self.stage.run("replay", self.stage.journal, "--decisions", path)
-        assert done.returncode == 0, done.stderr
+        path, problem = self.stage.decisions()
+        assert not problem, problem
         rows = msgspec.json.Decoder(dict[str, Any]).decode_lines(path.read_bytes())
         unnamed = accepted.keys() - {cid for row in rows for cid in row.get("orders", [])}
         assert not unnamed, f"{len(unnamed)} accepted orders are not in the journal: {sorted(unnamed)[:3]}"
@@ -326,7 +332,7 @@ def network_disk(world: World) -> None:
     with world.stage() as show:
         table = show.stage.folder / "mounts"
         table.write_text(f"24 1 0:5 / / rw - ext4 /dev/vda rw\n25 24 0:6 / {show.stage.folder} rw - nfs4 host:/x rw\n")
-        daemon = show.launch({"TORTURE_MOUNTS": str(table)})
+        daemon = show.stage.launch({**show.control.environment(), "TORTURE_MOUNTS": str(table)})
         code = daemon.wait(15)
         assert code == 65 and "nfs4" in daemon.tail(), f"exit {code}: {daemon.tail()}"
         assert not (show.stage.journal / "data.mdb").exists()
@@ -402,7 +408,7 @@ def second_daemon(world: World) -> None:
             if not same_port:
                 show.stage.config["health"]["enabled"] = False
                 show.stage.write_config()
-            second = Process(["-m", "copyd.cli", "run", "-c", show.stage.path], show.stage.folder / "second.log")
+            second = world.nursery.run(show.stage.path, show.stage.folder / "second.log")
             code = second.wait(15)
             assert code == 75, f"exit {code}: {second.tail()}"
             world.faults["J16"] += 1
@@ -536,9 +542,7 @@ def stepped_clock(world: World) -> None:
             show.trader.trade(BTC, LOTS)
             show.stage.wait_lots(proportional(LOTS), BTC)
             show.stop()
-            show.control.reset()
-            show.control.clock(offset)
-            show.stage.launch(show.control.environment())
+            show.launch(offset)
             wait_for(lambda: any("clock" in why for why in show.stage.readyz()[1]), 20, lambda: str(show.stage.readyz()))
             world.faults["L14"] += 1
             show.trader.trade(ETH, LOTS)
