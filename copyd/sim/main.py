@@ -79,7 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--followers", type=_positive, default=None, metavar="N", help="followers (level c; level a: --option)")
     after = parser.add_argument_group("afterwards")
     after.add_argument("--shrink", type=float, default=BUDGET_S, metavar="S", help="time to make a failure small; 0: do not")
-    after.add_argument("--save", nargs="?", const="", metavar="NAME", help="keep the shrunk failure below tests/regressions")
+    after.add_argument("--save", nargs="?", const="", metavar="NAME",
+                       help="keep the shrunk failure below tests/regressions; with --mutants the seeds that show them")
     after.add_argument("--note", default="", help="what the saved failure was about")
     after.add_argument("--json", type=Path, metavar="FILE", help="the figures as JSON")
     after.add_argument("--no-coverage", action="store_true", help="leave the table of faults out")
@@ -303,6 +304,11 @@ def _mutants(args: argparse.Namespace) -> int:
     killed = sum(bool(kill.invariant) for kill in kills)
     target = show.console()
     target.print(show.mutants_table(rows, killed))
+    if args.save is not None and not args.mutant:
+        path = regressions().parent / "sim" / "mutant_seeds.json"
+        seeds = {kill.name: kill.seed for kill in kills if kill.seed is not None}
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(seeds), indent=1) + b"\n")
+        target.print(f"saved: {path}", markup=False, soft_wrap=True)
     if not args.mutant:
         for name, reason in NOT_YET.items():
             target.print(f"not there yet: {name}: {reason}", style="bright_black", markup=False)

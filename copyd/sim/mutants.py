@@ -21,12 +21,11 @@ CANARY = "canary"
 
 
 class Mutant(msgspec.Struct):
-    """One mistake: what it is, which rules should notice, a seed that shows it, and how it is put in."""
+    """One mistake: what it is, which rules should notice, and how it is put in."""
 
     broken: str
     expected: tuple[str, ...]
     apply: Callable[[Patches], None]
-    seed: int | None = None
     apart: bool = False
     """Only a comparison of two processes shows it."""
     setting: str = ""
@@ -84,12 +83,12 @@ class Patches:
 
 
 def mutant(
-    name: str, broken: str, *expected: str, seed: int | None = None, apart: bool = False, setting: str = "",
+    name: str, broken: str, *expected: str, apart: bool = False, setting: str = "",
 ) -> Callable[[Callable[[Patches], None]], None]:
     """Registers the function below it."""
 
     def register(apply: Callable[[Patches], None]) -> None:
-        MUTANTS[name] = Mutant(broken, expected, apply, seed, apart, setting)
+        MUTANTS[name] = Mutant(broken, expected, apply, apart, setting)
 
     return register
 
@@ -167,12 +166,10 @@ def hunt(
     return [kills[name] for name in names]
 
 
-def around_seed(name: str, width: int = 8) -> list[int]:
-    """The recorded seed of a mutant first, then its neighbours: enough to see it again although the world has shifted."""
-    seed = MUTANTS[name].seed
-    if seed is None:
-        return list(range(SEEDS_MAX))
-    return sorted(range(max(0, seed - width), seed + width + 1), key=lambda other: abs(other - seed))
+def around(seed: int, width: int = 8, behind: int = 400) -> list[int]:
+    """A recorded seed first, then its neighbours, then the first few hundred: the world may have shifted a little."""
+    near = sorted(range(max(0, seed - width), seed + width + 1), key=lambda other: abs(other - seed))
+    return near + [other for other in range(behind) if other not in near]
 
 
 # -- doubts ---------------------------------------------------------------------------------------------------------------
@@ -978,7 +975,7 @@ def _(patches: Patches) -> None:
     patches.set(_stream(), "_sweep_answer", lambda self, now, ask, rows, out: None)
 
 
-@mutant(CANARY, "the judge is told of every first acceptance twice", "S1", seed=0)
+@mutant(CANARY, "the judge is told of every first acceptance twice", "S1")
 def _(patches: Patches) -> None:
     from copyd.sim.audit import Auditor
 
