@@ -16,7 +16,7 @@ PPM = 1_000_000
 _BLOCK = struct.Struct("<16I")
 _FIRST = struct.Struct("<II")
 #: How strong a fault is in one history, as (weight, factor); most histories have only some of them.
-SWARM = ((28, 0), (35, 1), (22, 2), (15, 6))
+SWARM = ((20, 0), (38, 1), (26, 2), (16, 6))
 _SWARM_TOTAL = sum(weight for weight, _ in SWARM)
 
 Fired = tuple[str, int]

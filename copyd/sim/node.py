@@ -17,6 +17,7 @@ import msgspec
 from copyd._fast.columns import ReportBatch
 from copyd.core import engine as core
 from copyd.core.doubt import AskKind, Doubts, Found, Terms, Verdict
+from copyd.core.identifiers import epoch_of
 from copyd.core.reconcile import EDGES_BPS, DriftRow, Rounds, SyncAction, SyncWatch
 from copyd.core.rows import (
     NONE,
@@ -166,6 +167,7 @@ class Node:
         site.crash_count += 1
         if site.crash_count == site.crash_next:
             self.point = name
+            site.crashed_at()
             raise Crash(name)
 
     def crashed(self) -> None:
@@ -392,6 +394,10 @@ class Node:
         waiting = self.waiting_commands
         while waiting and waiting[0][0] <= seq:
             waiting.pop(0)[1]()
+            if self.draws.fault("A03", 40_000):
+                self.point = "acknowledged"
+                raise Crash(self.point)
+            self.crashpoint("post_pause")
         if self.alive and self.draws.chance("checkpoint", 8_000):
             self.crashpoint("pre_checkpoint")
             if self.journal.durable_seq == self.engine.names.seq:
@@ -543,6 +549,8 @@ class Node:
                 later = delay + draws.param("O05", "soon", 20, 500) * MS
             world.at(world.now + later, None, venue.arrive, request._replace(answer=answer), True)
             if rests or draws.param("O05", "lost", 0, 2) == 0:
+                if draws.param("O05", "untold", 0, 2) == 0:
+                    venue.untold.add(request.cid)
                 answer = partial(self._answer, connection, connection.generation, request.cid, True, 0)
         if not lost:
             world.at(world.now + delay, None, venue.arrive, request._replace(answer=answer))
@@ -872,15 +880,27 @@ class Node:
         ts = self.local(trade.t)
         if self.venue.ours(trade.cid):
             if self.columns.order_slot(trade.cid) is None:
-                self.draws.count("O31")
-                self.offer(core.OrphanFill(account, trade.instrument, trade.position_side, trade.qty, trade.px, trade.id,
-                                           trade.cid, ts))
+                self._on_orphan(account, trade, ts)
                 return
             self.rows.append(ReportKind.TRADE, trade.status, trade.cid, trade.cum, trade.cost_e8, abs(trade.qty), trade.px, 0,
                              trade.id, trade.order_id, trade.t)
             self._flush()
             return
         self.offer(core.ExternalFill(account, trade.instrument, trade.position_side, trade.qty, trade.id, trade.kind, ts))
+
+    def _on_orphan(self, account: int, trade: Trade, ts: int) -> None:
+        """A fill under our tag of an order no table knows; of a later epoch, it is the last thing this daemon hears."""
+        self.draws.count("O31")
+        later = epoch_of(trade.cid) > self.epoch
+        told, key = self.site.orphans, (self.index, account, trade.instrument, trade.id)
+        new = key not in told
+        told[key] = None
+        out = self.offer(core.OrphanFill(
+            account, trade.instrument, trade.position_side, trade.qty, trade.px, trade.id, trade.cid, ts))
+        if later:
+            self.auditor.fenced(self.world.now)
+        elif new and out is None and self.alive:
+            self.site.violated("S6", f"a fill of an order that no table knows is not booked: {trade.cid.hex()}")
 
     def local(self, ts_venue: int) -> int:
         """A time of the venue on our clock, by our estimate of the difference."""

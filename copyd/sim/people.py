@@ -49,6 +49,7 @@ class Site:
         self.node: Node | None = None
         self.index = 0
         self.forgotten: Node | None = None
+        self.orphans: dict[tuple[int, int, int, int], None] = {}
         self.violations: list[tuple[str, int, str]] = []
         self.crash_count = 0
         self.crash_points: dict[str, int] = {}
@@ -103,13 +104,16 @@ class Site:
         self.node = None
         self.start()
 
+    def crashed_at(self) -> None:
+        """The crash that was due is happening: it goes on the tape, the next one is due."""
+        self.world.draws.fired.append(("P01", self.crash_count))
+        self.crash_next = self._crashes.pop(0) if self._crashes else 0
+
     def struck(self, point: str, ready: bool) -> None:
         """A crash has happened; its ids."""
         draws = self.world.draws
-        draws.fired.append(("P01", self.crash_count))
         for name in ("P01", *(() if ready else ("P02",)), *_CRASH_FAULTS.get(point, ())):
             draws.counts[name] = draws.counts.get(name, 0) + 1
-        self.crash_next = self._crashes.pop(0) if self._crashes else 0
 
     def failed(self, node: Node, error: BaseException) -> None:
         """The process stopped itself."""
@@ -134,7 +138,8 @@ class Site:
 
 _CRASH_FAULTS = {
     "pre_append": ("J01",), "post_append": ("J01",), "pre_commit": ("J01",), "post_commit": ("J02",), "pre_send": ("J02", "J03"),
-    "post_send": ("J03", "J04"), "pre_reply": ("J04",), "post_reply": ("J04",), "post_command": ("A03",),
+    "post_send": ("J03", "J04"), "pre_reply": ("J04",), "post_reply": ("J04",),
+    "post_pause": ("A03",),
 }
 
 

@@ -178,8 +178,9 @@ class Venue:
         #: that was accepted or refused in time is one the venue itself takes back (no client can guard against it).
         self.copied: set[bytes] = set()
         self.answered: set[bytes] = set()
-        #: Ids whose order rests for a while: (first, until) ms.
+        #: Ids whose order rests for so many ms, and ids whose events are told on no stream.
         self.resting: dict[bytes, int] = {}
+        self.untold: set[bytes] = set()
         #: Until then everything is slow at once: the way in, the engine, every replica.
         self.storm_until = 0
         #: This venue's question by id knows only what is alive, its lists come in pieces.
@@ -403,6 +404,8 @@ class Venue:
     def _tell(self, account: Account, what: Any) -> None:
         """Every open stream of the account hears of it; what is lost on the way is the network's doing."""
         world, draws = self.world, self.draws
+        if self.untold and isinstance(what, Trade | Shown) and what.cid in self.untold:
+            return
         for stream in account.streams:
             if not stream.open or stream.deaf:
                 continue
