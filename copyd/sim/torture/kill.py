@@ -410,14 +410,17 @@ def main(kills: int = 50, seed: int = 1, followers: int = 20, progress: Callable
             stage.enrol()
             assert stage.daemon is not None
             stage.daemon.kill()
-            while run.kills < kills and len(tally.summary.violations) < 5:
-                run.life()
-                if run.kills // KILLS_PER_ERA > len(run.eras):
-                    run.calm()
-                if progress is not None:
-                    progress(run.kills)
-            run.peace()
-            run.judge()
+            try:
+                while run.kills < kills and len(tally.summary.violations) < 5:
+                    run.life()
+                    if run.kills // KILLS_PER_ERA > len(run.eras):
+                        run.calm()
+                    if progress is not None:
+                        progress(run.kills)
+                run.peace()
+                run.judge()
+            except (Late, WorldError) as error:
+                tally.violation(f"seed {seed}, life {stage.lives}: {error}")
             tally.counters["leader orders"] = run.trader.orders
             if tally.counters["starts"]:
                 tally.counters["start ms"] //= tally.counters["starts"]
@@ -455,11 +458,7 @@ def command() -> int:
         if done % 25 == 0:
             print(f"{done} of {options.kills} kills, {done / (time.monotonic() - began) * 60:.0f}/min", flush=True)
 
-    try:
-        summary = main(options.kills, options.seed, options.followers, progress)
-    except (Late, WorldError) as error:
-        print(f"VIOLATION {error}")
-        return 1
+    summary = main(options.kills, options.seed, options.followers, progress)
     print(summary.text())
     return 1 if summary.violations else 0
 
