@@ -201,7 +201,14 @@ class Venue:
             world.say("venue", f"{'copy of ' if copy else ''}order {request.cid.hex()[:14]} arrives from {account.name}")
         cid = request.cid
         if cid in self.copied:
-            if cid in self.answered and cid not in account.open and request.timestamp >= now - RECV:
+            if cid in self.answered:
+                # What is said to a second copy after the first was dealt with: that it is late, or that the id exists.
+                if request.timestamp < now - RECV:
+                    draws.count("O35")
+                    request.answer(Reply(400, -1021))
+                elif cid in account.open:
+                    draws.count("O05")
+                    request.answer(Reply(400, -4116))
                 return
             self.answered.add(cid)
         if now < self.banned_until:
