@@ -210,6 +210,26 @@ class MemoryRest(rest.RestClient):
         self._session = aiohttp.ClientSession(connector=connector, timeout=self._timeout, auto_decompress=True)
 
 
+class OrderedSessions(dict[Any, None]):
+    """A set of sessions in the order they were put in: closing them all is then no matter of addresses."""
+
+    def add(self, session: Any) -> None:
+        self[session] = None
+
+    def discard(self, session: Any) -> None:
+        self.pop(session, None)
+
+
+def _in_order(init: Callable[..., None]) -> Callable[..., None]:
+    """A link whose old sessions keep their order."""
+
+    def made(link: Any, *words: Any, **fields: Any) -> None:
+        init(link, *words, **fields)
+        link.old = OrderedSessions()
+
+    return made
+
+
 @contextmanager
 def installed(loop: VirtualLoop, medium: Medium, draws: Draws, clock: VirtualClock) -> Iterator[None]:
     """For one run: the daemon's journal, durations and REST connections are the world's; the adapter's terms are short."""
@@ -233,6 +253,7 @@ def installed(loop: VirtualLoop, medium: Medium, draws: Draws, clock: VirtualClo
         patch(mock.patch.object(venue_side, "OrderGateway", partial(venue_side.OrderGateway, mono=clock.mono_ns)))
         patch(mock.patch.object(venue_side, "CONTRACT", terms))
         patch(mock.patch.object(connection, "PACE", connection.RetryPace(connection.RETRIES_PER_S, connection.RETRIES_BURST)))
+        patch(mock.patch.object(connection.Link, "__init__", _in_order(connection.Link.__init__)))
         # Its own sockets and transports would go past the loop; the framing, handshake and idle timer stay.
         patch(mock.patch.object(connection, "ws_connect", partial(connection.ws_connect, use_aiofastnet=False)))
         patch(mock.patch.object(streams, "Listener", pywire.Listener))

@@ -191,10 +191,10 @@ class Accepting:
 
     connects = 0
 
-    class wire:  # noqa: N801
+    class wire:
         time_ns = staticmethod(lambda: 0)
 
-    class limits:  # noqa: N801
+    class limits:
         connect = staticmethod(lambda peer, now: True)
         meter = staticmethod(lambda peer: None)
 
