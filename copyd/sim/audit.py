@@ -823,7 +823,8 @@ class Auditor:
         held = n.exp.get(leg, 0)
         expected = self._scaled(n, leg, held, left, before) if reducing else held
         if opening:
-            if delta * opening < 0 or forgone * delta < 0 or (abs(forgone) > abs(delta) and plan.min_policy != "raise"):
+            raised = plan.min_policy == "raise"  # rule 6: what a raise adds is forgone below nothing
+            if delta * opening < 0 or (not raised and (forgone * delta < 0 or abs(forgone) > abs(delta))):
                 self._say(
                     "R2", t, (seq, leg), f"record {seq}: leg {leg} wants {delta}, forgoes {forgone}, the leader opens {opening}"
                 )
