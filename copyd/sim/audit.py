@@ -155,9 +155,9 @@ class _Lane:
 class _Leg:
     """A leg as a node believes it, and the sums over its orders."""
 
-    __slots__ = ("account", "attributed", "booked", "carried", "deferred", "detached", "ever", "hi", "instrument", "known",
-                 "leg", "lo", "names", "node", "open_count", "open_leaves", "open_rem", "parts", "pending", "plan", "red_count",
-                 "red_failed", "red_rem", "reduce_leaves", "retold", "side", "since", "take", "target")  # fmt: skip
+    __slots__ = ("account", "attributed", "booked", "born", "carried", "deferred", "detached", "ever", "hi", "instrument",
+                 "known", "leg", "lo", "names", "node", "open_count", "open_leaves", "open_rem", "parts", "pending", "plan",
+                 "red_count", "red_failed", "red_rem", "reduce_leaves", "retold", "side", "since", "take", "target")  # fmt: skip
 
     def __init__(self, node: int, leg: int) -> None:
         self.node = node
@@ -166,6 +166,7 @@ class _Leg:
         self.account = -1
         self.instrument = -1
         self.side = -1
+        self.born = 0  # the record that made it, at the latest
         self.known = False
         self.target = 0
         self.attributed = 0
@@ -606,6 +607,12 @@ class Auditor:
         n.loose = n.grown = False
         n.settled = False
         for leg in n.legs.values():
+            if leg.born > seq and leg.plan >= 0:
+                # The record that made it is lost: its number is given anew, perhaps to another.
+                for legs in n.key.values():
+                    if leg.leg in legs:
+                        legs.remove(leg.leg)
+                leg.plan = leg.account = leg.instrument = leg.side = -1
             leg.known = False
             leg.red_failed, leg.carried = leg.ever
             leg.open_count = leg.open_rem = leg.red_count = leg.red_rem = leg.booked = 0
@@ -714,10 +721,10 @@ class Auditor:
             self._say("R1", t, (seq, leg), f"record {seq}: what leg {leg} forgoes enlarges its target {before} to {after}")
         self._expect(n, seq, leg, after)
 
-    def _meta(self, n: _Node, leg: int, plan: int, instrument: int, side: int) -> _Leg:
+    def _meta(self, n: _Node, seq: int, leg: int, plan: int, instrument: int, side: int) -> _Leg:
         record = self._leg(n, leg)
         if record.plan < 0:
-            record.plan, record.instrument, record.side = plan, instrument, side
+            record.plan, record.instrument, record.side, record.born = plan, instrument, side, seq
             known = self.plans.get(plan)
             if known is not None:
                 record.account = known.account
@@ -786,7 +793,7 @@ class Auditor:
                 if row[7] != row[8] or row[11]:
                     self._say("S5", t, (seq, plan), f"record {seq}: plan {plan} wants something and has no leg")
                 continue
-            record = self._meta(n, leg, plan, instrument, side)
+            record = self._meta(n, seq, leg, plan, instrument, side)
             self._apply(n, t, seq, row, record, reducing, opening, left, key, before, live)
         for leg in n.key.get(key, ()):
             record = n.legs[leg]
@@ -1171,7 +1178,7 @@ class Auditor:
         n = self.n
         record = n.legs.get(leg)
         if record is None or record.plan < 0:
-            record = self._meta(n, leg, plan, instrument, side)
+            record = self._meta(n, n.seq, leg, plan, instrument, side)
         if record.instrument < 0:
             record.instrument = instrument
         if record.plan != plan or record.instrument != instrument or record.side != side:
