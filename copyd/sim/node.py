@@ -61,6 +61,8 @@ if TYPE_CHECKING:
     from copyd.sim.people import Site
 
 TERMS = Terms(fence_ns=FENCE, ask_timeout_ns=ANSWER_TIMEOUT, read_lag_ns=READ_LAG, guard_ns=GUARD, held_backoff_ns=20 * S)
+RETIRE_AFTER = 20 * S
+"""Longer than anything is told late."""
 WINDOW = 10 * S
 """The budget of questions is judged over this."""
 CONNECTIONS = 2
@@ -155,6 +157,7 @@ class Node:
         self.legs_seen: list[bytes] = []
         self.waiting_commands: list[tuple[int, Callable[[], None]]] = []
         self.leaders: list[LeaderLink] = []
+        self.ages: deque[tuple[int, int]] = deque()
         self.weights: deque[tuple[int, int]] = deque()
         self.weight = 0
         self.silent_until = 0
@@ -383,6 +386,7 @@ class Node:
 
     def _durable(self, seq: int) -> None:
         self.auditor.durable(seq)
+        self.ages.append((self.world.now, seq))
         try:
             self.pump.durable(seq)
         except Crash:
@@ -399,10 +403,20 @@ class Node:
                 raise Crash(self.point)
             self.crashpoint("post_pause")
         if self.alive and self.draws.chance("checkpoint", 8_000):
+            self._retire()
             self.crashpoint("pre_checkpoint")
             if self.journal.durable_seq == self.engine.names.seq:
                 self.disk.checkpoint = (self.engine.names.seq, pack_checkpoint(self.engine))
             self.crashpoint("post_checkpoint")
+
+    def _retire(self) -> None:
+        """Forget orders that ended long ago, as before every checkpoint; nothing is told of them any more."""
+        past = self.world.now - RETIRE_AFTER
+        seq = 0
+        while self.ages and self.ages[0][0] < past:
+            seq = self.ages.popleft()[1]
+        if seq and self.ready:
+            self.offer(core.Command("retire", {"before_seq": seq}))
 
     def command(self, name: str, args: dict[str, Any], done: Callable[[], None] | None = None) -> bool:
         """An operator's command; ``done`` when its record is durable. False where it is refused."""

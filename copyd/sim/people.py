@@ -26,6 +26,8 @@ PX_LEAST, PX_MOST = 480_000, 800_000
 """Prices stay within."""
 SITE_ID = 0xC0DE
 SITE_KEY = bytes(range(16))
+OWN = SITE_ID.to_bytes(2, "big") + bytes(14)
+"""A client order id with our tag: what bears it is no leader event (semantics 15)."""
 MODES = ("proportional", "multiplier", "fixed_amount", "fixed_ratio", "risk_based")
 SNAPSHOTS = ("position_open", "each_order", "follow")
 MINIMA = ("carry", "skip", "raise")
@@ -244,7 +246,8 @@ class Leader:
         trade_id = venue.trade_ids[instrument]
         account.move(world.now, instrument, side, signed)
         held = account.position[instrument, side]
-        trade = Trade(trade_id, world.now, instrument, side, signed, px, order_id, b"", order_qty, cum, 0,
+        own = OWN if world.draws.chance("leader.own", 6_000) else b""
+        trade = Trade(trade_id, world.now, instrument, side, signed, px, order_id, own, order_qty, cum, 0,
                       FILLED if cum == order_qty else PARTIAL, kind)
         account.trades.append(trade)
         venue.auditor.leader_executed(world.now, self.index, instrument, side, signed, px, trade_id)
@@ -400,6 +403,8 @@ class Weather:
             world.at(world.now + param("A14", "ms", 500, 15_000) * MS, None, self._unlock, account)
         if fault("A12", 8_000):
             venue.set_leverage(account, instrument, param("A12", "leverage", 1, 10))
+        if fault("A12/mode", 4_000) and not account.open and not any(account.position.values()):
+            account.hedge = not account.hedge
         if fault("A15", 8_000):
             account.slow = param("A15", "ms", 100, 900) * MS
             world.at(world.now + param("A15", "for", 1_000, 10_000) * MS, None, self._unlock, account)
