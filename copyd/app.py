@@ -393,7 +393,8 @@ class Daemon:
         interval = self._config.runtime.timer_interval_ms / 1000
         while True:
             await asyncio.sleep(interval)
-            if self.engine.timer_due(self.clock.now_ns()):
+            # Under a ban nothing can leave: what waits is tried when it is over, not every few seconds until then.
+            if not self.side.banned_s() and self.engine.timer_due(self.clock.now_ns()):
                 self._offer(Timer())
 
     async def _watch(self) -> None:

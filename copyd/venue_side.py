@@ -18,7 +18,7 @@ from copyd.config import Config
 from copyd.core import engine as core
 from copyd.core.engine import Alert, Engine
 from copyd.core.fill import POSITION_SIDE_REJECTED
-from copyd.core.rows import UNFINISHED_MASK, AccountInstrumentRow, AccountRow, OrderRow
+from copyd.core.rows import UNFINISHED_MASK, AccountInstrumentRow, AccountRow, OrderRow, OrderState
 from copyd.credentials import Credential, Credentials
 from copyd.errors import OperatorError, VenueUnavailable
 from copyd.runtime.clock import Clock
@@ -27,7 +27,7 @@ from copyd.venues.binance_usdm import codec
 from copyd.venues.binance_usdm.accounts import AccountSetup, FollowerStreams, in_parallel
 from copyd.venues.binance_usdm.contract import CONTRACT, Endpoints, VenueContract
 from copyd.venues.binance_usdm.feed import LeaderFeed, MarketFeed
-from copyd.venues.binance_usdm.gateway import OrderGateway
+from copyd.venues.binance_usdm.gateway import OrderGateway, Placed
 from copyd.venues.binance_usdm.instruments import Instruments, load_instruments
 from copyd.venues.binance_usdm.rest import RestClient, RestError
 from copyd.venues.binance_usdm.signing import Key
@@ -143,7 +143,10 @@ class VenueSide:
             on_connection=self._connection,
             # Half of the request budget may go into settling orders in doubt; the rest stays for snapshots and keys.
             queries_per_s=QUERY_SHARE * venue.request_weight_per_min / 60,
+            rest=self.rest, placed=self._placed, on_mismatch=self._mismatch, on_unknown_code=self._unknown_code,
+            expected=lambda account, instrument: self.engine.expected(account, instrument, self.clock.now_ns()),
         )
+        self.rest.bans.on_ban = self._banned
         self.setup = AccountSetup(
             rest=self.rest, ws_url=self.endpoints.ws_api, instruments=self.instruments, contract=self.contract, clock=now)
         self.streams = FollowerStreams(
@@ -185,11 +188,8 @@ class VenueSide:
                 position_poll_s=leader.position_poll_interval_ms / 1000, seed=index,
             )
             self.leaders[index] = feed
-            watermarks: dict[int, int] = {}
-            for book in self.engine.names.books:
-                if book.leader == index and book.last_exec_id >= 0:
-                    watermarks[book.instrument] = max(watermarks.get(book.instrument, -1), book.last_exec_id)
-            await feed.start(watermarks, self.start_timeout_s)
+            floor, seen, positions = self.engine.resume_point(index)
+            await feed.start(floor, self.start_timeout_s, seen=seen, positions=positions if floor else None)
 
     async def _check_key(self, who: str, name: str, key: Key) -> None:
         """A key the venue refuses is the operator's to put right, and said at once."""
@@ -231,9 +231,36 @@ class VenueSide:
         """Why this machine's clock is not good enough to sign openings by; empty when it is."""
         return self.rest.venue_clock.problem() or ""
 
+    def banned_s(self) -> float:
+        """How much longer the venue wants nothing of this address; 0 when it does not mind."""
+        until = self.gateway.banned_until
+        return max(0.0, (until - self.clock.now_ns()) / 1e9) if until else 0.0
+
+    def _banned(self, account: int, seconds: float, why: str) -> None:
+        who = "this address" if account < 0 else self.engine.names.accounts[account]
+        self.owner.alert(Alert("banned", f"the venue wants nothing of {who} for {seconds:.0f} s", {"why": why}))
+
+    def _placed(self, cid: bytes) -> Placed | None:
+        """What an order was for, so that an answer about another one is noticed."""
+        slot = self.engine.columns.order_slot(cid)
+        if slot is None:
+            return None
+        order = OrderRow.unpack(self.engine.columns.get(ORDERS, slot))
+        return Placed(order.account, order.instrument, order.side, order.position_side, order.order_qty)
+
+    def _mismatch(self, cid: bytes, what: str) -> None:
+        text = f"the venue's answer shows another order: {what}"
+        self.owner.alert(Alert("answer_mismatch", text, {"client_order_id": cid.hex()}))
+
+    def _unknown_code(self, code: int) -> None:
+        self.owner.alert(Alert("unknown_code", "the venue answered with a code that is not documented: taken as doubt", {
+            "code": code}))
+
     def not_ready(self) -> list[str]:
         """Reasons, seen from the venue, why openings are not copied now."""
         reasons = []
+        if self.banned_s():
+            reasons.append(f"the venue has banned this address for {self.banned_s():.0f} s more")
         if not self.gateway.ready:
             reasons.append("no order connection is open")
         for index, feed in self.leaders.items():
@@ -290,19 +317,24 @@ class VenueSide:
         order = OrderRow.unpack(self.engine.columns.get(ORDERS, slot))
         if order.account in self._keyless:
             return  # in doubt until its key is back (``register`` asks then); the others trade on
-        self.gateway.query(order.cid, order.account, order.instrument, ts_signed_ns)
+        alive = order.state in (OrderState.NEW, OrderState.PARTIALLY_FILLED)
+        exposure = order.order_qty * (order.limit_px or self._marks.get(order.instrument, 1))
+        self.gateway.query(order.cid, order.account, order.instrument, ts_signed_ns, exposure=exposure, seen=alive)
 
     # -- reports in ------------------------------------------------------------------------------------------------------
 
     def _reports(self, batch: ReportBatch, ts_recv: int) -> None:
         rows = batch.to_bytes()
         doubted, alive = [], []
+        asking = self.gateway.queries_open
         for at in range(88, len(rows), 96):
             kind = rows[at]
             if kind == 6:
                 self.fills += 1
             elif kind == 3:
                 doubted.append(rows[at - 88 : at - 72])
+            elif asking and kind != codec.REPLY and rows[at + 1] in codec.TERMINAL_STATUS:
+                self.gateway.ended(rows[at - 88 : at - 72])
             elif kind == codec.REPLY and rows[at + 1] not in codec.TERMINAL_STATUS:
                 alive.append(rows[at - 88 : at - 72])
         self.owner.offer(core.Reports(rows))

@@ -487,6 +487,22 @@ class Engine:
             self.by_book[leader, instrument, side] = book
         return book
 
+    def resume_point(self, leader: int) -> tuple[dict[int, int], list[tuple[int, int]], dict[tuple[int, int], int]]:
+        """What a feed must know to go on: by instrument the execution id behind which it reads on, the (instrument, id)
+        taken beyond it, and the fold they led to by (instrument, position side)."""
+        floor: dict[int, int] = {}
+        seen: list[tuple[int, int]] = []
+        positions: dict[tuple[int, int], int] = {}
+        for book in self.names.books:
+            if book.leader != leader:
+                continue
+            positions[book.instrument, book.side] = self._row(POSITIONS, book.position, LeaderPositionRow).qty
+            if book.seen:
+                seen += [(book.instrument, exec_id) for exec_id in book.seen]
+                first = max(book.floor, min(book.seen) - 1)
+                floor[book.instrument] = min(first, floor.get(book.instrument, first))
+        return floor, seen, positions
+
     def _leader_fill(self, now: int, value: LeaderFill, out: Outputs) -> bool | None:
         book = self._book(value.leader, value.instrument, value.position_side)
         if book.is_duplicate(value.exec_id):

@@ -54,10 +54,14 @@ def test_a_second_daemon_on_the_same_journal_is_refused(stage: Callable[..., Sta
     s.holds(NINE)
 
 
-def test_the_same_configuration_twice_names_the_port_that_is_taken(stage: Callable[..., Stage]) -> None:
+def test_a_health_port_that_is_taken(stage: Callable[..., Stage]) -> None:
+    """Another journal, the same port: named, exit 69; the first daemon is not disturbed."""
     s = stage()
     s.start()
-    second = run(s, s.path)
+    config = {**s.config, "journal": {**s.config["journal"], "path": str(s.folder / "another-journal")}}
+    path = s.folder / "second-port.yaml"
+    path.write_text(orjson.dumps(config).decode())
+    second = run(s, path)
     assert second.wait(20) == 69
     assert str(s.health_port) in second.text() and "Traceback" not in second.text(), second.text()
     assert s.readyz()[0] == 200

@@ -80,7 +80,8 @@ def test_an_order_in_doubt_of_an_account_without_a_key_does_not_stop_the_start()
     side = side_of(engine, [], {})
     queries: list[bytes] = []
     side.gateway = SimpleNamespace(  # type: ignore[assignment]
-        connections=1, register=lambda *arguments: None, query=lambda cid, *more: queries.append(cid))
+        connections=1, register=lambda *arguments: None, query=lambda cid, *more, **how: queries.append(cid),
+        queries_open=0)
     side.encoder = None  # type: ignore[assignment]
     side.register(0, "f0")
     side.query(asked[0], 1)
@@ -141,7 +142,7 @@ async def test_an_order_answered_as_alive_is_asked_about_when_its_end_is_not_hea
     side.owner = SimpleNamespace(offer=step)  # type: ignore[assignment]
     side.contract = SimpleNamespace(order_ack_timeout_ms=20)  # type: ignore[assignment]
     queries: list[bytes] = []
-    side.gateway = SimpleNamespace(query=lambda name, *more: queries.append(name))  # type: ignore[assignment]
+    side.gateway = SimpleNamespace(query=lambda name, *more, **how: queries.append(name), queries_open=0)  # type: ignore[assignment]
     for status, expected in ((2, [cid]), (4, [cid])):
         batch = ReportBatch()
         batch.append(REPLY, status, cid, OrderRow.unpack(engine.columns.get(ORDERS, slot)).order_qty if status == 4 else 0)

@@ -38,7 +38,7 @@ from copyd.venues.binance_usdm.connection import Link, Session, watched
 from copyd.venues.binance_usdm.contract import MS_NS, Endpoints, VenueContract
 from copyd.venues.binance_usdm.errors import LISTEN_KEY_UNKNOWN, NO_CHANGE_CODES
 from copyd.venues.binance_usdm.instruments import Instruments
-from copyd.venues.binance_usdm.rest import RestClient, RestError
+from copyd.venues.binance_usdm.rest import RestClient, RestError, retry_after_ns
 from copyd.venues.binance_usdm.signing import Key, ws_request
 
 AccountEvent = ExternalFill | OrphanFill | AccountPosition | AccountLeverage | StreamGap
@@ -88,6 +88,7 @@ class AccountSetup:
         self._up = asyncio.Event()
 
         async def address() -> str:
+            await rest.bans.passed()
             return ws_url if "?" in ws_url else f"{ws_url}?returnRateLimits=false"
 
         self._link = Link(
@@ -247,6 +248,10 @@ class AccountSetup:
         ts_recv = self.clock()
         if reply.status != 200:
             error = reply.error or codec.ErrorBody()
+            if reply.status in (418, 429):
+                venue_ms = self.rest.venue_clock.timestamp_ms()
+                wait_ns = retry_after_ns(error.data, venue_ms)
+                self.rest.bans.note(reply.status, error.code, error.msg, wait_ns, venue_ms)
             raise RestError("v2/account.status", reply.status, error.code, error.msg)
         try:
             body = codec.decode_body(bytes(reply.result), codec.Account)
@@ -527,6 +532,7 @@ class FollowerStreams:
     # --- connections --------------------------------------------------------------------------------------------------
     def _new_shard(self) -> _Shard:
         async def address() -> str:
+            await self.rest.bans.passed()
             return f"{self.endpoints.private}/stream"
 
         link = Link(
