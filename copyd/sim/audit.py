@@ -19,6 +19,7 @@ Fields the auditor reads of a record's input (others are ignored)::
     LeaderFill      leader, instrument, position_side, qty (signed lots), exec_id, live; px if the truth is to be compared with it
     LeaderSync      leader, positions: [(instrument, position_side, qty signed)], complete (default True: what is missing is flat)
     LeaderEquity    leader, equity (the unit of Plan.allocation)
+    Command         name, args: the cap of a plan (max_notional_symbol_e8) where it is imported or changed
 
 What a violation is called: S1-S22 and L1-L6 are the invariants, R1, R3, ... the rule of that number in the copy semantics.
 """
@@ -195,9 +196,9 @@ class _Leg:
 class _Node:
     """One journal and the processes that wrote it."""
 
-    __slots__ = ("anchor", "armed", "durable", "epoch", "equity", "execs", "exp", "fenced", "fold", "fresh", "grown",
-                 "index", "k", "key", "legs", "log", "loose", "orders", "pauses", "seq", "settled", "tally", "touched",
-                 "unbelieved", "undo", "up")  # fmt: skip
+    __slots__ = ("anchor", "armed", "caps", "durable", "epoch", "equity", "execs", "exp", "fenced", "fold", "fresh", "grown",
+                 "index", "k", "key", "legs", "log", "loose", "orders", "pauses", "plan_of", "seq", "settled", "tally",
+                 "touched", "unbelieved", "undo", "up")  # fmt: skip
 
     def __init__(self, index: int) -> None:
         self.index = index
@@ -216,6 +217,8 @@ class _Node:
         self.exp: dict[int, int] = {}  # leg -> the target it must have
         self.anchor: dict[int, tuple[int, int]] = {}
         self.k: dict[int, int] = {}
+        self.plan_of: dict[tuple[str, str], int] = {}  # follower, leader -> plan
+        self.caps: dict[int, int] = {}  # plan -> the most its leg may be worth, e8; 0 none
         self.undo: deque[tuple[int, Any, Any, Any]] = deque()
         self.log: list[tuple[Any, ...]] = []
         self.pauses: dict[Any, bool] = {}
@@ -241,6 +244,8 @@ class Auditor:
         news_ns: int = 120_000_000_000,
         excess_ns: int = 0,
         doubt_ns: int = 0,
+        age_ns: int = 0,
+        value_e8: int = 0,
         minimum: Mapping[int, int] | None = None,
         strict: frozenset[str] = STRICT,
         growing: frozenset[str] = GROWING,
@@ -255,6 +260,8 @@ class Auditor:
         self.news_ns = news_ns
         self.excess_ns = excess_ns
         self.doubt_ns = doubt_ns
+        self.age_ns = age_ns  # older than this, with all error of the clock, a live opening is never copied
+        self.value_e8 = value_e8  # of one lot at one tick
         self.minimum = minimum or {}
         self.strict = strict
         self.growing = growing
@@ -266,6 +273,7 @@ class Auditor:
         self.lanes: dict[tuple[int, int, int], _Lane] = {}
         self.live: dict[tuple[int, int], int] = {}  # node, leg -> openings alive at the venue
         self.leader_truth: dict[tuple[int, int, Any], tuple[int, int, int]] = {}
+        self.leader_at: dict[tuple[int, int, Any], int] = {}
         self.leader_net: dict[tuple[int, int, int], int] = {}
         self.epochs: dict[int, int] = {}  # epoch -> node
         self.top = 0
@@ -512,6 +520,7 @@ class Auditor:
         """A fill of the leader, whether the node ever hears of it or not."""
         self.facts += 1
         self.leader_truth[(leader, instrument, exec_id)] = (position_side, signed_qty, px)
+        self.leader_at[(leader, instrument, exec_id)] = t
         key = (leader, instrument, position_side)
         self.leader_net[key] = self.leader_net.get(key, 0) + signed_qty
 
@@ -542,13 +551,13 @@ class Auditor:
         n.seq = first.seq
         n.orders = {cid: order.copy() for cid, order in first.orders.items() if order.seq <= seq}
         n.key = {key: list(legs) for key, legs in first.key.items()}
-        for name in ("fold", "execs", "equity", "exp", "anchor", "k"):
+        for name in ("fold", "execs", "equity", "exp", "anchor", "k", "plan_of", "caps"):
             setattr(n, name, dict(getattr(first, name)))
         for at, table, key, old in reversed(first.undo):
             if at > seq:
                 mine = next(
                     getattr(n, name)
-                    for name in ("fold", "execs", "equity", "exp", "anchor", "k")
+                    for name in ("fold", "execs", "equity", "exp", "anchor", "k", "plan_of", "caps")
                     if getattr(first, name) is table
                 )
                 _put_back(mine, key, old)
@@ -589,7 +598,7 @@ class Auditor:
     def _refold(self, n: _Node) -> None:
         """The disk lost what it had committed: what the journal said is folded anew from what is left of it."""
         most, self.most = self.most, 0
-        for table in (n.fold, n.execs, n.equity, n.exp, n.anchor, n.k):
+        for table in (n.fold, n.execs, n.equity, n.exp, n.anchor, n.k, n.plan_of, n.caps):
             table.clear()
         for seq, name, fields, decisions, ends in n.log:
             if name:
@@ -689,9 +698,22 @@ class Auditor:
             return 2
         if name == "LeaderEquity" and "equity" in fields:
             self._put(n, seq, n.equity, fields["leader"], fields["equity"])
+        if name == "Command" and self.value_e8:
+            self._caps(n, seq, fields["name"], fields["args"])
         for row in decisions:
             self._row(n, t, seq, row)
         return 2
+
+    def _caps(self, n: _Node, seq: int, name: str, args: Mapping[str, Any]) -> None:
+        if name == "import_plans":
+            for spec in args["plans"]:
+                plan = len(n.plan_of)
+                self._put(n, seq, n.plan_of, (spec["follower"], spec["leader"]), plan)
+                self._put(n, seq, n.caps, plan, spec["max_notional_symbol_e8"])
+        elif name == "change_plan":
+            changed = n.plan_of.get((args["follower"], args["leader"]))
+            if changed is not None:
+                self._put(n, seq, n.caps, changed, args["spec"]["max_notional_symbol_e8"])
 
     def _put(self, n: _Node, seq: int, table: Any, key: Any, value: Any) -> None:
         n.undo.append((seq, table, key, table.get(key, _MISSING)))
@@ -759,6 +781,10 @@ class Auditor:
                 self._say(
                     "S13", t, execution, f"record {seq}: the leader's execution {execution[2]} is {real}, decided {side, qty}"
                 )
+        heard = self.leader_at.get(execution)
+        old = heard is not None and 0 < self.age_ns < self.t - heard
+        if heard is not None and old and any(row[3] == ORDER and not row[5] for row in decisions):
+            self._say("R12", t, execution, f"record {seq}: an opening {(self.t - heard) / 1e9:.1f} s old is copied")
         key = (leader, instrument, side)
         before = n.fold.get(key, 0)
         after = before + qty
@@ -994,6 +1020,12 @@ class Auditor:
                 self._say("S10", t, cid, f"record {seq}: {cid.hex()} opens with reduce-only")
             if target * sign <= 0:
                 self._say("S8", t, cid, f"record {seq}: {cid.hex()} opens leg {order.leg} away from its target {target}")
+            cap = n.caps.get(leg.plan, 0)
+            if cap and order.px:
+                # A quarter more: what it holds is worth what it costs now, not what it did when the cap was asked.
+                whole = max(0, sign * leg.attributed) + max(0, sign * leg.open_rem) + order.qty
+                if whole * order.px * self.value_e8 > cap * 5 // 4:
+                    self._say("S9", t, cid, f"record {seq}: {cid.hex()} makes leg {order.leg} {whole} lots, above its cap")
             leg.open_count += 1
             leg.open_rem += sign * order.qty
             n.fresh[order.leg] = None
