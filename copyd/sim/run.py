@@ -202,10 +202,25 @@ class _History:
         self._judge(began)
 
     def _looked_since(self, began: int) -> bool:
+        """Every account was compared with the venue in the fair phase, and nothing is left to be believed."""
         node = self.site.node
         assert node is not None
-        return not node.engine.names.mismatches and all(
+        return not node.engine.names.mismatches and not self._differences() and all(
             node.looked_at.get(account.index, 0) > began for account in self.venue.accounts)
+
+    def _differences(self) -> list[str]:
+        """Positions that the daemon believes to be others than they are."""
+        node = self.site.node
+        assert node is not None
+        found = []
+        for account in self.venue.accounts:
+            held = account.position
+            for instrument in range(len(self.venue.instruments)):
+                net, short, _ = node.engine.expected(account.index, instrument, 0)
+                told = held.get((instrument, 0), 0) + held.get((instrument, 1), 0), held.get((instrument, 2), 0)
+                if (net, short) != told:
+                    found.append(f"account {account.index} holds {told} of {instrument}, believed ({net}, {short})")
+        return found
 
     def _judge(self, began: int) -> None:
         """L1 to L6, and whether the account's net is what the venue has."""
@@ -216,13 +231,8 @@ class _History:
         if not node.quiet():
             site.violated("L2", f"not at rest after {(world.now - began) // S} s: {node.restless()}")
         columns = node.engine.columns
-        for account in self.venue.accounts:
-            for instrument in range(len(self.venue.instruments)):
-                net, short, _ = node._expected(account.index, instrument)
-                held = account.position
-                told = held.get((instrument, 0), 0) + held.get((instrument, 1), 0), held.get((instrument, 2), 0)
-                if (net, short) != told:
-                    site.violated("L1", f"account {account.index} holds {told} of {instrument}, believed ({net}, {short})")
+        for text in self._differences():
+            site.violated("L1", text)
         leader = {
             (book.leader, book.instrument, book.side): LeaderPositionRow.unpack(columns.get(core.POSITIONS, book.position)).qty
             for book in node.engine.names.books

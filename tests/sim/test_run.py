@@ -15,7 +15,7 @@ def clean(result: Result) -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_healthy_world_ends_in_agreement(seed: int) -> None:
-    result = run_seed(seed, Options(strength=0, minima=(0, 1)))
+    result = run_seed(seed, Options(strength=0))
     clean(result)
     assert result.steps > 50 and not result.crash_points
 
@@ -44,7 +44,7 @@ def test_less_on_the_tape_is_another_history() -> None:
 
 
 def test_a_crash_strikes_where_it_is_asked_for() -> None:
-    result = run_seed(2, Options(strength=0, crashes=(40, 90), minima=(0, 1)))
+    result = run_seed(2, Options(strength=0, crashes=(40, 90)))
     clean(result)
     assert sum(result.crash_points.values()) == 2 and result.faults["P01"] == 2
 
