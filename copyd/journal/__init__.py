@@ -37,6 +37,7 @@ from copyd.journal.errors import (
     JournalForeign,
     JournalLocked,
     JournalMisused,
+    JournalUnreadable,
     JournalWriteError,
 )
 from copyd.journal.reader import Checkpoint, Reader
@@ -52,6 +53,7 @@ __all__ = [
     "JournalForeign",
     "JournalLocked",
     "JournalMisused",
+    "JournalUnreadable",
     "JournalWriteError",
     "Reader",
     "Record",

@@ -4,6 +4,7 @@ JournalError (copyd.errors)
 ├── JournalLocked       another process holds it                                                exit 75
 ├── JournalForeign      not a copyd journal, a newer format, another site, an unfit file system  exit 65
 ├── JournalDamaged      bytes that are not what was written; ``seq`` names the record            exit 65
+├── JournalUnreadable    the system would not open or read it (no descriptors, no memory, no rights, EIO)  exit 74
 ├── JournalWriteError   a commit failed (map full, disk full, EIO); nothing more is acknowledged exit 74
 └── JournalMisused      ours: used after a fork, after close, or with an argument that makes no sense  exit 70
 """
@@ -18,6 +19,7 @@ __all__ = [
     "JournalForeign",
     "JournalLocked",
     "JournalMisused",
+    "JournalUnreadable",
     "JournalWriteError",
 ]
 
@@ -46,6 +48,12 @@ class JournalDamaged(JournalError):
     def __init__(self, message: str, seq: int = 0) -> None:
         super().__init__(message)
         self.seq = seq
+
+
+class JournalUnreadable(JournalError):
+    """The system would not open or read the file; nothing is said about what is in it."""
+
+    exit_code = 74
 
 
 class JournalWriteError(JournalError):

@@ -18,12 +18,17 @@ from typing import NamedTuple
 import lmdb
 
 from copyd.journal import pages, place, records
-from copyd.journal.errors import JournalDamaged, JournalError, JournalForeign
+from copyd.journal.errors import JournalDamaged, JournalError, JournalForeign, JournalUnreadable
 from copyd.journal.records import Record, State
 
 READ_RECORDS_MAX = 256
 READ_BYTES_MAX = 8 << 20
 READERS_MAX = 256
+#: What the library says of the file itself; all else it raises on opening is the system's.
+SPEAKS_OF_THE_FILE = (
+    lmdb.CorruptedError, lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.PageNotFoundError, lmdb.IncompatibleError,
+    lmdb.PanicError,
+)
 
 
 class Checkpoint(NamedTuple):
@@ -46,7 +51,7 @@ def examine(path: Path) -> pages.Snapshot:
     except FileNotFoundError:
         raise JournalForeign(f"{path}: no journal there ({place.DATA_FILE} is missing)") from None
     except OSError as error:
-        raise JournalError(f"{file}: {error.strerror}") from error
+        raise JournalUnreadable(f"{file}: {error.strerror}") from error
     try:
         for attempts_left in range(19, -1, -1):
             try:
@@ -64,6 +69,14 @@ def examine(path: Path) -> pages.Snapshot:
     if not snapshot.faults:
         raise JournalForeign(f"{file}: an LMDB file, but not a copyd journal")
     raise JournalDamaged(f"{file}: {'; '.join(snapshot.faults)}")
+
+
+def refused(path: Path, error: BaseException) -> JournalError:
+    """Why the library would not open it: the system's reasons are not the file's."""
+    code = getattr(error, "code", None) or getattr(error, "errno", None) or 0
+    if isinstance(error, OSError | MemoryError) or code > 0 or not isinstance(error, SPEAKS_OF_THE_FILE):
+        return JournalUnreadable(f"{path}: it could not be opened: {error}")
+    return JournalDamaged(f"{path}: LMDB refuses it: {error}")
 
 
 class Reader:
@@ -104,8 +117,8 @@ class Reader:
                 create=False,
                 readahead=False,
             )
-        except lmdb.Error as error:
-            raise JournalDamaged(f"{self.path}: LMDB refuses it: {error}") from error
+        except (lmdb.Error, OSError) as error:
+            raise refused(self.path, error) from error
 
     def _databases(self) -> tuple[lmdb._Database, lmdb._Database]:
         try:

@@ -41,9 +41,10 @@ from copyd.journal.errors import (
     JournalError,
     JournalForeign,
     JournalMisused,
+    JournalUnreadable,
     JournalWriteError,
 )
-from copyd.journal.reader import READERS_MAX, Checkpoint, Reader, examine
+from copyd.journal.reader import READERS_MAX, Checkpoint, Reader, examine, refused
 from copyd.journal.records import Buffer, CheckpointHead, State
 
 MAP_BYTES_DEFAULT = 64 << 30
@@ -172,7 +173,8 @@ class Journal:
         runway_bytes: zeros kept written beyond the last page, prepared while idle; 0 = none.
 
         Raises JournalLocked (another daemon; exit 75), JournalForeign (not ours, newer, other site, network disk; 65),
-        JournalDamaged (65), JournalWriteError (no room for the first commit; 74).
+        JournalDamaged (65), JournalUnreadable (the system will not open it; 74), JournalWriteError (no room for the first
+        commit; 74).
         """
         directory = Path(path)
         if not 0 <= site <= 0xFFFF:
@@ -187,7 +189,7 @@ class Journal:
             place.refuse_unfit_file_system(directory)
             lock_fd = place.lock(directory)
         except OSError as error:
-            raise JournalError(f"{directory}: {error.strerror}: {error.filename or ''}".rstrip(": ")) from error
+            raise JournalUnreadable(f"{directory}: {error.strerror}: {error.filename or ''}".rstrip(": ")) from error
         try:
             if not (directory / place.DATA_FILE).exists():
                 _create(directory, site, map_size)
@@ -230,16 +232,22 @@ class Journal:
                 readahead=False,
                 mode=0o640,
             )
-        except lmdb.Error as error:
-            raise JournalDamaged(f"{path}: LMDB refuses it: {error}") from error
+        except (lmdb.Error, OSError) as error:
+            raise refused(path, error) from error
         try:
             env.reader_check()  # slots of readers that were killed
             journal = cls(path, lock_fd, env, durability, state, runway_bytes)
+        except OSError as error:
+            env.close()
+            raise refused(path, error) from error
         except BaseException:
             env.close()
             raise
         try:
             journal._begin()
+        except OSError as error:
+            journal._close_files()
+            raise refused(path, error) from error
         except BaseException:
             journal._close_files()
             raise

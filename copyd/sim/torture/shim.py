@@ -68,11 +68,21 @@ def library() -> Path:
 class Control:
     """The memory shared with one process at a time: its counters, and the rules it obeys."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, fresh: bool = True) -> None:
         self.path = path
-        path.write_bytes(bytes(CONTROL_BYTES))
+        if fresh:
+            path.write_bytes(bytes(CONTROL_BYTES))
         with path.open("r+b") as file:
             self._memory = mmap.mmap(file.fileno(), CONTROL_BYTES)
+
+    @classmethod
+    def again(cls, path: Path) -> Control:
+        """The control somebody else made."""
+        return cls(path, fresh=False)
+
+    def adopt(self, pid: int) -> None:
+        """The rules are for this process (-1: for nobody yet)."""
+        self._set(0, pid)
 
     def environment(self, folder: Path | None = None, record: Path | None = None) -> dict[str, str]:
         """Variables that put a process under this control; with ``record`` every change below ``folder`` is recorded."""
