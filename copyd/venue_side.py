@@ -18,6 +18,7 @@ from copyd.config import Config
 from copyd.core import engine as core
 from copyd.core.engine import Alert, Engine
 from copyd.core.fill import POSITION_SIDE_REJECTED
+from copyd.core.order import placed_since
 from copyd.core.rows import UNFINISHED_MASK, AccountInstrumentRow, AccountRow, OrderRow, OrderState
 from copyd.credentials import Credential, Credentials
 from copyd.errors import OperatorError, VenueUnavailable
@@ -319,7 +320,8 @@ class VenueSide:
             return  # in doubt until its key is back (``register`` asks then); the others trade on
         alive = order.state in (OrderState.NEW, OrderState.PARTIALLY_FILLED)
         exposure = order.order_qty * (order.limit_px or self._marks.get(order.instrument, 1))
-        self.gateway.query(order.cid, order.account, order.instrument, ts_signed_ns, exposure=exposure, seen=alive)
+        self.gateway.query(order.cid, order.account, order.instrument, ts_signed_ns, exposure=exposure, seen=alive,
+            ts_placed_ns=placed_since(order.ts_decided, order.cid, self.engine.params.epoch))
 
     # -- reports in ------------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """Orders in doubt: which question to put to the venue when, and what its answer proves (semantics 35).
 
 An order leaves doubt by evidence alone. Found and ended: by what was found. Absent: "no such order" from *every* source
-(by id, in the history since it was signed), each in answer to a question **issued** at the fence or later, and then the
+(by id, in the history since it was placed), each in answer to a question **issued** at the fence or later, and then the
 account's position as we believe it. When an answer arrives never matters, an error is no answer, and nothing said about
 the time before the fence counts. Sources that contradict each other hold the order (HELD) until one of them gives way.
 
@@ -59,7 +59,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     weight_per_s: int = 20
     per_ns: int = S_NS
     held_backoff_ns: int = 60 * S_NS
-    #: The history is asked for from this long before the order was signed.
+    #: The history is asked for from this long before the order was placed.
     lead_ns: int = S_NS
     #: Later than this after signing the venue may have forgotten an order that ended unfilled, so that only the position
     #: shows that it left no trace; 0 = it never forgets.
@@ -119,12 +119,12 @@ class _Group:
 
 class _Doubt:
     __slots__ = (
-        "absent_by_id", "absent_in_list", "ask", "cid", "differ_ns", "exposure", "fence", "group", "held", "seen", "signed",
+        "absent_by_id", "absent_in_list", "ask", "cid", "differ_ns", "exposure", "fence", "group", "held", "placed", "seen",
         "token", "tries", "waits",
     )  # fmt: skip
 
-    def __init__(self, cid: bytes, group: _Group, signed: int, fence: int, exposure: int) -> None:
-        self.cid, self.group, self.signed, self.fence, self.exposure = cid, group, signed, fence, exposure
+    def __init__(self, cid: bytes, group: _Group, placed: int, fence: int, exposure: int) -> None:
+        self.cid, self.group, self.placed, self.fence, self.exposure = cid, group, placed, fence, exposure
         self.tries = 0  # questions that led nowhere since the last that did
         self.token = -1  # of the entry in a queue that is valid
         self.waits = False  # its turn has come, it waits for the budget
@@ -183,9 +183,14 @@ class Doubts:
 
     # --- in and out of doubt --------------------------------------------------------------------------------------------
     def add(
-        self, cid: bytes, account: int, instrument: int, signed_ns: int, exposure: int = 0, seen: bool = False
+        self, cid: bytes, account: int, instrument: int, signed_ns: int, exposure: int = 0, seen: bool = False,
+        placed_ns: int | None = None,
     ) -> None:
-        """An order is in doubt; adding it again changes nothing but that it may have been ``seen`` alive by now."""
+        """An order is in doubt; adding it again changes nothing but that it may have been ``seen`` alive by now.
+
+        ``signed_ns``: when it was signed or any later moment, for the fence. ``placed_ns``: that, or any earlier moment, for
+        the history: after a restart the two lie apart by as long as the daemon was away. Without it they are the same.
+        """
         known = self._doubts.get(cid)
         if known is not None:
             if seen and not known.seen:
@@ -195,7 +200,8 @@ class Doubts:
         group = self._groups.get((account, instrument))
         if group is None:
             group = self._groups[account, instrument] = _Group(account, instrument)
-        doubt = _Doubt(cid, group, signed_ns, signed_ns + self.terms.fence_ns, exposure)
+        placed = signed_ns if placed_ns is None else min(placed_ns, signed_ns)
+        doubt = _Doubt(cid, group, placed, signed_ns + self.terms.fence_ns, exposure)
         doubt.seen = seen
         self._doubts[cid] = group.members[cid] = doubt
         self.stats.added += 1
@@ -309,11 +315,11 @@ class Doubts:
     def _ask_orders(self, now: int, doubt: _Doubt, asks: list[Ask]) -> bool:
         group, lead = doubt.group, self.terms.lead_ns
         asked = group.orders
-        if asked is None or asked.since > doubt.signed - lead or (asked.issued < doubt.fence <= now):
+        if asked is None or asked.since > doubt.placed - lead or (asked.issued < doubt.fence <= now):
             if not self._spend(self.terms.weight_orders):
                 return False
             self.stats.asked_orders += 1
-            since = min(member.signed for member in group.members.values()) - lead
+            since = min(member.placed for member in group.members.values()) - lead
             asked = group.orders = self._issue(now, AskKind.ORDERS, group, None, since, (0, 0))
             asks.append(Ask(asked.id, AskKind.ORDERS, group.account, group.instrument, b"", since))
             for member in group.members.values():
@@ -454,7 +460,7 @@ class Doubts:
             waited = doubt.ask == ask_id
             if told is not None:
                 self._found(now, doubt, told)
-            elif complete and asked.issued >= doubt.fence and asked.since <= doubt.signed - lead and not doubt.absent_in_list:
+            elif complete and asked.issued >= doubt.fence and asked.since <= doubt.placed - lead and not doubt.absent_in_list:
                 self.stats.not_found += 1
                 doubt.absent_in_list = True
                 verdicts += self._absent(now, doubt, asked.issued)
@@ -549,7 +555,7 @@ class Doubts:
             if not doubt.ask or doubt.ask not in self._asks:
                 self._now(doubt)
             return []
-        if 0 < self.terms.absent_valid_ns < issued - doubt.signed:
+        if 0 < self.terms.absent_valid_ns < issued - doubt.placed:
             return self._contradicted(now, doubt, issued)
         return [self._dead(doubt, issued)]
 

@@ -64,6 +64,8 @@ PLAN_CELLS = (
 """What a plan must say; integers, with choices as their codes."""
 EXTERNAL_SEEN_MAX = 20_000
 """Trades of followers' own that are remembered; a copy of one follows within seconds, over a connection being renewed."""
+HELD_PATIENCE = 60
+"""A difference that an order in conflict may have made is another hand's only after this many times the read lag."""
 INFERRED_MAX = 1_000
 """Differences explained by inference that are remembered, in case the real trade is still told."""
 CHECKPOINT_VERSION = 2
@@ -697,7 +699,8 @@ class Engine:
         if not value.ts_asked or not self._quiet(account, instrument, value.seq_asked, value.ts_asked):
             out.recheck.append(account)
             return
-        agrees = known is not None and known[0] == difference and value.ts_asked >= known[1] + self.params.read_lag
+        patience = HELD_PATIENCE if self._held_could_explain(account, instrument, short, difference) else 1
+        agrees = known is not None and known[0] == difference and value.ts_asked >= known[1] + patience * self.params.read_lag
         believed = value.adopt or agrees
         if known is None or believed:
             out.alerts.append(Alert("position_mismatch", f"the venue has {difference:+} lots more than we know of", {
@@ -713,6 +716,15 @@ class Engine:
             shares = self._external(now, account, instrument, short, rest, out)
             self.names.inferred.append(Inferred(account, instrument, short, rest, value.ts_asked, shares))
             del self.names.inferred[:-INFERRED_MAX]
+
+    def _held_could_explain(self, account: int, instrument: int, short: bool, difference: int) -> bool:
+        """An order that no source has ever shown may have done this all the same: it is given long to turn up."""
+        held = (self._row(ORDERS, slot, OrderRow) for slot in self.columns.orders_in_state(1 << OrderState.HELD, account))
+        return any(
+            order.instrument == instrument and (order.position_side == 2) == short and order.side == sign(difference)
+            and not order.venue_order_id
+            for order in held
+        )
 
     def _quiet(self, account: int, instrument: int, seq: int, ts_asked: int) -> bool:
         """Whether a look at the venue asked at ``ts_asked``, when the journal stood at ``seq``, can be compared with ours."""

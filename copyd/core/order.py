@@ -8,11 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from copyd.core.fixed import ONE, mul_div_ceil, sign
-from copyd.core.identifiers import client_order_id
+from copyd.core.identifiers import client_order_id, epoch_of
 from copyd.core.instrument import notional
 from copyd.core.rows import NONE, Kind, LegRow, OrderRow, OrderState, Reason
 from copyd.core.state import Outcome, Tables
 
+EPOCH_SLACK = 7_200_000_000_000
+"""A wall clock is taken to be set by at most this much between two lives of the daemon, ns."""
 PART_OPENING = 0
 PART_REDUCTION = 16
 """Parts of one decision in its client order ids: 0 the opening, 16, 17, ... its reductions."""
@@ -149,6 +151,12 @@ def sending_order(t: Tables, out: Outcome) -> list[int]:
 
 REJECT_REASON = {-2019: Reason.INSUFFICIENT_MARGIN, -1015: Reason.RATE_LIMITED, -1003: Reason.RATE_LIMITED}
 """Venue codes whose cause has a name of its own; anything else is ``venue_rejected`` with the code beside it."""
+
+
+def placed_since(ts_decided: int, cid: bytes, epoch: int) -> int:
+    """The earliest moment the venue can have seen an order. One of an earlier epoch was timed by a clock that may since
+    have been set, so a wide slack is left before it."""
+    return ts_decided if epoch_of(cid) == epoch else ts_decided - EPOCH_SLACK
 
 
 def no_opening_in_flight(leg: LegRow) -> bool:

@@ -18,6 +18,7 @@ from copyd._fast.columns import ReportBatch
 from copyd.core import engine as core
 from copyd.core.doubt import AskKind, Doubts, Found, Terms, Verdict
 from copyd.core.identifiers import epoch_of
+from copyd.core.order import placed_since
 from copyd.core.reconcile import EDGES_BPS, DriftRow, Rounds, SyncAction, SyncWatch
 from copyd.core.rows import (
     NONE,
@@ -80,9 +81,9 @@ def _at(row: Any, name: str) -> int:
 _ORDER, _LEG = OrderRow.LAYOUT.unpack, LegRow.LAYOUT.unpack
 _AI, _ACCOUNT = AccountInstrumentRow.LAYOUT.unpack, AccountRow.LAYOUT.unpack
 (O_CID, O_QTY, O_LIMIT, O_CUM, O_REF, O_SEQ, O_LEG, O_ACCOUNT, O_INSTRUMENT, O_SIDE, O_KIND, O_STATE, O_POSITION_SIDE,
- O_REDUCE_ONLY, O_VENUE_ID) = (_at(OrderRow, name) for name in (
+ O_REDUCE_ONLY, O_VENUE_ID, O_DECIDED) = (_at(OrderRow, name) for name in (
      "cid", "order_qty", "limit_px", "cum_qty", "ref_px", "seq", "leg", "account", "instrument", "side", "kind", "state",
-     "position_side", "reduce_only", "venue_order_id"))
+     "position_side", "reduce_only", "venue_order_id", "ts_decided"))
 (L_PLAN, L_ACCOUNT, L_INSTRUMENT, L_SIDE, L_TARGET, L_ATTRIBUTED, L_PENDING, L_DEFERRED, L_OPEN, L_REDUCE, L_DETACHED,
  L_RETRY) = (
     _at(LegRow, name) for name in ("plan", "account", "instrument", "side", "target", "attributed", "pending", "deferred",
@@ -689,7 +690,8 @@ class Node:
     def _doubt(self, order: tuple[Any, ...], signed: int) -> None:
         exposure = order[O_QTY] * (order[O_LIMIT] or order[O_REF])
         seen = bool(order[O_VENUE_ID] or order[O_CUM])
-        self.doubts.add(order[O_CID], order[O_ACCOUNT], order[O_INSTRUMENT], signed, exposure, seen)
+        placed = placed_since(order[O_DECIDED], order[O_CID], self.engine.params.epoch)
+        self.doubts.add(order[O_CID], order[O_ACCOUNT], order[O_INSTRUMENT], signed, exposure, seen, placed)
 
     def _expected(self, account: int, instrument: int) -> tuple[int, int, bool]:
         """The position we believe in, and whether a comparison can prove anything now."""

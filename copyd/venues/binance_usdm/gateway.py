@@ -378,11 +378,13 @@ class OrderGateway:
         return None
 
     def query(
-        self, cid: str | bytes, account: int, instrument: int, ts_signed_ns: int, exposure: int = 0, seen: bool = False
+        self, cid: str | bytes, account: int, instrument: int, ts_signed_ns: int, exposure: int = 0, seen: bool = False,
+        ts_placed_ns: int | None = None,
     ) -> None:
         """Ask for an order until it is found to have ended or proven absent; asking twice for the same id is once.
 
         ``ts_signed_ns``: on ``clock``, when it was signed or any later moment. The largest ``exposure`` is asked for first.
+        ``ts_placed_ns``: when it was signed or any earlier moment: its history is read from there.
         ``seen``: the venue has shown it alive, so that it cannot be absent: only its end is looked for.
         """
         raw = cid if isinstance(cid, bytes) else bytes.fromhex(cid)
@@ -391,7 +393,8 @@ class OrderGateway:
         now = self.mono()
         # Stamped before or after a step of the wall clock: the later of the two makes the fence no shorter.
         signed = ts_signed_ns - min(self._wall_ahead, self.clock() - now)
-        self.doubts.add(raw, account, instrument, min(signed, now), exposure, seen)
+        placed = None if ts_placed_ns is None else min(signed, now) - max(0, ts_signed_ns - ts_placed_ns)
+        self.doubts.add(raw, account, instrument, min(signed, now), exposure, seen, placed)
 
     def ended(self, cid: str | bytes) -> None:
         """Its end was told on another way (user stream): no more questions."""
