@@ -46,7 +46,7 @@ ACCOUNTS_PER_CALL = 1_000
 #: Rows of one report record: what one socket read of a busy connection brings.
 ROWS_PER_REPORT = 64
 LEADER_LOTS = 100
-POLL_S = 0.01
+POLL_S = 0.05  #: each question makes the daemon count its orders: not oftener
 EXCLUDED = ("network between daemon and venue: both are on this machine", "the venue's own time to answer: it is simulated")
 
 
