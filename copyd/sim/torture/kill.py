@@ -117,11 +117,12 @@ def draw_faults(source: random.Random, names: list[str]) -> list[dict[str, Any]]
 class Run:
     """So many kills on one journal."""
 
-    def __init__(self, stage: Stage, control: Control, nursery: Nursery, seed: int, tally: Tally) -> None:
+    def __init__(self, stage: Stage, control: Control, nursery: Nursery, seed: int, tally: Tally, mutant: bool = False) -> None:
         self.stage, self.control, self.nursery, self.tally = stage, control, nursery, tally
         self.source = random.Random(seed)
         self.trader = Trader(stage.exchange, stage.leader)
-        self.seed = seed
+        self.seed, self.mutant = seed, mutant
+        self.patience_s = 5 if mutant else 30
         self.kills = 0
         self.most = LEADER_LOTS_MAX[-1]
         self.eras: list[int] = []  #: exchange times at which everybody was flat
@@ -167,7 +168,7 @@ class Run:
         self.control.reset()
         if end.op is not None and end.start:
             self.control.rule(end.op, end.act, end.k, end.arg)
-        daemon = self.launch(forked=self.source.random() < 0.95)
+        daemon = self.launch(forked=self.mutant or self.source.random() < 0.95)
         began = time.monotonic()
         if self.source.random() < 0.3:
             self.trade()
@@ -249,8 +250,8 @@ class Run:
         self.stage.wait_armed(60)
         self.trader.flat()
         for symbol in SYMBOLS:
-            self.stage.wait_lots(0, symbol, 30)
-        self.stage.quiet(30)
+            self.stage.wait_lots(0, symbol, self.patience_s)
+        self.stage.quiet(self.patience_s)
 
     # -- the end --------------------------------------------------------------------------------------------------------
 
@@ -398,14 +399,16 @@ def too_much(
                         yield f"twice: {name} holds {held[name]} {symbol} at {row['ts']}, {most * ratio:.0f} + {more} at most"
 
 
-def main(kills: int = 50, seed: int = 1, followers: int = 20, progress: Callable[[int], None] | None = None) -> Summary:
-    """So many kills of one daemon on one journal; ``progress`` hears of each."""
+def main(
+    kills: int = 50, seed: int = 1, followers: int = 20, progress: Callable[[int], None] | None = None, mutant: str = ""
+) -> Summary:
+    """So many kills of one daemon on one journal; ``progress`` hears of each. ``mutant``: a rule broken on purpose."""
     tally = Tally("kills", "kills")
     with staged(followers) as stage:
         control = Control(stage.folder / "control")
-        nursery = Nursery(control.environment())
+        nursery = Nursery({**control.environment(), **({"TORTURE_MUTANT": mutant} if mutant else {})})
         try:
-            run = Run(stage, control, nursery, seed, tally)
+            run = Run(stage, control, nursery, seed, tally, bool(mutant))
             run.launch(forked=True)
             stage.enrol()
             assert stage.daemon is not None

@@ -19,6 +19,7 @@ import signal
 import struct
 import subprocess
 import sys
+from array import array
 from importlib import import_module
 from pathlib import Path
 
@@ -111,8 +112,39 @@ def take_over() -> None:
             file.write(struct.pack("<q", os.getpid()))
 
 
+def send_before_sync() -> None:
+    """Orders leave when their record is queued, not when it is on disk."""
+    from copyd.journal import Journal
+
+    Journal.durable_seq = property(lambda journal: journal.last_seq)  # type: ignore[method-assign,assignment]
+
+
+def forget_the_lock() -> None:
+    """Any number of daemons on one journal."""
+    from copyd.journal import place
+
+    place.lock = lambda path: os.open(path / place.LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+
+
+def resend() -> None:
+    """An order in doubt is sent once more under its own id, beside being asked about."""
+    from copyd.venue_side import VenueSide
+
+    ask = VenueSide.query
+
+    def query(side: VenueSide, slot: int, *more: int) -> None:
+        side.send(side.render(array("I", [slot])))
+        ask(side, slot, *more)
+
+    VenueSide.query = query  # type: ignore[method-assign,assignment]
+
+
+#: Daemons with a rule broken on purpose: the checks must see it.
+MUTANTS = {one.__name__: one for one in (send_before_sync, forget_the_lock, resend)}
+
+
 def serve() -> None:
-    """The nursery itself."""
+    """The nursery itself; ``TORTURE_MUTANT`` names the rule its daemons break."""
     import copyd.app
     import copyd.control.commands
     import copyd.control.health
@@ -120,6 +152,8 @@ def serve() -> None:
     import copyd.yamlcheck  # noqa: F401 - loaded for the children
     main = import_module("copyd.cli").main  # the program as a whole, as a user starts it
 
+    if mutant := os.environ.get("TORTURE_MUTANT"):
+        MUTANTS[mutant]()
     gc.collect()
     gc.freeze()
     living: set[int] = set()

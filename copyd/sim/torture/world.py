@@ -44,11 +44,11 @@ BTC, ETH = "BTCUSDT", "ETHUSDT"
 class World:
     """One exchange, the shim's control, and a folder per check."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, mutant: str = "") -> None:
         self.folder = folder
         self.exchange = Exchange(folder)
         self.control = Control(folder / "control")
-        self.nursery = Nursery(self.control.environment())
+        self.nursery = Nursery({**self.control.environment(), **({"TORTURE_MUTANT": mutant} if mutant else {})})
         self.faults: Counter[str] = Counter()
         self.skipped: list[str] = []
         self._made = 0

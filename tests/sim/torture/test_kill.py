@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -19,6 +20,13 @@ def test_50_kills_under_load_lose_nothing_and_double_nothing() -> None:
     summary = kill.main(50, seed=random.randrange(1 << 30))
     assert not summary.violations, summary.text()
     assert summary.faults["P01"] == 50 and summary.counters["orders accepted"] > 1000, summary.text()
+
+
+def test_a_daemon_that_resends_is_found_out(capsys: pytest.CaptureFixture[str]) -> None:
+    """The canary: orders in doubt are sent once more under their id; the books must show it."""
+    summary = kill.main(6, seed=3, followers=10, mutant="resend")
+    assert any("was accepted 2 times" in text for text in summary.violations), summary.text()
+    shutil.rmtree(capsys.readouterr().err.split("kept in ")[1].strip())
 
 
 def line(seq: int, orders: list[str], lots: int, **more: object) -> bytes:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from copyd.sim.torture import Summary, world
+from copyd.sim.torture.stage import Late
 from copyd.sim.torture.world import CHECKS, World
 
 #: Those that take long for what little they add to the journal's own tests: they run with the others in `copyd sim`.
@@ -34,6 +35,20 @@ def test_the_machine(machine: World, name: str) -> None:
     if len(machine.skipped) > skipped:
         pytest.skip(machine.skipped[-1])
     assert machine.faults.total() > before
+
+
+@pytest.mark.parametrize(
+    ("mutant", "check", "words"),
+    [("send_before_sync", "slow_disk", "before its record was on disk"), ("forget_the_lock", "second_daemon", "exit")],
+)
+def test_a_daemon_with_a_broken_rule_is_found_out(tmp_path: Path, mutant: str, check: str, words: str) -> None:
+    """The canaries: the rule is broken in the daemon, and the check of it must fail."""
+    machine = World(tmp_path, mutant)
+    try:
+        with pytest.raises((AssertionError, Late), match=words):
+            CHECKS[check](machine)
+    finally:
+        machine.close()
 
 
 def test_a_check_that_fails_is_a_violation(monkeypatch: pytest.MonkeyPatch) -> None:
