@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import socket
+import weakref
 from asyncio import futures
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -35,8 +36,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.steps = 0
         self.steps_max = steps_max
         self.reordered = 0
+        #: (step, what to do then): between two callbacks, wherever that is.
+        self.interrupt: tuple[int, Callable[[], None]] | None = None
         self._pick = pick
         self._now = START_S
+        self._born: weakref.WeakKeyDictionary[asyncio.Task[Any], int] = weakref.WeakKeyDictionary()
         self._sleepers: dict[asyncio.Task[Any], Any] = {}
 
     def time(self) -> float:
@@ -45,6 +49,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def stall(self, seconds: float) -> None:
         """The process does not turn for so long: everything that fell due meanwhile is late, and comes at once."""
         self._now += seconds
+
+    def tasks(self) -> list[asyncio.Task[Any]]:
+        """Every task that has not ended, oldest first."""
+        return sorted(asyncio.all_tasks(self), key=lambda task: self._born.get(task, 0))
 
     # -- one turn -------------------------------------------------------------------------------------------------------
     def call_at(  # type: ignore[override]
@@ -81,6 +89,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
             if not handle._cancelled:
                 self.steps += 1
                 handle._run()
+                if self.interrupt is not None and self.steps >= self.interrupt[0]:
+                    action, self.interrupt = self.interrupt[1], None
+                    action()
         if self.steps > self.steps_max:
             raise Stuck(f"no rest after {self.steps} steps, {self._now - START_S:.1f} s")
 
@@ -120,6 +131,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def create_task(self, coro: Coroutine[Any, Any, Any], **kwargs: Any) -> asyncio.Task[Any]:  # type: ignore[override]
         """As always; the WebSocket library's idle timer is noted, because it measures silence by the machine's clock."""
         task = super().create_task(coro, **kwargs)
+        self._made += 1
+        self._born[task] = self._made
         transport = self.network.delivering if self.network is not None else None
         if transport is not None and getattr(coro, "__name__", "") == "_auto_ping_loop":
             self._sleepers[task] = transport

@@ -128,6 +128,8 @@ class MemoryJournal:
     def append(self, kind: int, ts_ns: int, parts: Sequence[bytes]) -> int:
         payload = b"".join(bytes(part) for part in parts)
         seq = len(self.medium.records) + 1
+        if self.dead:
+            return seq
         self.medium.records.append(Record(seq, kind, self.epoch, ts_ns, b"", payload, b""))
         self.medium.on_append(seq, kind, payload)
         if not self._committing:
@@ -174,6 +176,15 @@ class MemoryJournal:
 
     def drop_before(self, seq: int) -> None:
         pass
+
+    def die(self) -> None:
+        """The process is no more; a commit under way has reached the disk or has not."""
+        if self.dead:
+            return
+        self.dead = True
+        if self._committing and self.draws.chance("journal.landed", 500_000):
+            was, self.medium.durable = self.medium.durable, self._committing
+            self.medium.on_durable(was, self.medium.durable)
 
     def close(self, timeout_s: float = 0.0) -> None:
         """A clean end writes what is queued."""

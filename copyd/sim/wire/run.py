@@ -31,7 +31,7 @@ from copyd.sim.wire.venue import Venue
 
 E8 = 10**8
 ACTOR = Actor(1, 0, 0, "wire")
-READY_S, SETTLE_S, START_TRIES = 20.0, 120.0, 12
+READY_S, SETTLE_S, START_TRIES = 20.0, 120.0, 40
 OUR_ID = 32
 STEPS_MAX = 400_000
 #: The collector rests within a run; between runs it is let loose now and then.
@@ -96,6 +96,8 @@ class World:
         self.venue.heard = self._heard
         self.book = Book()
         self.daemon: app.Daemon | None = None
+        self.killed = asyncio.Event()
+        self.crashes: dict[str, int] = {}
         #: No faults are wanted now: a good start, and the fair phase.
         self.calm = False
         self.names: list[str] = []
@@ -126,10 +128,11 @@ class World:
         self.counters["records"] += 1
         self.trace("record", f"{seq}/{kind}", blake2b(payload, digest_size=8).hexdigest())
         named = decode_payload(payload).named
+        self.book.by_seq[seq] = []
         for at in range(0, len(named), NAMED_SIZE):
             row = NamedOrder.unpack(named[at : at + NAMED_SIZE])
             self.book.named[row.cid] = row
-            self.book.by_seq.setdefault(seq, []).append(row.cid)
+            self.book.by_seq[seq].append(row.cid)
 
     def _durable(self, was: int, seq: int) -> None:
         for number in range(was + 1, seq + 1):
@@ -191,7 +194,7 @@ class World:
         """Start the daemon as its supervisor would: again after a start that found no venue."""
         for attempt in range(START_TRIES):
             # A venue that is never reached is no history: at last the weather lets one start through.
-            self.draws.healthy = self.calm or attempt >= START_TRIES // 2
+            self.draws.healthy = self.calm or attempt >= 8
             self.clock.read_again()
             daemon = self.daemon = daemon_of(self.config, self.credentials, self.clock)
             self.trace("start", str(self.medium.epoch + 1), attempt)
@@ -200,6 +203,8 @@ class World:
                 start = asyncio.ensure_future(daemon.start())
                 either: set[asyncio.Future[Any]] = {start, daemon.exit}
                 await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                if start.cancelled():
+                    continue  # killed while it started
                 if start.done():
                     start.result()
                     if not daemon.exit.done():
@@ -226,6 +231,30 @@ class World:
         if daemon is not None:
             self.trace("stop", "", drain_s)
             await daemon.stop(drain_s)
+
+    def kill_soon(self, name: str) -> None:
+        """SIGKILL between two callbacks, some way on."""
+        self.killed.clear()
+        self.loop.interrupt = (self.loop.steps + self.draws.param(name, "steps", 1, 400), self.kill)
+
+    def kill(self) -> None:
+        """Nothing of the process runs on, nothing it had not given away gets out, nobody in it is told."""
+        daemon, self.daemon = self.daemon, None
+        self.trace("kill")
+        self.crashes["kill"] = self.crashes.get("kill", 0) + 1
+        self.killed.set()
+        if daemon is None:
+            return
+        if hasattr(daemon, "pump"):
+            daemon.pump.stop()
+        if hasattr(daemon, "journal"):
+            daemon.journal.die()  # type: ignore[attr-defined]
+        for transport in list(self.network.living.values()):
+            if transport.at_node:
+                transport.die()
+        for task in self.loop.tasks():
+            if of_the_node(task):
+                task.cancel()
 
     async def import_plans(self) -> None:
         """The operator's import."""
@@ -356,6 +385,12 @@ class World:
                 venue.wire.flush()
             if fault("O40/down", 6_000):
                 self._outage(param("O40/down", "ms", 200, 15_000) / 1000)
+            if fault("P01/kill", 12_000):
+                self.kill_soon("P01/kill")
+                await self.killed.wait()
+                if fault("P02/kill_again", 300_000):
+                    self.kill_soon("P02/kill_again")
+                await self.start_node()
             if fault("P03/sigterm", 6_000) and self.daemon is not None and "starting" not in self.daemon.reasons:
                 await self.stop_node(param("P03/sigterm", "drain", 0, 3))
                 await self.start_node()
@@ -597,11 +632,18 @@ def run_seed(
             asyncio.set_event_loop(None)
     counters = dict(world.counters) | {"reordered": loop.reordered, "connections": world.network.made}
     result = Result(
-        seed, loop.steps, int((loop.time() - START_S) * 1e9), dict(draws.counts), {}, world.violations, world.digest,
+        seed, loop.steps, int((loop.time() - START_S) * 1e9), dict(draws.counts), world.crashes, world.violations, world.digest,
         draws.fired, counters)
     if seed % COLLECT_EVERY == 0:
         gc.collect()
     return result
+
+
+def of_the_node(task: asyncio.Task[Any]) -> bool:
+    """Whether a task belongs to the daemon: neither to the world nor to the exchange in it."""
+    code = getattr(task.get_coro(), "cr_code", None)
+    name = "" if code is None else code.co_filename
+    return not any(part in name for part in ("/sim/", "/exchange/", "/web_protocol.py", "/web_", "/asyncio/"))
 
 
 def _place(problem: BaseException) -> str:
@@ -617,7 +659,7 @@ def _end_tasks(loop: VirtualLoop) -> None:
     loop.set_exception_handler(lambda loop, context: None)
     loop.steps_max = loop.steps + 200_000
     for _ in range(5):
-        tasks = sorted(asyncio.all_tasks(loop), key=lambda task: task.get_name())
+        tasks = loop.tasks()
         if not tasks:
             return
         for task in tasks:

@@ -155,6 +155,13 @@ class MemoryTransport(asyncio.Transport):
         if not self.gone:
             self.network.reset(self, None)
 
+    def die(self) -> None:
+        """The process of this end is no more: nobody here is told, the other end learns of a reset."""
+        if not self.gone:
+            self.network.reset(self, None)
+            self.gone = True
+            self.network.living.pop(self.number * 2 + (not self.at_node), None)
+
     # -- the network's side ---------------------------------------------------------------------------------------------
     def take(self, data: bytes) -> None:
         """Bytes have come."""
