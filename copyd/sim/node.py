@@ -132,6 +132,7 @@ class Node:
         self.auditor = site.auditor
         self.alive = True
         self.ready = False
+        self.dirty = False
         self.fenced = False
         self.ended = ""
         self.stalled_until = 0
@@ -283,7 +284,7 @@ class Node:
             self.rounds.add(account, now, len(self.venue.accounts))
         self._wake_in(self.site.round_interval // max(1, len(self.venue.accounts)))
         self.ready = True
-        self._arm()
+        self.dirty = True
         if self.site.policy.action is not SyncAction.ALERT:
             self._later(2 * S, self._judge)
 
@@ -324,7 +325,7 @@ class Node:
         if out is not None and self.alive:
             if type(value) not in NO_LEGS:
                 self._believe(value, out)
-            self._arm()
+            self.dirty = True
         return out
 
     def _market(self) -> None:
@@ -442,6 +443,11 @@ class Node:
             self.wake_at = at
             self.world.at(at, self, self._wake, at)
 
+    def settle(self) -> None:
+        """The end of an event that changed something."""
+        self.dirty = False
+        self._arm()
+
     def _arm(self) -> None:
         """The next moment at which something is due."""
         if not self.alive:
@@ -475,7 +481,7 @@ class Node:
             for account in self.rounds.due(now, 2):
                 self.look(account)
                 self._wake_in(self.site.round_interval)
-        self._arm()
+        self.dirty = True
 
     def _touch(self, account: int) -> None:
         self.rounds.touch(account, self.clock.now_ns())
@@ -738,7 +744,7 @@ class Node:
         now = self.clock.now_ns()
         self._told_to_wait(status)
         self.doubts.failed(now, ask)
-        self._arm()
+        self.dirty = True
 
     def _told_order(self, ask: int, shown: Shown | None) -> None:
         self.crashpoint("pre_answer")
@@ -770,7 +776,7 @@ class Node:
                 self.world.say("daemon", f"{verdict.cid.hex()[:14]} is {ReportKind(verdict.kind).name}")
             self.rows.append(verdict.kind, 0, verdict.cid, 0, 0, 0, 0, 0, 0, 0, verdict.issued_ns)
         self._flush()
-        self._arm()
+        self.dirty = True
 
     # -- questions to the venue -------------------------------------------------------------------------------------------
     def call(

@@ -38,12 +38,16 @@ class Owner(Protocol):
     """Who an event belongs to."""
 
     alive: bool
+    dirty: bool
     index: int
     stalled_until: int
 
     def crashpoint(self, name: str) -> None: ...
 
     def crashed(self) -> None: ...
+
+    def settle(self) -> None:
+        """At the end of an event that left it ``dirty``."""
 
 
 class Looping(AssertionError):
@@ -104,6 +108,8 @@ class World:
                 try:
                     owner.crashpoint("step")
                     call(*args)
+                    if owner.dirty:
+                        owner.settle()
                 except Crash:
                     owner.crashed()
             self.on_step(self.now)
@@ -121,6 +127,8 @@ class World:
             self.select(owner.index)
         try:
             call(*args)
+            if owner.dirty:
+                owner.settle()
         except Crash:
             owner.crashed()
 

@@ -12,6 +12,7 @@ class Owner:
     """A process to which events belong."""
 
     index = 0
+    dirty = False
 
     def __init__(self) -> None:
         self.alive, self.stalled_until, self.died = True, 0, False
@@ -21,6 +22,9 @@ class Owner:
 
     def crashed(self) -> None:
         self.alive, self.died = False, True
+
+    def settle(self) -> None:
+        pass
 
 
 def world() -> World:
