@@ -3,7 +3,9 @@
     kill     the daemon against the simulated exchange under load, SIGKILLed at random and at chosen calls, again and again
     images   power cuts: what the journal's disk may hold after one, image by image
     world    full disk, failing disk, slow disk, a stopped process, two daemons, a stepped clock, no descriptors
+    calls    every single call of a journal's life fails once, or is the last one
     stage    the processes those need: an exchange, a daemon's folder, a leader who trades
+    nursery  daemons without the half second Python takes to import them; daemons with a rule broken on purpose
     shim     shim.c, preloaded: counts, fails, delays or kills at the k-th call; records writes
 
 Judged from the exchange's own books and from the journal left behind, never from what the daemon says of itself.
