@@ -1364,7 +1364,8 @@ cdef class Kernel:
             if order.cum_qty != 0:
                 self._end(order.cid, 0, order.leg, report.code, OK, DEAD_BUT_FILLED)
             # What was seen alive or has filled was an order: it has ended, and is not planned as if it never was.
-            if order.cum_qty != 0 or order.state == S_NEW or order.state == S_PARTIALLY_FILLED:
+            if (order.cum_qty != 0 or order.venue_order_id != 0 or order.state == S_NEW
+                    or order.state == S_PARTIALLY_FILLED):
                 order.state = S_EXPIRED
             else:
                 order.state = S_DEAD

@@ -76,7 +76,7 @@ class Found(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """``DEAD``: proven absent. ``HELD``: the sources contradict each other. ``issued_ns``: when the deciding question was put."""
+    """``DEAD``: proven absent (one that was seen alive: proven gone). ``HELD``: the sources contradict each other. ``issued_ns``: when the deciding question was put."""
 
     cid: bytes
     kind: int
@@ -131,7 +131,7 @@ class _Doubt:
         self.ask = 0  # the question it waits for
         self.absent_by_id = False  # both only by questions issued at the fence or later
         self.absent_in_list = False
-        self.seen = False  # found alive once: no silence can make it absent
+        self.seen = False  # found alive once: silence holds it first
         self.held = False
         self.differ_ns = -1  # when the first question was issued whose answer contradicted
 
@@ -437,7 +437,7 @@ class Doubts:
             if doubt.ask == ask_id:
                 self._again(now, doubt)
             return []
-        if doubt.seen:
+        if doubt.seen and not self._compares():
             return self._contradicted(now, doubt, asked.issued)
         doubt.absent_by_id = True
         return self._absent(now, doubt, asked.issued)
@@ -496,6 +496,9 @@ class Doubts:
                 if waited:
                     self.stats.not_quiet += 1
                     self._again(now, doubt)
+            elif agrees and doubt.seen and not doubt.held:
+                # Shown alive, then in no list: held first. When a later round of all sources says the same, it has ended.
+                verdicts += self._contradicted(now, doubt, asked.issued)
             elif agrees:
                 verdicts.append(self._dead(doubt, asked.issued))
             elif waited:

@@ -134,7 +134,8 @@ def advance(t: Tables, slot: int, order: OrderRow, report: ReportRow, now: int, 
         out.ends.append(OrderEndRow(cid=order.cid, leg=order.leg, code=report.code, note=Note.DEAD_BUT_FILLED))
     if proof == Evidence.CONFLICT and order.state != OrderState.HELD:
         out.ends.append(OrderEndRow(cid=order.cid, leg=order.leg, code=report.code, note=Note.HELD))
-    order.state = next_state(OrderState(order.state), proof, report.status, order.cum_qty)
+    order.state = next_state(
+        OrderState(order.state), proof, report.status, order.cum_qty, order.venue_order_id)
     if order.state not in TERMINAL:
         return False
     if order.kind == Kind.OPENING:

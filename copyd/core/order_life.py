@@ -63,7 +63,7 @@ LIFE: dict[OrderState, dict[Evidence, tuple[OrderState, str]]] = {
     _S.IN_DOUBT: {
         _E.DOUBT: (_S.IN_DOUBT, "asking is answered by an error: no answer"),
         _E.CONFLICT: (_S.HELD, ""),
-        _E.ABSENT: (_S.DEAD, "the fence has passed and every source agrees"),
+        _E.ABSENT: (_S.DEAD, "the fence has passed and every source agrees; one that the venue once showed has EXPIRED"),
         _E.REFUSED: (_S.REJECTED, "the late reply to its only transmission"),
         _E.OPEN: (_S.NEW, "found alive"),
         _E.FILLED: (_S.FILLED, "found filled"),
@@ -72,7 +72,7 @@ LIFE: dict[OrderState, dict[Evidence, tuple[OrderState, str]]] = {
     _S.HELD: {
         _E.DOUBT: (_S.HELD, "held until evidence"),
         _E.CONFLICT: (_S.HELD, ""),
-        _E.ABSENT: (_S.DEAD, "a later look agrees"),
+        _E.ABSENT: (_S.DEAD, "a later look agrees; one that the venue once showed has EXPIRED: it was"),
         _E.REFUSED: (_S.REJECTED, ""),
         _E.OPEN: (_S.NEW, "found after all"),
         _E.FILLED: (_S.FILLED, "found after all"),
@@ -101,8 +101,8 @@ def evidence(kind: int, status: int, cum_qty: int, order_qty: int) -> Evidence:
     return Evidence.OPEN
 
 
-def next_state(state: OrderState, proof: Evidence, status: int, cum_qty: int) -> OrderState:
-    """The state after ``proof``; terminal states absorb."""
+def next_state(state: OrderState, proof: Evidence, status: int, cum_qty: int, venue_order_id: int) -> OrderState:
+    """The state after ``proof``; terminal states absorb. An order with fills or a venue's id was one, whatever is said now."""
     if state not in LIFE:
         return state
     to = LIFE[state][proof][0]
@@ -110,6 +110,8 @@ def next_state(state: OrderState, proof: Evidence, status: int, cum_qty: int) ->
         return OrderState.PARTIALLY_FILLED if cum_qty else OrderState.NEW
     if proof == Evidence.ENDED:
         return OrderState(status)
-    if cum_qty and to in (OrderState.DEAD, OrderState.REJECTED):
-        return OrderState.EXPIRED  # what has filled was an order, whatever is said of it now
+    if to == OrderState.DEAD and (cum_qty or venue_order_id):
+        return OrderState.EXPIRED
+    if to == OrderState.REJECTED and cum_qty:
+        return OrderState.EXPIRED
     return to

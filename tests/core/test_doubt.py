@@ -157,20 +157,40 @@ def test_the_short_side_is_compared_too():
     assert doubts.stats.differed == 1
 
 
-def test_many_that_were_seen_alive_and_are_in_no_list_are_held():
+def absent_everywhere(doubts: Doubts, now: int, position: tuple[int, int] = (0, 0)) -> list[Verdict]:
+    """Every question there is at ``now``, each answered "no such order", the position as given."""
+    verdicts: list[Verdict] = []
+    while asks := doubts.asks(now):
+        for ask in asks:
+            if ask.kind is ORDER:
+                verdicts += doubts.answered_order(now, ask.id, None)
+            elif ask.kind is ORDERS:
+                verdicts += doubts.answered_orders(now, ask.id, [], True)
+            else:
+                verdicts += doubts.answered_position(now, ask.id, *position)
+    return verdicts
+
+
+def rounds(doubts: Doubts, now: int, position: tuple[int, int] = (0, 0), count: int = 12) -> list[tuple[bytes, int]]:
+    """(id, verdict) of as many rounds of questions as ``count``, each when it is due."""
+    told: list[tuple[bytes, int]] = []
+    for _ in range(count):
+        due = doubts.next_due()
+        if due is None:
+            break
+        now = max(due, now)
+        told += [(verdict.cid, verdict.kind) for verdict in absent_everywhere(doubts, now, position)]
+    return told
+
+
+def test_many_that_were_seen_alive_and_are_in_no_list_are_held_before_they_are_gone():
     doubts = made()
     for n in range(1, 8):
         doubts.add(cid(n), 0, 0, T0, n, True)
-    now, verdicts = PAST, []
-    for _ in range(4):
-        for ask in doubts.asks(now):
-            assert ask.kind is not POSITION
-            if ask.kind is ORDERS:
-                verdicts += doubts.answered_orders(now, ask.id, [], True)
-            else:
-                verdicts += doubts.answered_order(now, ask.id, None)
-        now = max(doubts.next_due(), now)
-    assert {v.kind for v in verdicts} == {HELD} and len(verdicts) == 7 and len(doubts) == 7
+    told = rounds(doubts, PAST)
+    assert [kind for _, kind in told] == [HELD] * 7 + [DEAD] * 7
+    assert len({one for one, _ in told[:7]}) == len({one for one, _ in told[7:]}) == 7
+    assert len(doubts) == 0
 
 
 def test_an_incomplete_history_proves_no_absence():
@@ -282,32 +302,34 @@ def test_held_is_left_by_evidence_only(history):
     assert len(doubts) == 1
 
 
-def test_an_order_once_seen_alive_is_never_dead_but_held_when_it_vanishes():
+def test_an_order_once_seen_alive_is_held_when_it_vanishes_and_gone_only_with_the_position():
+    """Two rounds a read lag apart hold it; while the position differs it stays held; a later find ends it."""
     doubts = made()
     doubts.add(cid(1), 0, 0, T0, 10)
     doubts.answered_order(T0, only(doubts.asks(T0), ORDER).id, Found(cid(1), 2, 0, False))
-    now, kinds = PAST, []
-    for _ in range(40):
-        now = max(doubts.next_due(), now)
-        for ask in doubts.asks(now):
-            assert ask.kind is ORDER
-            kinds += [verdict.kind for verdict in doubts.answered_order(now, ask.id, None)]
-    assert kinds == [HELD] and len(doubts) == 1
+    assert rounds(doubts, PAST, (4, 0), 40) == [(cid(1), HELD)]
+    assert len(doubts) == 1
     now = doubts.next_due()
-    doubts.answered_order(now, only(doubts.asks(now), ORDER).id, Found(cid(1), 6, 3, True))
+    asks = doubts.asks(now)
+    doubts.answered_order(now, asks[0].id, Found(cid(1), 6, 3, True))
     assert len(doubts) == 0
 
 
-def test_what_the_venue_has_shown_alive_is_never_dead():
-    """Said when it is added, or later while it is asked about."""
+def test_without_a_position_to_compare_what_was_seen_alive_is_never_gone():
+    doubts = Doubts(TERMS, None)
+    doubts.add(cid(1), 0, 0, T0, 10, True)
+    assert rounds(doubts, PAST, count=30) == [(cid(1), HELD)]
+    assert len(doubts) == 1
+
+
+def test_what_the_venue_has_shown_alive_is_held_first():
+    """Said when it is added, or later while it is asked about: not gone by the first round, whatever the position."""
     for before in (True, False):
         doubts = made()
         doubts.add(cid(1), 0, 0, T0, 10, before)
         doubts.add(cid(1), 0, 0, T0, 10, True)
-        assert doubts.answered_order(PAST, only(doubts.asks(PAST), ORDER).id, None) == []
-        now = doubts.next_due()
-        [verdict] = doubts.answered_order(now, only(doubts.asks(now), ORDER).id, None)
-        assert verdict.kind == HELD
+        assert absent_everywhere(doubts, PAST) == []
+        assert [kind for _, kind in rounds(doubts, PAST)] == [HELD, DEAD]
 
 
 def test_what_is_shown_alive_while_its_position_is_asked_for_is_not_dead():

@@ -36,9 +36,9 @@ def test_only_evidence_ends_doubt() -> None:
 def test_dead_only_where_it_was_never_seen() -> None:
     """An order that was seen alive or has filled is never called DEAD: it would be planned again as if it never was."""
     for state in UNFINISHED:
-        for cum in (0, 3):
-            to = next_state(state, Evidence.ABSENT, 0, cum)
-            seen = cum > 0 or state in (OrderState.NEW, OrderState.PARTIALLY_FILLED)
+        for cum, venue_order_id in ((0, 0), (3, 0), (0, 77)):
+            to = next_state(state, Evidence.ABSENT, 0, cum, venue_order_id)
+            seen = cum or venue_order_id or state in (OrderState.NEW, OrderState.PARTIALLY_FILLED)
             assert to == (OrderState.EXPIRED if seen else OrderState.DEAD), (state, cum)
 
 
@@ -47,7 +47,7 @@ def test_terminal_states_absorb(state: OrderState) -> None:
     """Whatever comes, an order that has ended stays as it ended."""
     for proof in Evidence:
         for status in WORDS:
-            assert next_state(state, proof, status, 5) == state
+            assert next_state(state, proof, status, 5, 1) == state
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -62,6 +62,7 @@ def test_twin_and_kernel_follow_the_table(state: OrderState, kind: ReportKind) -
                     continue
                 if state == OrderState.PARTIALLY_FILLED and not cum_before:
                     continue
+                venue_order_id = 7 if cum_before else 0
                 world = World(random.Random(5))
                 cid = bytes(15) + b"\x09"
                 slot = world.columns.add_order(cid)
@@ -78,6 +79,7 @@ def test_twin_and_kernel_follow_the_table(state: OrderState, kind: ReportKind) -
                 world.columns.put(7, slot, OrderRow(
                     cid=cid, order_qty=qty, cum_qty=cum_before, limit_px=600_000, leg=0, plan=leg.plan, account=leg.account,
                     instrument=leg.instrument, side=-1 if reduction else 1, kind=reduction, state=state, ts_event=world.now,
+                    venue_order_id=venue_order_id,
                 ).pack())
                 report = ReportRow(cid=cid, cum_qty=cum, kind=kind, status=status, last_px=600_000, trade_id=7, account=NONE)
                 tables = world.tables()
@@ -86,4 +88,5 @@ def test_twin_and_kernel_follow_the_table(state: OrderState, kind: ReportKind) -
                 world.assert_equal(tables, out)
                 booked = max(cum, cum_before)
                 proof = evidence(kind, status, booked, qty)
-                assert tables.orders[slot].state == next_state(state, proof, status, booked), (state, kind, status, cum)
+                assert tables.orders[slot].state == next_state(
+                    state, proof, status, booked, venue_order_id), (state, kind, status, cum)
