@@ -99,8 +99,8 @@ class _Truth:
 class _Order:
     """What one node named, and believes of it."""
 
-    __slots__ = ("account", "attempt", "changed", "cid", "cum", "doubted", "epoch", "kind", "leg", "position_side", "px", "qty",
-                 "reduce_only", "seq", "sign", "state", "truth")  # fmt: skip
+    __slots__ = ("account", "attempt", "cap", "changed", "cid", "cum", "doubted", "epoch", "kind", "leg", "position_side", "px",
+                 "qty", "reduce_only", "seq", "sign", "state", "truth")  # fmt: skip
 
     def __init__(self, seq: int, epoch: int, row: Sequence[Any], sign: int, truth: _Truth) -> None:
         self.cid: bytes = row[0]
@@ -117,6 +117,7 @@ class _Order:
         self.attempt: int = row[9]
         self.state = 0
         self.cum = 0
+        self.cap = 0
         self.changed = seq
         self.doubted = 0
         self.truth = truth
@@ -698,7 +699,7 @@ class Auditor:
             return 2
         if name == "LeaderEquity" and "equity" in fields:
             self._put(n, seq, n.equity, fields["leader"], fields["equity"])
-        if name == "Command" and self.value_e8:
+        if name == "Command" and self.value_e8 and "args" in fields:
             self._caps(n, seq, fields["name"], fields["args"])
         for row in decisions:
             self._row(n, t, seq, row)
@@ -1020,12 +1021,7 @@ class Auditor:
                 self._say("S10", t, cid, f"record {seq}: {cid.hex()} opens with reduce-only")
             if target * sign <= 0:
                 self._say("S8", t, cid, f"record {seq}: {cid.hex()} opens leg {order.leg} away from its target {target}")
-            cap = n.caps.get(leg.plan, 0)
-            if cap and order.px:
-                # A quarter more: what it holds is worth what it costs now, not what it did when the cap was asked.
-                whole = max(0, sign * leg.attributed) + max(0, sign * leg.open_rem) + order.qty
-                if whole * order.px * self.value_e8 > cap * 5 // 4:
-                    self._say("S9", t, cid, f"record {seq}: {cid.hex()} makes leg {order.leg} {whole} lots, above its cap")
+            order.cap = n.caps.get(leg.plan, 0)
             leg.open_count += 1
             leg.open_rem += sign * order.qty
             n.fresh[order.leg] = None
@@ -1099,6 +1095,11 @@ class Auditor:
         truth.written = t + 1
         if TERMINAL[order.state] or truth.dead:
             self._say("S4", t, cid, f"{cid.hex()}: written, and believed over")
+        if order.cap and order.px and order.state and kind == OPENING:
+            # A quarter more: what it holds is worth what it costs now, not what it did when the cap was asked.
+            lots = max(0, order.sign * leg.attributed) + max(0, order.sign * leg.open_rem)
+            if lots * order.px * self.value_e8 > order.cap * 5 // 4:
+                self._say("S9", t, cid, f"{cid.hex()}: with it leg {order.leg} comes to {lots} lots, above its cap")
         if order.epoch != n.epoch:
             self._say("S14", t, cid, f"{cid.hex()}: named under epoch {order.epoch}, written under {n.epoch}")
         if n.fenced:

@@ -671,13 +671,23 @@ def _reductions_forgotten(engine: Any, original: Any, legs: Any, event: bytes) -
     original(legs, event)
 
 
-def _not_reserved(engine: Any, original: Any, legs: Any, event: bytes) -> None:
-    from copyd.core.engine import ACCOUNTS
-    from copyd.core.rows import AccountRow
+def _confirmed_only(engine: Any, original: Any, legs: Any, event: bytes) -> None:
+    """The room below a cap grows by what is on the wire while the event is decided."""
+    from copyd.core.engine import LEGS, PLANS
+    from copyd.core.rows import FillEvent, LegRow, PlanRow
+    from copyd.sim.venue import VALUE_MUL
 
-    for account in range(engine.columns.count(ACCOUNTS)):
-        engine._edit(ACCOUNTS, account, AccountRow, reserved_e8=0)
+    px = FillEvent.unpack(event).px
+    caps: dict[int, int] = {}
+    for index in legs:
+        leg = engine._row(LEGS, index, LegRow)
+        cap = engine._row(PLANS, leg.plan, PlanRow).max_notional_symbol_e8
+        if cap and leg.plan not in caps:
+            caps[leg.plan] = cap
+            engine._edit(PLANS, leg.plan, PlanRow, max_notional_symbol_e8=cap + abs(leg.open_leaves) * px * VALUE_MUL)
     original(legs, event)
+    for plan, cap in caps.items():
+        engine._edit(PLANS, plan, PlanRow, max_notional_symbol_e8=cap)
 
 
 def _killed_is_deaf(engine: Any, original: Any, legs: Any, event: bytes) -> None:
@@ -705,7 +715,7 @@ mutant("leg_unlocked", "a second opening goes out while one is in flight or in d
 mutant("reduction_in_flight_ignored", "a reduction takes no notice of the one on the wire", "S8", "S10", "S6")(
     _kernel(fan_out=_reductions_forgotten))
 mutant("caps_on_confirmed_only", "limits look at what is confirmed, not at what is on the wire", "S9")(
-    _kernel(fan_out=_not_reserved))
+    _kernel(fan_out=_confirmed_only))
 mutant("kill_switch_stops_reductions", "the kill switch stops reductions too", "S5", "L1")(_kernel(fan_out=_killed_is_deaf))
 mutant("hash_order", "followers are served in the order of a hash", "S12", apart=True)(_kernel(fan_out=_hash_order))
 mutant("close_not_exact", "when the leader is flat a follower keeps a lot", "R3", "L1", "S5")(_kernel(fan_out=_close_short_of_it))

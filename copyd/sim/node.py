@@ -379,6 +379,8 @@ class Node:
                 }
             elif name == "LeaderSync" and value.synced:
                 fields = {"leader": value.leader, "positions": [position[:3] for position in value.positions]}
+            elif name == "Command":
+                fields = {"name": value.name, "args": value.args}
         self.auditor.journaled(
             seq, name, fields,
             list(DecisionRow.LAYOUT.iter_unpack(parts[2])) if parts[2] else [],

@@ -23,6 +23,8 @@ FAIR_MOST = 240 * S
 STEPS_MAX = 60_000
 EXCESS = 8 * S
 """A reduction that failed is due again within its longest back-off."""
+EVENT_AGE = 4_600 * MS
+"""No configured age of an event, with the error of the clock on top, is longer."""
 ORDERS_PER_EVENT = 600
 """A close of a large position goes out in orders of the venue's maximum, and each may have to be repeated."""
 
@@ -131,7 +133,7 @@ class _History:
         self.setup = setup = Setup(draws, options)
         least = 1 + setup.min_notional // (PX_LEAST * VALUE_MUL)
         self.auditor = Auditor(
-            site=SITE_ID, excess_ns=EXCESS, orders_per_event=ORDERS_PER_EVENT,
+            site=SITE_ID, excess_ns=EXCESS, orders_per_event=ORDERS_PER_EVENT, age_ns=EVENT_AGE, value_e8=VALUE_MUL,
             minimum=dict.fromkeys(range(setup.instruments), least),
         )
         world.on_step = self.auditor.step
