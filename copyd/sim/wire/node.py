@@ -222,7 +222,18 @@ class MemoryRest(rest.RestClient):
 
 
 class OrderedSessions(dict[Any, None]):
-    """A set of sessions in the order they were put in: closing them all is then no matter of addresses."""
+    """A set of sessions in the order they were put in: closing them all is then no matter of addresses.
+
+    Each is an old connection that lives on beside a new one.
+    """
+
+    def __init__(self, draws: Draws) -> None:
+        super().__init__()
+        self.draws = draws
+
+    def __setitem__(self, session: Any, value: None) -> None:
+        self.draws.count("L04")
+        super().__setitem__(session, value)
 
     def add(self, session: Any) -> None:
         self[session] = None
@@ -231,12 +242,12 @@ class OrderedSessions(dict[Any, None]):
         self.pop(session, None)
 
 
-def _in_order(init: Callable[..., None]) -> Callable[..., None]:
+def _in_order(init: Callable[..., None], draws: Draws) -> Callable[..., None]:
     """A link whose old sessions keep their order."""
 
     def made(link: Any, *words: Any, **fields: Any) -> None:
         init(link, *words, **fields)
-        link.old = OrderedSessions()
+        link.old = OrderedSessions(draws)
 
     return made
 
@@ -264,7 +275,7 @@ def installed(loop: VirtualLoop, medium: Medium, draws: Draws, clock: VirtualClo
         patch(mock.patch.object(venue_side, "OrderGateway", partial(venue_side.OrderGateway, mono=clock.mono_ns)))
         patch(mock.patch.object(venue_side, "CONTRACT", terms))
         patch(mock.patch.object(connection, "PACE", connection.RetryPace(connection.RETRIES_PER_S, connection.RETRIES_BURST)))
-        patch(mock.patch.object(connection.Link, "__init__", _in_order(connection.Link.__init__)))
+        patch(mock.patch.object(connection.Link, "__init__", _in_order(connection.Link.__init__, draws)))
         # Its own sockets and transports would go past the loop; the framing, handshake and idle timer stay.
         patch(mock.patch.object(connection, "ws_connect", partial(connection.ws_connect, use_aiofastnet=False)))
         patch(mock.patch.object(streams, "Listener", pywire.Listener))

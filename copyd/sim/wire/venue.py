@@ -73,6 +73,7 @@ MISREAD = (
     (b'"X":"FILLED"', b'"X":"FROZEN"'), (b'"x":"TRADE"', b'"x":"REBATE"'), (b'"S":"', b'"S":7,"S2":"'),
     (b'"t":', b'"t":"x","t2":'),
 )
+ECHOES = ((b'"side":"BUY"', b'"side":"SELL"'), (b'"origQty":"', b'"origQty":"9'))
 NUMBERS = (b'"z":"', b'"T":', b'"pa":"', b'"i":')
 
 
@@ -312,6 +313,10 @@ class Venue(ExchangeServer):
             return [(TEXT, payload)]
         if draws.fault(f"L17/field/{where}", 10_000) and payload[:1] == b"{":
             return [(TEXT, b'{"zz":{"new":[1,"2",null]},' + payload[1:])]
+        if b'"result":{"orderId"' in payload and draws.fault("O39/echo", 5_000):
+            # Somebody else's order, or another than was asked for, under the right request.
+            was, now = ECHOES[draws.param("O39/echo", "what", 0, len(ECHOES) - 1)]
+            return [(TEXT, payload.replace(was, now))]
         if draws.fault(f"L17/fragments/{where}", 10_000) and len(payload) > 3:
             cut = draws.param(f"L17/fragments/{where}", "at", 1, len(payload) - 1)
             return [(FIRST, payload[:cut]), (LAST, payload[cut:])]

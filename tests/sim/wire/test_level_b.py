@@ -12,8 +12,8 @@ from copyd.sim import faults
 from copyd.sim.wire.run import run_seed
 
 SEEDS, BATCH = 200, 20
-#: Seeds in which a fault of the product was found.
-ONCE_FAILED = (12, 91)
+#: Seeds in which a reduce-only order was capped by the venue to what its owner had left to close, and never ended for us.
+ONCE_FAILED = (1085, 1135, 1213, 1308, 2050, 2138)
 TWICE = (3, 17, 40, 77, 123)
 DIGESTS = """
 import sys
@@ -37,7 +37,7 @@ def test_nothing_is_doubled_lost_or_left_in_doubt_whatever_the_wire_does(first: 
 
 @pytest.mark.parametrize("seed", ONCE_FAILED)
 def test_a_history_that_failed_once_does_not_fail_again(seed: int) -> None:
-    """Each was a fault of ours."""
+    """FILLED of less than was asked is the venue's last word, and no other order."""
     assert complaint(seed) == []
 
 
