@@ -247,7 +247,8 @@ class VenueSide:
         if slot is None:
             return None
         order = OrderRow.unpack(self.engine.columns.get(ORDERS, slot))
-        return Placed(order.account, order.instrument, order.side, order.position_side, order.order_qty)
+        return Placed(
+            order.account, order.instrument, order.side, order.position_side, order.order_qty, bool(order.kind))
 
     def _mismatch(self, cid: bytes, what: str) -> None:
         text = f"the venue's answer shows another order: {what}"

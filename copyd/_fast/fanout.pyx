@@ -854,6 +854,11 @@ cdef class Kernel:
             elif plan.min_policy != MIN_CARRY and lots > 0:
                 too_small = 1  # refused, but the minimum is the last rule: another that binds names the decision
             else:
+                refusal = self._market_refusal(leg, plan, opening, limit_px) if lots != 0 else OK
+                if refusal != OK:
+                    sized.reason = refusal
+                    sized.refused = 1
+                    return
                 sized.reason = BELOW_MINIMUM if lots != 0 else OK
                 return
         allowed = self._apply_caps(leg, plan, opening, lots, &reason)
@@ -1286,6 +1291,8 @@ cdef class Kernel:
             cause.ts_event = order.ts_event
             leg = &self.columns.legs[order.leg]
             slot = order.leg
+            if filled != 0:
+                _set_off(leg)
             if leg.retry_ts == 0:
                 self._plan_reduction(slot, &cause)
             self._release(slot, &cause)
@@ -1373,6 +1380,8 @@ cdef class Kernel:
             order.state = S_EXPIRED if order.cum_qty != 0 else S_REJECTED
         elif report.status == S_CANCELED or report.status == S_EXPIRED or report.status == S_REJECTED:
             order.state = report.status
+        elif report.status == S_FILLED:
+            order.state = S_EXPIRED  # filled of less than was asked: the venue had less to close
         else:
             order.state = S_PARTIALLY_FILLED if order.cum_qty != 0 else S_NEW
             return 0
@@ -1442,6 +1451,21 @@ cdef class Kernel:
 
 cdef inline bint _other_side_unsettled(Leg* leg, int side) noexcept nogil:
     return _sign(leg.attributed) == -side or (leg.attributed == 0 and leg.reduce_leaves != 0)
+
+
+cdef inline void _set_off(Leg* leg) noexcept nogil:
+    cdef int side = _sign(leg.deferred)
+    cdef int64_t wanted, over, waits
+    if side == 0 or _sign(leg.attributed) != side:
+        return
+    wanted = side * (leg.target - leg.pending - leg.deferred)
+    over = ((_abs(leg.attributed) - leg.reduce_leaves) << 32) - (wanted if wanted > 0 else 0)
+    if over <= 0:
+        return
+    waits = _abs(leg.deferred)
+    leg.deferred -= side * (over if over < waits else waits)
+    if leg.deferred == 0:
+        leg.replan = 0
 
 
 cdef inline void _book_missed(Leg* leg, int64_t forgone) noexcept nogil:

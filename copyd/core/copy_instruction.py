@@ -89,6 +89,20 @@ def drop_deferred(leg: LegRow) -> None:
     leg.deferred = side * max(0, min(uncovered, waits))
 
 
+def set_off(leg: LegRow) -> None:
+    """What waits is set off against what the leg holds too much: nothing is closed only to be opened again (semantics 23)."""
+    side = sign(leg.deferred)
+    if side == 0 or sign(leg.attributed) != side:
+        return
+    held = (abs(leg.attributed) - leg.reduce_leaves) * ONE
+    over = held - max(0, side * (leg.target - leg.pending - leg.deferred))
+    if over <= 0:
+        return
+    leg.deferred -= side * min(over, abs(leg.deferred))
+    if leg.deferred == 0:
+        leg.replan = 0
+
+
 def book_missed(leg: LegRow, forgone: int) -> None:
     """Forgone since the leader was flat (Q32, signed), bounded: ``target + missed`` is what copying without limits would hold."""
     leg.missed = max(-TARGET_MAX, min(TARGET_MAX, leg.missed + forgone))

@@ -76,7 +76,10 @@ class Found(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """``DEAD``: proven absent (one that was seen alive: proven gone). ``HELD``: the sources contradict each other. ``issued_ns``: when the deciding question was put."""
+    """``DEAD``: proven absent (one that was seen alive: gone). ``HELD``: the sources contradict each other.
+
+    ``issued_ns``: when the deciding question was put.
+    """
 
     cid: bytes
     kind: int

@@ -19,7 +19,7 @@ import msgspec
 
 from copyd._fast.columns import Columns, ReportBatch
 from copyd._fast.fanout import Kernel
-from copyd.core.copy_instruction import defer, set_anchor
+from copyd.core.copy_instruction import defer, ratio, set_anchor
 from copyd.core.fixed import ONE, mul_div_trunc, sign
 from copyd.core.identifiers import cause_id, epoch_of, site_of
 from copyd.core.instrument import notional
@@ -27,15 +27,18 @@ from copyd.core.leader_event import LeaderBook, split
 from copyd.core.reconcile import may_catch_up
 from copyd.core.rows import (
     NONE,
+    TERMINAL,
     TERMINAL_MASK,
     UNFINISHED_MASK,
     AccountInstrumentRow,
     AccountRow,
     FillEvent,
     InstrumentRow,
+    Kind,
     LeaderPositionRow,
     LeaderRow,
     LegRow,
+    Mode,
     Note,
     OrderEndRow,
     OrderRow,
@@ -344,6 +347,16 @@ class Inferred(msgspec.Struct, array_like=True):
     shares: list[Share]
 
 
+class Crossed(msgspec.Struct, array_like=True):
+    """A trade by hand against an opening in doubt: whether it closed that opening is known when the opening is found."""
+
+    cid: bytes
+    account: int
+    instrument: int
+    short: bool
+    qty: int
+
+
 class Names(msgspec.Struct):
     """Names behind the indexes, leader books, and small sets; everything here is part of the checkpoint."""
 
@@ -362,8 +375,9 @@ class Names(msgspec.Struct):
     account_seen: list[int] = []
     unsynced: list[int] = []
     params: bytes = b""
-    mismatches: dict[str, tuple[int, int]] = {}
+    mismatches: dict[str, tuple[int, int, int]] = {}
     inferred: list[Inferred] = []
+    crossed: list[Crossed] = []
 
 
 class Engine:
@@ -426,6 +440,7 @@ class Engine:
             if self._row(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow).ts_active > now:
                 # The clock was put back: nothing can have happened later than now.
                 self._edit(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow, ts_active=now)
+        self.names.mismatches.clear()  # seen by another clock: looked at anew
         self.names.unsynced = list(range(len(self.names.leaders)))
         for book in self.names.books:
             self._edit(POSITIONS, book.position, LeaderPositionRow, synced=0)
@@ -623,8 +638,11 @@ class Engine:
     def _reports(self, now: int, value: Reports, out: Outputs) -> None:
         if self.names.inferred:
             self._retract_for_reports(value.rows)
+        crossing = self._uncross(value.rows) if self.names.crossed else []
         self.kernel.apply_reports(ReportBatch.from_bytes(value.rows), now, out.seq)
         self._collect(out)
+        for entry in crossing:
+            self._external(now, entry.account, entry.instrument, entry.short, entry.qty, out)
         if Note.UNKNOWN_ORDER in out.ends[OrderEndRow.LAYOUT.size - 7 :: OrderEndRow.LAYOUT.size]:
             for end in OrderEndRow.unpack_all(out.ends):
                 if end.note == Note.UNKNOWN_ORDER:
@@ -707,24 +725,31 @@ class Engine:
                 "account": self.names.accounts[account], "symbol": self.symbol(instrument), "adopted": believed}))
         if not believed:
             if known is None or known[0] != difference:
-                self.names.mismatches[key] = (difference, value.ts_asked)
+                held = sum(abs(leg.attributed) for _, leg in self._legs_of(account, instrument, short, -sign(difference)))
+                self.names.mismatches[key] = (difference, value.ts_asked, held)
             out.recheck.append(account)
             return
         self.names.mismatches.pop(key, None)
         rest = difference - self._explained_by_held(now, account, instrument, short, difference, out)
         if rest:
-            shares = self._external(now, account, instrument, short, rest, out)
+            # What the legs did not hold when it was first seen cannot have been taken from them.
+            most = known[2] if known is not None and known[0] == difference else abs(rest)
+            shares = self._external(now, account, instrument, short, rest, out, most)
             self.names.inferred.append(Inferred(account, instrument, short, rest, value.ts_asked, shares))
             del self.names.inferred[:-INFERRED_MAX]
 
     def _held_could_explain(self, account: int, instrument: int, short: bool, difference: int) -> bool:
-        """An order that no source has ever shown may have done this all the same: it is given long to turn up."""
-        held = (self._row(ORDERS, slot, OrderRow) for slot in self.columns.orders_in_state(1 << OrderState.HELD, account))
-        return any(
-            order.instrument == instrument and (order.position_side == 2) == short and order.side == sign(difference)
-            and not order.venue_order_id
-            for order in held
-        )
+        """An order that no source has ever shown, or one of several, may have done this: they are given long to turn up."""
+        held = self._held_there(account, instrument, short, difference)
+        return len(held) > 1 or any(not order.venue_order_id for order in held)
+
+    def _held_there(self, account: int, instrument: int, short: bool, difference: int) -> list[OrderRow]:
+        """Orders in conflict whose fill would make a difference of this sign."""
+        held = [self._row(ORDERS, slot, OrderRow) for slot in self.columns.orders_in_state(1 << OrderState.HELD, account)]
+        return [
+            order for order in held
+            if order.instrument == instrument and (order.position_side == 2) == short and order.side == sign(difference)
+        ]
 
     def _quiet(self, account: int, instrument: int, seq: int, ts_asked: int) -> bool:
         """Whether a look at the venue asked at ``ts_asked``, when the journal stood at ``seq``, can be compared with ours."""
@@ -763,12 +788,10 @@ class Engine:
         """
         explained = 0
         batch = ReportBatch()
-        for slot in self.columns.orders_in_state(1 << OrderState.HELD, account):
-            order = self._row(ORDERS, slot, OrderRow)
-            if order.instrument != instrument or (order.position_side == 2) != short or order.side != sign(difference):
-                continue
-            if not order.venue_order_id:
-                continue
+        could = [order for order in self._held_there(account, instrument, short, difference) if order.venue_order_id]
+        if len(could) > 1 and sum(order.order_qty - order.cum_qty for order in could) != abs(difference):
+            return 0  # which of them filled how much would be a guess
+        for order in could:
             lots = min(abs(difference - explained), order.order_qty - order.cum_qty)
             if lots:
                 explained += order.side * lots
@@ -786,6 +809,7 @@ class Engine:
         # What a look at the venue's books made us book already is the same trade, told late: undone, then booked as it was.
         self._retract(value.account, value.instrument, short, value.qty, value.ts_event)
         touched = len(self._external(now, value.account, value.instrument, short, value.qty, out))
+        self._cross(value, short)
         out.alerts.append(Alert("external_fill", f"{value.kind}: {value.qty} lots", {
             "account": self.names.accounts[value.account], "symbol": self.symbol(value.instrument), "legs": touched}))
         return None
@@ -812,7 +836,53 @@ class Engine:
             order = self._row(ORDERS, slot, OrderRow)
             filled = min(report.cum_qty, order.order_qty) - order.cum_qty
             if filled > 0:
-                self._retract(order.account, order.instrument, order.position_side == 2, order.side * filled, report.ts_event)
+                # Placed before the look, it can have filled before the look; both times are of our own clock.
+                self._retract(order.account, order.instrument, order.position_side == 2, order.side * filled, order.ts_decided)
+
+    def _cross(self, value: ExternalFill, short: bool) -> None:
+        """Remember a trade by hand that may have closed an opening in doubt."""
+        at = value.account * self.columns.instruments_max + value.instrument
+        ai = self._row(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow)
+        rest = ai.unattributed_short if short else ai.unattributed
+        left = min(abs(rest), abs(value.qty)) if sign(rest) == sign(value.qty) else 0
+        doubted = 1 << OrderState.IN_DOUBT | 1 << OrderState.HELD | 1 << OrderState.PENDING_NEW
+        for slot in self.columns.orders_in_state(doubted, value.account):
+            order = self._row(ORDERS, slot, OrderRow)
+            fits = order.instrument == value.instrument and (order.position_side == 2) == short
+            if left and fits and order.kind == Kind.OPENING and order.side == -sign(value.qty):
+                lots = min(left, order.order_qty - order.cum_qty)
+                self.names.crossed.append(
+                    Crossed(order.cid, value.account, value.instrument, short, sign(value.qty) * lots))
+                left -= lots
+
+    def _uncross(self, rows: bytes) -> list[Crossed]:
+        """Trades by hand that these reports put behind an opening: taken back now, to be booked again after it."""
+        waiting = {entry.cid: entry for entry in self.names.crossed}
+        again = []
+        for report in ReportRow.unpack_all(rows):
+            entry = waiting.get(report.cid)
+            slot = self.columns.order_slot(report.cid) if entry is not None else None
+            if entry is None or slot is None:
+                continue
+            order = self._row(ORDERS, slot, OrderRow)
+            lots = min(min(report.cum_qty, order.order_qty) - order.cum_qty, abs(entry.qty))
+            if lots > 0:
+                taken = sign(entry.qty) * lots
+                at = entry.account * self.columns.instruments_max + entry.instrument
+                ai = self._row(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow)
+                if entry.short:
+                    ai.net_short -= taken
+                    ai.unattributed_short -= taken
+                else:
+                    ai.net -= taken
+                    ai.unattributed -= taken
+                self.columns.put(ACCOUNT_INSTRUMENTS, at, ai.pack())
+                again.append(Crossed(entry.cid, entry.account, entry.instrument, entry.short, taken))
+                entry.qty -= taken
+            if report.kind in (ReportKind.DEAD, ReportKind.REJECT, ReportKind.NOT_SENT) or report.status in TERMINAL:
+                entry.qty = 0
+        self.names.crossed = [entry for entry in self.names.crossed if entry.qty]
+        return again
 
     def _retract(self, account: int, instrument: int, short: bool, qty: int, ts_event: int) -> None:
         """Undo what was inferred for up to ``qty`` lots that traded before the look at the venue that showed them."""
@@ -914,7 +984,9 @@ class Engine:
         self.columns.put(ACCOUNTS, leg.account, account.pack())
         self.columns.put(ACCOUNT_INSTRUMENTS, at, ai.pack())
 
-    def _external(self, now: int, account: int, instrument: int, short: bool, qty: int, out: Outputs) -> list[Share]:
+    def _external(
+        self, now: int, account: int, instrument: int, short: bool, qty: int, out: Outputs, most: int = 1 << 62,
+    ) -> list[Share]:
         """The follower's own hand, or a liquidation (semantics 29, 30). Returns what each leg it touched gave.
 
         A reduction first uses up the unattributed rest, then shrinks same-side legs pro rata, whose target drops with
@@ -929,8 +1001,8 @@ class Engine:
         if sign(qty) == -sign(net) and net:
             shrink = min(abs(qty), abs(net))
             from_rest = min(shrink, abs(rest)) if sign(rest) == sign(net) else 0
-            rest += sign(qty) * (from_rest + abs(qty) - shrink)
-            shrink -= from_rest
+            shrink = min(shrink - from_rest, most)
+            rest += sign(qty) * (abs(qty) - shrink)
         else:
             rest += qty
         setattr(ai, rest_name, rest)
@@ -941,13 +1013,7 @@ class Engine:
 
     def _shrink_legs(self, account: int, instrument: int, short: bool, side: int, shrink: int, out: Outputs) -> list[Share]:
         """Take ``shrink`` lots from the account's legs on ``side``, pro rata, the remainder from the largest first."""
-        hedge = self._row(ACCOUNTS, account, AccountRow).hedge
-        legs = []
-        for index in range(self.columns.count(LEGS)):
-            leg = self._row(LEGS, index, LegRow)
-            here = leg.account == account and leg.instrument == instrument and sign(leg.attributed) == side
-            if here and (not hedge or short == (leg.attributed < 0)):
-                legs.append((index, leg))
+        legs = self._legs_of(account, instrument, short, side)
         total = sum(abs(leg.attributed) for _, leg in legs)
         shrink = min(shrink, total)
         shares = {index: abs(leg.attributed) * shrink // total for index, leg in legs} if total else {}
@@ -1050,9 +1116,9 @@ class Engine:
             if not may_catch_up(leg, leader_qty) or mark <= 0:
                 continue
             part, leg.missed = leg.missed, 0
+            if leg.target == 0:
+                self._take_ratio(leg, leader_qty, part)
             leg.target += part
-            if leg.k == 0:
-                leg.k = abs(leg.target) // abs(leader_qty)
             defer(leg, part, mark, now)
             set_anchor(leg, leader_qty)
             self.columns.put(LEGS, index, leg.pack())
@@ -1061,6 +1127,30 @@ class Engine:
             return False
         self._sweep(now, out)
         return None
+
+    def _legs_of(self, account: int, instrument: int, short: bool, side: int) -> list[tuple[int, LegRow]]:
+        """The account's legs that hold on ``side`` in one of its venue positions."""
+        hedge = self._row(ACCOUNTS, account, AccountRow).hedge
+        legs = []
+        for plan in range(self.columns.count(PLANS)):
+            if self._row(PLANS, plan, PlanRow).account != account:
+                continue
+            for index, leg in self._plan_legs(plan):
+                here = leg.instrument == instrument and sign(leg.attributed) == side
+                if here and (not hedge or short == (leg.attributed < 0)):
+                    legs.append((index, leg))
+        return sorted(legs, key=lambda item: item[0])
+
+    def _take_ratio(self, leg: LegRow, leader_qty: int, part: int) -> None:
+        """The ratio of a leg that opens by catching up: the one an opening would take now (semantics 4)."""
+        plan = self._row(PLANS, leg.plan, PlanRow)
+        event = FillEvent(order_qty=abs(leader_qty), px=1, first_px=1, instrument=leg.instrument, leader=plan.leader)
+        k, refused = ratio(
+            leg, plan, self._row(LEADERS, plan.leader, LeaderRow),
+            self._row(POSITIONS, leg.leader_position, LeaderPositionRow),
+            self._row(INSTRUMENTS, leg.instrument, InstrumentRow), event)
+        by_order = plan.mode in (Mode.FIXED_AMOUNT, Mode.RISK_BASED)
+        leg.k = abs(part) // abs(leader_qty) if refused or by_order else k
 
     # -- commands ---------------------------------------------------------------------------------------------------
 

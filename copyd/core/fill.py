@@ -6,7 +6,7 @@ A terminal state absorbs; a fill that comes after it is booked all the same, and
 
 from __future__ import annotations
 
-from copyd.core.copy_instruction import book_missed, defer, set_anchor
+from copyd.core.copy_instruction import book_missed, defer, set_anchor, set_off
 from copyd.core.fixed import mul_div_trunc, sign
 from copyd.core.instrument import notional
 from copyd.core.order import REJECT_REASON, Cause, plan_reduction
@@ -56,6 +56,8 @@ def apply_report(t: Tables, report: ReportRow, now: int, seq: int, out: Outcome)
     if filled or ended:
         cause = Cause(order.cid, report.cum_qty << 8 | report.kind, seq, now, order.ts_event)
         leg = t.legs[order.leg]
+        if filled:
+            set_off(leg)
         if leg.retry_ts == 0:
             plan_reduction(t, order.leg, cause, out)
         release(t, order.leg, cause, out)

@@ -96,8 +96,8 @@ def evidence(kind: int, status: int, cum_qty: int, order_qty: int) -> Evidence:
         return Evidence.ABSENT
     if kind in (ReportKind.REJECT, ReportKind.NOT_SENT):
         return Evidence.REFUSED
-    if status in ENDED_WORDS:
-        return Evidence.ENDED
+    if status in ENDED_WORDS or status == OrderState.FILLED:
+        return Evidence.ENDED  # filled of less than was asked: the venue had less to close, the rest is not to come
     return Evidence.OPEN
 
 
@@ -109,7 +109,7 @@ def next_state(state: OrderState, proof: Evidence, status: int, cum_qty: int, ve
     if proof == Evidence.OPEN:
         return OrderState.PARTIALLY_FILLED if cum_qty else OrderState.NEW
     if proof == Evidence.ENDED:
-        return OrderState(status)
+        return OrderState.EXPIRED if status == OrderState.FILLED else OrderState(status)
     if to == OrderState.DEAD and (cum_qty or venue_order_id):
         return OrderState.EXPIRED
     if to == OrderState.REJECTED and cum_qty:

@@ -125,6 +125,10 @@ def size(t: Tables, leg: LegRow, plan: PlanRow, opening: Opening) -> Size:
         elif plan.min_policy != MinPolicy.CARRY and lots > 0:
             too_small = True  # refused, but the minimum is the last rule: another that binds names the decision
         else:
+            # Nothing is carried that a slippage cap would refuse: at a price out of the market any quantity is "too small".
+            refusal = market_refusal(t, leg, plan, opening, limit_px, slip) if lots else Reason.NONE
+            if refusal:
+                return Size(0, refusal, limit_px, refused=True)
             return Size(0, Reason.BELOW_MINIMUM if lots else Reason.NONE, limit_px)
     allowed, reason = apply_caps(t, leg, plan, opening, lots)
     if allowed < lots:

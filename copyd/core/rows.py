@@ -6,9 +6,11 @@ Field for field the structs of ``copyd/_fast/columns.pxd``, where each unit is s
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from enum import IntEnum
-from typing import ClassVar, Self
+from operator import attrgetter
+from typing import Any, ClassVar, Self
 
 NONE = 0xFFFFFFFF
 """No row."""
@@ -166,10 +168,14 @@ class Row:
 
     LAYOUT: ClassVar[struct.Struct]
     NAMES: ClassVar[tuple[str, ...]] = ()
+    VALUES: ClassVar[Callable[[Any], tuple[Any, ...]] | None] = None
 
     def pack(self) -> bytes:
         """The row as the kernel stores it."""
-        return self.LAYOUT.pack(*[getattr(self, name) for name in self.names()])
+        values = self.VALUES
+        if values is None:
+            values = type(self).VALUES = attrgetter(*self.names())
+        return self.LAYOUT.pack(*values(self))
 
     @classmethod
     def names(cls) -> tuple[str, ...]:

@@ -95,6 +95,7 @@ class Placed(NamedTuple):
     side: int
     position_side: int
     qty: int
+    reduce_only: bool = False
 
 
 class _Question(NamedTuple):
@@ -534,7 +535,9 @@ class OrderGateway:
             return f"side {result.side[:10]}"
         if result.positionSide and codec.POSITION_SIDE.get(result.positionSide) != asked.position_side:
             return f"position side {result.positionSide[:10]}"
-        if result.origQty and self.instruments[instrument].lots(result.origQty) != asked.qty:
+        lots = self.instruments[instrument].lots(result.origQty) if result.origQty else asked.qty
+        # A reduce-only order is cut by the venue to what there is to close.
+        if lots > asked.qty or (lots < asked.qty and not asked.reduce_only):
             return f"quantity {result.origQty[:30]}"
         return ""
 
