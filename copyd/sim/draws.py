@@ -18,6 +18,11 @@ _FIRST = struct.Struct("<II")
 #: How strong a fault is in one history, as (weight, factor); most histories have only some of them.
 SWARM = ((20, 0), (38, 1), (26, 2), (16, 6))
 _SWARM_TOTAL = sum(weight for weight, _ in SWARM)
+_FACTORS = tuple(factor for weight, factor in SWARM for _ in range(weight))
+_NAMES: dict[str, tuple[bytes, str]] = {}
+"""Every name ever asked for, as it is hashed, and the id before its slash."""
+_LOGS: dict[int, float] = {}
+_WHOLE = (1 << 32) + 1
 
 Fired = tuple[str, int]
 
@@ -28,7 +33,17 @@ def _waiting(u: int, ppm: int) -> int:
         return 1
     if ppm <= 0:
         return 1 << 62
-    return 1 + int(log((u + 1) / ((1 << 32) + 1)) / log1p(-ppm / PPM))
+    base = _LOGS.get(ppm)
+    if base is None:
+        base = _LOGS[ppm] = log1p(-ppm / PPM)
+    return 1 + int(log((u + 1) / _WHOLE) / base)
+
+
+def _name(name: str) -> tuple[bytes, str]:
+    known = _NAMES.get(name)
+    if known is None:
+        known = _NAMES[name] = (name.encode(), name.partition("/")[0])
+    return known
 
 
 class Draws:
@@ -61,7 +76,7 @@ class Draws:
     def _refill(self, site: str) -> int:
         n = self._next.get(site, 0)
         self._next[site] = n + 1
-        digest = blake2b(b"%s/%s/%d" % (self._seed, site.encode(), n), digest_size=64).digest()
+        digest = blake2b(b"%s/%s/%d" % (self._seed, site.encode(), n)).digest()
         block = self._blocks[site] = list(_BLOCK.unpack(digest))
         return block.pop()
 
@@ -111,18 +126,14 @@ class Draws:
     def _first(self, name: str, ppm: int) -> list[int]:
         """State of a fault: passings, the passing of the next strike (0: none), strength in ppm."""
         state = self._faults[name] = [0, 0, 0]
-        self.ids[name] = name.partition("/")[0]
+        encoded, self.ids[name] = _name(name)
         if self.keep is not None:
             self._next_strike(name, state)
         elif self.only is None or name in self.only:
-            digest = blake2b(b"%s/%s" % (self._seed, name.encode()), digest_size=8).digest()
-            at, u = _FIRST.unpack(digest)
-            at %= _SWARM_TOTAL
-            for weight, factor in SWARM:
-                if at < weight:
-                    state[2] = min(ppm * factor * self.factor // 100, PPM)
-                    break
-                at -= weight
+            at, u = _FIRST.unpack(blake2b(b"%s/%s" % (self._seed, encoded), digest_size=8).digest())
+            factor = _FACTORS[at % _SWARM_TOTAL]
+            if factor:
+                state[2] = min(ppm * factor * self.factor // 100, PPM)
             state[1] = _waiting(u, state[2])
         return state
 

@@ -86,7 +86,7 @@ class World:
 
     def run(self, until: int, steps_max: int = 1 << 60) -> None:
         """Everything up to ``until``, in order; ``Looping`` when that takes more than ``steps_max`` events."""
-        queue, pop = self.queue, heapq.heappop
+        queue, pop, on_step = self.queue, heapq.heappop, self.on_step
         while queue and queue[0][0] <= until:
             t, _, owner, call, args = pop(queue)
             if owner is not None:
@@ -112,7 +112,7 @@ class World:
                         owner.settle()
                 except Crash:
                     owner.crashed()
-            self.on_step(self.now)
+            on_step(self.now)
         if until > self.now:
             self.now = until
 
