@@ -319,7 +319,7 @@ class VenueSide:
         order = OrderRow.unpack(self.engine.columns.get(ORDERS, slot))
         if order.account in self._keyless:
             return  # in doubt until its key is back (``register`` asks then); the others trade on
-        alive = order.state in (OrderState.NEW, OrderState.PARTIALLY_FILLED)
+        alive = order.venue_order_id != 0 or order.state in (OrderState.NEW, OrderState.PARTIALLY_FILLED)
         exposure = order.order_qty * (order.limit_px or self._marks.get(order.instrument, 1))
         self.gateway.query(order.cid, order.account, order.instrument, ts_signed_ns, exposure=exposure, seen=alive,
             ts_placed_ns=placed_since(order.ts_decided, order.cid, self.engine.params.epoch))
@@ -515,14 +515,15 @@ class VenueSide:
         """The venue refused what contradicts its picture of the account: its word on position and mode settles ours."""
         indexes = array("I")
         indexes.frombytes(slots)
-        suspects: dict[int, bool] = {}
+        suspects: dict[int, tuple[set[int], bool]] = {}
         for slot in indexes:
             order = OrderRow.unpack(self.engine.columns.get(ORDERS, slot))
-            suspects[order.account] = suspects.get(order.account, False) or order.code == POSITION_SIDE_REJECTED
-        for account, mode in sorted(suspects.items()):
+            refused, mode = suspects.get(order.account, (set(), False))
+            suspects[order.account] = refused | {order.instrument}, mode or order.code == POSITION_SIDE_REJECTED
+        for account, (refused, mode) in sorted(suspects.items()):
             if account not in self._adopting:
                 self._adopting.add(account)
-                self._spawn(self._adopt_position(account, seq, mode))
+                self._spawn(self._adopt_position(account, seq, sorted(refused), mode))
 
     async def look(self, account: int) -> tuple[int, int, list[tuple[int, int, int]]] | None:
         """One account as the venue has it now; None where it does not answer within its own deadline (bulkhead)."""
@@ -556,7 +557,7 @@ class VenueSide:
         """Evidence of its end came otherwise: the venue is asked about it no more."""
         self.gateway.ended(cid)
 
-    async def _adopt_position(self, account: int, seq: int, mode: bool) -> None:
+    async def _adopt_position(self, account: int, seq: int, refused: list[int], mode: bool) -> None:
         name = self.engine.names.accounts[account]
         if name not in self.credentials:
             self._adopting.discard(account)
@@ -577,14 +578,14 @@ class VenueSide:
                 return
             asked, at = self.engine.names.seq + 1, self.clock.now_ns()
             snapshot = await self.setup.snapshot(account, key_of(self.credentials[name]))
-        except (VenueUnavailable, RestError) as error:
+        except (VenueUnavailable, RestError, ValueError) as error:
             self.log.warning("position not read", account=name, error=str(error))
             return
         finally:
             self._adopting.discard(account)
         positions = [(instrument, side, qty) for instrument, side, qty, _ in snapshot.positions]
         found = [(account, snapshot.wallet_e8, positions)]
-        self.owner.offer(core.AccountSnapshots(found, adopt=True, seq_asked=asked, ts_asked=at))
+        self.owner.offer(core.AccountSnapshots(found, adopt=True, seq_asked=asked, ts_asked=at, refused=refused))
 
     def _follower_event(self, event: Any) -> None:
         match event:

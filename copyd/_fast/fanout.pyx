@@ -1100,7 +1100,8 @@ cdef class Kernel:
                 leg.detached = 0
         if event.open_qty != 0:
             self._decide_opening(leg_index, event, &cause, &decision)
-            _book_missed(leg, decision.forgone)
+            if decision.reason != OBSERVED:
+                _book_missed(leg, decision.forgone)
         decision.target = leg.target
         memcpy(_push(&self._decisions), &decision, sizeof(Decision))
         return 0
@@ -1121,6 +1122,8 @@ cdef class Kernel:
         opening.ts_event = event.ts_event
         opening.age_max = self.params.max_event_age
         opening.live = event.live
+        if leg.deferred == 0:
+            leg.replan = 0
         opening.now = event.now
         refusal = self._gate(leg, plan, &opening)
         if refusal == OK:

@@ -19,7 +19,7 @@ import msgspec
 
 from copyd._fast.columns import Columns, ReportBatch
 from copyd._fast.fanout import Kernel
-from copyd.core.copy_instruction import defer, ratio, set_anchor
+from copyd.core.copy_instruction import book_missed, defer, ratio, set_anchor
 from copyd.core.fixed import ONE, mul_div_trunc, sign
 from copyd.core.identifiers import cause_id, epoch_of, site_of
 from copyd.core.instrument import notional
@@ -39,7 +39,6 @@ from copyd.core.rows import (
     LeaderRow,
     LegRow,
     Mode,
-    Note,
     OrderEndRow,
     OrderRow,
     OrderState,
@@ -69,7 +68,7 @@ EXTERNAL_SEEN_MAX = 20_000
 """Trades of followers' own that are remembered; a copy of one follows within seconds, over a connection being renewed."""
 HELD_PATIENCE = 60
 """A difference that an order in conflict may have made is another hand's only after this many times the read lag."""
-INFERRED_MAX = 1_000
+INFERRED_MAX, INFERRED_AGE = 1_000, 3_600_000_000_000
 """Differences explained by inference that are remembered, in case the real trade is still told."""
 CHECKPOINT_VERSION = 2
 """Raised when a row or a name in the state changes its layout."""
@@ -194,13 +193,14 @@ class AccountSnapshots(Input, tag=11, frozen=True):
 
     A difference from what we know is believed when it can be: no order of the account unfinished or named since record
     ``seq_asked``, its position at rest for longer than a replica may lag, and a second look that agrees. ``adopt``: the
-    venue has just refused a reduction as not reducing, so one look is enough.
+    venue has just refused a reduction as not reducing, so one look is enough (in the instruments of ``refused``, or all).
     """
 
     accounts: list[tuple[int, int, list[tuple[int, int, int]]]]
     adopt: bool = False
     seq_asked: int = 0
     ts_asked: int = 0
+    refused: list[int] = []
 
 
 class ExternalFill(Input, tag=12, frozen=True):
@@ -334,6 +334,8 @@ class Share(msgspec.Struct, array_like=True):
     target: int
     cost_e8: int
     margin_e8: int
+    leader_qty: int = 0
+    detached: int = 0
 
 
 class Inferred(msgspec.Struct, array_like=True):
@@ -378,6 +380,7 @@ class Names(msgspec.Struct):
     mismatches: dict[str, tuple[int, int, int]] = {}
     inferred: list[Inferred] = []
     crossed: list[Crossed] = []
+    later_epoch: list[int] = []
 
 
 class Engine:
@@ -401,6 +404,9 @@ class Engine:
             (name, leader): index
             for index, (name, leader) in enumerate(zip(self.names.followers, self.names.plan_leaders, strict=True))
         }
+        self._account_plans: dict[int, list[int]] = {}
+        for plan in range(self.columns.count(PLANS)):
+            self._account_plans.setdefault(self._row(PLANS, plan, PlanRow).account, []).append(plan)
         self.by_book = {(book.leader, book.instrument, book.side): book for book in self.names.books}
         self.external_seen = set(self.names.external_seen)
         self.account_seen = set(self.names.account_seen)
@@ -441,6 +447,9 @@ class Engine:
                 # The clock was put back: nothing can have happened later than now.
                 self._edit(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow, ts_active=now)
         self.names.mismatches.clear()  # seen by another clock: looked at anew
+        self.names.later_epoch.clear()
+        for entry in self.names.inferred:
+            entry.ts_asked = min(entry.ts_asked, now)
         self.names.unsynced = list(range(len(self.names.leaders)))
         for book in self.names.books:
             self._edit(POSITIONS, book.position, LeaderPositionRow, synced=0)
@@ -456,7 +465,7 @@ class Engine:
         for index, spec in enumerate(value.instruments):
             row = InstrumentRow.unpack(spec.row)
             if index < len(self.names.instruments):
-                self._express_anew(index, self.names.instruments[index], spec, out)
+                self._express_anew(now, index, self.names.instruments[index], spec, out)
                 old = self._row(INSTRUMENTS, index, InstrumentRow)
                 row.bid, row.ask, row.mark, row.ts_quote, row.halted = (
                     old.bid, old.ask, old.mark, old.ts_quote, old.halted)
@@ -637,22 +646,26 @@ class Engine:
 
     def _reports(self, now: int, value: Reports, out: Outputs) -> None:
         if self.names.inferred:
-            self._retract_for_reports(value.rows)
+            self._retract_for_reports(now, value.rows)
         crossing = self._uncross(value.rows) if self.names.crossed else []
         self.kernel.apply_reports(ReportBatch.from_bytes(value.rows), now, out.seq)
         self._collect(out)
         for entry in crossing:
             self._external(now, entry.account, entry.instrument, entry.short, entry.qty, out)
-        if Note.UNKNOWN_ORDER in out.ends[OrderEndRow.LAYOUT.size - 7 :: OrderEndRow.LAYOUT.size]:
-            for end in OrderEndRow.unpack_all(out.ends):
-                if end.note == Note.UNKNOWN_ORDER:
-                    self._fence(end.cid, out)
 
-    def _fence(self, cid: bytes, out: Outputs) -> None:
-        """Another daemon of this site with a later epoch trades these accounts: this one must not send another byte."""
-        if epoch_of(cid) > self.params.epoch and site_of(cid) == self.params.site:
-            out.fenced = True
-            out.alerts.append(Alert("fenced", f"order {cid.hex()} is of epoch {epoch_of(cid)}, ours is {self.params.epoch}"))
+    def _fence(self, account: int, cid: bytes, out: Outputs) -> None:
+        """Another daemon of this site with a later epoch trades these accounts: this one must not send another byte.
+
+        A follower sees our tag in his own orders and could type such an id: one account is no evidence where there are two.
+        """
+        if epoch_of(cid) <= self.params.epoch or site_of(cid) != self.params.site:
+            return
+        if account not in self.names.later_epoch:
+            self.names.later_epoch.append(account)
+        enough = min(2, len(self.names.accounts))
+        out.fenced = len(self.names.later_epoch) >= enough
+        text = f"order {cid.hex()} is of epoch {epoch_of(cid)}, ours is {self.params.epoch}"
+        out.alerts.append(Alert("fenced" if out.fenced else "later_epoch_seen", text, {"account": self.names.accounts[account]}))
 
     def _timer(self, now: int, value: Timer, out: Outputs) -> bool | None:
         overdue = False
@@ -719,7 +732,7 @@ class Engine:
             return
         patience = HELD_PATIENCE if self._held_could_explain(account, instrument, short, difference) else 1
         agrees = known is not None and known[0] == difference and value.ts_asked >= known[1] + patience * self.params.read_lag
-        believed = value.adopt or agrees
+        believed = agrees or (value.adopt and (not value.refused or instrument in value.refused))
         if known is None or believed:
             out.alerts.append(Alert("position_mismatch", f"the venue has {difference:+} lots more than we know of", {
                 "account": self.names.accounts[account], "symbol": self.symbol(instrument), "adopted": believed}))
@@ -735,7 +748,10 @@ class Engine:
             # What the legs did not hold when it was first seen cannot have been taken from them.
             most = known[2] if known is not None and known[0] == difference else abs(rest)
             shares = self._external(now, account, instrument, short, rest, out, most)
-            self.names.inferred.append(Inferred(account, instrument, short, rest, value.ts_asked, shares))
+            # What both looks showed had traded before the first: a read lag away from anything that trades now.
+            traded = known[1] if agrees and known is not None else value.ts_asked
+            self.names.inferred = [entry for entry in self.names.inferred if entry.ts_asked > now - INFERRED_AGE]
+            self.names.inferred.append(Inferred(account, instrument, short, rest, traded, shares))
             del self.names.inferred[:-INFERRED_MAX]
 
     def _held_could_explain(self, account: int, instrument: int, short: bool, difference: int) -> bool:
@@ -806,9 +822,9 @@ class Engine:
         if not self._remember_external(value.account, value.instrument, value.trade_id):
             return False
         short = value.position_side == Side.SHORT
-        # What a look at the venue's books made us book already is the same trade, told late: undone, then booked as it was.
-        self._retract(value.account, value.instrument, short, value.qty, value.ts_event)
-        touched = len(self._external(now, value.account, value.instrument, short, value.qty, out))
+        # What a look at the venue's books made us book already is the same trade, told late: it is not booked again.
+        rest = value.qty - self._already_booked(value.account, value.instrument, short, value.qty, value.ts_event)
+        touched = len(self._external(now, value.account, value.instrument, short, rest, out)) if rest else 0
         self._cross(value, short)
         out.alerts.append(Alert("external_fill", f"{value.kind}: {value.qty} lots", {
             "account": self.names.accounts[value.account], "symbol": self.symbol(value.instrument), "legs": touched}))
@@ -827,17 +843,43 @@ class Engine:
             self.external_seen = set(self.names.external_seen)
         return True
 
-    def _retract_for_reports(self, rows: bytes) -> None:
+    def _retract_for_reports(self, now: int, rows: bytes) -> None:
         """Fills of ours that are told late may be what an inference stood for: it is undone before they are booked."""
+        accounts = {entry.account for entry in self.names.inferred}
+        told: dict[int, int] = {}  # one fill may be told several times in one batch
         for report in ReportRow.unpack_all(rows):
             slot = self.columns.order_slot(report.cid) if report.cum_qty else None
             if slot is None:
                 continue
             order = self._row(ORDERS, slot, OrderRow)
-            filled = min(report.cum_qty, order.order_qty) - order.cum_qty
-            if filled > 0:
+            cum_qty = min(report.cum_qty, order.order_qty)
+            filled = cum_qty - told.get(slot, order.cum_qty)
+            if filled > 0 and order.account in accounts:
+                told[slot] = cum_qty
                 # Placed before the look, it can have filled before the look; both times are of our own clock.
-                self._retract(order.account, order.instrument, order.position_side == 2, order.side * filled, order.ts_decided)
+                self._retract(
+                    now, order.account, order.instrument, order.position_side == 2, order.side * filled, order.ts_decided)
+
+    def _already_booked(self, account: int, instrument: int, short: bool, qty: int, ts_event: int) -> int:
+        """Lots of a trade told late, signed, that an inference has booked, by the rule the trade itself would be booked by."""
+        booked = 0
+        for entry in self.names.inferred:
+            if (entry.account, entry.instrument, entry.short) != (account, instrument, short):
+                continue
+            if booked == qty or sign(entry.qty) != sign(qty) or ts_event > entry.ts_asked:
+                continue
+            lots = min(abs(entry.qty), abs(qty - booked))
+            entry.qty -= sign(qty) * lots
+            booked += sign(qty) * lots
+            for share in entry.shares:
+                back = min(lots, share.lots)
+                if back:
+                    share.cost_e8 -= mul_div_trunc(share.cost_e8, back, share.lots)
+                    share.margin_e8 -= mul_div_trunc(share.margin_e8, back, share.lots)
+                    share.target -= mul_div_trunc(share.target, back, share.lots)
+                    share.lots, lots = share.lots - back, lots - back
+        self.names.inferred = [entry for entry in self.names.inferred if entry.qty]
+        return booked
 
     def _cross(self, value: ExternalFill, short: bool) -> None:
         """Remember a trade by hand that may have closed an opening in doubt."""
@@ -884,7 +926,7 @@ class Engine:
         self.names.crossed = [entry for entry in self.names.crossed if entry.qty]
         return again
 
-    def _retract(self, account: int, instrument: int, short: bool, qty: int, ts_event: int) -> None:
+    def _retract(self, now: int, account: int, instrument: int, short: bool, qty: int, ts_event: int) -> None:
         """Undo what was inferred for up to ``qty`` lots that traded before the look at the venue that showed them."""
         left = qty
         for entry in self.names.inferred:
@@ -893,11 +935,11 @@ class Engine:
             if not left or sign(entry.qty) != sign(left) or ts_event > entry.ts_asked:
                 continue
             lots = min(abs(entry.qty), abs(left))
-            self._undo(entry, lots)
+            self._undo(now, entry, lots)
             left -= sign(left) * lots
         self.names.inferred = [entry for entry in self.names.inferred if entry.qty]
 
-    def _undo(self, entry: Inferred, lots: int) -> None:
+    def _undo(self, now: int, entry: Inferred, lots: int) -> None:
         """Give ``lots`` of an inference back: to the legs that had shrunk for it, then to the unattributed rest."""
         side = sign(entry.qty)
         entry.qty -= side * lots
@@ -916,9 +958,15 @@ class Engine:
             leg.margin_e8 += margin
             account.margin_e8 += margin
             leader_qty = self._row(POSITIONS, leg.leader_position, LeaderPositionRow).qty
-            if leader_qty:
-                leg.target += target
+            stopped = self._row(PLANS, leg.plan, PlanRow).state == PlanState.STOPPED
+            # Detached ends when the leader is flat: a position he has opened since owes this share nothing.
+            if leg.detached and not stopped and sign(leader_qty) == sign(share.leader_qty) != 0:
+                part = min(abs(leader_qty), abs(share.leader_qty))
+                leg.target += mul_div_trunc(target, part, abs(share.leader_qty))
                 set_anchor(leg, leader_qty)
+                if back == share.lots:
+                    leg.detached = share.detached
+            leg.retry_ts = leg.retry_ts or now  # what it holds too much now is closed
             share.lots, share.cost_e8, share.margin_e8 = share.lots - back, share.cost_e8 - cost, share.margin_e8 - margin
             share.target -= target
             left -= back
@@ -938,16 +986,17 @@ class Engine:
         Where one plan alone trades the instrument on that account the quantity is its leg's, and what the leg then holds
         too much is closed; else it stays unattributed. A later epoch's order stops this daemon.
         """
-        self._fence(value.cid, out)
+        self._fence(value.account, value.cid, out)
         if out.fenced:
             return None
         if not self._remember_external(value.account, value.instrument, value.trade_id):
             return False
         short = value.position_side == Side.SHORT
+        hedge = self._row(ACCOUNTS, value.account, AccountRow).hedge
         legs = [
-            index for index in range(self.columns.count(LEGS))
-            if (leg := self._row(LEGS, index, LegRow)).account == value.account and leg.instrument == value.instrument
-            and (value.position_side == Side.ONE_WAY or leg.side in (Side.ONE_WAY, value.position_side))
+            index for index, leg in self._account_legs(value.account, value.instrument)
+            if (value.position_side == Side.ONE_WAY or leg.side in (Side.ONE_WAY, value.position_side))
+            and not (hedge and leg.attributed and short != (leg.attributed < 0))
         ]
         text = f"{value.qty:+} lots of order {value.cid.hex()}, which the journal does not know"
         out.alerts.append(Alert("orphan_adopted", text, {
@@ -955,7 +1004,21 @@ class Engine:
         if len(legs) != 1:
             self._external(now, value.account, value.instrument, short, value.qty, out)
             return None
-        self._attribute(now, legs[0], short, value.qty, value.px)
+        qty = value.qty
+        for entry in self.names.inferred:
+            if (entry.account, entry.instrument, entry.short) == (value.account, value.instrument, short) and qty and (
+                sign(entry.qty) == sign(qty) and value.ts_event <= entry.ts_asked
+            ):
+                # The legs gave their part of it already, and their targets with it; the unattributed rest was not its.
+                gave = sum(share.lots for share in entry.shares)
+                lots = min(abs(entry.qty), abs(qty))
+                booked = min(gave, lots)
+                self._already_booked(value.account, value.instrument, short, sign(qty) * booked, value.ts_event)
+                qty -= sign(qty) * booked
+                if lots > booked:
+                    self._retract(now, value.account, value.instrument, short, sign(qty) * (lots - booked), value.ts_event)
+        if qty:
+            self._attribute(now, legs[0], short, qty, value.px)
         self._sweep(now, out)
         return None
 
@@ -974,6 +1037,12 @@ class Engine:
         leg.margin_e8 += value // max(1, ai.leverage) - margin
         account.margin_e8 += value // max(1, ai.leverage) - margin
         leg.attributed += qty
+        gap = leg.target - leg.pending - leg.deferred - leg.attributed * ONE
+        if gone and sign(leg.target) * gap >= ONE:
+            # What a lost decision closed stays closed: the next opening must not buy it back.
+            leg.target -= gap
+            book_missed(leg, gap)
+            set_anchor(leg, self._row(POSITIONS, leg.leader_position, LeaderPositionRow).qty)
         leg.retry_ts = now
         ai.ts_active = now
         if short:
@@ -1041,8 +1110,10 @@ class Engine:
             leg.missed = 0  # what the follower's own hand changes is his wish, not quantity that copying owes him
             target = leg.target
             leg.target = side * max(0, side * leg.target - share * ONE)
-            given.append(Share(index, share, target - leg.target, cost, margin))
+            if sign(leg.pending) == side:  # the order on the wire stands for no more than is still wanted
+                leg.pending = side * min(side * leg.pending, side * leg.target)
             leader_qty = self._row(POSITIONS, leg.leader_position, LeaderPositionRow).qty
+            given.append(Share(index, share, target - leg.target, cost, margin, leader_qty, leg.detached))
             leg.detached = int(leader_qty != 0)
             set_anchor(leg, leader_qty)
             self.columns.put(LEGS, index, leg.pack())
@@ -1056,6 +1127,16 @@ class Engine:
             for instrument in range(len(self.names.instruments))
         )
         self._edit(ACCOUNTS, account, AccountRow, hedge=int(hedge))
+        for instrument in range(len(self.names.instruments)):
+            at = account * self.columns.instruments_max + instrument
+            ai = self._row(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow)
+            if hedge and ai.net < 0:
+                ai.net, ai.net_short = 0, ai.net
+                ai.unattributed, ai.unattributed_short = 0, ai.unattributed
+            elif not hedge:
+                ai.net, ai.net_short = ai.net + ai.net_short, 0
+                ai.unattributed, ai.unattributed_short = ai.unattributed + ai.unattributed_short, 0
+            self.columns.put(ACCOUNT_INSTRUMENTS, at, ai.pack())
         if not was_ready:
             return
         for plan in range(self.columns.count(PLANS)):
@@ -1065,7 +1146,7 @@ class Engine:
         out.alerts.append(Alert("position_mode_changed", "its plans only close until they are resumed by name", {
             "account": self.names.accounts[account], "hedge": hedge}))
 
-    def _express_anew(self, index: int, old: InstrumentSpec, new: InstrumentSpec, out: Outputs) -> None:
+    def _express_anew(self, now: int, index: int, old: InstrumentSpec, new: InstrumentSpec, out: Outputs) -> None:
         """A new lot or tick: every quantity and price of the instrument is written in the new unit (semantics 42).
 
         Quantities that are no whole number of new lots are cut toward zero; the alert says so.
@@ -1102,6 +1183,26 @@ class Engine:
         for slot in self.columns.orders_in_state(UNFINISHED_MASK | TERMINAL_MASK):
             if self._row(ORDERS, slot, OrderRow).instrument == index:
                 change(ORDERS, slot, OrderRow, ("order_qty", "cum_qty", "exec_qty"), ("limit_px", "ref_px"))
+        leaves: dict[tuple[int, int], int] = {}
+        for slot in self.columns.orders_in_state(UNFINISHED_MASK):
+            order = self._row(ORDERS, slot, OrderRow)
+            leaves[order.leg, order.kind] = leaves.get((order.leg, order.kind), 0) + order.order_qty - order.cum_qty
+        for at in range(self.columns.count(LEGS)):
+            leg = self._row(LEGS, at, LegRow)
+            if leg.instrument == index:  # what is on the wire is what its orders say, each cut for itself
+                self._edit(LEGS, at, LegRow, open_leaves=leaves.get((at, Kind.OPENING), 0),
+                           reduce_leaves=leaves.get((at, Kind.REDUCTION), 0), retry_ts=leg.retry_ts or now)
+        for book in self.names.books:
+            if book.instrument == index and book.expected:
+                book.expected = (mul_div_trunc(book.expected[0], *lots), book.expected[1])
+        for entry in self.names.inferred:
+            if entry.instrument == index:
+                entry.qty = mul_div_trunc(entry.qty, *lots)
+                for share in entry.shares:
+                    share.lots, share.target = mul_div_trunc(share.lots, *lots), mul_div_trunc(share.target, *lots)
+                    share.leader_qty = mul_div_trunc(share.leader_qty, *lots)
+        self.names.inferred = [entry for entry in self.names.inferred if entry.qty]
+        change(INSTRUMENTS, index, InstrumentRow, (), ("bid", "ask", "mark"))
         self.names.mismatches.clear()
         text = f"lot x {lots[1]}/{lots[0]}, tick x {ticks[1]}/{ticks[0]}; {cut} values cut"
         out.alerts.append(Alert("instrument_changed", text, {"symbol": new.symbol}))
@@ -1131,15 +1232,10 @@ class Engine:
     def _legs_of(self, account: int, instrument: int, short: bool, side: int) -> list[tuple[int, LegRow]]:
         """The account's legs that hold on ``side`` in one of its venue positions."""
         hedge = self._row(ACCOUNTS, account, AccountRow).hedge
-        legs = []
-        for plan in range(self.columns.count(PLANS)):
-            if self._row(PLANS, plan, PlanRow).account != account:
-                continue
-            for index, leg in self._plan_legs(plan):
-                here = leg.instrument == instrument and sign(leg.attributed) == side
-                if here and (not hedge or short == (leg.attributed < 0)):
-                    legs.append((index, leg))
-        return sorted(legs, key=lambda item: item[0])
+        return [
+            (index, leg) for index, leg in self._account_legs(account, instrument)
+            if sign(leg.attributed) == side and (not hedge or short == (leg.attributed < 0))
+        ]
 
     def _take_ratio(self, leg: LegRow, leader_qty: int, part: int) -> None:
         """The ratio of a leg that opens by catching up: the one an opening would take now (semantics 4)."""
@@ -1247,6 +1343,7 @@ class Engine:
         self.names.plan_leaders.append(spec["leader"])
         self.names.specs.append(spec)
         self.by_follower[spec["follower"], spec["leader"]] = plan
+        self._account_plans.setdefault(account, []).append(plan)
         for book in self.names.books:
             key = f"{book.leader}/{book.instrument}/{book.side}"
             if book.leader == row.leader and key in self._groups:
@@ -1395,6 +1492,12 @@ class Engine:
         if name not in self.names.leaders:
             raise OperatorError(f"leader {name!r} is not configured")
         return self.names.leaders.index(name)
+
+    def _account_legs(self, account: int, instrument: int) -> list[tuple[int, LegRow]]:
+        """The legs of an account in an instrument, in the order of their rows."""
+        found = [item for plan in self._account_plans.get(account, ()) for item in self._plan_legs(plan)
+                 if item[1].instrument == instrument]
+        return sorted(found, key=lambda item: item[0])
 
     def _plan_legs(self, plan: int) -> list[tuple[int, LegRow]]:
         legs = []

@@ -27,7 +27,8 @@ def decide(t: Tables, leg_index: int, event: FillEvent, out: Outcome) -> None:
             leg.detached = 0
     if event.open_qty:
         decide_opening(t, leg_index, event, cause, decision, out)
-        book_missed(leg, decision.forgone)
+        if decision.reason != Reason.OBSERVED:  # what nobody decided live is not owed (semantics 12, 13)
+            book_missed(leg, decision.forgone)
     decision.target = leg.target
     out.decisions.append(decision)
 
@@ -46,6 +47,8 @@ def decide_opening(
 ) -> None:
     """The opening part: ratio, gate, size; refused quantity is forgone in the same step (semantics 1)."""
     leg = t.legs[leg_index]
+    if leg.deferred == 0:
+        leg.replan = 0  # what was to be planned once more has been dropped
     plan = t.plans[leg.plan]
     k, no_ratio = ratio(
         leg, plan, t.leaders[event.leader], t.positions[event.position], t.instruments[event.instrument], event
