@@ -521,7 +521,7 @@ def main(
     """
     tally = Tally("power cuts", "images")
     jobs = jobs or len(os.sched_getaffinity(0))
-    per_record = max(100, min(1000, images // 4))
+    per_record = max(100, min(300, images // 4))  # more of one record would be the same images again
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="copyd-images-", dir=memory) as scratch:
         folder = Path(scratch).resolve() / "folder"
