@@ -6,7 +6,6 @@ Field for field the structs of ``copyd/_fast/columns.pxd``, where each unit is s
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from enum import IntEnum
 from operator import attrgetter
@@ -168,7 +167,7 @@ class Row:
 
     LAYOUT: ClassVar[struct.Struct]
     NAMES: ClassVar[tuple[str, ...]] = ()
-    VALUES: ClassVar[Callable[[Any], tuple[Any, ...]] | None] = None
+    VALUES: ClassVar[attrgetter[tuple[Any, ...]] | None] = None
 
     def pack(self) -> bytes:
         """The row as the kernel stores it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -29,9 +29,30 @@ ORDERS_PER_EVENT = 600
 """A close of a large position goes out in orders of the venue's maximum, and each may have to be repeated."""
 
 
-class Options(msgspec.Struct, frozen=True):
-    """A world; what is None is drawn from the seed."""
+class Profile(NamedTuple):
+    """How large the worlds are whose size nobody gave: choices to draw from, each as likely."""
 
+    followers: tuple[int, ...]
+    instruments: tuple[int, ...]
+    two_leaders: int
+    """One world in so many has two leaders."""
+    moves: tuple[int, ...]
+    strength: int
+    """Percent of every fault's strength: the same mix in a shorter time."""
+    crash_within: int
+    """Crashes are drawn among so many first crash points."""
+
+
+PROFILES = {
+    "default": Profile((2, 2, 2, 3, 3, 4), (1, 1, 2), 8, (4, 5, 6, 7, 8, 9), 100, 900),
+    "bulk": Profile((1, 1, 1, 2), (1,), 24, (1, 2, 3), 200, 240),
+}
+
+
+class Options(msgspec.Struct, frozen=True):
+    """A world; what is None is drawn from the seed, as the profile has it."""
+
+    profile: Literal["default", "bulk"] = "default"
     followers: int | None = None
     moves: int | None = None
     instruments: int | None = None
@@ -65,17 +86,19 @@ class Setup:
     """Who takes part, and under which terms; drawn once."""
 
     def __init__(self, draws: Draws, options: Options) -> None:
-        self.leaders = [f"L{index}" for index in range(options.leaders or (2 if draws.draw("setup.leaders", 8) == 0 else 1))]
-        self.instruments = options.instruments or (1, 1, 2)[draws.draw("setup.instruments", 3)]
+        profile = PROFILES[options.profile]
+        two = draws.draw("setup.leaders", profile.two_leaders) == 0
+        self.leaders = [f"L{index}" for index in range(options.leaders or (2 if two else 1))]
+        self.instruments = options.instruments or draws.pick("setup.instruments", profile.instruments)
         self.leader_hedge = options.hedge if options.hedge is not None else draws.draw("setup.hedge", 5) == 0
-        self.moves = options.moves if options.moves is not None else 4 + draws.draw("setup.moves", 6)
+        self.moves = options.moves if options.moves is not None else draws.pick("setup.moves", profile.moves)
         self.lot_max = draws.pick("setup.lot_max", (1 << 40, 1 << 40, 60))
         self.min_notional = draws.pick("setup.min_notional", (0, 0, 100)) * E8
         self.orders_per_window = draws.pick("setup.rate", (160, 160, 160, 6))
         self.accounts: list[str] = []
         self.hedges: list[bool] = []
         self.followers: list[dict[str, Any]] = []
-        for index in range(options.followers or (2, 2, 2, 3, 3, 4)[draws.draw("setup.followers", 6)]):
+        for index in range(options.followers or draws.pick("setup.followers", profile.followers)):
             name = f"F{index}"
             self.accounts.append(name)
             self.hedges.append(self.leader_hedge or draws.draw("setup.follower_hedge", 4) == 0)
@@ -128,7 +151,8 @@ class _History:
     ) -> None:
         kept = None if keep is None else [(str(name), int(n)) for name, n in keep]
         self.seed, self.options = seed, options
-        draws = self.draws = Draws(seed, kept, options.faults, options.strength)
+        self.profile = PROFILES[options.profile]
+        draws = self.draws = Draws(seed, kept, options.faults, options.strength * self.profile.strength // 100)
         self.world = world = World(draws, trace)
         self.setup = setup = Setup(draws, options)
         least = 1 + setup.min_notional // (PX_LEAST * VALUE_MUL)
@@ -162,7 +186,7 @@ class _History:
         kind = draws.draw("crash.kind", 10)
         if kind < 4:
             return ()
-        found = [1 + draws.draw("crash.at", 900) for _ in range(1 + draws.draw("crash.many", 3))]
+        found = [1 + draws.draw("crash.at", self.profile.crash_within) for _ in range(1 + draws.draw("crash.many", 3))]
         if kind >= 8:
             found += [found[0] + 1 + draws.draw("crash.again", 60)]
         return tuple(sorted(dict.fromkeys(found)))
@@ -214,15 +238,11 @@ class _History:
         """Positions that the daemon believes to be others than they are."""
         node = self.site.node
         assert node is not None
-        found = []
-        for account in self.venue.accounts:
-            held = account.position
-            for instrument in range(len(self.venue.instruments)):
-                net, short, _ = node.engine.expected(account.index, instrument, 0)
-                told = held.get((instrument, 0), 0) + held.get((instrument, 1), 0), held.get((instrument, 2), 0)
-                if (net, short) != told:
-                    found.append(f"account {account.index} holds {told} of {instrument}, believed ({net}, {short})")
-        return found
+        found = [
+            self.site.difference(node.engine, account.index, instrument)
+            for account in self.venue.accounts for instrument in range(len(self.venue.instruments))
+        ]
+        return [text for text in found if text]
 
     def _judge(self, began: int) -> None:
         """L1 to L6, and whether the account's net is what the venue has."""
