@@ -1,6 +1,6 @@
 """``copyd sim``: replay one seed, sweep many, hunt mutants, torture the real daemon; the exit code says whether all held.
 
-Exit codes: 0 every rule held · 1 a rule was broken · 2 usage.
+Exit codes: 0 every rule held · 1 a rule was broken · 2 usage · 130 interrupted, and every rule held until then.
 """
 
 from __future__ import annotations
@@ -8,7 +8,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import sys
+import time
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -19,16 +21,19 @@ import msgspec
 from copyd.errors import OperatorError, UsageError
 from copyd.sim import report as show
 from copyd.sim.shrink import BUDGET_S, Case, Shrinker, read_case, run_case, write_case
-from copyd.sim.sweep import DIED, HUNG, LIMIT_S, RUNNER, Report, Runner, Summary, option_names, sweep, twice
+from copyd.sim.sweep import DIED, HUNG, LIMIT_S, RUNNER, Report, Runner, Summary, memory_kib, option_names, sweep, twice
 
 RUNNERS = {"a": RUNNER, "b": "copyd.sim.wire.run:run_seed"}
 SHRINK_MAX = 3
+WRITE_EVERY_S = 30.0
+INTERRUPTED = 130
 SEEDS_DEFAULT = "0..1000"
 KILLS_DEFAULT, IMAGES_DEFAULT = 50, 400
 
 EPILOG = """\
 examples:
   copyd sim --seeds 0..20000                      a sweep; half open: 20,000 seeds
+  copyd sim --seeds 0..1000000 --profile bulk     a long one: small worlds, many faults each
   copyd sim --seed 4711                           one history, readable
   copyd sim --seeds 0..200 --level b              the real adapters on a virtual-time loop
   copyd sim --level c --kills 2000                SIGKILLs of the real daemon under load
@@ -69,6 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--coverage", action="store_true", help="the catalogue of faults: where each can be injected")
     how = parser.add_argument_group("how")
     how.add_argument("--level", choices=("a", "b", "c"), default="a", help="a: the core; b: the adapters; c: the real daemon")
+    how.add_argument("--profile", choices=("default", "bulk"), default="default",
+                     help="bulk: worlds of one or two followers and few moves, faults twice as strong (level a)")
     how.add_argument("--jobs", type=_positive, default=os.cpu_count() or 1, metavar="J", help="processes (default: one per core)")
     how.add_argument("--twice", action="store_true", help="each seed in two fresh processes: their digests must be equal")
     how.add_argument("--pairs", action="store_true", help="with --crash-sweep: at every two points as well")
@@ -82,7 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     after.add_argument("--save", nargs="?", const="", metavar="NAME",
                        help="keep the shrunk failure below tests/regressions; with --mutants the seeds that show them")
     after.add_argument("--note", default="", help="what the saved failure was about")
-    after.add_argument("--json", type=Path, metavar="FILE", help="the figures as JSON")
+    after.add_argument("--json", "--out", type=Path, metavar="FILE",
+                       help="the figures as JSON; of a sweep also while it runs")
     after.add_argument("--no-coverage", action="store_true", help="leave the table of faults out")
     return parser
 
@@ -138,7 +146,7 @@ def _runner(args: argparse.Namespace) -> str:
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
     """``--option`` values, read as JSON where they are."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {} if args.profile == "default" else {"profile": args.profile}
     for pair in args.option:
         name, sign, text = pair.partition("=")
         if not sign:
@@ -193,10 +201,19 @@ def _regression(args: argparse.Namespace) -> int:
 def _sweep(args: argparse.Namespace) -> int:
     runner, options = _runner(args), _options(args)
     seeds = args.seeds or _seeds(SEEDS_DEFAULT)
+    written = time.monotonic()
+
+    def tell(so_far: Summary) -> None:
+        nonlocal written
+        bar.at(so_far.seeds, show.sweep_note(so_far))
+        if time.monotonic() - written >= WRITE_EVERY_S:
+            written = time.monotonic()
+            _write(args, _figures(so_far, seeds, args, options))
+
     with show.Bar("seeds", len(seeds)) as bar:
         summary = sweep(
             seeds, args.jobs, options, args.mutant, runner, args.limit,
-            lambda so_far: bar.at(so_far.seeds, show.sweep_note(so_far)),
+            tell,
         )
     target = show.console()
     if not args.no_coverage:
@@ -204,17 +221,31 @@ def _sweep(args: argparse.Namespace) -> int:
         if summary.crash_points:
             target.print(show.crash_table(summary.crash_points))
     target.print(show.summary_table(summary, args.level))
-    _write(args, _figures(summary, seeds))
-    return _failures(args, target, summary.failed, options)
+    _write(args, _figures(summary, seeds, args, options))
+    if summary.interrupted:
+        args.shrink = 0
+    code = _failures(args, target, summary.failed, options)
+    return code or (INTERRUPTED if summary.interrupted else 0)
 
 
-def _figures(summary: Summary, seeds: range) -> dict[str, Any]:
+def _figures(summary: Summary, seeds: range, args: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]:
+    """Everything that was counted, and how it was come by."""
     figures = msgspec.to_builtins(summary)
     figures["failed"] = [
         {"seed": report.seed, "violations": [msgspec.structs.asdict(failure) for failure in report.violations]}
         for report in summary.failed
     ]
-    return {"first": seeds[0], "last": seeds[-1], "steps_per_s_core": round(summary.steps_per_s_core), **figures}
+    return {
+        "first": seeds[0], "last": seeds[-1], "level": args.level, "profile": args.profile, "options": options,
+        "mutant": args.mutant, "python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count(),
+        "load": [round(load, 2) for load in os.getloadavg()], "worker_memory_kib": memory_kib(),
+        "steps_per_s_core": round(summary.steps_per_s_core), "steps_per_cpu_s": round(summary.steps_per_cpu_s),
+        "seeds_per_cpu_s": round(summary.seeds_per_cpu_s, 1),
+        "seeds_per_s": round(summary.seeds / summary.wall_s, 1) if summary.wall_s else 0,
+        "simulated_hours": round(summary.sim_ns / 3.6e12, 1), "fault_total": summary.fault_total,
+        "crash_point_total": sum(summary.crash_points.values()),
+        "violations": len(summary.failed), **figures,
+    }
 
 
 def _failures(args: argparse.Namespace, target: Any, failed: Sequence[Report], options: dict[str, Any]) -> int:

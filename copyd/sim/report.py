@@ -85,16 +85,20 @@ def summary_lines(summary: Summary) -> list[tuple[str, str]]:
     """A sweep's figures as (name, value)."""
     hours = summary.sim_ns / 3.6e12
     points = sum(summary.crash_points.values())
+    per_seed = summary.fault_total / max(1, summary.seeds)
     rows = [
         ("seeds", f"{summary.seeds:,} in {summary.wall_s:,.1f} s on {summary.jobs} process{'es' * (summary.jobs > 1)}"),
         ("steps", f"{summary.steps:,}"),
         ("steps per second and core", f"{summary.steps_per_s_core:,.0f}"),
+        ("per second of processor time", f"{summary.steps_per_cpu_s:,.0f} steps, {summary.seeds_per_cpu_s:,.0f} seeds"),
         ("simulated hours", f"{hours:,.1f}"),
-        ("faults injected", f"{summary.fault_total:,} of {len(by_id(summary.faults))} kinds"),
+        ("faults injected", f"{summary.fault_total:,} of {len(by_id(summary.faults))} kinds, {per_seed:.1f} a seed"),
         ("crash points hit", f"{points:,} at {len(summary.crash_points)} places"),
         ("slowest seed", f"{summary.slowest_seed} ({summary.slowest_us / 1000:,.1f} ms)"),
         ("violations", f"{len(summary.failed)}"),
     ]
+    if summary.interrupted:
+        rows.insert(1, ("ended by", summary.interrupted))
     return rows if summary.seeds else rows[:1]
 
 
@@ -170,7 +174,10 @@ def repeat_command(
         words.append(f"--level {level}")
     if mutant:
         words.append(f"--mutant {mutant}")
-    words += [f"--option {shlex.quote(f'{name}={_plain(value)}')}" for name, value in sorted((options or {}).items())]
+    options = dict(options or {})
+    if "profile" in options:
+        words.append(f"--profile {options.pop('profile')}")
+    words += [f"--option {shlex.quote(f'{name}={_plain(value)}')}" for name, value in sorted(options.items())]
     return " ".join(words)
 
 

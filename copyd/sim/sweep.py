@@ -7,21 +7,26 @@ go to a new worker.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.util
 import inspect
 import json
 import os
+import resource
 import selectors
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import msgspec
@@ -32,6 +37,9 @@ RUNNER = "copyd.sim.run:run_seed"
 LIMIT_S = 30.0
 START_S = 60.0
 CHUNK_MAX = 64
+COLLECT_EVERY = 32
+"""A worker takes up its garbage after so many seeds, and at no other time."""
+PROGRESS_S = 0.25
 #: Names of failures the auditor did not find: the run raised, its process died, or it did not end.
 RAISED, DIED, HUNG = "RAISED", "DIED", "HUNG"
 
@@ -58,6 +66,7 @@ class Report(msgspec.Struct, array_like=True):
     counters: dict[str, int] = {}
     fired: list[tuple[str, int]] = []
     """Which faults fired, in order; only of a seed that failed."""
+    cpu_us: int = 0
 
 
 class Task(msgspec.Struct):
@@ -125,7 +134,7 @@ class Runner:
         """One seed; an exception of the product is a failure of the seed."""
         kept = None if keep is None else {(name, int(n)) for name, n in keep}
         given = self.options(options or {})
-        began = time.perf_counter_ns()
+        began, cpu = time.perf_counter_ns(), time.process_time_ns()
         try:
             arguments = {"options": given, "mutant": mutant, "keep": kept, "trace": trace}
             with _mutated(mutant):
@@ -135,7 +144,7 @@ class Runner:
         report = Report(
             seed, result.steps, result.sim_ns, (time.perf_counter_ns() - began) // 1000, dict(result.faults),
             dict(result.crash_points), [Failure(v.invariant, v.t, v.text) for v in result.violations], result.digest,
-            dict(result.counters),
+            dict(result.counters), cpu_us=(time.process_time_ns() - cpu) // 1000,
         )
         if report.violations:
             report.fired = [(name, int(n)) for name, n in result.fired]
@@ -173,6 +182,7 @@ def work() -> None:
     runner = Runner(sys.argv[sys.argv.index("--worker") + 1])
     out.write(b"ready\n")
     encode = msgspec.json.Encoder().encode
+    done = 0
     for line in sys.stdin.buffer:
         task = msgspec.json.decode(line, type=Task)
         for seed in task.seeds:
@@ -182,9 +192,21 @@ def work() -> None:
             if task.mutant and report.violations and runner(seed, task.options, _without(task.mutant), task.keep).violations:
                 report.violations = []  # not the mutant's doing
             out.write(encode(report) + b"\n")
+            tidy(done)
+            done += 1
             if task.stop and report.violations:
                 break
         out.write(b"done\n")
+
+
+def tidy(done: int) -> None:
+    """After a seed: what a history leaves behind goes now and then; what the first one loaded is never looked at again."""
+    if done == 0:
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+    elif done % COLLECT_EVERY == 0:
+        gc.collect()
 
 
 # -- the other side -------------------------------------------------------------------------------------------------------
@@ -198,7 +220,7 @@ class _Worker:
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "copyd.sim.sweep", "--worker", runner], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=self.errors, env=environment, bufsize=0,
+            stderr=self.errors, env=environment, bufsize=0, process_group=0,  # an interrupt from the keyboard is for the sweep
         )
         assert self.process.stdin is not None and self.process.stdout is not None
         self.stdin, self.stdout = self.process.stdin, self.process.stdout
@@ -364,6 +386,9 @@ class Summary(msgspec.Struct):
     failed: list[Report] = []
     slowest_seed: int = -1
     slowest_us: int = 0
+    cpu_us: int = 0
+    interrupted: str = ""
+    """The signal that ended it before its last seed."""
 
     def add(self, report: Report) -> None:
         """One more seed."""
@@ -371,6 +396,7 @@ class Summary(msgspec.Struct):
         self.steps += report.steps
         self.sim_ns += report.sim_ns
         self.busy_us += report.wall_us
+        self.cpu_us += report.cpu_us
         for total, counts in (
             (self.faults, report.faults), (self.crash_points, report.crash_points), (self.counters, report.counters),
         ):
@@ -390,6 +416,16 @@ class Summary(msgspec.Struct):
     def steps_per_s_core(self) -> float:
         """Steps per second of one core, over the time spent in runs alone."""
         return self.steps * 1e6 / self.busy_us if self.busy_us else 0.0
+
+    @property
+    def steps_per_cpu_s(self) -> float:
+        """Steps per second of processor time: what others do on the machine is left out."""
+        return self.steps * 1e6 / self.cpu_us if self.cpu_us else 0.0
+
+    @property
+    def seeds_per_cpu_s(self) -> float:
+        """Seeds per second of processor time."""
+        return self.seeds * 1e6 / self.cpu_us if self.cpu_us else 0.0
 
 
 Progress = Callable[[Summary], None]
@@ -416,23 +452,56 @@ def sweep(
     seeds: range, jobs: int = 1, options: dict[str, Any] | None = None, mutant: str = "", runner: str = RUNNER,
     limit_s: float = LIMIT_S, progress: Progress | None = None, failures_max: int = 20,
 ) -> Summary:
-    """Run the seeds; ends early after ``failures_max`` failed ones."""
+    """Run the seeds; ends early after ``failures_max`` failed ones, or on SIGINT or SIGTERM. Counts as it goes, keeps nothing."""
     summary = Summary(jobs=jobs)
-    began = time.monotonic()
+    began = told = time.monotonic()
     pool = Pool(jobs, runner, limit_s)
     size = chunk_size(len(seeds), jobs)
-    for _, report in pool.reports(Task(part, options or {}, mutant) for part in chunks(seeds, size)):
-        if report is None:
-            continue
-        summary.add(report)
-        summary.wall_s = time.monotonic() - began
-        if progress is not None:
-            progress(summary)
-        if len(summary.failed) >= failures_max:
-            pool.stop()
+    with _ended_by_signal(pool, summary):
+        for _, report in pool.reports(Task(part, options or {}, mutant) for part in chunks(seeds, size)):
+            if report is None:
+                continue
+            summary.add(report)
+            now = time.monotonic()
+            summary.wall_s = now - began
+            if progress is not None and (now - told >= PROGRESS_S or summary.seeds == len(seeds)):
+                told = now
+                progress(summary)
+            if len(summary.failed) >= failures_max:
+                pool.stop()
     summary.wall_s = time.monotonic() - began
     summary.failed.sort(key=lambda report: report.seed)
     return summary
+
+
+@contextmanager
+def _ended_by_signal(pool: Pool, summary: Summary) -> Iterator[None]:
+    """The first SIGINT or SIGTERM ends the sweep in order; a second one does what it always does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def end(number: int, frame: FrameType | None) -> None:
+        summary.interrupted = signal.Signals(number).name
+        pool.stop()
+        restore()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    for number in before:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        restore()
+
+
+def memory_kib() -> int:
+    """The most memory that any worker that has ended ever held."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
 
 
 class Twice(msgspec.Struct):
