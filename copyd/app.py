@@ -46,6 +46,7 @@ from copyd.core.rows import (
     AccountRow,
     InstrumentRow,
     LeaderRow,
+    NamedOrder,
     Note,
     OrderEndRow,
     Params,
@@ -69,6 +70,8 @@ from copyd.telemetry.metrics import Metrics
 from copyd.venue_side import VenueSide, contract_of
 
 SAMPLES_MAX = 20_000
+#: Order rows between two checkpoints, at most: finished ones are forgotten then, and every walk over them stays short.
+ORDERS_PER_CHECKPOINT = 100_000
 END_SIZE, END_NOTE, NOTE_HELD = OrderEndRow.LAYOUT.size, 33, int(Note.HELD)
 JOURNAL_CHECK_S = 1.0
 EXPLAIN_TIMEOUT_S = 30.0
@@ -128,6 +131,8 @@ class Daemon:
         self.activation_done = 0
         self.activation_total = 0
         self.records_since_checkpoint = 0
+        self.orders_since_checkpoint = 0
+        self._retire_before = self._last_checkpoint = 0
         self.failing = False
         self.unsound = False
         self._wall_step = 0
@@ -151,6 +156,12 @@ class Daemon:
     async def start(self) -> None:
         """The journal is open: rebuild, then the venue, then the leaders, then the operators' door; ready at the end."""
         began = time.monotonic()
+        phases: dict[str, int] = {}
+
+        def phase(name: str) -> None:
+            """Milliseconds since the start of the process's work at which a phase had ended."""
+            phases[f"{name}_ms"] = round((time.monotonic() - began) * 1000)
+
         config = self._config
         if not hasattr(self, "journal"):
             self.open_journal()
@@ -159,11 +170,12 @@ class Daemon:
         self.notifier.extend_timeout(START_TIMEOUT_S)
         # The latest checkpoint, then every record after it; a record that decides otherwise now stops the start.
         self.engine = fold(self.journal.reader)
-        rebuilt = time.monotonic()
+        phase("rebuilt")
         self.side = VenueSide(config, self.credentials, self.clock, self)
         self.pump = Pump(
             self.engine, self.journal, self.side, self.clock, kind_of, self._outputs, self._sent)
         await self.side.open()
+        phase("venue_open")
         self.side.bind(self.engine)
         venue = config.venues[0]
         per_look = self.side.contract.weight("v2/account.status")
@@ -176,23 +188,35 @@ class Daemon:
         self._configure(config)
         for account in range(len(self.engine.names.accounts)):
             self.side.register(account, self.engine.names.accounts[account])
+        phase("registered")
         await self.side.start_orders()
         await self.side.start_market()
+        phase("connected")
         self._check_world()
         for slot in started.queries if started else []:
             self.side.query(slot, self.clock.now_ns())
         await self.side.start_leaders()
+        phase("leaders")
         self._activate(range(len(self.engine.names.accounts)), known=True)
         self._spawn(self._timer(), "timer")
         self._spawn(self._watch(), "watch")
         self._spawn(self.reconciler.run(), "reconcile")
         self.last_turn = time.monotonic()
         self.reasons.pop("starting")
+        if self.journal.put_back:
+            self._amnesia()
         self.log.info(
             "started", epoch=self.journal.epoch, seq=self.engine.names.seq, plans=len(self.engine.names.followers),
-            in_doubt=len(started.queries) if started else 0, rebuilt_ms=round((rebuilt - began) * 1000),
-            started_ms=round((time.monotonic() - began) * 1000), config=config_hash(config)[:12],
+            in_doubt=len(started.queries) if started else 0, config=config_hash(config)[:12],
+            **phases, started_ms=round((time.monotonic() - began) * 1000),
         )
+
+    def _amnesia(self) -> None:
+        """An older journal was put back: what it lacks is at the venue only. Nothing is opened before an operator resumes."""
+        self._offer(Command("set_state", {"scope": "all", "name": "", "state": "paused"}, "an older journal was put back"))
+        self.alert(Alert("journal_put_back", "an older journal was put back: openings are paused until `copyd ctl resume --all`"))
+        for account in range(len(self.engine.names.accounts)):
+            self.reconciler.touch(account)
 
     async def stop(self, drain_s: float) -> None:
         """Leaders first, so that nothing new begins; then what is in flight; then the state to disk."""
@@ -337,8 +361,10 @@ class Daemon:
         if out.suspects:
             self.side.ask_positions(out.suspects, out.seq)
         self.records_since_checkpoint += 1
-        if self.records_since_checkpoint >= self._config.journal.checkpoint_every_records:
-            self.records_since_checkpoint = 0
+        self.orders_since_checkpoint += len(out.named) // NamedOrder.LAYOUT.size
+        due = self.records_since_checkpoint >= self._config.journal.checkpoint_every_records
+        if due or self.orders_since_checkpoint >= ORDERS_PER_CHECKPOINT:
+            self.records_since_checkpoint = self.orders_since_checkpoint = 0
             asyncio.get_running_loop().call_soon(self._retire_and_checkpoint)
 
     def _say_held(self, out: Outputs) -> None:
@@ -365,8 +391,10 @@ class Daemon:
     def _retire_and_checkpoint(self) -> None:
         if self.pump.stopped:
             return  # a step that failed may have left the state half changed: nothing may start from it
-        keep = 2 * self._config.journal.checkpoint_every_records
-        self._offer(Command("retire", {"before_seq": max(0, self.engine.names.seq - keep)}))
+        # What had ended before the checkpoint before last; younger rows may still be asked about or told late.
+        self._offer(Command("retire", {"before_seq": self._retire_before}))
+        self._retire_before = self._last_checkpoint
+        self._last_checkpoint = self.engine.names.seq
         self._checkpoint()
 
     def _checkpoint(self) -> None:
@@ -497,6 +525,10 @@ class Daemon:
             self.reconciler.add([account for account, _, _ in todo])
             self.activation_total += len(todo)
             self._spawn(self.side.activate(todo, known), "activate")
+
+    def look_soon(self, account: int) -> None:
+        """An account that was armed by what the journal knows of it: the venue's books are compared next."""
+        self.reconciler.touch(account)
 
     def leg_states(self, account: int, states: list[Any]) -> None:
         """The venue side's word on one account's settings; journaled in batches."""
@@ -853,12 +885,14 @@ async def serve(config: Config, config_path: Path) -> int:
     loop.add_signal_handler(signal.SIGHUP, lambda: daemon._spawn(_reload_on_hup(daemon), "reload"))
     health = HealthServer(daemon, config.health.host, config.health.port) if config.health.enabled else None
     control = control_server(daemon, config, on_broken=daemon.fail)
+    daemon.reasons["control"] = "the control socket is not open yet"
     try:
         daemon.open_journal()
         if health:
             await health.start()
         if await _started(daemon):
             await control.start()
+            daemon.reasons.pop("control", None)
             gc.collect()
             gc.freeze()
             daemon.notifier.ready(f"epoch {daemon.journal.epoch}, {len(daemon.engine.names.followers)} plans")

@@ -45,6 +45,8 @@ TRANSIENT = frozenset({"venue_unavailable", "unreadable_reply"})
 #: Account, its key, the (instrument, leverage) pairs its plans need.
 Wanting = tuple[int, Key, list[tuple[int, int]]]
 QUERY_SHARE = 0.5
+#: Gaps of accounts that shared a connection come together.
+GAP_GATHER_S = 0.05
 #: An account that has not answered by then holds up nobody: it is asked again, apart from the others.
 LOOK_DEADLINE_S = 5.0
 #: How long a snapshot that is to settle a position waits for a moment without an order in flight.
@@ -63,6 +65,8 @@ class Owner(Protocol):
     def fail(self, error: BaseException) -> None: ...
 
     def leg_states(self, account: int, states: list[Any]) -> None: ...
+
+    def look_soon(self, account: int) -> None: ...
 
     def snapshot(self, account: int, wallet_e8: int, positions: list[tuple[int, int, int]]) -> None: ...
 
@@ -116,6 +120,7 @@ class VenueSide:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._keyless: set[int] = set()
         self._adopting: set[int] = set()
+        self._gapped: list[int] = []
 
     # -- life -----------------------------------------------------------------------------------------------------
 
@@ -437,15 +442,57 @@ class VenueSide:
         for account, name, _ in todo:
             if name not in self.credentials:
                 self.owner.leg_states(account, [])
-        await self.streams.add_many(
-            [(account, key) for account, key, _ in keyed], concurrency=ACTIVATE_CONCURRENCY, on_done=self._on_stream)
-        wait = ACTIVATE_RETRY_S
-        while keyed:
-            # What fails for want of an answer is tried again; it holds up nobody else.
-            keyed = await self._activate_once(keyed, known)
-            if keyed:
-                await asyncio.sleep(wait)
-                wait = min(wait * 2, ACTIVATE_RETRY_MAX_S)
+        if known:  # accounts with orders unfinished first
+            slots = self.engine.columns.orders_in_state(UNFINISHED_MASK)
+            busy = {OrderRow.unpack(self.engine.columns.get(ORDERS, slot)).account for slot in slots}
+            keyed.sort(key=lambda item: item[0] not in busy)
+        by_account = {item[0]: item for item in keyed}
+        waiting: asyncio.Queue[tuple[Wanting, float]] = asyncio.Queue()
+        left = len(keyed)
+        done = asyncio.Event()
+
+        def up() -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                done.set()
+
+        def listening(account: int, problem: str) -> None:
+            """Subscribed, or not for now: either way the account is looked at next, beside those still subscribing."""
+            self._on_stream(account, problem)
+            item = by_account[account]
+            if known and not problem and self._verified(account, item[2]):
+                self.owner.leg_states(account, [])  # armed: what changed meanwhile is found by the round's look
+                self.owner.look_soon(account)
+                up()
+            else:
+                waiting.put_nowait((item, ACTIVATE_RETRY_S))
+
+        async def bring_up() -> None:
+            while True:
+                item, wait = await waiting.get()
+                if await self._activate_once([item], known):
+                    # What fails for want of an answer is tried again; it holds up nobody else.
+                    later = (item, min(wait * 2, ACTIVATE_RETRY_MAX_S))
+                    asyncio.get_running_loop().call_later(wait, waiting.put_nowait, later)
+                else:
+                    up()
+
+        if not left:
+            return
+        workers = [asyncio.ensure_future(bring_up()) for _ in range(min(ACTIVATE_CONCURRENCY, left))]
+        try:
+            await self.streams.add_many(
+                [(account, key) for account, key, _ in keyed], concurrency=ACTIVATE_CONCURRENCY, on_done=listening)
+            ended = asyncio.ensure_future(done.wait())
+            await asyncio.wait([ended, *workers], return_when=asyncio.FIRST_COMPLETED)
+            for worker in workers:
+                if worker.done():
+                    worker.result()
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
 
     async def _activate_once(self, keyed: list[Wanting], known: bool) -> list[Wanting]:
         """One round: snapshots, then the settings of those that answered. Returns who is to be asked again.
@@ -601,7 +648,9 @@ class VenueSide:
                 self._leverage(event.account, event.instrument, event.leverage)
             case codec.StreamGap():
                 self.gaps[event.reason] += 1
-                self._spawn(self._after_gap(event.account))
+                if not self._gapped:
+                    asyncio.get_running_loop().call_later(GAP_GATHER_S, self._after_gaps)
+                self._gapped.append(event.account)
             case _:
                 pass
 
@@ -614,8 +663,18 @@ class VenueSide:
             self.owner.offer(core.LegsReady(
                 [(account, instrument, bool(row.ready), bool(hedge), bool(row.isolated), leverage)]))
 
+    def _after_gaps(self) -> None:
+        """One connection carries many accounts: their unfinished orders are found in one walk over the table."""
+        accounts, self._gapped = dict.fromkeys(self._gapped), []
+        now = self.clock.now_ns()
+        for slot in self.engine.columns.orders_in_state(UNFINISHED_MASK):
+            if OrderRow.unpack(self.engine.columns.get(ORDERS, slot)).account in accounts:
+                self.query(slot, now)
+        for account in accounts:
+            self._spawn(self._after_gap(account))
+
     async def _after_gap(self, account: int) -> None:
-        """Events of an account may be missing: its balance is read again, its unfinished orders are asked about."""
+        """Events of an account may be missing: its balance is read again."""
         name = self.engine.names.accounts[account]
         if name not in self.credentials:
             return
@@ -623,6 +682,3 @@ class VenueSide:
             self._on_snapshot(await self.setup.snapshot(account, key_of(self.credentials[name])))
         except (VenueUnavailable, RestError) as error:
             self.log.warning("snapshot after a gap failed", account=name, error=str(error))
-        now = self.clock.now_ns()
-        for slot in self.engine.columns.orders_in_state(UNFINISHED_MASK, account):
-            self.query(slot, now)
