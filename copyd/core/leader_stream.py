@@ -288,6 +288,20 @@ def _order(execution: Execution) -> tuple[int, int]:
     return execution.ts_event, execution.exec_id
 
 
+def _unopened(side: int, held: int, event: Execution) -> str:
+    """Why an execution on a position of ``held`` lots shows that another one came before it; empty when nothing does."""
+    signed = event.qty if event.side > 0 else -event.qty
+    after = held + signed
+    reduces = held > 0 > signed or held < 0 < signed
+    if event.realised and not reduces:
+        return "it realised profit but would enlarge the position"
+    if event.reduce_only and (not reduces or (after != 0 and (after > 0) != (held > 0))):
+        return "it is reduce-only but would open a position"
+    if (side == 1 and after < 0) or (side == 2 and after > 0):
+        return "it would turn a position side around"
+    return ""
+
+
 NOTHING: list[Action] = []
 """Returned where there is nothing to do; never changed."""
 
@@ -495,9 +509,10 @@ class LeaderStream:
         if len(orders) > self.terms.orders_max:
             del orders[next(iter(orders))]
 
-    def _why_wait(self, book: _Book, event: Execution, strict: bool) -> str:
-        """Why another execution must come before this one; empty when nothing speaks against it."""
+    def _why_wait(self, book: _Book, event: Execution, strict: bool, waited: bool = False) -> str:
+        """Why another execution must come before this one; empty when nothing speaks against it. ``waited``: long enough."""
         qty = event.qty
+        behind = False
         if event.cum_qty:
             known = self._orders.get(event.order_id << 12 | event.instrument)
             if known is not None:
@@ -506,16 +521,14 @@ class LeaderStream:
                     return "an earlier execution of the order is missing"
                 if start < known[1] and event.cum_qty > known[0]:
                     return "this part of the order was filled before"
+            else:
+                # Its order was filled before: before anybody listened, or what was filled is still to come.
+                behind = event.cum_qty > qty and not waited
         signed = qty if event.side > 0 else -qty
-        held = book.qty
-        after = held + signed
-        reduces = held > 0 > signed or held < 0 < signed
-        if event.realised and not reduces:
-            return "it realised profit but would enlarge the position"
-        if event.reduce_only and (not reduces or (after != 0 and (after > 0) != (held > 0))):
-            return "it is reduce-only but would open a position"
-        if (book.side == 1 and after < 0) or (book.side == 2 and after > 0):
-            return "it would turn a position side around"
+        if event.realised or event.reduce_only or book.side:
+            unopened = _unopened(book.side, book.qty, event)
+            if unopened:
+                return unopened
         ts = event.ts_event
         covering, fits = -1, True
         before, reached = -1, True
@@ -536,11 +549,13 @@ class LeaderStream:
                     fits = True
                 elif lacking > signed > 0 or lacking < signed < 0:
                     # Towards it but short of it: the rest of its own order may follow, anything else comes before.
-                    fits = not event.cum_qty or abs(lacking - signed) <= event.order_qty - event.cum_qty
+                    fits = not behind and (not event.cum_qty or abs(lacking - signed) <= event.order_qty - event.cum_qty)
         if not reached:
             return "a position pushed before it has not been reached"
         if covering >= 0:
             return "" if fits else "it leads away from the pushed position"
+        if behind:
+            return "executions of an order that was never heard of are missing"
         return "two connections overlap and no position was pushed" if strict else ""
 
     def _consider(self, now: int, event: Execution) -> list[Action]:
@@ -587,47 +602,59 @@ class LeaderStream:
         return event.cum_qty < event.qty or (
             known is not None and event.cum_qty > known[0] and event.cum_qty - event.qty < known[1])
 
-    def _retry(self, now: int, book: _Book, strict: bool, out: list[Action]) -> None:
+    def _retry(self, now: int, book: _Book, strict: bool, out: list[Action], waited: bool = False) -> None:
         """Hand on what waited, by (venue time, id), as far as it fits now."""
         waiting = book.waiting
         waiting.sort(key=lambda item: _order(item[1]))
-        taken = 0
-        while taken < len(waiting) and not self._why_wait(book, waiting[taken][1], strict):
-            self._take(book, waiting[taken][1])
-            out.append(waiting[taken][1])
-            taken += 1
-        del waiting[:taken]
-        if waiting and book.pushes and self._adds_up(book, waiting) and self._orders_complete(waiting):
-            for _, event in waiting:
-                self._take(book, event)
-                out.append(event)
-            waiting.clear()
+        fits = True
+        while waiting and fits:
+            taken = 0
+            while taken < len(waiting) and not self._why_wait(book, waiting[taken][1], strict, waited):
+                self._take(book, waiting[taken][1])
+                out.append(waiting[taken][1])
+                taken += 1
+            del waiting[:taken]
+            fits = False
+            if waiting and book.pushes:
+                events = [event for _, event in waiting]
+                events = events[: self._adding_up(book, book.pushes, events)]
+                if events and self._orders_complete(events):
+                    for event in events:
+                        self._take(book, event)
+                        out.append(event)
+                    del waiting[: len(events)]
+                    fits = True
         if not waiting:
             book.deadline = NEVER
             self._current_push(now, book, out)
 
-    def _adds_up(self, book: _Book, waiting: list[tuple[int, Execution]]) -> bool:
-        """One by one they do not fit, but together they pass through every position pushed between and end at the last one's."""
-        total, first = 0, waiting[0][1].ts_event
-        older = [push for push in book.pushes if push[0] < first]
+    def _adding_up(self, book: _Book, pushes: list[tuple[int, int]], events: list[Execution]) -> int:
+        """How many of them, not fitting one by one, together pass through every position pushed between and end at one.
+
+        None of them may lack what it closes: what is missing could add up to nothing.
+        """
+        total, fitting, first = 0, 0, events[0].ts_event
+        older = [push for push in pushes if push[0] < first]
         for since in dict.fromkeys(at for at, _ in older if at > book.last_ts or at == older[-1][0]):
             if not any(at == since and book.remaining(at, qty) in (0, None) for at, qty in older):
-                return False
-        for n, (_, event) in enumerate(waiting):
+                return 0
+        for n, event in enumerate(events):
+            if _unopened(book.side, book.qty + total, event):
+                break
             total += event.side * event.qty
-            until = waiting[n + 1][1].ts_event if n + 1 < len(waiting) else NEVER
-            covering = [push for push in book.pushes if event.ts_event <= push[0] < until]
-            if not covering and until == NEVER:
-                return False
+            until = events[n + 1].ts_event if n + 1 < len(events) else NEVER
+            covering = [push for push in pushes if event.ts_event <= push[0] < until]
             # All pushed until the next one comes, behind the last one only what was pushed first.
-            for since in dict.fromkeys(at for at, _ in covering if until != NEVER or at == covering[0][0]):
-                if not any(at == since and book.remaining(at, qty) == total for at, qty in covering):
-                    return False
-        return True
+            times = dict.fromkeys(at for at, _ in covering if until != NEVER or at == covering[0][0])
+            if not all(any(at == since and book.remaining(at, qty) == total for at, qty in covering) for since in times):
+                break
+            if covering:
+                fitting = n + 1
+        return fitting
 
-    def _orders_complete(self, waiting: list[tuple[int, Execution]]) -> bool:
+    def _orders_complete(self, events: list[Execution]) -> bool:
         reached: dict[int, int] = {}
-        for _, event in waiting:
+        for event in events:
             if event.cum_qty:
                 key = event.order_id << 12 | event.instrument
                 known = self._orders.get(key)
@@ -963,7 +990,7 @@ class LeaderStream:
             sums[key] = sums.get(key, 0) + event.side * event.qty
         for key in [*told, *sums, *(e.instrument << 2 | e.position_side for e in rest)]:
             self._book(key >> 2, key & 3)
-        conflict = self._conflicts(run, told, sums, rest)
+        conflict = self._conflicts(run, told, sums, history, rest)
         if conflict:
             before, since = self._conflict
             if before != conflict:
@@ -975,13 +1002,17 @@ class LeaderStream:
             self.counters.adopted += 1
         self._conflict = ((), 0)
         off = {key for key, _ in conflict}
+        begun = {key for key, book in self._books.items() if not self._based or book.instrument in run.fresh}
+        # Where the position that the fold begins with contradicts its executions, it begins behind them.
+        history = [e for e in history if (key := e.instrument << 2 | e.position_side) not in begun or key not in off]
         for key, book in self._books.items():
-            if not self._based or key in off or book.instrument in run.fresh:
+            if key in begun or key in off:
                 row = told.get(key)
-                book.qty = (row.qty if row is not None else 0) - sums.get(key, 0)
-                book.based_ts = row.ts_event if row is not None and not sums.get(key) else 0
+                moved = 0 if key in begun and key in off else sums.get(key, 0)
+                book.qty = (row.qty if row is not None else 0) - moved
+                book.based_ts = row.ts_event if row is not None and not moved else 0
                 book.history.clear()
-        self._hand_on(now, run, history, told, out)
+        self._hand_on(now, run, history, told, begun, out)
 
     def _is_new(self, event: Execution) -> bool:
         if event.exec_id <= self.floor.get(event.instrument, -1) or event.exec_id in self._seen[event.instrument]:
@@ -1002,7 +1033,7 @@ class LeaderStream:
         return found
 
     def _conflicts(
-        self, run: _Run, told: dict[int, Position], sums: dict[int, int], rest: list[Execution],
+        self, run: _Run, told: dict[int, Position], sums: dict[int, int], history: list[Execution], rest: list[Execution],
     ) -> tuple[tuple[int, int], ...]:
         """Books whose snapshot is not where the fold, the history and some of what came since lead."""
         later: dict[int, list[Execution]] = {}
@@ -1014,6 +1045,7 @@ class LeaderStream:
                 key = kept.instrument << 2 | kept.position_side
                 if key not in pushed or kept.ts_event >= pushed[key].ts_event:
                     pushed[key] = kept
+        listed = {event.instrument << 2 | event.position_side: event.ts_event for event in history}
         found: list[tuple[int, int]] = []
         for key, book in self._books.items():
             row = told.get(key)
@@ -1022,8 +1054,14 @@ class LeaderStream:
             if self._based and book.instrument not in run.fresh:
                 qty, end = book.qty + sums.get(key, 0), snapshot
             else:
-                push = pushed.get(key)
-                if push is None or row is None or not 0 < row.ts_event < push.ts_event:
+                # The fold begins here. Nothing but what was pushed tells that the snapshot is older than its executions.
+                push, began = pushed.get(key), snapshot - sums.get(key, 0)
+                if (book.side == 1 and began < 0) or (book.side == 2 and began > 0):
+                    found.append((key, began))
+                    continue
+                if push is None or not (
+                    push.ts_event >= listed[key] if key in listed else row is not None and 0 < row.ts_event < push.ts_event
+                ):
                     continue
                 qty, end = snapshot, push.qty
             difference = end - qty
@@ -1035,16 +1073,46 @@ class LeaderStream:
                 found.append((key, difference))
         return tuple(found)
 
-    def _hand_on(self, now: int, run: _Run, history: list[Execution], told: dict[int, Position], out: list[Action]) -> None:
+    def _arranged(self, events: list[Execution]) -> list[Execution]:
+        """By (venue time, id); what would turn a position side around goes behind what it closes.
+
+        That happens to executions found after newer ones were handed on: they move a position that is no longer theirs.
+        """
+        events = sorted(events, key=_order)
+        held: dict[int, int] = {}
+        put_off: dict[int, list[Execution]] = {}
+        arranged: list[Execution] = []
+        for event in events:
+            key = event.instrument << 2 | event.position_side
+            queue = [event, *put_off.pop(key, ())]
+            for one in queue:
+                qty = held.get(key, self._book(key >> 2, key & 3).qty)
+                after = qty + one.side * one.qty
+                if (key & 3 == 1 and after < 0) or (key & 3 == 2 and after > 0):
+                    put_off.setdefault(key, []).append(one)
+                else:
+                    held[key] = after
+                    arranged.append(one)
+        return [*arranged, *(one for queue in put_off.values() for one in queue)]
+
+    def _hand_on(
+        self, now: int, run: _Run, history: list[Execution], told: dict[int, Position], begun: set[int], out: list[Action],
+    ) -> None:
         buffered, self._buffer = self._buffer, []
         for _, kept in buffered:
             if type(kept) is OrderNew:
                 self._order_known(kept)
-        # Live executions at the end are news: they follow the snapshot, which is put back to before them.
-        news = len(history)
-        while news and history[news - 1].live:
-            news -= 1
-        for event in history[:news]:
+        # Live executions at the end are news: they follow the snapshot, which is put back to before them. So does everything
+        # where the fold only begins with it: before, there is nothing to be reduced.
+        history = self._arranged(history)
+        last = len(history)
+        while last and history[last - 1].live:
+            last -= 1
+        news: list[Execution] = []
+        for n, event in enumerate(history):
+            if n >= last or event.instrument << 2 | event.position_side in begun:
+                news.append(event)
+                continue
             self._take(self._book(event.instrument, event.position_side), event)
             self.counters.backfilled += not event.live
             out.append(event)
@@ -1069,8 +1137,9 @@ class LeaderStream:
         self._set_poll(now + self.terms.position_poll_ns)
         self._sweep_at = now + self.terms.sweep_ns
         self._due = min(self._due, self._equity_at, self._sweep_at)
-        for event in history[news:]:
+        for event in news:
             self._take(self._book(event.instrument, event.position_side), event)
+            self.counters.backfilled += not event.live
             out.append(event)
         taken = {(event.instrument, event.exec_id) for event in history}
         for at, kept in buffered:
@@ -1182,8 +1251,9 @@ class LeaderStream:
             out += self.failed(now, ask_id)
         for book in list(self._books.values()):
             if now >= book.deadline:
-                self._retry(now, book, False, out)
-                if book.waiting:
+                self._retry(now, book, False, out, True)
+                book.deadline = min((at + self._reorder_ns for at, _ in book.waiting), default=NEVER)
+                if now >= book.deadline:
                     self._lossy = True
                     self._begin_sync(now, "executions missing", out)
             elif now >= book.unmet:
@@ -1224,22 +1294,22 @@ class LeaderStream:
         """
         self._vouch_at = now + (self.terms.reorder_ns if self._buffer else self.terms.patience_ns)
         waiting: dict[int, dict[int, Execution]] = {}
-        pushed: dict[int, Position] = {}
+        pushed: dict[int, list[tuple[int, int]]] = {}
         for _, event in self._buffer:
             if type(event) is Execution:
                 if event.position_side != UNKNOWN_SIDE and self._is_new(event):
                     waiting.setdefault(event.instrument << 2 | event.position_side, {})[event.exec_id] = event
             elif type(event) is Position:
-                key = event.instrument << 2 | event.position_side
-                if key not in pushed or event.ts_event >= pushed[key].ts_event:
-                    pushed[key] = event
+                pushed.setdefault(event.instrument << 2 | event.position_side, []).append((event.ts_event, event.qty))
         for key, executions in waiting.items():
-            book, push = self._book(key >> 2, key & 3), pushed.get(key)
+            book, pushes = self._book(key >> 2, key & 3), sorted(pushed.get(key, ()), key=lambda push: push[0])
+            if self._run is not None:
+                # What was read so far comes before what was heard, and is no news.
+                for (instrument, exec_id), found in self._run.found.items():
+                    if instrument << 2 | found.position_side == key and self._is_new(found):
+                        executions.setdefault(exec_id, found)
             events = sorted(executions.values(), key=_order)
-            if push is None or push.ts_event < events[-1].ts_event:
-                continue
-            if book.remaining(push.ts_event, push.qty) == sum(event.side * event.qty for event in events):
-                for event in events:
-                    self._take(book, event)
-                    out.append(event)
-                    self.counters.vouched += 1
+            for event in events[: self._adding_up(book, pushes, events)]:
+                self._take(book, event)
+                out.append(event)
+                self.counters.vouched += 1
