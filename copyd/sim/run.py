@@ -39,13 +39,16 @@ class Profile(NamedTuple):
     moves: tuple[int, ...]
     strength: int
     """Percent of every fault's strength: the same mix in a shorter time."""
+    uncrashed: int
+    """Of ten worlds so many have no crash drawn for them."""
     crash_within: int
     """Crashes are drawn among so many first crash points."""
+    allocation: tuple[int, int]
 
 
 PROFILES = {
-    "default": Profile((2, 2, 2, 3, 3, 4), (1, 1, 2), 8, (4, 5, 6, 7, 8, 9), 100, 900),
-    "bulk": Profile((1, 1, 1, 2), (1,), 24, (1, 2, 3), 200, 240),
+    "default": Profile((2, 2, 2, 3, 3, 4), (1, 1, 2), 8, (4, 5, 6, 7, 8, 9), 100, 4, 900, (20_000, 300_000)),
+    "bulk": Profile((1, 1, 1, 2), (1,), 24, (1, 2, 3), 150, 7, 300, (100_000, 300_000)),
 }
 
 
@@ -112,7 +115,7 @@ class Setup:
     def _plan(self, draws: Draws, options: Options, name: str, leader: int, both: bool) -> dict[str, Any]:
         return {
             "follower": name, "leader": self.leaders[leader], "account": name,
-            "allocation_e8": draws.between("setup.allocation", 20_000, 300_000) * E8,
+            "allocation_e8": draws.between("setup.allocation", *PROFILES[options.profile].allocation) * E8,
             "amount_e8": draws.between("setup.amount", 100, 5_000) * E8,
             "max_notional_symbol_e8": draws.pick("setup.cap", (0, 0, 0, 3_000)) * E8, "max_notional_total_e8": 0,
             "multiplier_ppm": draws.between("setup.multiplier", 500_000, 2_000_000), "raise_max_factor_ppm": 2_000_000,
@@ -184,7 +187,7 @@ class _History:
         if self.options.strength == 0 or (self.options.faults is not None and "P01" not in self.options.faults):
             return ()
         kind = draws.draw("crash.kind", 10)
-        if kind < 4:
+        if kind < self.profile.uncrashed:
             return ()
         found = [1 + draws.draw("crash.at", self.profile.crash_within) for _ in range(1 + draws.draw("crash.many", 3))]
         if kind >= 8:
