@@ -55,7 +55,17 @@ STRICT = frozenset({
 GROWING = frozenset({"CatchUp"})
 """Inputs that may restore what was forgone."""
 
+LONG, SHORT = 1, 2
+
 _MISSING: Any = object()
+
+
+def _folded(before: int, qty: int, side: int) -> int:
+    """The leader's quantity after a change: a side of a hedge account never crosses zero, whatever it is told (rule 11)."""
+    after = before + qty
+    if side == LONG:
+        return max(after, 0)
+    return min(after, 0) if side == SHORT else after
 
 
 class Violation(NamedTuple):
@@ -99,8 +109,8 @@ class _Truth:
 class _Order:
     """What one node named, and believes of it."""
 
-    __slots__ = ("account", "attempt", "cap", "changed", "cid", "cum", "doubted", "epoch", "kind", "leg", "position_side", "px",
-                 "qty", "reduce_only", "seq", "sign", "state", "truth")  # fmt: skip
+    __slots__ = ("account", "attempt", "cap", "changed", "cid", "cum", "doubted", "epoch", "kind", "leg", "planned",
+                 "position_side", "px", "qty", "reduce_only", "seq", "sign", "state", "truth")  # fmt: skip
 
     def __init__(self, seq: int, epoch: int, row: Sequence[Any], sign: int, truth: _Truth) -> None:
         self.cid: bytes = row[0]
@@ -118,6 +128,7 @@ class _Order:
         self.state = 0
         self.cum = 0
         self.cap = 0
+        self.planned = 0  # the leg's target when it was named
         self.changed = seq
         self.doubted = 0
         self.truth = truth
@@ -144,13 +155,15 @@ class _Part:
 class _Lane:
     """One venue position: account, instrument, position side."""
 
-    __slots__ = ("hand", "hand_t", "murky", "net", "parts")
+    __slots__ = ("bought", "hand", "hand_t", "murky", "net", "parts", "sold", "untold")
 
     def __init__(self) -> None:
         self.net = 0
         self.hand = False  # somebody else ever traded here
         self.hand_t = 0
         self.murky = False  # the order of our fill and a foreign trade is not known to the node: the share of each is not exact
+        self.bought = self.sold = 0  # by anybody else, ever
+        self.untold: dict[int, int] = {}  # foreign trade -> 1 while the node cannot know of it
         self.parts: dict[tuple[int, int], _Part] = {}
 
 
@@ -197,9 +210,37 @@ class _Leg:
 class _Node:
     """One journal and the processes that wrote it."""
 
-    __slots__ = ("anchor", "armed", "caps", "durable", "epoch", "equity", "execs", "exp", "fenced", "fold", "fresh", "grown",
-                 "index", "k", "key", "legs", "log", "loose", "orders", "pauses", "plan_of", "seq", "settled", "tally",
-                 "touched", "unbelieved", "undo", "up")  # fmt: skip
+    __slots__ = (
+        "anchor",
+        "armed",
+        "caps",
+        "closing",
+        "durable",
+        "epoch",
+        "equity",
+        "execs",
+        "exp",
+        "fenced",
+        "fold",
+        "fresh",
+        "grown",
+        "index",
+        "k",
+        "key",
+        "legs",
+        "log",
+        "loose",
+        "orders",
+        "pauses",
+        "plan_of",
+        "seq",
+        "settled",
+        "tally",
+        "touched",
+        "unbelieved",
+        "undo",
+        "up",
+    )  # fmt: skip
 
     def __init__(self, index: int) -> None:
         self.index = index
@@ -226,6 +267,7 @@ class _Node:
         self.unbelieved: dict[bytes, None] = {}
         self.touched: dict[int, None] = {}
         self.fresh: dict[int, None] = {}  # legs with an opening named in this step
+        self.closing: dict[int, None] = {}  # legs with a reduction named in this step
         self.tally = [0] * STATES
         self.loose = False
         self.grown = False
@@ -280,6 +322,7 @@ class Auditor:
         self.top = 0
         self.fresh: dict[tuple[Plan, int], int] = {}  # k of a plan at an equity
         self.caps: dict[tuple[int, int], int] = {}
+        self.market: dict[int, int] = {}  # instrument -> price
         self.until: dict[Any, int] = {}
         self.requests: dict[tuple[str, str], int] = {}
         self.fair = -1
@@ -441,7 +484,7 @@ class Auditor:
         signed = qty if side == self.buy else -qty
         truth = self.truth.get(cid) if cid is not None else None
         if truth is None or kind != "ours":
-            self._foreign(t, account, instrument, position_side, signed, kind)
+            self._foreign(t, account, instrument, position_side, signed, trade_id, kind)
             return
         lane = self._lane(account, instrument, position_side)
         net = lane.net
@@ -457,14 +500,18 @@ class Auditor:
         part = self._part(truth, account, instrument, position_side)
         own = part.own
         part.own = held = own + signed
-        if lane.hand and not lane.murky and own != self.nodes[part.node].legs[part.leg].attributed:
+        if lane.hand and not lane.murky and (
+            own != self.nodes[part.node].legs[part.leg].attributed or 1 in lane.untold.values()
+        ):
             lane.murky = True
         if truth.kind == REDUCTION and (held * own < 0 or abs(held) > abs(own)):
             settled = not lane.murky and (not lane.hand or lane.hand_t + self.news_ns < truth.written)
             if settled:
                 self._say("S10", t, cid, f"leg {part.leg}: a reduction took it from {own} to {held} at the venue")
 
-    def _foreign(self, t: int, account: int, instrument: int, position_side: int, signed: int, kind: str) -> None:
+    def _foreign(
+        self, t: int, account: int, instrument: int, position_side: int, signed: int, trade_id: int, kind: str
+    ) -> None:
         """Somebody else's trade. It uses up the rest first, then legs of the side it makes smaller, pro rata (rules 29, 30)."""
         lane = self._lane(account, instrument, position_side)
         ours = 0
@@ -504,6 +551,18 @@ class Auditor:
         lane.net += signed
         lane.hand = True
         lane.hand_t = t
+        lane.untold[trade_id] = 1
+        if signed > 0:
+            lane.bought += signed
+        else:
+            lane.sold -= signed
+
+    def agreed(self, account: int, instrument: int) -> None:
+        """The node's position is what the venue holds: every foreign trade so far is booked, told or found out."""
+        for side in (0, LONG, SHORT):
+            lane = self.lanes.get((account, instrument, side))
+            if lane is not None and lane.untold:
+                lane.untold.clear()
 
     def closed(self, t: int, account: int, cid: bytes, status: int) -> None:
         """The order is no longer alive at the venue."""
@@ -577,7 +636,7 @@ class Auditor:
         n = self.n
         if durable_seq < n.durable and not amnesia:
             self._say("S15", t, durable_seq, f"records up to {n.durable} were committed, found are {durable_seq}")
-        if durable_seq > n.seq:
+        if durable_seq > n.seq and (n.epoch or not n.index):  # (a copy of a journal that nobody has read yet)
             self._say("S15", t, durable_seq, f"found {durable_seq} records, {n.seq} were written")
         undo = n.undo
         while undo and undo[-1][0] > durable_seq:
@@ -614,6 +673,7 @@ class Auditor:
         n.unbelieved.clear()
         n.touched.clear()
         n.fresh.clear()
+        n.closing.clear()
         n.loose = n.grown = False
         n.settled = False
         for leg in n.legs.values():
@@ -628,15 +688,19 @@ class Auditor:
             leg.open_count = leg.open_rem = leg.red_count = leg.red_rem = leg.booked = 0
             leg.names = 0
             leg.since = -1
+            leg.lo = leg.hi = n.exp.get(leg.leg, 0)
         n.tally = [0] * STATES
         for cid, order in n.orders.items():
             if order.changed > seq:
                 order.state = order.cum = 0
                 order.changed = order.seq
             n.tally[order.state] += 1
-            self._count(self._leg(n, order.leg), order, 1)
+            leg = self._leg(n, order.leg)
+            self._count(leg, order, 1)
             if not TERMINAL[order.state]:
                 n.unbelieved[cid] = None
+                # The target it was planned for is its own, whichever process planned it.
+                leg.lo, leg.hi = min(leg.lo, order.planned), max(leg.hi, order.planned)
 
     @staticmethod
     def _count(leg: _Leg, order: _Order, by: int) -> None:
@@ -697,6 +761,9 @@ class Auditor:
         if name == "LeaderSync":
             self._leader_sync(n, t, seq, fields, decisions)
             return 2
+        if name == "ExternalFill" and "trade_id" in fields:
+            lane = self._lane(fields["account"], fields["instrument"], fields["position_side"])
+            self._put(n, seq, lane.untold, fields["trade_id"], 0)
         if name == "LeaderEquity" and "equity" in fields:
             self._put(n, seq, n.equity, fields["leader"], fields["equity"])
         if name == "Command" and self.value_e8 and "args" in fields:
@@ -788,15 +855,15 @@ class Auditor:
             self._say("R12", t, execution, f"record {seq}: an opening {(self.t - heard) / 1e9:.1f} s old is copied")
         key = (leader, instrument, side)
         before = n.fold.get(key, 0)
-        after = before + qty
+        after = _folded(before, qty, side)
         self._put(n, seq, n.fold, key, after)
-        if before * qty >= 0:
-            opening, left = qty, before
+        reducing = before * qty < 0
+        if not reducing:
+            opening, left = after - before, before
         elif before * after >= 0:
             opening, left = 0, after
         else:
             opening, left = after, 0
-        reducing = opening != qty
         following = self.following.get(leader, {})
         decided: dict[int, None] = {}
         for row in decisions:
@@ -938,10 +1005,12 @@ class Auditor:
         """May this step's inputs make that target of it without a row that says so?"""
         if n.grown:
             return True
+        # A hand that met our orders may be booked anew, behind the fill that is found only now.
+        loose = n.loose or any(part.lane.murky for part in record.parts)
         plan = self.plans.get(record.plan)
         if plan is not None and plan.min_policy == "raise" and target * expected >= 0 and abs(target) > abs(expected):
             return True
-        return n.loose and abs(target) <= abs(expected) and target * expected >= 0
+        return loose and abs(target) <= abs(expected) and target * expected >= 0
 
     def _leader_sync(self, n: _Node, t: int, seq: int, fields: Mapping[str, Any], decisions: Sequence[Sequence[Any]]) -> None:
         """Rules 11, 12: the snapshot wins; what it lacks is a reduction, what it has more was never seen and opens nothing."""
@@ -952,8 +1021,9 @@ class Auditor:
                 for key in n.fold:
                     if key[0] == leader:
                         found.setdefault(key, 0)
-            for key, after in found.items():
+            for key, told in found.items():
                 before = n.fold.get(key, 0)
+                after = _folded(0, told, key[2])
                 if before == after:
                     continue
                 self._put(n, seq, n.fold, key, after)
@@ -1007,7 +1077,7 @@ class Auditor:
         side = order.position_side
         if side and ((side == 1) == (sign > 0)) != (kind == OPENING):
             self._say("S10", t, cid, f"record {seq}: {cid.hex()} is on the wrong side of position side {side}")
-        target = n.exp.get(order.leg, 0)
+        target = order.planned = n.exp.get(order.leg, 0)
         if not leg.open_count and not leg.red_count:
             leg.lo = leg.hi = target
         elif target > leg.hi:
@@ -1032,6 +1102,7 @@ class Auditor:
                     self._say("S10", t, cid, f"record {seq}: {cid.hex()} reduces the venue's position and is not reduce-only")
             leg.red_count += 1
             leg.red_rem += sign * order.qty
+            n.closing[order.leg] = None
         leg.names += 1
         if leg.names > self.orders_per_event:
             self._say("S16", t, (order.leg, seq), f"leg {order.leg}: {leg.names} orders since the leader's last event")
@@ -1100,6 +1171,9 @@ class Auditor:
             lots = max(0, order.sign * leg.attributed) + max(0, order.sign * leg.open_rem)
             if lots * order.px * self.value_e8 > order.cap * 5 // 4:
                 self._say("S9", t, cid, f"{cid.hex()}: with it leg {order.leg} comes to {lots} lots, above its cap")
+        market = self.market.get(leg.instrument, 0)
+        if market and kind == OPENING and order.px and not market < 2 * order.px < 4 * market:
+            self._say("S9", t, cid, f"{cid.hex()}: {order.qty} lots with limit {order.px}, the market is at {market}")
         if order.epoch != n.epoch:
             self._say("S14", t, cid, f"{cid.hex()}: named under epoch {order.epoch}, written under {n.epoch}")
         if n.fenced:
@@ -1277,8 +1351,16 @@ class Auditor:
     def handed(self, t: int, leg: int) -> None:
         """The leg was handed over to its owner (a plan stopped with ``keep``): what it held is his from here on."""
         for part in self._leg(self.n, leg).parts:
+            if part.own > 0:
+                part.lane.sold += part.own
+            else:
+                part.lane.bought -= part.own
             part.own = 0
             part.lane.hand = True
+
+    def price(self, instrument: int, px: int) -> None:
+        """Where the market is: no opening is sent at another order of magnitude, whatever a leader's event says."""
+        self.market[instrument] = px
 
     def cap(self, account: int, instrument: int, lots: int) -> None:
         """From here on the account may at worst hold that much by our orders."""
@@ -1332,6 +1414,8 @@ class Auditor:
                 for leg in n.fresh:
                     self._capped(n, t, n.legs[leg])
             n.fresh.clear()
+        if n.closing:
+            n.closing.clear()
         n.settled = True
         n.loose = n.grown = False
 
@@ -1345,17 +1429,24 @@ class Auditor:
         if leg.booked != held or leg.take:
             take = leg.booked - held
             if take != leg.take:
-                loose = n.loose
+                loose = n.loose or any(part.lane.murky for part in leg.parts)
                 if leg.retold:  # a new process: what was taken may have been heard of by a record that is lost
                     leg.take = 0
                     for part in leg.parts:
                         loose = loose or part.lane.hand
                 before = leg.booked - leg.take
-                if take != leg.take and not loose:
+                if leg.take and 0 <= (take if leg.take > 0 else -take) < abs(leg.take):
+                    pass  # what a look had taken for the hand's is given back: the true fill was told after all
+                elif take != leg.take and not loose:
                     self._say("S6", t, (leg.leg, n.seq), f"leg {leg.leg}: holds {held}, its orders and others' gave {before}")
                 elif abs(held) > abs(before) or held * before < 0:
                     self._say("S6", t, (leg.leg, n.seq), f"leg {leg.leg}: grew from {before} to {held} by no order of its own")
                 leg.take = take
+                lanes = [part.lane for part in leg.parts]
+                within = -sum(lane.bought for lane in lanes) <= take <= sum(lane.sold for lane in lanes)
+                if not within and lanes and all(lane.hand for lane in lanes):
+                    self._say("S6", t, (leg.leg, n.seq, "hand"),
+                              f"leg {leg.leg}: holds {held}, its orders brought {leg.booked}, the hand traded less than that")
                 if len(leg.parts) == 1 and not leg.parts[0].lane.hand:  # nobody traded by hand: handed over with the plan's end
                     leg.parts[0].lane.hand = True
                     leg.parts[0].own = held
@@ -1372,7 +1463,7 @@ class Auditor:
             self._say("S6", t, (leg.leg, n.seq, "leaves"),
                       f"leg {leg.leg}: {leg.open_leaves}/{leg.reduce_leaves} on their way: {open_rem}/{red_rem}")  # fmt: skip
         if red_rem and (red_rem * held > 0 or abs(red_rem) > abs(held)):
-            if not mixed:
+            if not mixed or leg.leg in n.closing:
                 self._say("S10", t, (leg.leg, n.seq), f"leg {leg.leg}: holds {held}, reductions of {red_rem} are on their way")
             red_rem = -held if red_rem * held < 0 else 0
         # rule 1: target = attributed + open + deferred + residual
@@ -1403,9 +1494,13 @@ class Auditor:
         # the worst that can come of what is unresolved
         if open_rem or red_rem:
             worst = (held + red_rem + open_rem) * LOT
-            hi = max(leg.hi, target, held * LOT)
-            lo = min(leg.lo, target, held * LOT)
-            if (worst > hi + LOT or worst < lo - LOT) and not leg.red_failed:
+            sure = target - leg.pending - leg.deferred  # what the target is should nothing come of the opening (rule 23)
+            hi = max(leg.hi, target, held * LOT, sure)
+            lo = min(leg.lo, target, held * LOT, sure)
+            spare = LOT
+            if leg.carried:  # what is below the venue's minimum is in the target, and not wanted yet
+                spare += self.minimum.get(leg.instrument, 0) * LOT
+            if (worst > hi + spare or worst < lo - spare) and not leg.red_failed:
                 self._say(
                     "S8",
                     t,
@@ -1520,14 +1615,15 @@ class Auditor:
                     seen[execution] = None
                     key = (fields["leader"], fields["instrument"], fields["position_side"])
                     before = fold.get(key, 0)
-                    fold[key] = before + fields["qty"]
+                    fold[key] = _folded(before, fields["qty"], key[2])
                     leaving[key] = (before, fold[key])
             elif name == "LeaderSync" and "positions" in fields:
                 found = {(fields["leader"], instrument, side): qty for instrument, side, qty in fields["positions"]}
                 for key in fold:
                     if key[0] == fields["leader"] and fields.get("complete", True):
                         found.setdefault(key, 0)
-                for key, qty in found.items():
+                for key, told in found.items():
+                    qty = _folded(0, told, key[2])
                     leaving[key] = (fold.get(key, 0), qty)
                     fold[key] = qty
             for key, (before, after) in leaving.items():
@@ -1601,8 +1697,12 @@ class Auditor:
             own = leg.attributed if murky else sum(part.own for part in leg.parts)
             if own != leg.attributed:
                 self._say("S6", t, number, f"leg {number}: the venue's books give {own}, believed {leg.attributed}")
-            if murky and (leg.attributed * leg.booked < 0 or abs(leg.attributed) > abs(leg.booked)):
-                self._say("S6", t, number, f"leg {number}: holds {leg.attributed}, its orders brought {leg.booked}")
+            if murky:
+                # Whose lots the hand took is not known; that it gave or took no more than it traded is.
+                least = leg.booked - sum(part.lane.sold for part in leg.parts)
+                most = leg.booked + sum(part.lane.bought for part in leg.parts)
+                if not least <= leg.attributed <= most:
+                    self._say("S6", t, number, f"leg {number}: holds {leg.attributed}, its orders brought {leg.booked}")
             excused = number in reasons or leg.instrument in halted
             off = own * LOT - leg.target
             if abs(off) >= LOT and not excused and not leg.carried:

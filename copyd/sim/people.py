@@ -8,7 +8,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from copyd.core.engine import PLANS, Configured, InstrumentSpec
+from copyd.core.engine import PLANS, Configured, Engine, InstrumentSpec
 from copyd.core.reconcile import SyncAction, SyncPolicy
 from copyd.core.rows import InstrumentRow, Params, PlanRow
 from copyd.errors import BrokenInvariant
@@ -33,7 +33,7 @@ SNAPSHOTS = ("position_open", "each_order", "follow")
 MINIMA = ("carry", "skip", "raise")
 
 
-TWO_DAEMONS = frozenset({"S5", "S6", "S8", "S10", "L1", "R1", "R2", "R3", "R17"})
+TWO_DAEMONS = frozenset({"S5", "S6", "S8", "S9", "S10", "L1", "R1", "R2", "R3", "R17"})
 
 
 class Site:
@@ -86,6 +86,14 @@ class Site:
     def violated(self, invariant: str, text: str) -> None:
         """Something the node itself shows to be wrong."""
         self.violations.append((invariant, self.world.now, text))
+
+    def difference(self, engine: Engine, account: int, instrument: int) -> str:
+        """How the position the core believes in differs from the venue's; empty where it does not."""
+        held = self.venue.accounts[account].position
+        net, short, _ = engine.expected(account, instrument, 0)
+        truth = held.get((instrument, 0), 0) + held.get((instrument, 1), 0), held.get((instrument, 2), 0)
+        return "" if (net, short) == truth else (
+            f"account {account} holds {truth} of {instrument}, believed ({net}, {short})")
 
     # -- life of the process -----------------------------------------------------------------------------------------
     def start(self) -> None:
@@ -201,6 +209,7 @@ class Leader:
         if draws.fault("O19/jump", 30_000):
             market.px += draws.param("O19/jump", "ticks", -8_000, 8_000)
         market.px = min(max(market.px, PX_LEAST), PX_MOST)
+        self.venue.auditor.price(instrument, market.px)
 
     def _order(self, instrument: int, side: int, signed: int) -> None:
         draws, world = self.world.draws, self.world

@@ -368,7 +368,10 @@ class Venue:
         if order.status == FILLED:
             account.open.pop(order.cid, None)
             heard = any(stream.open and not stream.deaf for stream in account.streams)
-            if not heard and self.draws.fault("O28/vanished", 150_000):
+            # Two at once may cancel out: then not even the position could show that anything is missing.
+            if not heard and not any(
+                other.hidden_until > now for orders in account.orders.values() for other in orders
+            ) and self.draws.fault("O28/vanished", 150_000):
                 order.hidden_until = now + self.draws.param("O28/vanished", "s", 8, 30) * S
         self._trade(account, order.instrument, order.position_side, order.side * qty, px, order.id, order.cid, order.qty,
                     order.cum, order.cost, order.status, "ours")
