@@ -133,6 +133,7 @@ cdef enum:  # Reason
     ABOVE_MAXIMUM = 29
     JOURNAL_LOW = 30
     CLOCK_OFF = 31
+    PRICE_OUTLIER = 32
     SLIPPAGE = 40
     VENUE_REJECTED = 41
 
@@ -146,6 +147,7 @@ cdef enum:  # Note
     N_HELD = 6
 
 cdef enum:
+    PRICE_BAND_BPS = 1_000
     PART_OPENING = 0
     PART_REDUCTION = 16
     REDUCTIONS_MAX = 64
@@ -811,6 +813,8 @@ cdef class Kernel:
             return LEADER_EQUITY_STALE
         if instrument.bid <= 0 or instrument.ask <= 0 or opening.now - instrument.ts_quote > self.params.quote_max_age:
             return QUOTE_STALE
+        if _is_outlier(instrument, opening.px):
+            return PRICE_OUTLIER
         if opening.now - opening.ts_event > opening.age_max:
             return STALE_EVENT
         if (plan.max_open_trades != 0 and leg.target == 0 and leg.attributed == 0 and leg.open_leaves == 0
@@ -1100,7 +1104,7 @@ cdef class Kernel:
                 leg.detached = 0
         if event.open_qty != 0:
             self._decide_opening(leg_index, event, &cause, &decision)
-            if decision.reason != OBSERVED:
+            if decision.reason != OBSERVED and decision.reason != PRICE_OUTLIER:
                 _book_missed(leg, decision.forgone)
         decision.target = leg.target
         memcpy(_push(&self._decisions), &decision, sizeof(Decision))
@@ -1454,6 +1458,11 @@ cdef class Kernel:
 
 cdef inline bint _other_side_unsettled(Leg* leg, int side) noexcept nogil:
     return _sign(leg.attributed) == -side or (leg.attributed == 0 and leg.reduce_leaves != 0)
+
+
+cdef inline bint _is_outlier(Instrument* instrument, int64_t px) noexcept nogil:
+    cdef int64_t middle_twice = instrument.bid + instrument.ask
+    return less(wide(PRICE_BAND_BPS, middle_twice), wide(_abs(2 * px - middle_twice), BPS))
 
 
 cdef inline void _set_off(Leg* leg) noexcept nogil:

@@ -70,6 +70,7 @@ HELD_PATIENCE = 60
 """A difference that an order in conflict may have made is another hand's only after this many times the read lag."""
 INFERRED_MAX, INFERRED_AGE = 1_000, 3_600_000_000_000
 """Differences explained by inference that are remembered, in case the real trade is still told."""
+NEVER = 1 << 62
 CHECKPOINT_VERSION = 2
 """Raised when a row or a name in the state changes its layout."""
 EXPECTED_GRACE_NS = 1_500_000_000
@@ -650,8 +651,8 @@ class Engine:
         crossing = self._uncross(value.rows) if self.names.crossed else []
         self.kernel.apply_reports(ReportBatch.from_bytes(value.rows), now, out.seq)
         self._collect(out)
-        for entry in crossing:
-            self._external(now, entry.account, entry.instrument, entry.short, entry.qty, out)
+        if crossing:
+            self._cross_again(now, crossing, out)
 
     def _fence(self, account: int, cid: bytes, out: Outputs) -> None:
         """Another daemon of this site with a later epoch trades these accounts: this one must not send another byte.
@@ -701,6 +702,8 @@ class Engine:
     def _account_snapshots(self, now: int, value: AccountSnapshots, out: Outputs) -> None:
         for account, balance, positions in value.accounts:
             self._edit(ACCOUNTS, account, AccountRow, balance_e8=balance)
+            if value.adopt:
+                self._settle_rests(account, value.refused, out)
             told = {(instrument, side == Side.SHORT): 0 for instrument in range(len(self.names.instruments))
                     for side in (Side.ONE_WAY, Side.SHORT)}
             for instrument, side, qty in positions:
@@ -717,6 +720,27 @@ class Engine:
                     self._external(now, account, instrument, short, difference, out)
                 else:
                     self._compare(now, value, account, instrument, short, difference, out)
+
+    def _settle_rests(self, account: int, instruments: list[int], out: Outputs) -> None:
+        """On a hedge account a position of one side cannot be held by legs and owed by its rest: the two end each other.
+
+        Such a pair is left where a trade by hand, or another daemon's, was told before the fill it closed; the venue, which
+        has nothing there, refuses every reduction of the leg.
+        """
+        if not self._row(ACCOUNTS, account, AccountRow).hedge:
+            return
+        for instrument in instruments:
+            at = account * self.columns.instruments_max + instrument
+            for short in (False, True):
+                ai = self._row(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow)
+                rest = ai.unattributed_short if short else ai.unattributed
+                side = -1 if short else 1
+                held = sum(abs(leg.attributed) for _, leg in self._legs_of(account, instrument, short, side))
+                lots = min(held, abs(rest)) if sign(rest) == -side else 0
+                if lots:
+                    setattr(ai, "unattributed_short" if short else "unattributed", rest + side * lots)
+                    self.columns.put(ACCOUNT_INSTRUMENTS, at, ai.pack())
+                    self._shrink_legs(account, instrument, short, side, lots, out)
 
     def _compare(
         self, now: int, value: AccountSnapshots, account: int, instrument: int, short: bool, difference: int, out: Outputs
@@ -830,6 +854,15 @@ class Engine:
             "account": self.names.accounts[value.account], "symbol": self.symbol(value.instrument), "legs": touched}))
         return None
 
+    def _cross_again(self, now: int, crossing: list[Crossed], out: Outputs) -> None:
+        """The trades by hand, behind the openings they closed; then what is left too much is due."""
+        for entry in crossing:
+            self._external(now, entry.account, entry.instrument, entry.short, entry.qty, out)
+            slot = self.columns.order_slot(entry.cid)
+            if slot is not None:
+                self._edit(LEGS, self._row(ORDERS, slot, OrderRow).leg, LegRow, retry_ts=now)
+        self._sweep(now, out)
+
     def _remember_external(self, account: int, instrument: int, trade_id: int) -> bool:
         """True when this trade is new."""
         # The venue counts trades per instrument: the same number in another one is another trade.
@@ -887,10 +920,11 @@ class Engine:
         ai = self._row(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow)
         rest = ai.unattributed_short if short else ai.unattributed
         left = min(abs(rest), abs(value.qty)) if sign(rest) == sign(value.qty) else 0
-        doubted = 1 << OrderState.IN_DOUBT | 1 << OrderState.HELD | 1 << OrderState.PENDING_NEW
+        doubted = 1 << OrderState.IN_DOUBT | 1 << OrderState.HELD
         for slot in self.columns.orders_in_state(doubted, value.account):
             order = self._row(ORDERS, slot, OrderRow)
             fits = order.instrument == value.instrument and (order.position_side == 2) == short
+            fits = fits and order.ts_decided < value.ts_event  # what was decided later cannot have been closed by it
             if left and fits and order.kind == Kind.OPENING and order.side == -sign(value.qty):
                 lots = min(left, order.order_qty - order.cum_qty)
                 self.names.crossed.append(
@@ -921,6 +955,8 @@ class Engine:
                 self.columns.put(ACCOUNT_INSTRUMENTS, at, ai.pack())
                 again.append(Crossed(entry.cid, entry.account, entry.instrument, entry.short, taken))
                 entry.qty -= taken
+                # What the fill brings is not closed before the hand's trade is booked behind it.
+                self._edit(LEGS, order.leg, LegRow, retry_ts=NEVER)
             if report.kind in (ReportKind.DEAD, ReportKind.REJECT, ReportKind.NOT_SENT) or report.status in TERMINAL:
                 entry.qty = 0
         self.names.crossed = [entry for entry in self.names.crossed if entry.qty]

@@ -12,6 +12,7 @@ from copyd.core.instrument import limit_price, lots_for, min_lots, notional, sli
 from copyd.core.rows import (
     AccountInstrumentRow,
     AccountRow,
+    InstrumentRow,
     LegRow,
     MinPolicy,
     OnInsufficient,
@@ -20,6 +21,9 @@ from copyd.core.rows import (
     Reason,
 )
 from copyd.core.state import Tables
+
+PRICE_BAND_BPS = 1_000
+"""A leader's fill is younger than ``max_event_age``: no market that can be copied moves by a tenth in that time."""
 
 
 @dataclass(slots=True)
@@ -82,6 +86,8 @@ def gate(t: Tables, leg: LegRow, plan: PlanRow, opening: Opening) -> Reason:
         return Reason.LEADER_EQUITY_STALE
     if instrument.bid <= 0 or instrument.ask <= 0 or opening.now - instrument.ts_quote > p.quote_max_age:
         return Reason.QUOTE_STALE
+    if is_outlier(instrument, opening.px):
+        return Reason.PRICE_OUTLIER
     if opening.now - opening.ts_event > opening.age_max:
         return Reason.STALE_EVENT
     if plan.max_open_trades and is_flat(leg) and open_trades(t, plan, leg) >= plan.max_open_trades:
@@ -91,6 +97,15 @@ def gate(t: Tables, leg: LegRow, plan: PlanRow, opening: Opening) -> Reason:
     if p.clock_off:
         return Reason.CLOCK_OFF
     return Reason.NONE
+
+
+def is_outlier(instrument: InstrumentRow, px: int) -> bool:
+    """A leader price that cannot be one: further than ``PRICE_BAND_BPS`` from the middle of a fresh quote, either way.
+
+    The slippage cap bounds the adverse side only; a price far on the other side would size an order of any quantity.
+    """
+    middle_twice = instrument.bid + instrument.ask
+    return abs(2 * px - middle_twice) * BPS > PRICE_BAND_BPS * middle_twice
 
 
 def is_flat(leg: LegRow) -> bool:

@@ -158,6 +158,7 @@ class Reason(IntEnum):
     ABOVE_MAXIMUM = 29
     JOURNAL_LOW = 30
     CLOCK_OFF = 31
+    PRICE_OUTLIER = 32
     SLIPPAGE = 40
     VENUE_REJECTED = 41
 
