@@ -634,22 +634,29 @@ class LeaderStream:
         None of them may lack what it closes: what is missing could add up to nothing.
         """
         total, fitting, first = 0, 0, events[0].ts_event
-        older = [push for push in pushes if push[0] < first]
-        for since in dict.fromkeys(at for at, _ in older if at > book.last_ts or at == older[-1][0]):
-            if not any(at == since and book.remaining(at, qty) in (0, None) for at, qty in older):
+        place = before = sum(at < first for at, _ in pushes)
+        while before and (before == place or pushes[before - 1][0] > book.last_ts):
+            since, agrees = pushes[before - 1][0], False
+            while before and pushes[before - 1][0] == since:
+                before -= 1
+                agrees = agrees or book.remaining(since, pushes[before][1]) in (0, None)
+            if not agrees:
                 return 0
         for n, event in enumerate(events):
             if _unopened(book.side, book.qty + total, event):
                 break
             total += event.side * event.qty
             until = events[n + 1].ts_event if n + 1 < len(events) else NEVER
-            covering = [push for push in pushes if event.ts_event <= push[0] < until]
-            # All pushed until the next one comes, behind the last one only what was pushed first.
-            times = dict.fromkeys(at for at, _ in covering if until != NEVER or at == covering[0][0])
-            if not all(any(at == since and book.remaining(at, qty) == total for at, qty in covering) for since in times):
-                break
-            if covering:
+            while place < len(pushes) and pushes[place][0] < until:
+                since, agrees = pushes[place][0], False
+                while place < len(pushes) and pushes[place][0] == since:
+                    agrees = agrees or book.remaining(since, pushes[place][1]) == total
+                    place += 1
+                if not agrees:
+                    return fitting
                 fitting = n + 1
+                if until == NEVER:
+                    break  # what was pushed later may be of what is still to come
         return fitting
 
     def _orders_complete(self, events: list[Execution]) -> bool:
@@ -1301,13 +1308,13 @@ class LeaderStream:
                     waiting.setdefault(event.instrument << 2 | event.position_side, {})[event.exec_id] = event
             elif type(event) is Position:
                 pushed.setdefault(event.instrument << 2 | event.position_side, []).append((event.ts_event, event.qty))
+        for (instrument, exec_id), found in self._run.found.items() if self._run is not None else ():
+            # What was read so far comes before what was heard, and is no news.
+            key = instrument << 2 | found.position_side
+            if key in waiting and self._is_new(found):
+                waiting[key].setdefault(exec_id, found)
         for key, executions in waiting.items():
             book, pushes = self._book(key >> 2, key & 3), sorted(pushed.get(key, ()), key=lambda push: push[0])
-            if self._run is not None:
-                # What was read so far comes before what was heard, and is no news.
-                for (instrument, exec_id), found in self._run.found.items():
-                    if instrument << 2 | found.position_side == key and self._is_new(found):
-                        executions.setdefault(exec_id, found)
             events = sorted(executions.values(), key=_order)
             for event in events[: self._adding_up(book, pushes, events)]:
                 self._take(book, event)
