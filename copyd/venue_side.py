@@ -150,7 +150,7 @@ class VenueSide:
             # Half of the request budget may go into settling orders in doubt; the rest stays for snapshots and keys.
             queries_per_s=QUERY_SHARE * venue.request_weight_per_min / 60,
             rest=self.rest, placed=self._placed, on_mismatch=self._mismatch, on_unknown_code=self._unknown_code,
-            expected=lambda account, instrument: self.engine.expected(account, instrument, self.clock.now_ns()),
+            expected=self._expected,
         )
         self.rest.bans.on_ban = self._banned
         self.setup = AccountSetup(
@@ -254,6 +254,10 @@ class VenueSide:
         order = OrderRow.unpack(self.engine.columns.get(ORDERS, slot))
         return Placed(
             order.account, order.instrument, order.side, order.position_side, order.order_qty, bool(order.kind))
+
+    def _expected(self, account: int, instrument: int) -> tuple[int, int, bool]:
+        doubted = self.gateway.doubts.cids(account, instrument)
+        return self.engine.expected(account, instrument, self.clock.now_ns(), doubted)
 
     def _mismatch(self, cid: bytes, what: str) -> None:
         text = f"the venue's answer shows another order: {what}"

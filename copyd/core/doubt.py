@@ -11,7 +11,7 @@ Sans-IO: the caller puts the questions ``asks`` returns and hands back what came
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from enum import IntEnum
 from heapq import heappop, heappush
 from typing import Final, NamedTuple
@@ -209,6 +209,11 @@ class Doubts:
         self._doubts[cid] = group.members[cid] = doubt
         self.stats.added += 1
         self._now(doubt)
+
+    def cids(self, account: int, instrument: int) -> Collection[bytes]:
+        """The orders of an account in an instrument that are in doubt here."""
+        group = self._groups.get((account, instrument))
+        return group.members.keys() if group is not None else ()
 
     def ended(self, cid: bytes) -> None:
         """Its end was told otherwise (user stream, late reply): no more questions."""

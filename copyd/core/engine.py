@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import gcd
 from typing import Any, ClassVar, TypeVar
 
@@ -798,14 +798,22 @@ class Engine:
         ended = (self._row(ORDERS, slot, OrderRow) for slot in self.columns.orders_in_state(TERMINAL_MASK, account))
         return all(order.seq < seq for order in ended if order.instrument == instrument)
 
-    def expected(self, account: int, instrument: int, now: int) -> tuple[int, int, bool]:
-        """(net, net short, at rest): the position the venue must show if no order in doubt has filled (semantics 35)."""
+    def expected(
+        self, account: int, instrument: int, now: int, doubted: Collection[bytes] = ()
+    ) -> tuple[int, int, bool]:
+        """(net, net short, at rest): the position the venue must show if no order in doubt has filled (semantics 35).
+
+        ``doubted``: orders that are being asked about although the venue once showed them alive.
+        """
         at = account * self.columns.instruments_max + instrument
         row = self._row(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow)
-        doubted = 1 << OrderState.HELD | 1 << OrderState.IN_DOUBT
-        return row.net, row.net_short, self.at_rest(account, instrument, now, UNFINISHED_MASK & ~doubted)
+        states = 1 << OrderState.HELD | 1 << OrderState.IN_DOUBT
+        return row.net, row.net_short, self.at_rest(account, instrument, now, UNFINISHED_MASK & ~states, doubted)
 
-    def at_rest(self, account: int, instrument: int, ts: int, moving: int = UNFINISHED_MASK & ~(1 << OrderState.HELD)) -> bool:
+    def at_rest(
+        self, account: int, instrument: int, ts: int, moving: int = UNFINISHED_MASK & ~(1 << OrderState.HELD),
+        besides: Collection[bytes] = (),
+    ) -> bool:
         """Nothing of the account is on its way in the instrument, and what moved has had time to show in every replica.
 
         ``moving``: states of orders that count as on their way; those in conflict do not, a look is to settle them.
@@ -813,10 +821,8 @@ class Engine:
         at = account * self.columns.instruments_max + instrument
         if ts < self._row(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow).ts_active + self.params.read_lag:
             return False
-        return all(
-            self._row(ORDERS, slot, OrderRow).instrument != instrument
-            for slot in self.columns.orders_in_state(moving, account)
-        )
+        orders = (self._row(ORDERS, slot, OrderRow) for slot in self.columns.orders_in_state(moving, account))
+        return all(order.instrument != instrument or order.cid in besides for order in orders)
 
     def _explained_by_held(
         self, now: int, account: int, instrument: int, short: bool, difference: int, out: Outputs

@@ -707,7 +707,8 @@ class Node:
 
     def _expected(self, account: int, instrument: int) -> tuple[int, int, bool]:
         """The position we believe in, and whether a comparison can prove anything now."""
-        return self.engine.expected(account, instrument, self.clock.now_ns())
+        return self.engine.expected(
+            account, instrument, self.clock.now_ns(), self.doubts.cids(account, instrument))
 
     def _ask(self) -> None:
         now = self.clock.now_ns()
