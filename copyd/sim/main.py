@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     how = parser.add_argument_group("how")
     how.add_argument("--level", choices=("a", "b", "c"), default="a", help="a: the core; b: the adapters; c: the real daemon")
     how.add_argument("--profile", choices=("default", "bulk"), default="default",
-                     help="bulk: worlds of one or two followers and few moves, faults twice as strong (level a)")
+                     help="bulk: worlds of one or two followers and few moves, faults stronger (level a)")
     how.add_argument("--jobs", type=_positive, default=os.cpu_count() or 1, metavar="J", help="processes (default: one per core)")
     how.add_argument("--twice", action="store_true", help="each seed in two fresh processes: their digests must be equal")
     how.add_argument("--pairs", action="store_true", help="with --crash-sweep: at every two points as well")
