@@ -350,9 +350,11 @@ class Auditor:
         self.following[self.plans[plan].leader].pop(plan, None)
 
     def select(self, node: int) -> None:
-        """The facts that follow are of this node (two daemons at once). A new one starts from a copy of node 0's journal."""
+        """The facts that follow are of this node (two daemons at once). A new one has a copy of node 0's journal as of now."""
         while node >= len(self.nodes):
-            self.nodes.append(_Node(len(self.nodes)))
+            copy = _Node(len(self.nodes))
+            self.nodes.append(copy)
+            self._clone(copy, self.nodes[0].durable)
         self.n = self.nodes[node]
 
     def position(self, account: int, instrument: int, position_side: int, net: int) -> None:
@@ -531,6 +533,8 @@ class Auditor:
         if held and others:
             lane.murky = True
         rest = lane.net - ours
+        # Only what makes the account's position smaller is a reduction; beyond it the trade is the follower's own opening.
+        left = min(left, abs(lane.net)) if lane.net * signed < 0 else 0
         if rest * signed < 0:
             left -= min(left, abs(rest))
         if held and left and rest * signed < 0 and kind != "manual":
@@ -595,8 +599,6 @@ class Auditor:
             self._say("S14", t, epoch, f"epoch {epoch} after {self.top}")
         self.top = max(self.top, epoch)
         self.epochs[epoch] = n.index
-        if n.index and not n.epoch and replayed_seq:
-            self._clone(n, replayed_seq)
         if replayed_seq != n.seq and (n.epoch or n.seq):
             self._say("S15", t, epoch, f"replayed to {replayed_seq}, the journal ends at {n.seq}")
         n.seq = n.durable = replayed_seq
@@ -627,7 +629,7 @@ class Auditor:
             leg = self._leg(n, number)
             leg.plan, leg.account, leg.instrument, leg.side = record.plan, record.account, record.instrument, record.side
             leg.ever = list(record.ever)
-        n.seq = seq
+        n.seq = n.durable = seq
         self._forget(n, seq)
 
     def crashed(self, t: int, durable_seq: int, amnesia: bool = False) -> None:
@@ -636,7 +638,7 @@ class Auditor:
         n = self.n
         if durable_seq < n.durable and not amnesia:
             self._say("S15", t, durable_seq, f"records up to {n.durable} were committed, found are {durable_seq}")
-        if durable_seq > n.seq and (n.epoch or not n.index):  # (a copy of a journal that nobody has read yet)
+        if durable_seq > n.seq:
             self._say("S15", t, durable_seq, f"found {durable_seq} records, {n.seq} were written")
         undo = n.undo
         while undo and undo[-1][0] > durable_seq:

@@ -17,6 +17,7 @@ import msgspec
 from copyd._fast.columns import ReportBatch
 from copyd.core import engine as core
 from copyd.core.doubt import AskKind, Doubts, Found, Terms, Verdict
+from copyd.core.fill import POSITION_SIDE_REJECTED
 from copyd.core.identifiers import epoch_of
 from copyd.core.order import placed_since
 from copyd.core.reconcile import EDGES_BPS, DriftRow, Rounds, SyncAction, SyncWatch
@@ -81,9 +82,9 @@ def _at(row: Any, name: str) -> int:
 _ORDER, _LEG = OrderRow.LAYOUT.unpack, LegRow.LAYOUT.unpack
 _AI, _ACCOUNT = AccountInstrumentRow.LAYOUT.unpack, AccountRow.LAYOUT.unpack
 (O_CID, O_QTY, O_LIMIT, O_CUM, O_REF, O_SEQ, O_LEG, O_ACCOUNT, O_INSTRUMENT, O_SIDE, O_KIND, O_STATE, O_POSITION_SIDE,
- O_REDUCE_ONLY, O_VENUE_ID, O_DECIDED) = (_at(OrderRow, name) for name in (
+ O_REDUCE_ONLY, O_VENUE_ID, O_DECIDED, O_CODE) = (_at(OrderRow, name) for name in (
      "cid", "order_qty", "limit_px", "cum_qty", "ref_px", "seq", "leg", "account", "instrument", "side", "kind", "state",
-     "position_side", "reduce_only", "venue_order_id", "ts_decided"))
+     "position_side", "reduce_only", "venue_order_id", "ts_decided", "code"))
 (L_PLAN, L_ACCOUNT, L_INSTRUMENT, L_SIDE, L_TARGET, L_ATTRIBUTED, L_PENDING, L_DEFERRED, L_OPEN, L_REDUCE, L_DETACHED,
  L_RETRY) = (
     _at(LegRow, name) for name in ("plan", "account", "instrument", "side", "target", "attributed", "pending", "deferred",
@@ -348,11 +349,16 @@ class Node:
         if out.suspects:
             slots = array("I")
             slots.frombytes(out.suspects)
+            suspects: dict[int, tuple[dict[int, None], bool]] = {}
             for slot in slots:
-                account = _ORDER(self.columns.get(core.ORDERS, slot))[O_ACCOUNT]
+                order = _ORDER(self.columns.get(core.ORDERS, slot))
+                refused, mode = suspects.get(order[O_ACCOUNT], ({}, False))
+                refused[order[O_INSTRUMENT]] = None
+                suspects[order[O_ACCOUNT]] = refused, mode or order[O_CODE] == POSITION_SIDE_REJECTED
+            for account, (refused, mode) in sorted(suspects.items()):
                 if account not in self.adopting:
                     self.adopting.add(account)
-                    self._later(MS, self._adopt, account, 0)
+                    self._later(MS, self._adopt, account, sorted(refused), mode, 0)
         for account in out.recheck:
             self._touch(account)
         for cid in out.settled:
@@ -815,13 +821,13 @@ class Node:
         world.at(back, self, done, answer)
 
     # -- accounts -----------------------------------------------------------------------------------------------------
-    def look(self, account: int, adopt: bool = False) -> None:
-        """Compare an account with the venue's books."""
+    def look(self, account: int, refused: Sequence[int] = ()) -> None:
+        """Compare an account with the venue's books; ``refused``: instruments of reductions that were not taken as such."""
         if account in self.looking:
             return
         self.looking.add(account)
         asked, seq = self.clock.now_ns(), self.engine.names.seq + 1
-        looked = partial(self._looked, account, adopt, seq, asked)
+        looked = partial(self._looked, account, list(refused), seq, asked)
         self.call(self.venue.show_position, (account,), looked, partial(self._not_looked, account))
 
     def _not_looked(self, account: int, status: int) -> None:
@@ -831,11 +837,14 @@ class Node:
         else:
             self._touch(account)
 
-    def _looked(self, account: int, adopt: bool, seq: int, asked: int, answer: tuple[int, list[tuple[int, int, int]]]) -> None:
+    def _looked(
+        self, account: int, refused: list[int], seq: int, asked: int, answer: tuple[int, list[tuple[int, int, int]]],
+    ) -> None:
         self.looking.discard(account)
         self.looked_at[account] = self.world.now
         wallet, positions = answer
-        self.offer(core.AccountSnapshots([(account, wallet, positions)], adopt=adopt, seq_asked=seq, ts_asked=asked))
+        self.offer(core.AccountSnapshots(
+            [(account, wallet, positions)], adopt=bool(refused), seq_asked=seq, ts_asked=asked, refused=refused))
         for instrument in range(len(self.venue.instruments)):
             if not self.site.difference(self.engine, account, instrument):
                 self.auditor.agreed(account, instrument)
@@ -846,14 +855,27 @@ class Node:
             self.offer(core.LegsReady([
                 (account, index, True, hedge, True, leverage) for index, leverage in enumerate(held.leverage)]))
 
-    def _adopt(self, account: int, tries: int) -> None:
-        """After a reduction was refused as not reducing: the venue's word on the position, in a moment without orders."""
+    def _adopt(self, account: int, refused: list[int], mode: bool, tries: int) -> None:
+        """After a refusal that contradicts our picture: the venue's word on mode and position, in a moment without orders."""
+        if mode:
+            self._set_mode(account)
         if self.columns.orders_in_state(UNFINISHED_MASK, account) and tries < 40:
-            self._later(250 * MS, self._adopt, account, tries + 1)
+            self._later(250 * MS, self._adopt, account, refused, False, tries + 1)
             return
         self.adopting.discard(account)
         if tries < 40:
-            self.look(account, adopt=True)
+            self.look(account, refused)
+
+    def _set_mode(self, account: int) -> None:
+        """The account's position mode as the venue has it, where we believed in another."""
+        columns, hedge = self.columns, self.venue.accounts[account].hedge
+        if hedge == bool(_ACCOUNT(columns.get(core.ACCOUNTS, account))[A_HEDGE]):
+            return
+        rows = [_AI(columns.get(core.ACCOUNT_INSTRUMENTS, account * columns.instruments_max + index))
+                for index in range(len(self.venue.instruments))]
+        self.offer(core.LegsReady([
+            (account, index, bool(row[AI_READY]), hedge, bool(row[AI_ISOLATED]), row[AI_LEVERAGE])
+            for index, row in enumerate(rows)]))
 
     # -- user streams -----------------------------------------------------------------------------------------------------
     def cut_off(self, duration: int) -> None:

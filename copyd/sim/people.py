@@ -343,6 +343,7 @@ class Weather:
         self._followers()
         node = self.site.node
         if node is not None and node.alive:
+            world.select(node.index)
             self._network(node)
             if node.alive:
                 self._process(node)

@@ -764,11 +764,34 @@ def test_s9_no_opening_is_sent_at_another_order_of_magnitude() -> None:
         assert ("S9" in names(toy)) == bad, (px, toy.a.violations)
 
 
-def test_a_copy_of_a_journal_that_nobody_has_read_yet_is_no_loss() -> None:
+def test_a_copy_of_a_journal_is_made_when_the_second_daemon_is_and_not_when_it_has_read_it() -> None:
     toy = Toy()
+    seq = toy.seq
     toy.a.select(1)
-    toy.a.crashed(toy.t, toy.seq)
-    toy.a.started(toy.t, 2, toy.seq)
+    toy.a.crashed(toy.t, seq)  # before it had read anything
+    toy.a.select(0)
+    toy.both(toy.lead(400, 1))
+    toy.a.select(1)
+    toy.a.started(toy.t, 2, seq)
+    assert toy.a.n.execs == {}
+    assert toy.a.n.fold == {}
+    clean(toy)
+
+
+def test_a_hand_that_crosses_zero_takes_no_more_than_the_position() -> None:
+    """3 of ours short beside 2 of his own long: his +27 makes the position of -1 smaller by 1, the rest of it is his."""
+    toy = Alone()
+    toy.hand(1, 2)
+    toy.journal("ExternalFill", {"account": 11, "instrument": BTC, "position_side": 0, "trade_id": toy.trades})
+    first = toy.make(1, -3, OPENING)
+    toy.event(-24, 1, -3, first, open=1)
+    toy.traded(first, 3, -3)
+    toy.hand(1, 27)
+    toy.journal("ExternalFill", {"account": 11, "instrument": BTC, "position_side": 0, "trade_id": toy.trades})
+    toy.legs[1].held, toy.legs[1].target = -2, -2 * LOT
+    toy.tell(1)
+    toy.step()
+    toy.end()
     clean(toy)
 
 
