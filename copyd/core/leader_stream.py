@@ -13,6 +13,7 @@ While synced, an execution that agrees with what is known goes on at once. It wa
 must come first: its order has filled further than was heard, it is reduce-only or realised a profit but would enlarge, it
 would turn a hedge-mode side around, or it does not lead to the position pushed at its time. What waits goes on in order of
 (venue time, id) as soon as it fits. What does not fit in time means that something is lost: then everything is read again.
+The first execution heard of an order that was filled before waits as well, but then goes on: it may be older than our hearing.
 Ids below a reading are complete; ids heard on the stream never move that mark, or what is missing between them could not
 be found any more.
 """
