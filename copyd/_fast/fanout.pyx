@@ -1264,7 +1264,7 @@ cdef class Kernel:
         cdef Order* order
         cdef Leg* leg
         cdef int was_terminal, ended
-        cdef int64_t filled
+        cdef int64_t filled, held
         cdef Cause cause
         if report.kind == R_BALANCE:
             if report.account >= self.columns.counts[4]:
@@ -1283,7 +1283,10 @@ cdef class Kernel:
                 &self.columns.instruments[order.instrument], report.last_qty, report.last_px)
             order.fee_e8 += report.fee_e8
         was_terminal = _is_terminal(order.state)
+        held = self.columns.legs[order.leg].attributed
         filled = self._book_quantity(order, report, now)
+        if filled != 0 and self.columns.legs[order.leg].attributed != held + order.side * filled:
+            self._forgo_hole(order)
         if filled != 0 and was_terminal:
             self._end(order.cid, 0, order.leg, report.code, OK, LATE_FILL)
         ended = 0
@@ -1305,6 +1308,17 @@ cdef class Kernel:
             self._release(slot, &cause)
         return 0
 
+    cdef int _forgo_hole(self, Order* order) except -1:
+        cdef uint8_t[16] nobody
+        cdef Leg* leg = &self.columns.legs[order.leg]
+        cdef int64_t hole = leg.target - leg.pending - leg.deferred - (leg.attributed << 32)
+        if _sign(hole) != _sign(leg.target) or _abs(hole) < (<int64_t>1 << 32):
+            return 0
+        leg.target -= hole
+        self._set_anchor(leg, self.columns.positions[leg.leader_position].qty)
+        memset(nobody, 0, 16)
+        return self._end(nobody, hole, order.leg, 0, LEG_DETACHED, N_NONE)
+
     cdef int64_t _fill_value(self, Order* order, Report* report, int64_t filled) noexcept nogil:
         cdef Instrument* instrument = &self.columns.instruments[order.instrument]
         if report.kind != R_TRADE and report.cost_e8 > order.cost_e8:
@@ -1316,6 +1330,7 @@ cdef class Kernel:
     cdef int64_t _book_quantity(self, Order* order, Report* report, int64_t now) noexcept nogil:
         cdef int64_t filled = min(report.cum_qty, order.order_qty) - order.cum_qty
         cdef int64_t leaves, value, held, share, freed, margin, gone, cost
+        cdef int64_t beyond = 0
         cdef Leg* leg
         cdef Account* account
         cdef AccountInstrument* ai
@@ -1345,18 +1360,21 @@ cdef class Kernel:
         else:
             if not _is_terminal(order.state):
                 leg.reduce_leaves -= filled
-            gone = min(filled, held)
+            gone = min(filled, held) if _sign(leg.attributed) == -order.side else 0
+            beyond = order.side * (filled - gone)
             if held != 0:
                 cost = mul_div_trunc(leg.cost_e8, gone, held)
                 margin = mul_div_trunc(leg.margin_e8, gone, held)
                 leg.cost_e8 -= cost
                 leg.margin_e8 -= margin
                 account.margin_e8 -= margin
-        leg.attributed += order.side * filled
-        if order.position_side == 2:
+        leg.attributed += order.side * filled - beyond
+        if _on_short_side(order, account):
             ai.net_short += order.side * filled
+            ai.unattributed_short += beyond
         else:
             ai.net += order.side * filled
+            ai.unattributed += beyond
         return filled
 
     cdef int _advance(self, uint32_t slot, Report* report, int64_t now) except -1:
@@ -1483,6 +1501,12 @@ cdef inline void _set_off(Leg* leg) noexcept nogil:
 cdef inline void _book_missed(Leg* leg, int64_t forgone) noexcept nogil:
     cdef int64_t missed = leg.missed + forgone  # both within 2**61
     leg.missed = max(-TARGET_MAX, min(TARGET_MAX, missed))
+
+
+cdef inline bint _on_short_side(Order* order, Account* account) noexcept nogil:
+    if not account.hedge or order.position_side != 0:
+        return account.hedge and order.position_side == 2
+    return (order.side < 0) == (order.kind == OPENING)
 
 
 cdef inline int _is_terminal(int state) noexcept nogil:

@@ -20,6 +20,7 @@ import msgspec
 from copyd._fast.columns import Columns, ReportBatch
 from copyd._fast.fanout import Kernel
 from copyd.core.copy_instruction import book_missed, defer, ratio, set_anchor
+from copyd.core.fill import on_short_side
 from copyd.core.fixed import ONE, mul_div_trunc, sign
 from copyd.core.identifiers import cause_id, epoch_of, site_of
 from copyd.core.instrument import notional
@@ -783,12 +784,15 @@ class Engine:
         held = self._held_there(account, instrument, short, difference)
         return len(held) > 1 or any(not order.venue_order_id for order in held)
 
+    def _on_short_side(self, order: OrderRow) -> bool:
+        return on_short_side(order, self._row(ACCOUNTS, order.account, AccountRow))
+
     def _held_there(self, account: int, instrument: int, short: bool, difference: int) -> list[OrderRow]:
         """Orders in conflict whose fill would make a difference of this sign."""
         held = [self._row(ORDERS, slot, OrderRow) for slot in self.columns.orders_in_state(1 << OrderState.HELD, account)]
         return [
             order for order in held
-            if order.instrument == instrument and (order.position_side == 2) == short and order.side == sign(difference)
+            if order.instrument == instrument and self._on_short_side(order) == short and order.side == sign(difference)
         ]
 
     def _quiet(self, account: int, instrument: int, seq: int, ts_asked: int) -> bool:
@@ -897,7 +901,7 @@ class Engine:
                 told[slot] = cum_qty
                 # Placed before the look, it can have filled before the look; both times are of our own clock.
                 self._retract(
-                    now, order.account, order.instrument, order.position_side == 2, order.side * filled, order.ts_decided)
+                    now, order.account, order.instrument, self._on_short_side(order), order.side * filled, order.ts_decided)
 
     def _already_booked(self, account: int, instrument: int, short: bool, qty: int, ts_event: int) -> int:
         """Lots of a trade told late, signed, that an inference has booked, by the rule the trade itself would be booked by."""
@@ -929,7 +933,7 @@ class Engine:
         doubted = 1 << OrderState.IN_DOUBT | 1 << OrderState.HELD
         for slot in self.columns.orders_in_state(doubted, value.account):
             order = self._row(ORDERS, slot, OrderRow)
-            fits = order.instrument == value.instrument and (order.position_side == 2) == short
+            fits = order.instrument == value.instrument and self._on_short_side(order) == short
             fits = fits and order.ts_decided < value.ts_event  # what was decided later cannot have been closed by it
             if left and fits and order.kind == Kind.OPENING and order.side == -sign(value.qty):
                 lots = min(left, order.order_qty - order.cum_qty)

@@ -7,7 +7,7 @@ A terminal state absorbs; a fill that comes after it is booked all the same, and
 from __future__ import annotations
 
 from copyd.core.copy_instruction import book_missed, defer, set_anchor, set_off
-from copyd.core.fixed import mul_div_trunc, sign
+from copyd.core.fixed import ONE, mul_div_trunc, sign
 from copyd.core.instrument import notional
 from copyd.core.order import REJECT_REASON, Cause, plan_reduction
 from copyd.core.order_life import Evidence, evidence, next_state
@@ -15,6 +15,7 @@ from copyd.core.position import release
 from copyd.core.rows import (
     NONE,
     TERMINAL,
+    AccountRow,
     Kind,
     Note,
     OrderEndRow,
@@ -47,7 +48,10 @@ def apply_report(t: Tables, report: ReportRow, now: int, seq: int, out: Outcome)
     if report.kind == ReportKind.TRADE:
         book_trade(t, slot, order, report)
     was_terminal = order.state in TERMINAL
+    held = t.legs[order.leg].attributed
     filled = book_quantity(t, order, report, now)
+    if filled and t.legs[order.leg].attributed != held + order.side * filled:
+        forgo_hole(t, order, out)
     if filled and was_terminal:
         out.ends.append(OrderEndRow(cid=order.cid, leg=order.leg, code=report.code, note=Note.LATE_FILL))
     ended = False
@@ -85,6 +89,23 @@ def fill_value(t: Tables, order: OrderRow, report: ReportRow, filled: int) -> in
     return notional(instrument, filled, order.limit_px or instrument.mark)
 
 
+def forgo_hole(t: Tables, order: OrderRow, out: Outcome) -> None:
+    """A close went beyond what the leg had: what it should hold and does not is the hand's doing, and is not bought back."""
+    leg = t.legs[order.leg]
+    hole = leg.target - leg.pending - leg.deferred - leg.attributed * ONE
+    if sign(hole) == sign(leg.target) and abs(hole) >= ONE:
+        leg.target -= hole
+        set_anchor(leg, t.positions[leg.leader_position].qty)
+        out.ends.append(OrderEndRow(forgone=hole, leg=order.leg, reason=Reason.LEG_DETACHED))
+
+
+def on_short_side(order: OrderRow, account: AccountRow) -> bool:
+    """Which of a hedge account's two positions the order moves; its mode may have changed since the order was sent."""
+    if not account.hedge or order.position_side:
+        return bool(account.hedge) and order.position_side == 2
+    return (order.side < 0) == (order.kind == Kind.OPENING)
+
+
 def book_quantity(t: Tables, order: OrderRow, report: ReportRow, now: int) -> int:
     """Raise the order's cumulative quantity to the report's; move leg, account and venue position by the difference."""
     filled = min(report.cum_qty, order.order_qty) - order.cum_qty
@@ -97,7 +118,7 @@ def book_quantity(t: Tables, order: OrderRow, report: ReportRow, now: int) -> in
     leg, account = t.legs[order.leg], t.accounts[order.account]
     ai = t.account_instrument(leg)
     ai.ts_active = now
-    held = abs(leg.attributed)
+    held, beyond = abs(leg.attributed), 0
     if order.kind == Kind.OPENING:
         if order.state not in TERMINAL:
             share = leg.pending if filled == leaves else mul_div_trunc(leg.pending, filled, leaves)
@@ -113,17 +134,21 @@ def book_quantity(t: Tables, order: OrderRow, report: ReportRow, now: int) -> in
     else:
         if order.state not in TERMINAL:
             leg.reduce_leaves -= filled
-        gone = min(filled, held)
+        # What closed more than the leg still had, the follower's own hand had taken before: it is his, the leg ends at 0.
+        gone = min(filled, held) if sign(leg.attributed) == -order.side else 0
+        beyond = order.side * (filled - gone)
         if held:
             cost, margin = leg.cost_e8 * gone // held, leg.margin_e8 * gone // held
             leg.cost_e8 -= cost
             leg.margin_e8 -= margin
             account.margin_e8 -= margin
-    leg.attributed += order.side * filled
-    if order.position_side == 2:
+    leg.attributed += order.side * filled - beyond
+    if on_short_side(order, account):
         ai.net_short += order.side * filled
+        ai.unattributed_short += beyond
     else:
         ai.net += order.side * filled
+        ai.unattributed += beyond
     return filled
 
 
