@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from copyd.sim.faults import by_id
 from copyd.sim.sweep import LIMIT_S, RUNNER, Pool, Report, Runner, Summary, Task
 
 CHUNK = 32
@@ -36,7 +37,7 @@ class Golden(msgspec.Struct):
 def _golden(name: str, seed: int, *faults: str, **options: Any) -> Golden:
     world = {"followers": 2, "moves": 2, "instruments": 1, "leaders": 1, "hedge": False, **options}
     if faults:
-        return Golden(name, seed, {**world, "faults": list(faults), "strength": 3000}, faults)
+        return Golden(name, seed, {**world, "faults": list(faults), "strength": 3000}, tuple(by_id(dict.fromkeys(faults, 1))))
     return Golden(name, seed, {**world, "strength": 0})
 
 
@@ -46,13 +47,13 @@ GOLDEN = (
     _golden("hedge mode", 3, hedge=True),
     _golden("two leaders", 5, leaders=2),
     _golden("answers lost, orders alive", 5, "O01"),
-    _golden("requests lost", 7, "O02"),
+    _golden("requests lost", 8, "O02"),
     _golden("5xx, alive or dead", 8, "O09"),
-    _golden("parts fill", 16, "O13"),
+    _golden("parts fill", 23, "O13"),
     _golden("the leader's stream breaks", 17, "L03"),
     _golden("trades by hand", 10, "A08"),
-    _golden("pause and resume", 20, "A01", "A04"),
-    _golden("user events repeated and out of order", 12, "L01/follower", "L02/follower"),
+    _golden("pause and resume", 21, "A01", "A04"),
+    _golden("user events repeated and out of order", 11, "L01/follower", "L02/follower"),
 )
 
 

@@ -51,7 +51,7 @@ _ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("L01", "an execution of the leader is told twice", "A B", ""),
     ("L02", "executions arrive in another order than they happened", "A B", ""),
     ("L03", "executions are missing from the stream", "A B", ""),
-    ("L04", "the old and the new connection both deliver", "A", ""),
+    ("L04", "the old and the new connection both deliver", "A B", ""),
     ("L05", "a fill is told before the answer to its order", "A B", ""),
     ("L06", "the leader's order is cancelled after a part of it filled", "A", ""),
     ("L07", "the cumulative quantity goes backwards or jumps", "A", ""),
@@ -112,7 +112,7 @@ _ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("O36", "the nonce is too low", "later", _SPOT),
     ("O37", "an outage ends and everything must be asked within the budget", "A B", ""),
     ("O38", "an answer belongs to another account", "unit", _DOUBTS),
-    ("O39", "success is told with another side or quantity", "unit", _DOUBTS),
+    ("O39", "success is told with another side or quantity", "B unit", _DOUBTS),
     ("O40", "no name resolution, no TLS, no connection", "A B", ""),
     # -- journal and disk
     ("J01", "crash before the commit", "A C", ""),
@@ -142,8 +142,8 @@ _ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("J25", "the journal is of a newer format", "unit", _JOURNAL),
     ("J26", "records are dropped and the state carried on", "unit", _JOURNAL),
     # -- process, time, machine
-    ("P01", "kill -9 at any step", "A C", ""),
-    ("P02", "a crash while recovering from a crash", "A C", ""),
+    ("P01", "kill -9 at any step", "A B C", ""),
+    ("P02", "a crash while recovering from a crash", "A B C", ""),
     ("P03", "SIGTERM: drain and leave", "A B C unit", "tests/e2e/test_life.py"),
     ("P04", "SIGTERM, then SIGKILL", "C", ""),
     ("P05", "the kernel kills for memory", "C", ""),

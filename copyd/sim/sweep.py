@@ -326,6 +326,8 @@ class Pool:
                         worker.end()
                     elif now - worker.since > (self.limit_s if worker.ready else START_S):
                         drop(worker)
+                        if not worker.ready:
+                            raise OperatorError(f"a worker of the simulator does not start: {worker.end(kill=True)}")
                         yield from self._lost(worker, HUNG, again)
                         start()
         finally:

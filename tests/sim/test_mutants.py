@@ -59,6 +59,6 @@ def test_every_mutant_is_found_at_its_recorded_seed():
 @pytest.mark.timeout(60)
 def test_the_canary_always_fails():
     """A judge that is told of a second acceptance and says nothing judges nothing."""
-    for seed in range(5):
-        (kill,) = hunt([CANARY], 1, lambda name, seed=seed: [seed])
-        assert kill.invariant == "S1", seed
+    for first in range(0, 50, 10):  # in a history now and then nothing is ever accepted
+        (kill,) = hunt([CANARY], 1, lambda name, first=first: range(first, first + 10))
+        assert kill.invariant == "S1" and kill.seeds <= 4, first
