@@ -628,7 +628,7 @@ class Auditor:
         for number, record in first.legs.items():
             leg = self._leg(n, number)
             leg.plan, leg.account, leg.instrument, leg.side = record.plan, record.account, record.instrument, record.side
-            leg.ever = list(record.ever)
+            leg.ever, leg.born = list(record.ever), record.born
         n.seq = n.durable = seq
         self._forget(n, seq)
 
@@ -995,6 +995,8 @@ class Auditor:
             self._say("S22", t, (seq, leg), f"record {seq}: leg {leg} is of plan {record.plan}, decided for {row[0]}")
         if row[2] == CARRIED or row[3] == CARRIED:
             record.carried = record.ever[1] = True
+        if row[5] and row[7] and not record.attributed and not record.open_count:
+            self._put(n, seq, n.k, leg, row[6])  # what waited opens the leg: its k is taken now (rule 4)
         held = n.exp.get(leg, 0)
         expected = held - row[8]
         target = row[11]
@@ -1500,6 +1502,8 @@ class Auditor:
             hi = max(leg.hi, target, held * LOT, sure)
             lo = min(leg.lo, target, held * LOT, sure)
             spare = LOT
+            if open_rem and (held or red_rem):  # what is held and what is opening were each rounded on their own
+                spare += LOT
             if leg.carried:  # what is below the venue's minimum is in the target, and not wanted yet
                 spare += self.minimum.get(leg.instrument, 0) * LOT
             if (worst > hi + spare or worst < lo - spare) and not leg.red_failed:

@@ -1687,6 +1687,28 @@ def test_r4_k_is_the_plans_share_and_lives_with_the_leg() -> None:
     caught(toy, "R4")
 
 
+def test_r4_k_of_what_waited_is_taken_when_it_opens_the_leg() -> None:
+    """Nothing was opened with the first k, so what is released later (caught up) brings its own; from then on that one lives."""
+    for again, bad in ((LOT // 4, False), (LOT // 8, True)):
+        toy = Alone()
+        toy.a.plan(Plan(1, 11, 1))
+        toy.a.unplan(2)
+
+        def fill(k: int, exec_id: int, forgone: int, target: int, toy: Toy = toy) -> None:
+            toy.a.leader_executed(toy.t, 1, BTC, 0, 8, PX, exec_id)
+            fields = {"leader": 1, "instrument": BTC, "position_side": 0, "qty": 8, "exec_id": exec_id}
+            toy.journal("LeaderFill", fields, [(1, 1, 0, 4 if forgone else 2, 0, 0, k, k * 8, forgone, 0, 0, target)])
+
+        fill(LOT // 8, 1, LOT, 0)
+        first = toy.make(1, 2, OPENING)
+        toy.journal("CatchUp", {}, [(1, 1, 0, 1, 0, 1, LOT // 4, 2 * LOT, 0, 0, 2, 2 * LOT)], (), [toy.row(first)])
+        toy.after(2, first)
+        toy.traded(first, 2, 2)
+        clean(toy)
+        fill(again, 3, 0, 2 * LOT + again * 8)
+        assert ("R4" in names(toy)) == bad, toy.a.violations
+
+
 def test_r12_an_opening_found_by_backfill_is_not_copied() -> None:
     def copied(rows: dict[int, list[Any]]) -> None:
         rows[1][3], rows[1][8], rows[1][11] = 1, 0, 50 * LOT
