@@ -139,6 +139,7 @@ class Daemon:
         self.last_turn = time.monotonic()
         self._ready_legs: list[tuple[int, int, bool, bool, bool, int]] = []
         self._snapshots: list[tuple[int, int, list[tuple[int, int, int]]]] = []
+        self._snapshots_asked: list[tuple[int, int]] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._wanted: dict[tuple[int, int], int] = {}
         self._bind_metrics()
@@ -549,14 +550,18 @@ class Daemon:
         row = AccountInstrumentRow.unpack(self.engine.columns.get(5, at))
         return bool(row.isolated), row.leverage
 
-    def snapshot(self, account: int, wallet_e8: int, positions: list[tuple[int, int, int]]) -> None:
-        """A follower's balance and positions; journaled in batches."""
+    def snapshot(self, account: int, wallet_e8: int, positions: list[tuple[int, int, int]], seq: int, asked: int) -> None:
+        """A follower's balance and positions, asked at ``asked`` when the journal stood at ``seq``; journaled in batches."""
         self._snapshots.append((account, wallet_e8, positions))
+        self._snapshots_asked.append((seq, asked))
 
     def _flush_activation(self) -> None:
         if self._snapshots:
             snapshots, self._snapshots = self._snapshots, []
-            self._offer(AccountSnapshots(snapshots))
+            # One record for all of them: as old as the oldest question in it.
+            seq, asked = min(seq for seq, _ in self._snapshots_asked), min(asked for _, asked in self._snapshots_asked)
+            self._snapshots_asked.clear()
+            self._offer(AccountSnapshots(snapshots, seq_asked=seq, ts_asked=asked))
         if self._ready_legs:
             legs, self._ready_legs = self._ready_legs, []
             self._offer(LegsReady(legs))

@@ -68,7 +68,9 @@ class Owner(Protocol):
 
     def look_soon(self, account: int) -> None: ...
 
-    def snapshot(self, account: int, wallet_e8: int, positions: list[tuple[int, int, int]]) -> None: ...
+    def snapshot(
+        self, account: int, wallet_e8: int, positions: list[tuple[int, int, int]], seq: int, asked: int
+    ) -> None: ...
 
 
 def key_of(credential: Credential) -> Key:
@@ -511,7 +513,8 @@ class VenueSide:
             account, key, wants = item
             name = self.engine.names.accounts[account]
             try:
-                self._on_snapshot(await asyncio.wait_for(self.setup.snapshot(account, key), LOOK_DEADLINE_S))
+                asked = self._now_asked()
+                self._on_snapshot(await asyncio.wait_for(self.setup.snapshot(account, key), LOOK_DEADLINE_S), *asked)
                 answered.append(item)
             except RestError as problem:
                 if problem.verdict.reason in KEY_REFUSED:
@@ -558,9 +561,13 @@ class VenueSide:
         if problem:
             self.owner.alert(Alert("user_stream_refused", problem, {"account": self.engine.names.accounts[account]}))
 
-    def _on_snapshot(self, snapshot: codec.AccountSnapshot) -> None:
+    def _now_asked(self) -> tuple[int, int]:
+        """Where the journal stands, and when it is, as a question goes out."""
+        return self.engine.names.seq + 1, self.clock.now_ns()
+
+    def _on_snapshot(self, snapshot: codec.AccountSnapshot, seq: int, asked: int) -> None:
         positions = [(instrument, side, qty) for instrument, side, qty, _ in snapshot.positions]
-        self.owner.snapshot(snapshot.account, snapshot.wallet_e8, positions)
+        self.owner.snapshot(snapshot.account, snapshot.wallet_e8, positions, seq, asked)
 
     def ask_positions(self, slots: bytes, seq: int) -> None:
         """The venue refused what contradicts its picture of the account: its word on position and mode settles ours."""
@@ -683,6 +690,7 @@ class VenueSide:
         if name not in self.credentials:
             return
         try:
-            self._on_snapshot(await self.setup.snapshot(account, key_of(self.credentials[name])))
+            asked = self._now_asked()
+            self._on_snapshot(await self.setup.snapshot(account, key_of(self.credentials[name])), *asked)
         except (VenueUnavailable, RestError) as error:
             self.log.warning("snapshot after a gap failed", account=name, error=str(error))

@@ -1043,7 +1043,7 @@ cdef class Kernel:
         cdef int64_t held = leg.attributed
         cdef int64_t wanted = leg.target - leg.pending - leg.deferred
         cdef int64_t lots
-        wanted = _abs(wanted) if _sign(wanted) == _sign(held) else 0
+        wanted = _abs(wanted) if _sign(wanted) == _sign(held) and _sign(held) != -_sign(leg.deferred) else 0
         lots = (((_abs(held) << 32) - wanted) >> 32) - leg.reduce_leaves
         return lots if lots > 0 else 0
 

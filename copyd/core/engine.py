@@ -710,6 +710,11 @@ class Engine:
             for instrument, side, qty in positions:
                 told[instrument, side == Side.SHORT] = told.get((instrument, side == Side.SHORT), 0) + qty
             first = account not in self.account_seen
+            if first and value.ts_asked and any(
+                not self.at_rest(account, instrument, value.ts_asked) for instrument in range(len(self.names.instruments))
+            ):
+                out.recheck.append(account)  # something was told since it was asked: the next look is the first
+                continue
             if first:
                 self.account_seen.add(account)
                 self.names.account_seen.append(account)
@@ -734,14 +739,34 @@ class Engine:
             at = account * self.columns.instruments_max + instrument
             for short in (False, True):
                 ai = self._row(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow)
-                rest = ai.unattributed_short if short else ai.unattributed
                 side = -1 if short else 1
+                rest = self._give_back_turned(account, instrument, short, ai, out)
                 held = sum(abs(leg.attributed) for _, leg in self._legs_of(account, instrument, short, side))
                 lots = min(held, abs(rest)) if sign(rest) == -side else 0
                 if lots:
                     setattr(ai, "unattributed_short" if short else "unattributed", rest + side * lots)
                     self.columns.put(ACCOUNT_INSTRUMENTS, at, ai.pack())
                     self._shrink_legs(account, instrument, short, side, lots, out)
+
+    def _give_back_turned(
+        self, account: int, instrument: int, short: bool, ai: AccountInstrumentRow, out: Outputs
+    ) -> int:
+        """The side's rest, after legs of it that hold the other sign (others' fills were taken for theirs) gave it up."""
+        name, side = ("unattributed_short", Side.SHORT) if short else ("unattributed", Side.LONG)
+        for index, leg in self._account_legs(account, instrument):
+            if leg.side == side and sign(leg.attributed) == (1 if short else -1):
+                setattr(ai, name, getattr(ai, name) + leg.attributed)
+                account_row = self._row(ACCOUNTS, account, AccountRow)
+                self._edit(ACCOUNTS, account, AccountRow, margin_e8=account_row.margin_e8 - leg.margin_e8)
+                gone = leg.target - leg.pending - leg.deferred
+                if gone:
+                    out.ends += OrderEndRow(forgone=gone, leg=index, reason=Reason.LEG_DETACHED).pack()
+                leg.attributed = leg.cost_e8 = leg.margin_e8 = 0
+                leg.target -= gone
+                set_anchor(leg, self._row(POSITIONS, leg.leader_position, LeaderPositionRow).qty)
+                self.columns.put(LEGS, index, leg.pack())
+                self.columns.put(ACCOUNT_INSTRUMENTS, account * self.columns.instruments_max + instrument, ai.pack())
+        return int(getattr(ai, name))
 
     def _compare(
         self, now: int, value: AccountSnapshots, account: int, instrument: int, short: bool, difference: int, out: Outputs
@@ -780,9 +805,11 @@ class Engine:
             del self.names.inferred[:-INFERRED_MAX]
 
     def _held_could_explain(self, account: int, instrument: int, short: bool, difference: int) -> bool:
-        """An order that no source has ever shown, or one of several, may have done this: they are given long to turn up."""
+        """An order that no source has ever shown, one of several, or a part of one, may have done this: what did it is given
+        long to turn up."""
         held = self._held_there(account, instrument, short, difference)
-        return len(held) > 1 or any(not order.venue_order_id for order in held)
+        return len(held) > 1 or any(
+            not order.venue_order_id or order.order_qty - order.cum_qty != abs(difference) for order in held)
 
     def _on_short_side(self, order: OrderRow) -> bool:
         return on_short_side(order, self._row(ACCOUNTS, order.account, AccountRow))
@@ -1611,7 +1638,7 @@ def check_law(engine: Engine) -> None:
     for index in range(engine.columns.count(LEGS)):
         leg = LegRow.unpack(engine.columns.get(LEGS, index))
         wanted = leg.target - leg.pending - leg.deferred
-        wanted = abs(wanted) if sign(wanted) == sign(leg.attributed) else 0
+        wanted = abs(wanted) if sign(wanted) == sign(leg.attributed) != -sign(leg.deferred) else 0
         excess = abs(leg.attributed) * ONE - wanted - leg.reduce_leaves * ONE
         if excess >= ONE and leg.retry_ts == 0:
             raise BrokenInvariant(f"leg {index} holds {excess >> 32} lots too much and nothing is on its way")

@@ -98,7 +98,8 @@ def reducible(leg: LegRow) -> int:
     """
     held = leg.attributed
     wanted = leg.target - leg.pending - leg.deferred
-    wanted = abs(wanted) if sign(wanted) == sign(held) else 0
+    # Where an opening of the other side waits, the leader has turned round: all of this side goes first (semantics 5).
+    wanted = abs(wanted) if sign(wanted) == sign(held) != -sign(leg.deferred) else 0
     return max(0, ((abs(held) * ONE - wanted) >> 32) - leg.reduce_leaves)
 
 
