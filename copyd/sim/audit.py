@@ -1506,7 +1506,8 @@ class Auditor:
                 spare += LOT
             if leg.carried:  # what is below the venue's minimum is in the target, and not wanted yet
                 spare += self.minimum.get(leg.instrument, 0) * LOT
-            if (worst > hi + spare or worst < lo - spare) and not leg.red_failed:
+            met = mixed and red_rem != leg.red_rem  # the hand met a reduction: what is left is known when it ends
+            if (worst > hi + spare or worst < lo - spare) and not leg.red_failed and not met:
                 self._say(
                     "S8",
                     t,

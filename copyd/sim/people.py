@@ -139,7 +139,9 @@ class Site:
         self.last_end = world.now
         self.restarts += 1
         if draws.fault("P08", 250_000):
-            self.wall_offset += draws.param("P08", "by", -3_600, 3_600) * S
+            # However often it is set, it is never wrong by more than an hour.
+            by = self.wall_offset + draws.param("P08", "by", -3_600, 3_600) * S
+            self.wall_offset = min(max(by, -3_600 * S), 3_600 * S)
         delay = draws.between("restart", 100, 3_000) * MS
         if draws.healthy:
             delay = 100 * MS
