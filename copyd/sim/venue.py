@@ -368,15 +368,19 @@ class Venue:
         if order.status == FILLED:
             account.open.pop(order.cid, None)
             heard = any(stream.open and not stream.deaf for stream in account.streams)
-            # Two at once may cancel out: then not even the position could show that anything is missing.
-            if not heard and not any(
-                other.hidden_until > now for orders in account.orders.values() for other in orders
-            ) and self.draws.fault("O28/vanished", 150_000):
+            if not heard and self._shows(account, now) and self.draws.fault("O28/vanished", 150_000):
                 order.hidden_until = now + self.draws.param("O28/vanished", "s", 8, 30) * S
         self._trade(account, order.instrument, order.position_side, order.side * qty, px, order.id, order.cid, order.qty,
                     order.cum, order.cost, order.status, "ours")
         if order.status == FILLED and self.ours(order.cid):
             self.auditor.closed(now, order.account, order.cid, FILLED)
+
+    @staticmethod
+    def _shows(account: Account, now: int) -> bool:
+        """Whether the position would show a fill that every list hides: beside a second one, or a trade by hand, it may not."""
+        return not any(
+            other.hidden_until > now for orders in account.orders.values() for other in orders
+        ) and not any(trade.kind != "ours" and trade.t > now - 60 * S for trade in account.trades)
 
     def _end(self, order: Order, status: int) -> None:
         if order.status in (REJECTED, EXPIRED, FILLED, CANCELED):
@@ -424,6 +428,8 @@ class Venue:
             delay = MS + draws.draw("stream", 12_000) * US
             if draws.fault("L02/follower", 15_000):
                 delay += draws.param("L02/follower", "ms", 1, 3_000) * MS
+            elif draws.fault("L13/follower", 12_000):
+                delay += draws.param("L13/follower", "ms", 4_000, 30_000) * MS
             world.at(world.now + delay, stream.owner, stream.deliver, what)
             if draws.fault("L01/follower", 20_000):
                 world.at(world.now + delay + draws.param("L01/follower", "ms", 0, 3_000) * MS, stream.owner, stream.deliver, what)
@@ -433,6 +439,9 @@ class Venue:
         """A trade that is not ours: by hand, a liquidation, a deleveraging."""
         self.next_id += 1
         px = self.instruments[instrument].px
+        for orders in account.orders.values():
+            for order in orders:
+                order.hidden_until = 0  # the two might cancel out: then nothing at all would show that there was a fill
         self._trade(account, instrument, position_side, qty, px, self.next_id, b"", abs(qty), abs(qty),
                     abs(qty) * px * VALUE_MUL, FILLED, kind)
 

@@ -125,3 +125,18 @@ def test_a_ban_refuses_every_request() -> None:
     bench.venue.banned_until = START + S
     bench.send()
     assert bench.replies[-1].status == 418 and bench.venue.refuses() == 418
+
+
+def test_a_fill_is_hidden_from_the_lists_only_while_the_position_shows_it() -> None:
+    """No client can guard against a fill that no source shows: two that cancel out, or one beside a trade by hand."""
+    bench = Bench(faults="O28/vanished", ppm=1_000_000)
+    bench.account.streams.clear()
+    bench.send()
+    assert bench.venue.show_order(0, CID) is None
+    assert bench.venue.show_position(0)[1] == [(0, 0, 10)]
+    bench.send(side=-1, cid=SITE + bytes(14), px=0)
+    assert bench.venue.show_order(0, SITE + bytes(14)) is not None
+    bench.venue.by_hand(bench.account, 0, 0, -10)
+    assert bench.venue.show_order(0, CID) is not None
+    bench.send(cid=SITE + bytes(13) + b"a")
+    assert bench.venue.show_order(0, SITE + bytes(13) + b"a") is not None
