@@ -818,6 +818,8 @@ class Node:
         answer = read(*args)
         if draws.fault("O04", 20_000):
             back += draws.param("O04", "ms", 100, 5_000) * MS
+        elif world.now < self.venue.storm_until:
+            back += draws.between("storm.answer", 200, ANSWER_TIMEOUT // MS - 50) * MS
         world.at(back, self, done, answer)
 
     # -- accounts -----------------------------------------------------------------------------------------------------
@@ -940,7 +942,8 @@ class Node:
                              trade.id, trade.order_id, trade.t)
             self._flush()
             return
-        self.offer(core.ExternalFill(account, trade.instrument, trade.position_side, trade.qty, trade.id, trade.kind, ts))
+        self.offer(core.ExternalFill(
+            account, trade.instrument, trade.position_side, trade.qty, trade.id, trade.kind, ts, trade.t))
 
     def _on_orphan(self, account: int, trade: Trade, ts: int) -> None:
         """A fill under our tag of an order no table knows; of a later epoch, it is the last thing this daemon hears."""
