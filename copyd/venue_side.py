@@ -650,7 +650,7 @@ class VenueSide:
             case codec.ExternalFill():
                 self.owner.offer(core.ExternalFill(
                     event.account, event.instrument, event.position_side, event.qty, int(event.trade_id), event.kind,
-                    self._local(event.ts_event)))
+                    self._local(event.ts_event), event.ts_event))
             case codec.OrphanFill():
                 self.owner.offer(core.OrphanFill(
                     event.account, event.instrument, event.position_side, event.qty, event.px, int(event.trade_id), event.cid,

@@ -215,6 +215,7 @@ class ExternalFill(Input, tag=12, frozen=True):
     trade_id: int
     kind: str
     ts_event: int = 0
+    ts_venue: int = 0
 
 
 class OrphanFill(Input, tag=15, frozen=True):
@@ -359,6 +360,7 @@ class Crossed(msgspec.Struct, array_like=True):
     instrument: int
     short: bool
     qty: int
+    ts_venue: int = 0
 
 
 class Names(msgspec.Struct):
@@ -965,7 +967,8 @@ class Engine:
             if left and fits and order.kind == Kind.OPENING and order.side == -sign(value.qty):
                 lots = min(left, order.order_qty - order.cum_qty)
                 self.names.crossed.append(
-                    Crossed(order.cid, value.account, value.instrument, short, sign(value.qty) * lots))
+                    Crossed(
+                        order.cid, value.account, value.instrument, short, sign(value.qty) * lots, value.ts_venue))
                 left -= lots
 
     def _uncross(self, rows: bytes) -> list[Crossed]:
@@ -979,7 +982,7 @@ class Engine:
                 continue
             order = self._row(ORDERS, slot, OrderRow)
             lots = min(min(report.cum_qty, order.order_qty) - order.cum_qty, abs(entry.qty))
-            if lots > 0:
+            if lots > 0 and 0 < report.ts_event <= entry.ts_venue:  # by the venue's own clock the fill came first
                 taken = sign(entry.qty) * lots
                 at = entry.account * self.columns.instruments_max + entry.instrument
                 ai = self._row(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow)
@@ -1090,6 +1093,12 @@ class Engine:
                 qty -= sign(qty) * booked
                 if lots > booked:
                     self._retract(now, value.account, value.instrument, short, sign(qty) * (lots - booked), value.ts_event)
+        if hedge and sign(qty) == (1 if short else -1):
+            # A close on this side: it takes what the leg holds there; more was told before the opening it closed.
+            closes = min(abs(qty), max(0, -sign(qty) * self._row(LEGS, legs[0], LegRow).attributed))
+            beyond, qty = qty - sign(qty) * closes, sign(qty) * closes
+            if beyond:
+                self._external(now, value.account, value.instrument, short, beyond, out)
         if qty:
             self._attribute(now, legs[0], short, qty, value.px)
         self._sweep(now, out)
