@@ -488,9 +488,9 @@ class Weather:
     def _process(self, node: Node) -> None:
         fault, param, world = self.draws.fault, self.draws.param, self.world
         if fault("P06", 8_000):
-            node.stalled_until = world.now + param("P06", "ms", 50, 5_000) * MS
+            node.stalled_until = max(node.stalled_until, world.now + param("P06", "ms", 50, 5_000) * MS)
         if fault("P07", 2_000):
-            node.stalled_until = world.now + param("P07", "s", 5, 60) * S
+            node.stalled_until = max(node.stalled_until, world.now + param("P07", "s", 5, 60) * S)
         if node.ready and self.site.forgotten is None and fault("P16", 2_000):
             self.site.fork()
             return
