@@ -530,8 +530,8 @@ class Auditor:
             unsettled = leg.open_count or leg.red_count or leg.attributed != sum(p.own for p in leg.parts)
             if unsettled and lane.net * signed <= 0:
                 lane.murky = True  # the node may book the two in either order
-        if held and others:
-            lane.murky = True
+        if held and (others or 1 in lane.untold.values()):
+            lane.murky = True  # (two trades that are both to be told may be told in either order)
         rest = lane.net - ours
         # Only what makes the account's position smaller is a reduction; beyond it the trade is the follower's own opening.
         left = min(left, abs(lane.net)) if lane.net * signed < 0 else 0
@@ -703,6 +703,9 @@ class Auditor:
                 n.unbelieved[cid] = None
                 # The target it was planned for is its own, whichever process planned it.
                 leg.lo, leg.hi = min(leg.lo, order.planned), max(leg.hi, order.planned)
+                if order.truth.x != order.cum:
+                    for part in leg.parts:
+                        part.lane.murky |= part.lane.hand  # a hand that met it is to be booked anew, perhaps before it
 
     @staticmethod
     def _count(leg: _Leg, order: _Order, by: int) -> None:

@@ -426,6 +426,8 @@ class Node:
     def _retire(self) -> None:
         """Forget orders that ended long ago, as before every checkpoint; nothing is told of them any more."""
         past = self.world.now - RETIRE_AFTER
+        if self.stalled_until > past:
+            return  # what came while it stood still may not have been heard yet
         seq = 0
         while self.ages and self.ages[0][0] < past:
             seq = self.ages.popleft()[1]

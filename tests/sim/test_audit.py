@@ -684,6 +684,44 @@ def test_a_hand_the_node_was_not_told_of_makes_the_shares_murky() -> None:
         clean(toy)
 
 
+def test_two_trades_by_hand_may_be_told_in_either_order() -> None:
+    """-13 and then +12 beside our -12: told the other way round, the +12 closes ours instead of his."""
+    for turned in (False, True):
+        toy = Alone()
+        first = toy.make(1, -12, OPENING)
+        toy.event(-96, 1, -12, first, open=1)
+        toy.traded(first, 12, -12)
+        toy.hand(1, -13)
+        toy.hand(1, 12)
+        for trade in (toy.trades - 1, toy.trades):
+            toy.journal("ExternalFill", {"account": 11, "instrument": BTC, "position_side": 0, "trade_id": trade})
+        if turned:
+            toy.legs[1].held = toy.legs[1].target = 0
+        toy.tell(1)
+        toy.step()
+        toy.end()
+        clean(toy)
+
+
+def test_a_hand_that_met_an_order_may_be_booked_anew_after_a_crash() -> None:
+    toy = Alone()
+    first = toy.make(1, 50, OPENING)
+    toy.event(400, 1, 50, first, open=1)
+    toy.write(first)
+    toy.accept(first)
+    toy.execute(first, 50)
+    durable = toy.seq
+    toy.hand(1, -50)
+    toy.journal("ExternalFill", {"account": 11, "instrument": BTC, "position_side": 0, "trade_id": toy.trades})
+    toy.heard(first, 0)
+    toy.legs[1].held = 0
+    toy.tell(1)
+    toy.step()
+    assert not toy.a.lanes[(11, BTC, 0)].murky
+    toy.a.crashed(toy.t, durable, amnesia=True)
+    assert toy.a.lanes[(11, BTC, 0)].murky
+
+
 def test_a_hand_told_of_by_a_record_that_a_crash_lost_is_not_known() -> None:
     toy = Alone()
     toy.hand(1, -32)
