@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from copyd.sim.people import Site
 
 TERMS = Terms(fence_ns=FENCE, ask_timeout_ns=ANSWER_TIMEOUT, read_lag_ns=READ_LAG, guard_ns=GUARD, held_backoff_ns=20 * S)
-RETIRE_AFTER = 20 * S
+RETIRE_AFTER = 36 * S
 """Longer than anything is told late."""
 WINDOW = 10 * S
 """The budget of questions is judged over this."""
