@@ -932,9 +932,11 @@ def _stream() -> Any:
     return LeaderStream
 
 
-@mutant("order_of_arrival", "executions are folded as they arrive, in whatever order", "S10", "L1", "L3")
+@mutant("order_of_arrival", "executions are folded as they arrive, whatever is pushed or compared", "S10", "L1", "L3")
 def _(patches: Patches) -> None:
-    patches.set(_stream(), "_why_wait", lambda self, book, event, strict: "")
+    patches.set(_stream(), "_why_wait", lambda self, *rest: "")
+    patches.set(_stream(), "_pushed", lambda self, now, event: [])
+    patches.set(_stream(), "_poll_answer", lambda self, now, rows, out: None)
 
 
 @mutant("compare_off", "nobody compares the leader's position with the venue", "L3", "L1")
