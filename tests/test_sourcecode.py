@@ -49,11 +49,20 @@ def test_only_the_clock_reads_the_wall_clock() -> None:
     allowed = {"copyd/runtime/clock.py", "copyd/journal/writer.py"}  # the writer: when the journal was made
     for path in sorted((ROOT / "copyd").rglob("*.py")):
         name = path.relative_to(ROOT).as_posix()
-        if name.split("/")[1] in ("exchange", "demo", "bench", "inspect") or name in allowed:
+        if name.split("/")[1] in ("exchange", "demo", "bench", "inspect", "sim") or name in allowed:
             continue
         text = path.read_text()
         assert "time.time(" not in text and "time_ns()" not in text.replace("now_ns()", ""), name
         assert "datetime.now" not in text and "utcnow" not in text, name
+
+
+@pytest.mark.parametrize("name", ["audit", "disk", "draws", "leaders", "node", "people", "run", "venue", "world"])
+def test_a_simulated_history_depends_on_its_seed_alone(name: str) -> None:
+    """Level A reads no clock, draws from nothing but its seed and starts no thread (the determinism contract)."""
+    tree = ast.parse((ROOT / f"copyd/sim/{name}.py").read_text())
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert not imported & {"time", "datetime", "random", "secrets", "uuid", "os", "threading", "asyncio", "socket"}
 
 
 def test_every_venue_has_the_same_files() -> None:

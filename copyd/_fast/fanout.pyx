@@ -624,7 +624,6 @@ cdef class Kernel:
         """
         cdef Columns columns = self.columns
         cdef uint32_t i, n
-        cdef Drift* row
         cdef Leg* leg
         cdef Buffer found
         cdef int64_t[32] bounds
@@ -1469,7 +1468,8 @@ cdef class Kernel:
         leg.retry_ts = now + wait
         if leg.retries < 16:
             leg.retries += 1
-        if ((order.code == REDUCE_ONLY_REJECTED or order.code == POSITION_SIDE_REJECTED) and order.state != S_DEAD and report.kind != R_NOT_SENT):
+        if ((order.code == REDUCE_ONLY_REJECTED or order.code == POSITION_SIDE_REJECTED)
+                and order.state != S_DEAD and report.kind != R_NOT_SENT):
             (<uint32_t*>_push(&self._suspects))[0] = slot
         return self._end(order.cid, 0, order.leg, report.code, OK, REDUCTION_RETRY)
 

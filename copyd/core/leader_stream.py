@@ -129,6 +129,8 @@ class Equity(msgspec.Struct):
 
 
 class Leverage(msgspec.Struct):
+    """The leader's leverage in one instrument."""
+
     instrument: int
     leverage: int
     ts_event: int
