@@ -758,9 +758,21 @@ class Auditor:
         ends: Sequence[Sequence[Any]],
     ) -> int:
         """What a record makes of the targets. The sign of what the leader opens (0 nothing), 2 if it is not his fill."""
+        later: list[Sequence[Any]] = []
         for end in ends:
             if end[1] and end[2] >= 0:
-                self._ended(n, t, seq, end)
+                if decisions and end[0] not in n.orders:
+                    later.append(end)  # what waited and is given up: nothing of that leg was decided after it
+                else:
+                    self._ended(n, t, seq, end)
+        opens = self._decided(n, t, seq, name, fields, decisions)
+        for end in later:
+            self._ended(n, t, seq, end)
+        return opens
+
+    def _decided(
+        self, n: _Node, t: int, seq: int, name: str, fields: Mapping[str, Any], decisions: Sequence[Sequence[Any]]
+    ) -> int:
         if name == "LeaderFill":
             return self._leader_fill(n, t, seq, fields, decisions)
         if name == "LeaderSync":
@@ -1612,12 +1624,14 @@ class Auditor:
                 value[entry[2]] = Fraction(entry[3], LOT)
                 continue
             _, _, fields, decisions, ends = entry
+            given_up: list[Sequence[Any]] = []
             for end in ends:
                 if end[1] and end[2] >= 0:
                     order = n.orders.get(end[0])
-                    value[end[2]] = value.get(end[2], Fraction(0)) - Fraction(
-                        end[1] if order is None else order.sign * abs(end[1]), LOT
-                    )
+                    if order is None:
+                        given_up.append(end)
+                        continue
+                    value[end[2]] = value.get(end[2], Fraction(0)) - Fraction(order.sign * abs(end[1]), LOT)
             leaving: dict[tuple[int, int, int], tuple[int, int]] = {}
             if name == "LeaderFill":
                 execution = (fields["leader"], fields["instrument"], fields["exec_id"])
@@ -1655,6 +1669,8 @@ class Auditor:
                 value[row[1]] = value.get(row[1], Fraction(0)) + Fraction(add, LOT)
                 if abs(value[row[1]] * LOT - row[11]) > SLACK * 16 and self._excused(name, row):
                     value[row[1]] = Fraction(row[11], LOT)
+            for end in given_up:
+                value[end[2]] = value.get(end[2], Fraction(0)) - Fraction(end[1], LOT)
         return value
 
     def _excused(self, name: str, row: Sequence[Any]) -> bool:
