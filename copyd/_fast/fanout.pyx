@@ -1263,7 +1263,7 @@ cdef class Kernel:
         cdef Order* order
         cdef Leg* leg
         cdef int was_terminal, ended
-        cdef int64_t filled, held
+        cdef int64_t filled, hole
         cdef Cause cause
         if report.kind == R_BALANCE:
             if report.account >= self.columns.counts[4]:
@@ -1282,10 +1282,10 @@ cdef class Kernel:
                 &self.columns.instruments[order.instrument], report.last_qty, report.last_px)
             order.fee_e8 += report.fee_e8
         was_terminal = _is_terminal(order.state)
-        held = self.columns.legs[order.leg].attributed
+        hole = _lacking(&self.columns.legs[order.leg])
         filled = self._book_quantity(order, report, now)
-        if filled != 0 and self.columns.legs[order.leg].attributed != held + order.side * filled:
-            self._forgo_hole(order)
+        if filled != 0 and order.kind == REDUCTION:
+            self._forgo_hole(order, hole)
         if filled != 0 and was_terminal:
             self._end(order.cid, 0, order.leg, report.code, OK, LATE_FILL)
         ended = 0
@@ -1307,12 +1307,15 @@ cdef class Kernel:
             self._release(slot, &cause)
         return 0
 
-    cdef int _forgo_hole(self, Order* order) except -1:
+    cdef int _forgo_hole(self, Order* order, int64_t before) except -1:
         cdef uint8_t[16] nobody
         cdef Leg* leg = &self.columns.legs[order.leg]
-        cdef int64_t hole = leg.target - leg.pending - leg.deferred - (leg.attributed << 32)
-        if _sign(hole) != _sign(leg.target) or _abs(hole) < (<int64_t>1 << 32):
+        cdef int64_t hole = _lacking(leg)
+        if before < 0:
+            before = 0
+        if hole < (<int64_t>1 << 32) or hole <= before:
             return 0
+        hole = _sign(leg.target) * (hole - before)
         leg.target -= hole
         self._set_anchor(leg, self.columns.positions[leg.leader_position].qty)
         memset(nobody, 0, 16)
@@ -1481,6 +1484,10 @@ cdef inline bint _other_side_unsettled(Leg* leg, int side) noexcept nogil:
 cdef inline bint _is_outlier(Instrument* instrument, int64_t px) noexcept nogil:
     cdef int64_t middle_twice = instrument.bid + instrument.ask
     return less(wide(PRICE_BAND_BPS, middle_twice), wide(_abs(2 * px - middle_twice), BPS))
+
+
+cdef inline int64_t _lacking(Leg* leg) noexcept nogil:
+    return _sign(leg.target) * (leg.target - leg.pending - leg.deferred - (leg.attributed << 32))
 
 
 cdef inline void _set_off(Leg* leg) noexcept nogil:

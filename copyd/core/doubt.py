@@ -19,6 +19,8 @@ from typing import Final, NamedTuple
 import msgspec
 
 S_NS: Final = 1_000_000_000
+#: A held order's history that came back cut this often, with slow questions between, is one the venue keeps no more.
+CUT_LISTS: Final = 3
 #: Kinds of a verdict: report rows of the same number.
 DEAD: Final = 4
 HELD: Final = 9
@@ -122,8 +124,8 @@ class _Group:
 
 class _Doubt:
     __slots__ = (
-        "absent_by_id", "absent_in_list", "ask", "cid", "differ_ns", "exposure", "fence", "group", "held", "placed", "seen",
-        "token", "tries", "waits",
+        "absent_by_id", "absent_in_list", "ask", "cid", "cut_lists", "differ_ns", "exposure", "fence", "group", "held",
+        "placed", "seen", "token", "tries", "waits",
     )  # fmt: skip
 
     def __init__(self, cid: bytes, group: _Group, placed: int, fence: int, exposure: int) -> None:
@@ -136,6 +138,7 @@ class _Doubt:
         self.absent_in_list = False
         self.seen = False  # found alive once: silence holds it first
         self.held = False
+        self.cut_lists = 0  # histories that did not reach back to it, one after the other
         self.differ_ns = -1  # when the first question was issued whose answer contradicted
 
 
@@ -474,7 +477,13 @@ class Doubts:
                 verdicts += self._absent(now, doubt, asked.issued)
             elif waited:
                 self.stats.not_found_early += complete
-                self._again(now, doubt)
+                doubt.cut_lists += not complete
+                if doubt.held and doubt.cut_lists >= CUT_LISTS and self._compares():
+                    # The venue keeps no history that far back any more: its word by id and the position have to do.
+                    doubt.absent_in_list = True
+                    verdicts += self._absent(now, doubt, asked.issued)
+                else:
+                    self._again(now, doubt)
         return verdicts
 
     def answered_position(self, now: int, ask_id: int, net: int, net_short: int) -> list[Verdict]:

@@ -17,6 +17,7 @@ from copyd.core.rows import (
     TERMINAL,
     AccountRow,
     Kind,
+    LegRow,
     Note,
     OrderEndRow,
     OrderRow,
@@ -48,10 +49,10 @@ def apply_report(t: Tables, report: ReportRow, now: int, seq: int, out: Outcome)
     if report.kind == ReportKind.TRADE:
         book_trade(t, slot, order, report)
     was_terminal = order.state in TERMINAL
-    held = t.legs[order.leg].attributed
+    hole = lacking(t.legs[order.leg])
     filled = book_quantity(t, order, report, now)
-    if filled and t.legs[order.leg].attributed != held + order.side * filled:
-        forgo_hole(t, order, out)
+    if filled and order.kind == Kind.REDUCTION:
+        forgo_hole(t, order, hole, out)
     if filled and was_terminal:
         out.ends.append(OrderEndRow(cid=order.cid, leg=order.leg, code=report.code, note=Note.LATE_FILL))
     ended = False
@@ -89,14 +90,23 @@ def fill_value(t: Tables, order: OrderRow, report: ReportRow, filled: int) -> in
     return notional(instrument, filled, order.limit_px or instrument.mark)
 
 
-def forgo_hole(t: Tables, order: OrderRow, out: Outcome) -> None:
-    """A close went beyond what the leg had: what it should hold and does not is the hand's doing, and is not bought back."""
+def lacking(leg: LegRow) -> int:
+    """Q32 lots by which the leg holds less than it should, with nothing on its way; negative where it holds too much."""
+    return sign(leg.target) * (leg.target - leg.pending - leg.deferred - leg.attributed * ONE)
+
+
+def forgo_hole(t: Tables, order: OrderRow, before: int, out: Outcome) -> None:
+    """A close took what the leg should hold, because the hand had taken what it was for: that is not bought back.
+
+    What was lacking before (quantity carried below the venue's minimum) stays wanted.
+    """
     leg = t.legs[order.leg]
-    hole = leg.target - leg.pending - leg.deferred - leg.attributed * ONE
-    if sign(hole) == sign(leg.target) and abs(hole) >= ONE:
-        leg.target -= hole
+    hole = lacking(leg)
+    if hole >= ONE and hole > max(before, 0):
+        lost = sign(leg.target) * (hole - max(before, 0))
+        leg.target -= lost
         set_anchor(leg, t.positions[leg.leader_position].qty)
-        out.ends.append(OrderEndRow(forgone=hole, leg=order.leg, reason=Reason.LEG_DETACHED))
+        out.ends.append(OrderEndRow(forgone=lost, leg=order.leg, reason=Reason.LEG_DETACHED))
 
 
 def on_short_side(order: OrderRow, account: AccountRow) -> bool:
