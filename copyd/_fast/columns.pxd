@@ -117,7 +117,8 @@ cdef struct Leg:
     uint8_t attempt          # counts re-sent orders, part of the client order id
     uint8_t replan           # the deferred part is a dead opening planned once more
     uint8_t retries          # back-off exponent of reductions
-    uint8_t pad[5]
+    uint8_t touched          # by the batch of reports being booked; 0 between steps
+    uint8_t pad[4]
 
 cdef struct Order:
     uint8_t cid[16]          # client order id, 128 bits, big-endian

@@ -238,6 +238,10 @@ cdef struct Cause:
     int64_t now
     int64_t ts_event
 
+cdef struct Touched:  # a leg that a batch of reports changed, and the first of them that did
+    Cause cause
+    uint32_t leg
+
 cdef struct Opening:
     int64_t want      # Q32, >= 0
     int64_t px        # ticks
@@ -408,6 +412,7 @@ cdef class Kernel:
     cdef Buffer _reductions
     cdef Buffer _openings
     cdef Buffer _suspects
+    cdef Buffer _touched
 
     def __cinit__(self, Columns columns):
         self.columns = columns
@@ -416,6 +421,7 @@ cdef class Kernel:
         self._reductions.size = sizeof(uint32_t)
         self._openings.size = sizeof(uint32_t)
         self._suspects.size = sizeof(uint32_t)
+        self._touched.size = sizeof(Touched)
 
     def __dealloc__(self):
         free(self._decisions.rows)
@@ -423,6 +429,7 @@ cdef class Kernel:
         free(self._reductions.rows)
         free(self._openings.rows)
         free(self._suspects.rows)
+        free(self._touched.rows)
 
     def set_params(self, bytes data):
         """Take over the bytes of a ``Params`` row."""
@@ -448,11 +455,21 @@ cdef class Kernel:
             self._decide(legs[(start + i) % n], &event)
 
     def apply_reports(self, ReportBatch batch, int64_t now, int64_t seq):
-        """Book a batch of reports in their order."""
+        """Book a batch of reports in their order; then, for each leg they touched, what follows."""
         cdef uint32_t i
+        cdef Touched* touched
+        cdef Leg* leg
         self._clear()
         for i in range(batch.count):
-            self._apply_report(&batch.rows[i], now, seq)
+            self._book_report(&batch.rows[i], now, seq)
+        for i in range(self._touched.count):
+            touched = &(<Touched*>self._touched.rows)[i]
+            leg = &self.columns.legs[touched.leg]
+            leg.touched = 0
+            _set_off(leg)
+            if leg.retry_ts == 0:
+                self._plan_reduction(touched.leg, &touched.cause)
+            self._release(touched.leg, &touched.cause)
 
     def sweep(self, bytes cause, int64_t now, int64_t seq):
         """The timer: reductions whose back-off has passed, openings that still wait. False when nothing has changed."""
@@ -492,7 +509,7 @@ cdef class Kernel:
         """What waits can be sent or given up now: not while something stands before it, nor while the rate window is full."""
         cdef Account* account
         cdef int64_t age_max
-        if leg.deferred == 0 or leg.open_slot != NONE or _other_side_unsettled(leg, _sign(leg.deferred)):
+        if leg.deferred == 0 or leg.open_slot != NONE or _close_unsettled(leg, _sign(leg.deferred)):
             return False
         account = &self.columns.accounts[leg.account]
         age_max = self.params.replan_max_age if leg.replan else self.params.max_event_age
@@ -684,6 +701,7 @@ cdef class Kernel:
         self._reductions.count = 0
         self._openings.count = 0
         self._suspects.count = 0
+        self._touched.count = 0
 
     cdef int _end(self, const uint8_t* cid, int64_t forgone, uint32_t leg, int32_t code, int reason, int note) except -1:
         cdef OrderEnd* end = <OrderEnd*>_push(&self._ends)
@@ -1144,7 +1162,7 @@ cdef class Kernel:
             refusal = ABOVE_MAXIMUM
         if refusal != OK:
             _refuse(decision, refusal, delta)
-        elif leg.open_slot != NONE or leg.deferred != 0 or _other_side_unsettled(leg, event.open_side):
+        elif leg.open_slot != NONE or leg.deferred != 0 or _close_unsettled(leg, event.open_side):
             leg.target += delta
             self._defer(leg, delta, event.px, event.ts_event)
             decision.open = P_DEFERRED
@@ -1216,7 +1234,7 @@ cdef class Kernel:
         if delta == 0 or leg.open_slot != NONE:
             return 0
         side = _sign(delta)
-        if _other_side_unsettled(leg, side):
+        if _close_unsettled(leg, side):
             return 0
         plan = &self.columns.plans[leg.plan]
         opening.side = side
@@ -1258,13 +1276,13 @@ cdef class Kernel:
 
     # -- fill -----------------------------------------------------------------------------------------------------
 
-    cdef int _apply_report(self, Report* report, int64_t now, int64_t seq) except -1:
+    cdef int _book_report(self, Report* report, int64_t now, int64_t seq) except -1:
         cdef uint32_t slot
         cdef Order* order
         cdef Leg* leg
+        cdef Touched* touched
         cdef int was_terminal, ended
         cdef int64_t filled, hole
-        cdef Cause cause
         if report.kind == R_BALANCE:
             if report.account >= self.columns.counts[4]:
                 raise BrokenInvariant(f"balance of account {report.account}, which is not in the tables")
@@ -1292,19 +1310,16 @@ cdef class Kernel:
         if not was_terminal:
             ended = self._advance(slot, report, now)
         if filled != 0 or ended:
-            order = &self.columns.orders[slot]
-            memcpy(cause.cause, order.cid, 16)
-            cause.aux = (report.cum_qty << 8) | report.kind
-            cause.seq = seq
-            cause.now = now
-            cause.ts_event = order.ts_event
             leg = &self.columns.legs[order.leg]
-            slot = order.leg
-            if filled != 0:
-                _set_off(leg)
-            if leg.retry_ts == 0:
-                self._plan_reduction(slot, &cause)
-            self._release(slot, &cause)
+            if not leg.touched:
+                leg.touched = 1
+                touched = <Touched*>_push(&self._touched)
+                touched.leg = order.leg
+                memcpy(touched.cause.cause, order.cid, 16)
+                touched.cause.aux = (report.cum_qty << 8) | report.kind
+                touched.cause.seq = seq
+                touched.cause.now = now
+                touched.cause.ts_event = order.ts_event
         return 0
 
     cdef int _forgo_hole(self, Order* order, int64_t before) except -1:
@@ -1477,8 +1492,8 @@ cdef class Kernel:
         return self._end(order.cid, 0, order.leg, report.code, OK, REDUCTION_RETRY)
 
 
-cdef inline bint _other_side_unsettled(Leg* leg, int side) noexcept nogil:
-    return _sign(leg.attributed) == -side or (leg.attributed == 0 and leg.reduce_leaves != 0)
+cdef inline bint _close_unsettled(Leg* leg, int side) noexcept nogil:
+    return _sign(leg.attributed) == -side or leg.reduce_leaves != 0
 
 
 cdef inline bint _is_outlier(Instrument* instrument, int64_t px) noexcept nogil:

@@ -897,9 +897,8 @@ class Engine:
         """The trades by hand, behind the openings they closed; then what is left too much is due."""
         for entry in crossing:
             self._external(now, entry.account, entry.instrument, entry.short, entry.qty, out)
-            slot = self.columns.order_slot(entry.cid)
-            if slot is not None:
-                self._edit(LEGS, self._row(ORDERS, slot, OrderRow).leg, LegRow, retry_ts=now)
+            for index, _ in self._account_legs(entry.account, entry.instrument):
+                self._edit(LEGS, index, LegRow, retry_ts=now)
         self._sweep(now, out)
 
     def _remember_external(self, account: int, instrument: int, trade_id: int) -> bool:
@@ -995,8 +994,9 @@ class Engine:
                 self.columns.put(ACCOUNT_INSTRUMENTS, at, ai.pack())
                 again.append(Crossed(entry.cid, entry.account, entry.instrument, entry.short, taken))
                 entry.qty -= taken
-                # What the fill brings is not closed before the hand's trade is booked behind it.
-                self._edit(LEGS, order.leg, LegRow, retry_ts=NEVER)
+                # What the fill brings is not closed before the hand's trade is booked behind it, on whatever legs.
+                for index, _ in self._account_legs(entry.account, entry.instrument):
+                    self._edit(LEGS, index, LegRow, retry_ts=NEVER)
             if report.kind in (ReportKind.DEAD, ReportKind.REJECT, ReportKind.NOT_SENT) or report.status in TERMINAL:
                 entry.qty = 0
         self.names.crossed = [entry for entry in self.names.crossed if entry.qty]

@@ -6,6 +6,8 @@ A terminal state absorbs; a fill that comes after it is booked all the same, and
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from copyd.core.copy_instruction import book_missed, defer, set_anchor, set_off
 from copyd.core.fixed import ONE, mul_div_trunc, sign
 from copyd.core.instrument import notional
@@ -34,8 +36,28 @@ POSITION_SIDE_REJECTED = -4061
 """Refusals that say our picture of the account is wrong: the venue is asked for its position and its mode."""
 
 
-def apply_report(t: Tables, report: ReportRow, now: int, seq: int, out: Outcome) -> None:
-    """Book one report; then close any excess and release what waited for it."""
+def apply_reports(t: Tables, reports: Iterable[ReportRow], now: int, seq: int, out: Outcome) -> None:
+    """Book every report; then, for each leg they touched, close any excess and release what waited for it."""
+    touched: dict[int, Cause] = {}
+    for report in reports:
+        book_report(t, report, now, seq, touched, out)
+    settle_legs(t, touched, out)
+
+
+def settle_legs(t: Tables, touched: dict[int, Cause], out: Outcome) -> None:
+    """What follows of a batch, sized when all of it is booked; each leg by the first report that touched it."""
+    for leg_index, cause in touched.items():
+        leg = t.legs[leg_index]
+        set_off(leg)
+        if leg.retry_ts == 0:
+            plan_reduction(t, leg_index, cause, out)
+        release(t, leg_index, cause, out)
+
+
+def book_report(
+    t: Tables, report: ReportRow, now: int, seq: int, touched: dict[int, Cause], out: Outcome
+) -> None:
+    """Book one report; ``touched`` learns of the leg whose quantity or orders it changed."""
     if report.kind == ReportKind.BALANCE:
         t.accounts[report.account].balance_e8 = report.cost_e8
         return
@@ -58,14 +80,8 @@ def apply_report(t: Tables, report: ReportRow, now: int, seq: int, out: Outcome)
     ended = False
     if not was_terminal:
         ended = advance(t, slot, order, report, now, out)
-    if filled or ended:
-        cause = Cause(order.cid, report.cum_qty << 8 | report.kind, seq, now, order.ts_event)
-        leg = t.legs[order.leg]
-        if filled:
-            set_off(leg)
-        if leg.retry_ts == 0:
-            plan_reduction(t, order.leg, cause, out)
-        release(t, order.leg, cause, out)
+    if (filled or ended) and order.leg not in touched:
+        touched[order.leg] = Cause(order.cid, report.cum_qty << 8 | report.kind, seq, now, order.ts_event)
 
 
 def book_trade(t: Tables, slot: int, order: OrderRow, report: ReportRow) -> None:

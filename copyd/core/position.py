@@ -79,16 +79,13 @@ def decide_opening(
 
 
 def must_wait(leg: LegRow, side: int) -> bool:
-    """An opening waits for the one in flight, for what already waits, and for the close of the other side (semantics 5, 23)."""
-    return not no_opening_in_flight(leg) or leg.deferred != 0 or other_side_unsettled(leg, side)
+    """An opening waits for the one in flight, for what already waits, and for every close of the leg (semantics 5, 23)."""
+    return not no_opening_in_flight(leg) or leg.deferred != 0 or close_unsettled(leg, side)
 
 
-def other_side_unsettled(leg: LegRow, side: int) -> bool:
-    """The leg still holds the other side, or is flat with closes on the wire that the follower's own hand came before.
-
-    Such a close counts against nothing any more: what it may still do is known when it has ended.
-    """
-    return sign(leg.attributed) == -side or (leg.attributed == 0 and leg.reduce_leaves != 0)
+def close_unsettled(leg: LegRow, side: int) -> bool:
+    """The leg still holds the other side, or a close of it is on its way: refused, both would be at the venue (semantics 5)."""
+    return sign(leg.attributed) == -side or leg.reduce_leaves != 0
 
 
 def wanted(leg: LegRow, side: int, delta: int) -> int:
@@ -156,7 +153,7 @@ def release(t: Tables, leg_index: int, cause: Cause, out: Outcome) -> None:
     if leg.deferred == 0 or not no_opening_in_flight(leg):
         return
     side = sign(leg.deferred)
-    if other_side_unsettled(leg, side):
+    if close_unsettled(leg, side):
         return
     plan = t.plans[leg.plan]
     age_max = t.params.replan_max_age if leg.replan else t.params.max_event_age

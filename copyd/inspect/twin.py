@@ -223,6 +223,7 @@ class Twin:
         """A batch of reports."""
         t, out = self._tables(), Outcome()
         self._learn_accounts()
+        touched: dict[int, Cause] = {}
         for report in ReportRow.unpack_all(batch.to_bytes()):
             self.counts.reports_all += 1
             account = report.account
@@ -233,8 +234,9 @@ class Twin:
                 account = NONE if leg == NONE else self._leg_accounts[leg]
             if account == NONE or self._wanted(account):
                 self._tell(t, leg, None)
-                fill.apply_report(t, report, now, seq, out)
+                fill.book_report(t, report, now, seq, touched, out)
                 self.counts.reports += 1
+        fill.settle_legs(t, touched, out)
         self._take(t, out)
 
     def sweep(self, cause: bytes, now: int, seq: int) -> None:

@@ -212,8 +212,7 @@ class World:
     def run_twin_reports(self, tables: Tables, reports: list[ReportRow]) -> Outcome:
         """Book reports on the twin."""
         out = Outcome()
-        for report in reports:
-            fill.apply_report(tables, report, self.now, self.seq, out)
+        fill.apply_reports(tables, reports, self.now, self.seq, out)
         return out
 
     def sweep_cause(self) -> bytes:
