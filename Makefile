@@ -7,12 +7,13 @@ KERNELS := $(wildcard copyd/_fast/*.pyx) $(wildcard copyd/_fast/*.pxd) $(wildcar
 DEMO ?=
 PYTEST ?=
 
-.PHONY: help demo test build lint typecheck contracts unit clients-venv bench clean
+.PHONY: help demo test build lint typecheck contracts unit clients-venv bench sim clean
 
 help:
 	@echo "make demo          the main job on this machine, no account needed   (DEMO='--followers 200 --seconds 20')"
 	@echo "make test          everything: lint, types, contracts, tests          (PYTEST='tests/core -x')"
 	@echo "make bench         the benchmark suites at full size"
+	@echo "make sim           the long runs of the simulator: hours   (SEEDS=1000000 SEEDS_B=20000 KILLS=2000 IMAGES=72000)"
 	@echo "make build         .venv with copyd compiled in place"
 	@echo "make clean         remove what the other targets made"
 
@@ -80,6 +81,24 @@ bench: $(VENV)/.installed-test
 	@$(BIN)/copyd bench stages
 	@$(BIN)/copyd bench fanout --followers 1000
 	@$(BIN)/copyd bench fanout --followers 10000
+
+SEEDS ?= 1000000
+SEEDS_B ?= 20000
+KILLS ?= 2000
+IMAGES ?= 72000
+
+sim: $(VENV)/.installed-test
+	@echo "==> level A: $(SEEDS) histories around the core, 1 in 100 twice, every crash point, every known-bad variant"
+	@$(BIN)/copyd sim --seeds 0..$(SEEDS) --profile bulk --json sim-a.json
+	@$(BIN)/copyd sim --seeds 0..$$(($(SEEDS) / 100)) --profile bulk --twice
+	@$(BIN)/copyd sim --crash-sweep --pairs --stride 10
+	@$(BIN)/copyd sim --mutants
+	@echo "==> level B: $(SEEDS_B) histories of the adapters on a virtual-time loop"
+	@$(BIN)/copyd sim --level b --seeds 0..$(SEEDS_B) --json sim-b.json
+	@echo "==> level C: the real daemon, the real disk"
+	@$(BIN)/copyd sim --level c --kills $(KILLS)
+	@$(BIN)/copyd sim --level c --images $(IMAGES)
+	@$(BIN)/copyd sim --level c
 
 clean:
 	rm -rf $(VENV) .venv-clients build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache

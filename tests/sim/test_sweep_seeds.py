@@ -10,7 +10,7 @@ from copyd.sim.report import repeat_command
 from copyd.sim.sweep import Summary, sweep, twice
 
 JOBS = os.cpu_count() or 1
-FIXED, FRESH = 1_000, 3_000
+FIXED, FRESH = 1_000, 3_300
 TWICE = 50
 
 
@@ -23,7 +23,7 @@ def failures(summary: Summary) -> list[str]:
 
 @pytest.mark.timeout(400)
 def test_four_thousand_histories_break_no_rule_and_meet_every_fault():
-    """1,000 fixed seeds and 3,000 nobody has seen before; at least 100,000 faults, each that this level knows among them."""
+    """1,000 fixed seeds and 3,300 nobody has seen before; at least 100,000 faults, each that this level knows among them."""
     fixed = sweep(range(FIXED), JOBS)
     assert failures(fixed) == []
     first = 1_000_000 + secrets.randbelow(1 << 40)

@@ -107,6 +107,7 @@ class MemoryJournal:
         self.durable_seq = medium.durable
         self.reader = MemoryReader(medium)
         self.failure = None
+        self.put_back = False
         self.dead = False
         self._loop: asyncio.AbstractEventLoop
         self._on_durable: Callable[[int], None] | None = None
