@@ -151,6 +151,8 @@ class Wallet(msgspec.Struct):
 
 
 class MarginCall(msgspec.Struct):
+    """The venue warns the leader."""
+
     ts_event: int
     ts_recv: int = 0
     raw: bytes = b""
@@ -214,6 +216,8 @@ Action = Execution | Position | Equity | Leverage | Wallet | MarginCall | Sync |
 
 
 class Counters(msgspec.Struct):
+    """Counters."""
+
     executions: int = 0
     duplicates: int = 0
     reordered: int = 0  # waited for another one
