@@ -216,7 +216,7 @@ Action = Execution | Position | Equity | Leverage | Wallet | MarginCall | Sync |
 
 
 class Counters(msgspec.Struct):
-    """Counters."""
+    """What was counted since the start."""
 
     executions: int = 0
     duplicates: int = 0
