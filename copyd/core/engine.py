@@ -1097,10 +1097,12 @@ class Engine:
             # A close on this side: it takes what the leg holds there; more was told before the opening it closed.
             closes = min(abs(qty), max(0, -sign(qty) * self._row(LEGS, legs[0], LegRow).attributed))
             beyond, qty = qty - sign(qty) * closes, sign(qty) * closes
-            if beyond:
-                self._external(now, value.account, value.instrument, short, beyond, out)
+        else:
+            beyond = 0
         if qty:
             self._attribute(now, legs[0], short, qty, value.px)
+        if beyond:  # after the leg's part: the rest of a close would take the leg's lots a second time
+            self._external(now, value.account, value.instrument, short, beyond, out)
         self._sweep(now, out)
         return None
 
