@@ -257,9 +257,9 @@ class VenueSide:
         return Placed(
             order.account, order.instrument, order.side, order.position_side, order.order_qty, bool(order.kind))
 
-    def _expected(self, account: int, instrument: int) -> tuple[int, int, bool]:
+    def _expected(self, account: int, instrument: int, since: int) -> tuple[int, int, bool]:
         doubted = self.gateway.doubts.cids(account, instrument)
-        return self.engine.expected(account, instrument, self.clock.now_ns(), doubted)
+        return self.engine.expected(account, instrument, self.gateway.wall(since), doubted)
 
     def _mismatch(self, cid: bytes, what: str) -> None:
         text = f"the venue's answer shows another order: {what}"

@@ -264,11 +264,18 @@ class Engine:
     def open_orders(self, account: int, symbol: int = -1) -> list[int]:
         """Slots, oldest first."""
 
-    def orders_of(self, account: int, symbol: int = -1, limit: int = 500, before_slot: int = -1) -> list[int]:
-        """Slots of the newest `limit` orders (below `before_slot` when >= 0), oldest first."""
+    def orders_of(
+        self, account: int, symbol: int = -1, limit: int = 500, before_slot: int = -1, since_ns: int = 0
+    ) -> list[int]:
+        """Slots of the newest `limit` orders (below `before_slot` when >= 0), oldest first.
 
-    def trades_of(self, account: int, symbol: int = -1, limit: int = 500, from_index: int = 0) -> list[tuple[int, ...]]:
-        """The account's newest `limit` trades with index >= from_index, oldest first."""
+        `since_ns`: those made before it may be left out, which saves reading a long history.
+        """
+
+    def trades_of(
+        self, account: int, symbol: int = -1, limit: int = 500, from_index: int = 0, since_ns: int = 0
+    ) -> list[tuple[int, ...]]:
+        """The account's newest `limit` trades with index >= from_index, oldest first; `since_ns` as above."""
 
     def parse_qty(self, symbol: int, text: bytes) -> int:
         """Lots of a decimal text, or -1100 not a number, -1111 too many digits, -4003 not positive, -4023 not on the step."""

@@ -65,6 +65,7 @@ cdef int64_t MAKER_ID_BASE = 1 << 52  # apart from kept ids, and still exact in 
 cdef int64_t PPM = 1_000_000
 cdef int64_t E8 = 100_000_000
 cdef int64_t DAY_NS = 86_400_000_000_000
+cdef int64_t CLOCK_STEP_NS = 10_000_000_000  # times in a history may be this much out of order
 cdef int BLOCK_BITS = 12
 cdef int NOT_IN_BOOK = -2
 cdef int LEVERAGE_DEFAULT = 20
@@ -1736,7 +1737,7 @@ cdef class Engine:
         out.sort()
         return out
 
-    def orders_of(self, int32_t account, int symbol=-1, int limit=500, int32_t before_slot=-1):
+    def orders_of(self, int32_t account, int symbol=-1, int limit=500, int32_t before_slot=-1, int64_t since_ns=0):
         cdef int32_t slot
         cdef Order* o
         cdef list out = []
@@ -1744,6 +1745,8 @@ cdef class Engine:
         slot = self.accounts[account].last_order
         while slot >= 0 and len(out) < limit:
             o = self.order_ptr(slot)
+            if o.ts_new < since_ns - CLOCK_STEP_NS:
+                break
             if (symbol < 0 or o.symbol == symbol) and (before_slot < 0 or slot < before_slot):
                 out.append(slot)
             slot = o.prev_of_account
@@ -1756,7 +1759,7 @@ cdef class Engine:
                 t.buy_account, t.buy_order_id, t.buy_fee_e8, t.buy_pnl_e8, t.buy_pos_side,
                 t.sell_account, t.sell_order_id, t.sell_fee_e8, t.sell_pnl_e8, t.sell_pos_side)
 
-    def trades_of(self, int32_t account, int symbol=-1, int limit=500, int64_t from_index=0):
+    def trades_of(self, int32_t account, int symbol=-1, int limit=500, int64_t from_index=0, int64_t since_ns=0):
         cdef int64_t index
         cdef Trade* t
         cdef list out = []
@@ -1764,6 +1767,8 @@ cdef class Engine:
         index = self.accounts[account].last_trade
         while index >= from_index and len(out) < limit:
             t = self.trade_ptr(index)
+            if t.ts < since_ns - CLOCK_STEP_NS:
+                break
             if symbol < 0 or t.symbol == symbol:
                 out.append(self.trade_tuple(index))
             index = t.prev_of_buyer if t.buy_account == account else t.prev_of_seller

@@ -10,7 +10,6 @@ Sans-IO: the caller puts the questions ``asks`` returns and hands back what came
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from enum import IntEnum
 from heapq import heappop, heappush
@@ -21,6 +20,8 @@ import msgspec
 S_NS: Final = 1_000_000_000
 #: A held order's history that came back cut this often, with slow questions between, is one the venue keeps no more.
 CUT_LISTS: Final = 3
+#: Questions without an answer that are remembered in case one comes.
+OVERDUE_MAX: Final = 10_000
 #: Kinds of a verdict: report rows of the same number.
 DEAD: Final = 4
 HELD: Final = 9
@@ -51,6 +52,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     fence_ns: int
     ask_timeout_ns: int
     read_lag_ns: int
+    #: The same for the history and the position, which cost the venue more; 0 = as the others.
+    list_timeout_ns: int = 0
     guard_ns: int = 0
     #: Wait before the n-th question that led nowhere is put again; the last one for ever.
     backoff_ns: tuple[int, ...] = (0, S_NS // 4, S_NS // 2, S_NS, 2 * S_NS, 4 * S_NS, 8 * S_NS, 15 * S_NS)
@@ -155,19 +158,20 @@ class _Asked(NamedTuple):
 class Doubts:
     """See the module.
 
-    ``expected(account, instrument)`` gives the position we believe the venue holds, (one-way or long side, short side), from
-    confirmed fills alone, and whether it is quiet: no order that is *not* in doubt in flight there and no fill younger than
-    the read lag. Without it the position is not compared.
+    ``expected(account, instrument, since)`` gives the position we believe the venue holds, (one-way or long side, short
+    side), from confirmed fills alone, and whether it is quiet: no order that is *not* in doubt in flight there and no fill
+    after ``since`` or less than the read lag before. Without it the position is not compared.
     """
 
-    def __init__(self, terms: Terms, expected: Callable[[int, int], tuple[int, int, bool]] | None) -> None:
+    def __init__(self, terms: Terms, expected: Callable[[int, int, int], tuple[int, int, bool]] | None) -> None:
         self.terms = terms
         self.expected = expected
         self.stats = DoubtStats()
         self._doubts: dict[bytes, _Doubt] = {}
         self._groups: dict[tuple[int, int], _Group] = {}
         self._asks: dict[int, _Asked] = {}
-        self._deadlines: deque[tuple[int, int]] = deque()
+        self._overdue: dict[int, _Asked] = {}  # asked again since; what they still bring counts
+        self._deadlines: list[tuple[int, int]] = []  # when, question
         self._later: list[tuple[int, int, _Doubt]] = []  # due, token
         self._ready: list[tuple[int, int, int, _Doubt]] = []  # fruitless questions, largest exposure, token
         self._last_id = 0
@@ -296,7 +300,7 @@ class Doubts:
             due = max(due, self._paused_until)
         deadlines = self._deadlines
         while deadlines and deadlines[0][1] not in self._asks:
-            deadlines.popleft()
+            heappop(deadlines)
         if deadlines:
             due = deadlines[0][0] if due < 0 else min(due, deadlines[0][0])
         return due
@@ -344,7 +348,7 @@ class Doubts:
         assert expected is not None
         asked = group.position
         if asked is None or asked.issued < doubt.fence:
-            net, net_short, quiet = expected(group.account, group.instrument)
+            net, net_short, quiet = expected(group.account, group.instrument, now)
             if not quiet:
                 self.stats.not_quiet += 1
                 self._again(now, doubt)
@@ -362,7 +366,10 @@ class Doubts:
     ) -> _Asked:
         self._last_id += 1
         asked = self._asks[self._last_id] = _Asked(self._last_id, kind, now, since, group, doubt, expected)
-        self._deadlines.append((now + self.terms.ask_timeout_ns, self._last_id))
+        timeout = self.terms.ask_timeout_ns
+        if kind is not AskKind.ORDER:
+            timeout = self.terms.list_timeout_ns or timeout
+        heappush(self._deadlines, (now + timeout, self._last_id))
         return asked
 
     def _wait_for(self, doubt: _Doubt, asked: _Asked) -> None:
@@ -419,10 +426,14 @@ class Doubts:
     def _expire(self, now: int) -> None:
         deadlines = self._deadlines
         while deadlines and deadlines[0][0] <= now:
-            ask_id = deadlines.popleft()[1]
-            if ask_id in self._asks:
+            ask_id = heappop(deadlines)[1]
+            asked = self._asks.get(ask_id)
+            if asked is not None:
                 self.stats.timeouts += 1
                 self.failed(now, ask_id)
+                self._overdue[ask_id] = asked
+                while len(self._overdue) > OVERDUE_MAX:
+                    del self._overdue[next(iter(self._overdue))]
 
     # --- in: answers ----------------------------------------------------------------------------------------------------
     def answered_order(self, now: int, ask_id: int, found: Found | None) -> list[Verdict]:
@@ -464,6 +475,9 @@ class Doubts:
         if group.orders is asked:
             group.orders = None
         by_cid = {item.cid: item for item in found}
+        for item in found:
+            if item.cid not in group.members:
+                self._told(now, item)
         verdicts: list[Verdict] = []
         lead = self.terms.lead_ns
         for doubt in list(group.members.values()):
@@ -496,7 +510,8 @@ class Doubts:
             group.position = None
         if not group.members or self.expected is None:
             return []
-        believed_net, believed_short, quiet = self.expected(group.account, group.instrument)
+        # Nothing may have moved since it was asked: there and back again, and any moment's position would look right.
+        believed_net, believed_short, quiet = self.expected(group.account, group.instrument, asked.issued)
         # What was booked between question and answer may or may not be in the answer: then it proves nothing.
         proves = quiet and asked.expected == (believed_net, believed_short)
         agrees = (net, net_short) == (believed_net, believed_short)
@@ -530,6 +545,7 @@ class Doubts:
         """An error, a timeout, a lost connection: no answer. Asked again with back-off."""
         asked = self._asks.pop(ask_id, None)
         if asked is None:
+            self._overdue.pop(ask_id, None)
             return
         self.stats.failed += 1
         group = asked.group
@@ -543,12 +559,11 @@ class Doubts:
                 self._again(now, doubt)
 
     def _take(self, ask_id: int, kind: AskKind) -> _Asked | None:
-        asked = self._asks.get(ask_id)
-        if asked is None or asked.kind is not kind:
+        asked = self._asks.pop(ask_id, None)
+        if asked is None:
             self.stats.late += 1
-            return None
-        del self._asks[ask_id]
-        return asked
+            asked = self._overdue.pop(ask_id, None)
+        return asked if asked is not None and asked.kind is kind else None
 
     # --- what an answer proves --------------------------------------------------------------------------------------------
     def _told(self, now: int, found: Found) -> None:

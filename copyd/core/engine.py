@@ -832,16 +832,16 @@ class Engine:
         return all(order.seq < seq for order in ended if order.instrument == instrument)
 
     def expected(
-        self, account: int, instrument: int, now: int, doubted: Collection[bytes] = ()
+        self, account: int, instrument: int, since: int, doubted: Collection[bytes] = ()
     ) -> tuple[int, int, bool]:
-        """(net, net short, at rest): the position the venue must show if no order in doubt has filled (semantics 35).
+        """(net, net short, at rest since then): what the venue must show if no order in doubt has filled (semantics 35).
 
         ``doubted``: orders that are being asked about although the venue once showed them alive.
         """
         at = account * self.columns.instruments_max + instrument
         row = self._row(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow)
         states = 1 << OrderState.HELD | 1 << OrderState.IN_DOUBT
-        return row.net, row.net_short, self.at_rest(account, instrument, now, UNFINISHED_MASK & ~states, doubted)
+        return row.net, row.net_short, self.at_rest(account, instrument, since, UNFINISHED_MASK & ~states, doubted)
 
     def at_rest(
         self, account: int, instrument: int, ts: int, moving: int = UNFINISHED_MASK & ~(1 << OrderState.HELD),

@@ -672,7 +672,7 @@ class Dialect:
         limit = min(call.whole("limit", 500), 1000)
         first = call.whole("orderId", 0)
         start, end = call.whole("startTime", 0) * 10**6, call.whole("endTime", 1 << 42) * 10**6
-        rows = [self.engine.order(s) for s in self.engine.orders_of(call.account, index, 1_000_000)]
+        rows = [self.engine.order(s) for s in self.engine.orders_of(call.account, index, 1_000_000, -1, start)]
         kept = [o[0] for o in rows if o[1] >= first and start <= o[16] <= end]
         kept = kept[:limit] if first or start else kept[-limit:]
         return [orjson.Fragment(self.x.wire.order_json(slot)) for slot in kept]
@@ -683,7 +683,7 @@ class Dialect:
         first, order_id = call.whole("fromId", 0), call.whole("orderId", 0)
         start, end = call.whole("startTime", 0) * 10**6, call.whole("endTime", 1 << 42) * 10**6
         rows: list[dict[str, Any]] = []
-        for t in self.engine.trades_of(call.account, index, 1_000_000):
+        for t in self.engine.trades_of(call.account, index, 1_000_000, 0, start):
             if t[1] < first or not start <= t[5] <= end:
                 continue
             for buyer, at in ((True, 7), (False, 12)):
@@ -846,7 +846,7 @@ class Dialect:
                 if name and wanted in ("", name) and (index < 0 or symbol == index):
                     rows.append((ts, number + 1, name, symbol, "", amount))
         if wanted in ("", "COMMISSION", "REALIZED_PNL"):
-            for t in self.engine.trades_of(call.account, index, 1_000_000):
+            for t in self.engine.trades_of(call.account, index, 1_000_000, 0, start):
                 for at in (7, 12):
                     if t[at] != call.account:
                         continue

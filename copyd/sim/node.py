@@ -713,10 +713,10 @@ class Node:
         placed = placed_since(order[O_DECIDED], order[O_CID], self.engine.params.epoch)
         self.doubts.add(order[O_CID], order[O_ACCOUNT], order[O_INSTRUMENT], signed, exposure, seen, placed)
 
-    def _expected(self, account: int, instrument: int) -> tuple[int, int, bool]:
+    def _expected(self, account: int, instrument: int, since: int) -> tuple[int, int, bool]:
         """The position we believe in, and whether a comparison can prove anything now."""
         return self.engine.expected(
-            account, instrument, self.clock.now_ns(), self.doubts.cids(account, instrument))
+            account, instrument, since, self.doubts.cids(account, instrument))
 
     def _ask(self) -> None:
         now = self.clock.now_ns()

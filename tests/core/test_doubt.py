@@ -27,7 +27,7 @@ class Believed:
     def __init__(self, net: int = 0, net_short: int = 0, quiet: bool = True) -> None:
         self.net, self.net_short, self.quiet = net, net_short, quiet
 
-    def __call__(self, account: int, instrument: int) -> tuple[int, int, bool]:
+    def __call__(self, account: int, instrument: int, since: int) -> tuple[int, int, bool]:
         return self.net, self.net_short, self.quiet
 
 
@@ -68,6 +68,76 @@ def test_not_found_by_id_alone_is_not_enough():
     assert history.since_ns == T0 - S_NS
     assert doubts.answered_orders(PAST, history.id, [Found(cid(1), 4, 10, True)], True) == []
     assert len(doubts) == 0 and doubts.stats.dead == 0
+
+
+def test_an_answer_after_the_question_timed_out_still_proves():
+    """A venue slower than the timeout must not keep an order in doubt for ever: when an answer arrives never matters."""
+    believed = Believed(7)
+    doubts = made(believed)
+    doubts.add(cid(1), 0, 0, T0, 10)
+    now, asked = PAST, {}
+    for _ in range(200):
+        now += S_NS
+        for ask in doubts.asks(now):
+            asked[ask.id] = ask, now
+        for ask, at in list(asked.values()):
+            if now - at < TERMS.ask_timeout_ns + 2 * S_NS:
+                continue
+            del asked[ask.id]
+            if ask.kind is ORDER:
+                verdicts = doubts.answered_order(now, ask.id, None)
+            elif ask.kind is ORDERS:
+                verdicts = doubts.answered_orders(now, ask.id, [], True)
+            else:
+                verdicts = doubts.answered_position(now, ask.id, 7, 0)
+            if verdicts:
+                assert [(verdict.cid, verdict.kind) for verdict in verdicts] == [(cid(1), DEAD)]
+                assert doubts.stats.timeouts > 0 and len(doubts) == 0
+                return
+    pytest.fail("not settled by answers that all came late")
+
+
+def test_a_late_list_tells_of_an_order_that_is_in_doubt_again():
+    doubts = made()
+    doubts.add(cid(1), 0, 0, T0, 10)
+    assert doubts.answered_order(PAST, only(doubts.asks(PAST), ORDER).id, None) == []
+    history = only(doubts.asks(PAST), ORDERS)
+    doubts.asks(PAST + 6 * S_NS)
+    assert doubts.stats.timeouts == 1
+    doubts.ended(cid(1))
+    doubts.add(cid(1), 0, 0, T0, 10)
+    assert doubts.answered_orders(PAST + 7 * S_NS, history.id, [Found(cid(1), 4, 10, True)], True) == []
+    assert len(doubts) == 0
+
+
+def test_the_history_has_a_timeout_of_its_own():
+    doubts = made(list_timeout_ns=30 * S_NS)
+    doubts.add(cid(1), 0, 0, T0, 10)
+    assert doubts.answered_order(PAST, only(doubts.asks(PAST), ORDER).id, None) == []
+    only(doubts.asks(PAST), ORDERS)
+    assert doubts.next_due() == PAST + 30 * S_NS
+    assert doubts.asks(PAST + 29 * S_NS) == [] and doubts.stats.timeouts == 0
+    doubts.asks(PAST + 30 * S_NS)
+    assert doubts.stats.timeouts == 1
+
+
+def test_a_position_that_moved_since_it_was_asked_for_proves_nothing():
+    """There and back between question and answer: the number agrees, but it may be another moment's."""
+    asked_since = []
+
+    class Moved(Believed):
+        def __call__(self, account: int, instrument: int, since: int) -> tuple[int, int, bool]:
+            asked_since.append(since)
+            return self.net, self.net_short, since > self.moved
+
+    believed = Moved(7)
+    believed.moved = 0
+    doubts = made(believed)
+    doubts.add(cid(1), 0, 0, T0, 10)
+    position = through_history(doubts, PAST)
+    believed.moved = PAST + S_NS
+    assert doubts.answered_position(PAST + 2 * S_NS, position.id, 7, 0) == []
+    assert asked_since == [PAST, PAST] and doubts.stats.not_quiet == 1 and len(doubts) == 1
 
 
 def test_issue_time_counts_never_answer_time():
@@ -501,7 +571,7 @@ class World:
         self.booked: dict[int, int] = {}
         self.net: dict[int, int] = {}
 
-    def expected(self, account: int, instrument: int) -> tuple[int, int, bool]:
+    def expected(self, account: int, instrument: int, since: int) -> tuple[int, int, bool]:
         return self.booked.get(account, 0), 0, True
 
     def sees(self, cid: bytes, issued: int) -> bool:

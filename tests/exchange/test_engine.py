@@ -685,3 +685,18 @@ def test_client_table_grows_without_losing_ids() -> None:
     assert engine.find_client(account, 0, b"id-20000", 2) == -2013
     assert engine.orders_of(account, 0, 3) == slots[-3:]
     assert engine.orders_of(account, 0, 2, slots[10]) == slots[8:10]
+
+
+def test_a_history_since_a_time_leaves_out_only_what_is_older() -> None:
+    """It ends early, but not because one clock reading was a little behind the one before."""
+    engine = E.Engine(INSTRUMENTS)
+    account, maker = engine.add_account(10**6 * E8), engine.add_account(no_margin=True, ephemeral=True)
+    second = 10**9
+    times = [1_000 * second, 2_000 * second, 1_999 * second, 3_000 * second]
+    engine.place(maker, 0, SELL, LIMIT, GTC, 500_000, 600_000, False, False, BOTH, b"", 1)
+    slots = [
+        engine.place(account, 0, BUY, LIMIT, IOC, 1, 600_000, False, False, BOTH, b"t%d" % k, ts) for k, ts in enumerate(times)
+    ]
+    assert engine.orders_of(account, 0, 10, -1, 2_000 * second) == slots[1:]
+    assert engine.orders_of(account, 0, 10) == slots
+    assert [trade[5] for trade in engine.trades_of(account, 0, 10, 0, 2_000 * second)] == times[1:]

@@ -123,6 +123,7 @@ async def opened(x: Bench, path: str = "/ws-fapi/v1") -> tuple[asyncio.StreamRea
         (b"\x81\xff\xff\xff\xff\xff\xff\xff\xff\xff\0\0\0\0", 1009),
         (masked(b"y" * 600_000, fin=False) + masked(b"y" * 600_000, opcode=0, fin=False), 1009),
     ],
+    ids=["unmasked", "reserved bit", "unknown opcode", "continuation", "binary", "long ping", "4 GiB", "2^64", "fragments"],
 )
 async def test_broken_frames_close_the_connection_with_their_code(x: Bench, frames: bytes, code: int) -> None:
     reader, writer = await opened(x)

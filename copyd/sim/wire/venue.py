@@ -168,8 +168,10 @@ class PastEngine:
                 return row
         return (0,) * len(now) if (account, symbol, side) in self.venue.history else now
 
-    def trades_of(self, account: int, symbol: int = -1, limit: int = 500, from_index: int = 0) -> list[tuple[int, ...]]:
-        rows = self.venue.engine.trades_of(account, symbol, 1_000_000, from_index)
+    def trades_of(
+        self, account: int, symbol: int = -1, limit: int = 500, from_index: int = 0, since_ns: int = 0
+    ) -> list[tuple[int, ...]]:
+        rows = self.venue.engine.trades_of(account, symbol, 1_000_000, from_index, since_ns)
         return [row for row in rows if row[5] <= self.at_ns][-limit:]
 
     def find_client(self, account: int, symbol: int, client: bytes, ts_ns: int) -> int:
@@ -178,8 +180,10 @@ class PastEngine:
     def find_order(self, account: int, symbol: int, order_id: int, ts_ns: int) -> int:
         return self._seen(self.venue.engine.find_order(account, symbol, order_id, ts_ns))
 
-    def orders_of(self, account: int, symbol: int = -1, limit: int = 500, before_slot: int = -1) -> list[int]:
-        slots = self.venue.engine.orders_of(account, symbol, 1_000_000, before_slot)
+    def orders_of(
+        self, account: int, symbol: int = -1, limit: int = 500, before_slot: int = -1, since_ns: int = 0
+    ) -> list[int]:
+        slots = self.venue.engine.orders_of(account, symbol, 1_000_000, before_slot, since_ns)
         return [slot for slot in slots if self._seen(slot) >= 0][-limit:]
 
     def _seen(self, slot: int) -> int:

@@ -13,6 +13,8 @@ import msgspec
 from copyd.core.doubt import Terms
 
 MS_NS = 1_000_000
+#: A history or a position that has not come after this long is asked for again: longer than the client waits for one call.
+LIST_TIMEOUT_NS = 15_000 * MS_NS
 
 
 class RateLimit(msgspec.Struct, frozen=True):
@@ -132,6 +134,7 @@ class VenueContract(msgspec.Struct, frozen=True, kw_only=True):
         return Terms(
             fence_ns=self.fence_ns(),
             ask_timeout_ns=self.order_ack_timeout_ms * MS_NS,
+            list_timeout_ns=LIST_TIMEOUT_NS,
             read_lag_ns=self.read_lag_ms * MS_NS,
             guard_ns=self.guard_ms * MS_NS,
             weight_order=self.weight("order.status"),

@@ -147,7 +147,7 @@ class OrderGateway:
         queries_per_s: float | None = None,
         seed: int = 0,
         rest: RestClient | None = None,
-        expected: Callable[[int, int], tuple[int, int, bool]] | None = None,
+        expected: Callable[[int, int, int], tuple[int, int, bool]] | None = None,
         placed: Callable[[bytes], Placed | None] | None = None,
         on_mismatch: Callable[[bytes, str], None] | None = None,
         on_unknown_code: Callable[[int], None] | None = None,
@@ -254,13 +254,14 @@ class OrderGateway:
     @property
     def banned_until(self) -> int:
         """When the venue takes requests of this address again, on ``clock``; 0 = it does now."""
-        return self._wall(self.bans.until())
+        return self.wall(self.bans.until())
 
     def limited_until(self, account: int) -> int:
         """As ``banned_until``, for orders of one account."""
-        return self._wall(self.bans.until(account))
+        return self.wall(self.bans.until(account))
 
-    def _wall(self, mono_ns: int) -> int:
+    def wall(self, mono_ns: int) -> int:
+        """A moment of the monotonic clock on ``clock``; 0 stays 0."""
         return self.clock() + mono_ns - self.mono() if mono_ns else 0
 
     def register(self, encoder: Encoder, account: int, key: Key, connection: int | None = None) -> None:
@@ -761,4 +762,4 @@ class OrderGateway:
                 self._turns.pop(verdict.cid, None)
             else:
                 self.stats.held += 1
-            self._append(verdict.kind, 0, verdict.cid, ts_event=self._wall(verdict.issued_ns))
+            self._append(verdict.kind, 0, verdict.cid, ts_event=self.wall(verdict.issued_ns))

@@ -110,7 +110,7 @@ def position(qty, side="BOTH"):
 # --- the sources --------------------------------------------------------------------------------------------------------
 async def test_dead_takes_every_source_and_the_position(make, venue):
     absent(venue)
-    desk = await make(expected=lambda account, instrument: (7, -2, True))
+    desk = await make(expected=lambda account, instrument, since: (7, -2, True))
     desk.rest.answers["/fapi/v3/positionRisk"] = lambda params: [position("0.007", "LONG"), position("-0.002", "SHORT")]
     desk.gateway.query(cid(1), 2, 0, time.time_ns(), 5)
     [told] = await desk.until(1)
@@ -121,7 +121,7 @@ async def test_dead_takes_every_source_and_the_position(make, venue):
 
 async def test_an_order_that_only_the_history_knows_is_found(make, venue):
     absent(venue)
-    desk = await make(expected=lambda account, instrument: (0, 0, True))
+    desk = await make(expected=lambda account, instrument, since: (0, 0, True))
     desk.rest.answers["/fapi/v1/allOrders"] = lambda params: [row(9), row(1, "EXPIRED", "0.004")]
     desk.gateway.query(cid(1), 2, 0, time.time_ns())
     [told] = await desk.until(1)
@@ -174,7 +174,7 @@ async def test_an_error_of_the_history_is_not_absence(make, venue):
 
 async def test_a_position_that_disagrees_holds_the_order_until_it_agrees(make, venue):
     absent(venue)
-    desk = await make(expected=lambda account, instrument: (0, 0, True))
+    desk = await make(expected=lambda account, instrument, since: (0, 0, True))
     desk.rest.answers["/fapi/v3/positionRisk"] = lambda params: [position("0.010")]
     desk.gateway.query(cid(1), 2, 0, time.time_ns())
     [told] = await desk.until(1)
@@ -355,4 +355,4 @@ def test_positions_are_not_compared_without_a_client_to_ask_with():
     with pytest.raises(ValueError, match="REST"):
         OrderGateway(
             url="ws://127.0.0.1:1", connections=1, instruments=INSTRUMENTS, contract=CONTRACT, clock=time.time_ns,
-            venue_clock=SimpleNamespace(), on_reports=print, expected=lambda account, instrument: (0, 0, True))
+            venue_clock=SimpleNamespace(), on_reports=print, expected=lambda account, instrument, since: (0, 0, True))

@@ -42,7 +42,7 @@ class Desk:
                 asked = self.asked[row["cid"]]
                 self.gateway.query(row["cid"], asked.account, asked.instrument, self.signed[row["cid"]], asked.qty)
 
-    def expected(self, account, instrument):
+    def expected(self, account, instrument, since):
         net = sum(self.asked[name].side * cum for name, cum in self.booked.items() if self.asked[name].account == account)
         return net, 0, True
 
