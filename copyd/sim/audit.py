@@ -617,12 +617,10 @@ class Auditor:
             setattr(n, name, dict(getattr(first, name)))
         for at, table, key, old in reversed(first.undo):
             if at > seq:
-                mine = next(
-                    getattr(n, name)
-                    for name in ("fold", "execs", "equity", "exp", "anchor", "k", "plan_of", "caps")
-                    if getattr(first, name) is table
-                )
-                _put_back(mine, key, old)
+                for name in ("fold", "execs", "equity", "exp", "anchor", "k", "plan_of", "caps"):
+                    if getattr(first, name) is table:
+                        _put_back(getattr(n, name), key, old)
+                # Any other table is the world's: what the first one has heard of a lane stays heard.
         n.log = [entry for entry in first.log if entry[0] <= seq]
         n.pauses = dict(first.pauses)
         for number, record in first.legs.items():
