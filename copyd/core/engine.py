@@ -72,7 +72,7 @@ HELD_PATIENCE = 60
 INFERRED_MAX, INFERRED_AGE = 1_000, 3_600_000_000_000
 """Differences explained by inference that are remembered, in case the real trade is still told."""
 NEVER = 1 << 62
-CHECKPOINT_VERSION = 2
+CHECKPOINT_VERSION = 3
 """Raised when a row or a name in the state changes its layout."""
 EXPECTED_GRACE_NS = 1_500_000_000
 """A position the venue pushed may be ahead of its fills for this long; then the leader counts as out of sync."""
@@ -378,7 +378,7 @@ class Names(msgspec.Struct):
     books: list[LeaderBook] = []
     groups: dict[str, list[int]] = {}
     external_seen: list[int] = []
-    account_seen: list[int] = []
+    account_seen: dict[int, int] = {}  # when the look was asked that its books begin with
     unsynced: list[int] = []
     params: bytes = b""
     mismatches: dict[str, tuple[int, int, int]] = {}
@@ -413,7 +413,6 @@ class Engine:
             self._account_plans.setdefault(self._row(PLANS, plan, PlanRow).account, []).append(plan)
         self.by_book = {(book.leader, book.instrument, book.side): book for book in self.names.books}
         self.external_seen = set(self.names.external_seen)
-        self.account_seen = set(self.names.account_seen)
         self._groups = {key: array("I", legs) for key, legs in self.names.groups.items()}
 
     # -- the transition ---------------------------------------------------------------------------------------------
@@ -454,6 +453,8 @@ class Engine:
         self.names.later_epoch.clear()
         for entry in self.names.inferred:
             entry.ts_asked = min(entry.ts_asked, now)
+        for account, ts_asked in self.names.account_seen.items():
+            self.names.account_seen[account] = min(ts_asked, now)
         self.names.unsynced = list(range(len(self.names.leaders)))
         for book in self.names.books:
             self._edit(POSITIONS, book.position, LeaderPositionRow, synced=0)
@@ -711,15 +712,14 @@ class Engine:
                     for side in (Side.ONE_WAY, Side.SHORT)}
             for instrument, side, qty in positions:
                 told[instrument, side == Side.SHORT] = told.get((instrument, side == Side.SHORT), 0) + qty
-            first = account not in self.account_seen
+            first = account not in self.names.account_seen
             if first and value.ts_asked and any(
                 not self.at_rest(account, instrument, value.ts_asked) for instrument in range(len(self.names.instruments))
             ):
                 out.recheck.append(account)  # something was told since it was asked: the next look is the first
                 continue
             if first:
-                self.account_seen.add(account)
-                self.names.account_seen.append(account)
+                self.names.account_seen[account] = value.ts_asked
             for (instrument, short), qty in told.items():
                 at = account * self.columns.instruments_max + instrument
                 row = self._row(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow)
@@ -882,6 +882,8 @@ class Engine:
         return explained
 
     def _external_fill(self, now: int, value: ExternalFill, out: Outputs) -> bool | None:
+        if 0 < value.ts_event <= self.names.account_seen.get(value.account, 0):
+            return False  # what the account held when we first looked is what its books begin with
         if not self._remember_external(value.account, value.instrument, value.trade_id):
             return False
         short = value.position_side == Side.SHORT
