@@ -20,6 +20,7 @@ cdef struct Instrument:
     int64_t ask
     int64_t mark
     int64_t ts_quote        # ns, when bid/ask were last known good
+    int64_t ts_mark         # ns, of the mark when loss limits were last held against it; 0 = never
     int32_t taker_fee_ppm
     int32_t slippage_bps    # default cap of the instrument's class
     uint8_t halted          # kill switch or venue halt: no openings
@@ -46,6 +47,14 @@ cdef struct Plan:
     int64_t max_notional_total_e8   # 0 = none
     int64_t multiplier_ppm
     int64_t raise_max_ppm
+    int64_t realised_e8             # profit of what was closed, before the three below
+    int64_t commission_e8           # paid
+    int64_t funding_e8              # received; negative: paid
+    int64_t paid_e8                 # left the plan: fees of the leader and the platform
+    int64_t loss_base_e8            # profit at the start of the count for the total limit
+    int64_t day_pnl_e8              # profit at the reset of the day
+    int64_t day_equity_e8           # allocation equity at the reset of the day
+    int64_t leader_peak_e8          # the leader's highest equity since the plan began; 0 = not known yet
     uint64_t instruments            # bit i = instrument i allowed
     uint32_t account
     uint32_t leader
@@ -60,6 +69,9 @@ cdef struct Plan:
     int32_t slippage_bps            # 0 = the instrument's
     int32_t slippage_mid_bps        # 0 = the instrument's
     int32_t max_open_trades         # 0 = none
+    int32_t total_loss_bps          # of allocation; 0 = no limit
+    int32_t daily_loss_bps          # of the allocation equity at the reset; 0 = no limit
+    int32_t leader_drawdown_bps     # of the leader's peak; 0 = no limit
     uint8_t mode
     uint8_t ratio_snapshot
     uint8_t min_policy
@@ -67,7 +79,10 @@ cdef struct Plan:
     uint8_t require_stop
     uint8_t state
     uint8_t killed
-    uint8_t pad[5]
+    uint8_t loss_policy             # LossPolicy
+    uint8_t stopped_by              # Reason of the loss limit that stopped it, until it is resumed by name; 0 = none
+    uint8_t keeping                 # stopped with keep: legs become the follower's own as their orders end
+    uint8_t pad[6]
 
 cdef struct Account:
     int64_t balance_e8       # wallet balance, last snapshot or wallet event
@@ -147,7 +162,8 @@ cdef struct Order:
     uint8_t position_side    # as sent: 0 BOTH, 1 LONG, 2 SHORT
     uint8_t reduce_only
     uint8_t replanned        # second life of a dead opening
-    uint8_t pad[7]
+    uint8_t estimated        # cost_e8 holds a value nobody told yet: replaced when the venue tells its own
+    uint8_t pad[6]
 
 cdef struct Report:
     uint8_t cid[16]

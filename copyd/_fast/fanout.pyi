@@ -1,5 +1,5 @@
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from typing_extensions import disjoint_base
 
@@ -16,10 +16,28 @@ class Kernel:
     def set_params(self, data: bytes) -> None: ...
     def fan_out(self, legs: array[int], event_row: bytes) -> None: ...
     def apply_reports(self, batch: ReportBatch, now: int, seq: int) -> None: ...
+    def stop_losses(self, cause: bytes, now: int, seq: int) -> None:
+        """Hold every plan against its loss limits, at the marks in the tables; ``stops`` are the result."""
+
+    def losses_due(self, marks: Iterable[tuple[int, int, int]], now: int) -> bool:
+        """Whether ``stop_losses`` would stop a plan if these were the marks: (instrument, ticks, ts)."""
+
+    def profits(self, now: int) -> list[tuple[int, bool]]:
+        """(profit in e8 at mark, whether every mark is fresh) of every plan."""
+
+    def follow_peak(self, leader: int) -> None:
+        """The leader's highest equity since each plan began."""
+
+    def begin_day(self, now: int) -> None:
+        """The daily limit counts from what each plan is worth now."""
+
     def sweep(self, cause: bytes, now: int, seq: int) -> bool: ...
     def timers_due(self, now: int) -> bool: ...
     def decisions(self) -> bytes: ...
     def ends(self) -> bytes: ...
+    def stops(self) -> bytes:
+        """Packed ``StopRow``: plans that a loss limit stopped in the last call."""
+
     def suspects(self) -> bytes: ...
     def orders(self) -> bytes: ...
     def named_orders(self, slots: bytes) -> bytes: ...

@@ -69,6 +69,12 @@ cdef enum:  # RatioSnapshot, MinPolicy, OnInsufficient, PlanState
     MIN_RAISE = 2
     INSUFFICIENT_SKIP = 1
     ACTIVE = 0
+    STOPPED = 3
+
+cdef enum:  # LossPolicy
+    CLOSE_NOW = 0
+    CLOSE_GRACEFULLY = 1
+    KEEP = 3
 
 cdef enum:  # Kind
     OPENING = 0
@@ -118,6 +124,9 @@ cdef enum:  # Reason
     LEADER_EQUITY_STALE = 11
     QUOTE_STALE = 12
     STALE_EVENT = 13
+    LEADER_DRAWDOWN = 14
+    TOTAL_LOSS = 15
+    DAILY_LOSS = 16
     MAX_OPEN_TRADES = 17
     LEVERAGE_ABOVE_MAX = 18
     NO_STOP = 19
@@ -164,13 +173,15 @@ cdef struct Params:
     int64_t retry_min
     int64_t retry_max
     int64_t read_lag
+    int64_t mark_max_age
     uint32_t epoch
     uint16_t site
     uint16_t orders_per_window
+    uint16_t day_reset_min
     uint8_t killed
     uint8_t journal_low
     uint8_t clock_off
-    uint8_t pad[5]
+    uint8_t pad[3]
 
 cdef struct FillEvent:
     uint8_t cause[16]
@@ -231,6 +242,15 @@ cdef struct NamedOrder:
     uint8_t attempt
     uint8_t pad[3]
 
+cdef struct Stop:
+    int64_t loss_e8
+    int64_t limit_e8
+    int64_t equity_e8
+    uint32_t plan
+    uint16_t legs
+    uint8_t reason
+    uint8_t policy
+
 cdef struct Cause:
     uint8_t cause[16]
     int64_t aux
@@ -286,7 +306,7 @@ def row_sizes():
     """Bytes of the rows this module takes and gives, for the layout test."""
     return {
         "params": sizeof(Params), "fill_event": sizeof(FillEvent), "decisions": sizeof(Decision),
-        "ends": sizeof(OrderEnd), "named_orders": sizeof(NamedOrder), "drift": sizeof(Drift),
+        "ends": sizeof(OrderEnd), "named_orders": sizeof(NamedOrder), "drift": sizeof(Drift), "stops": sizeof(Stop),
     }
 
 
@@ -413,6 +433,9 @@ cdef class Kernel:
     cdef Buffer _openings
     cdef Buffer _suspects
     cdef Buffer _touched
+    cdef Buffer _stops
+    cdef int64_t[64] _marks
+    cdef int64_t[64] _ts_marks
 
     def __cinit__(self, Columns columns):
         self.columns = columns
@@ -422,6 +445,7 @@ cdef class Kernel:
         self._openings.size = sizeof(uint32_t)
         self._suspects.size = sizeof(uint32_t)
         self._touched.size = sizeof(Touched)
+        self._stops.size = sizeof(Stop)
 
     def __dealloc__(self):
         free(self._decisions.rows)
@@ -430,6 +454,7 @@ cdef class Kernel:
         free(self._openings.rows)
         free(self._suspects.rows)
         free(self._touched.rows)
+        free(self._stops.rows)
 
     def set_params(self, bytes data):
         """Take over the bytes of a ``Params`` row."""
@@ -470,6 +495,86 @@ cdef class Kernel:
             if leg.retry_ts == 0:
                 self._plan_reduction(touched.leg, &touched.cause)
             self._release(touched.leg, &touched.cause)
+            if self.columns.plans[leg.plan].keeping:
+                self._keep(&self.columns.plans[leg.plan])
+
+    def stop_losses(self, bytes cause, int64_t now, int64_t seq):
+        """Hold every plan that is not stopped against its loss limits, at the marks in the tables; ``stops()`` are the result."""
+        cdef Cause c
+        cdef uint32_t i
+        cdef Plan* plan
+        cdef int64_t earned
+        cdef bint fresh
+        cdef int reason
+        self._clear()
+        memcpy(c.cause, PyBytes_AS_STRING(cause), 16)
+        c.aux = 0
+        c.seq = seq
+        c.now = now
+        c.ts_event = now
+        self._take_marks()
+        for i in range(self.columns.counts[3]):
+            plan = &self.columns.plans[i]
+            if plan.stopped_by or plan.state == STOPPED:
+                continue
+            earned = self._profit(plan, now, &fresh)
+            reason = self._loss_reason(plan, earned, fresh)
+            if reason != OK:
+                self._stop(i, reason, earned, &c)
+
+    def losses_due(self, marks, int64_t now):
+        """True when ``stop_losses`` would stop a plan if these were the marks: (instrument, ticks, ts); reads only."""
+        cdef uint32_t i
+        cdef Plan* plan
+        cdef int64_t earned
+        cdef bint fresh
+        self._take_marks()
+        for instrument, mark, ts in marks:
+            self._marks[instrument & 63] = mark
+            self._ts_marks[instrument & 63] = ts
+        for i in range(self.columns.counts[3]):
+            plan = &self.columns.plans[i]
+            if plan.stopped_by or plan.state == STOPPED:
+                continue
+            if not (plan.total_loss_bps or plan.daily_loss_bps or plan.leader_drawdown_bps):
+                continue
+            earned = self._profit(plan, now, &fresh)
+            if self._loss_reason(plan, earned, fresh) != OK:
+                return True
+        return False
+
+    def profits(self, int64_t now):
+        """(profit in e8 at mark, whether every mark is fresh) of every plan."""
+        cdef uint32_t i
+        cdef bint fresh
+        cdef int64_t earned
+        cdef list found = []
+        self._take_marks()
+        for i in range(self.columns.counts[3]):
+            earned = self._profit(&self.columns.plans[i], now, &fresh)
+            found.append((earned, fresh))
+        return found
+
+    def follow_peak(self, uint32_t leader):
+        """The leader's highest equity since each plan began."""
+        cdef uint32_t i
+        cdef Plan* plan
+        cdef int64_t equity = self.columns.leaders[leader].equity_e8
+        for i in range(self.columns.counts[3]):
+            plan = &self.columns.plans[i]
+            if plan.leader == leader and plan.leader_peak_e8 < equity:
+                plan.leader_peak_e8 = equity
+
+    def begin_day(self, int64_t now):
+        """The reset of the day: the daily limit counts from what each plan is worth now."""
+        cdef uint32_t i
+        cdef Plan* plan
+        cdef bint fresh
+        self._take_marks()
+        for i in range(self.columns.counts[3]):
+            plan = &self.columns.plans[i]
+            plan.day_pnl_e8 = self._profit(plan, now, &fresh)
+            plan.day_equity_e8 = plan.allocation_e8 + plan.day_pnl_e8 - plan.paid_e8
 
     def sweep(self, bytes cause, int64_t now, int64_t seq):
         """The timer: reductions whose back-off has passed, openings that still wait. False when nothing has changed."""
@@ -529,6 +634,10 @@ cdef class Kernel:
     def ends(self):
         """Packed ``OrderEndRow`` bytes of the last call."""
         return _bytes(&self._ends)
+
+    def stops(self):
+        """Packed ``StopRow`` bytes of the last call."""
+        return _bytes(&self._stops)
 
     def suspects(self):
         """Slots of reductions the venue refused as not reducing: ask for the position."""
@@ -702,6 +811,7 @@ cdef class Kernel:
         self._openings.count = 0
         self._suspects.count = 0
         self._touched.count = 0
+        self._stops.count = 0
 
     cdef int _end(self, const uint8_t* cid, int64_t forgone, uint32_t leg, int32_t code, int reason, int note) except -1:
         cdef OrderEnd* end = <OrderEnd*>_push(&self._ends)
@@ -808,6 +918,7 @@ cdef class Kernel:
         cdef Leader* leader = &self.columns.leaders[plan.leader]
         cdef Instrument* instrument = &self.columns.instruments[leg.instrument]
         cdef AccountInstrument* ai = self._account_instrument(leg)
+        cdef int reason
         if self.params.killed or leader.killed or plan.killed or instrument.halted:
             return KILL_SWITCH
         if plan.state != ACTIVE:
@@ -834,6 +945,9 @@ cdef class Kernel:
             return PRICE_OUTLIER
         if opening.now - opening.ts_event > opening.age_max:
             return STALE_EVENT
+        reason = self._loss_stop(plan, opening.now)
+        if reason != OK:
+            return reason
         if (plan.max_open_trades != 0 and leg.target == 0 and leg.attributed == 0 and leg.open_leaves == 0
                 and self._open_trades(plan, leg) >= plan.max_open_trades):
             return MAX_OPEN_TRADES
@@ -842,6 +956,154 @@ cdef class Kernel:
         if self.params.clock_off:
             return CLOCK_OFF
         return OK
+
+    cdef int _loss_stop(self, Plan* plan, int64_t now) noexcept nogil:
+        cdef bint fresh
+        if plan.stopped_by:
+            return plan.stopped_by
+        if not (plan.total_loss_bps or plan.daily_loss_bps or plan.leader_drawdown_bps):
+            return OK
+        return self._loss_reason(plan, self._profit_now(plan), True)
+
+    cdef int _loss_reason(self, Plan* plan, int64_t earned, bint fresh) noexcept nogil:
+        cdef int64_t equity = self.columns.leaders[plan.leader].equity_e8
+        cdef int64_t peak = plan.leader_peak_e8
+        cdef int64_t lost
+        if (plan.leader_drawdown_bps and peak > 0 and equity > 0
+                and not less(wide(peak - equity, BPS), wide(peak, plan.leader_drawdown_bps))):
+            return LEADER_DRAWDOWN
+        if not fresh:
+            return OK
+        lost = plan.loss_base_e8 - earned
+        if plan.total_loss_bps and lost > 0 and not less(wide(lost, BPS), wide(plan.allocation_e8, plan.total_loss_bps)):
+            return TOTAL_LOSS
+        lost = plan.day_pnl_e8 - earned
+        if (plan.daily_loss_bps and lost > 0
+                and not less(wide(lost, BPS), wide(max(0, plan.day_equity_e8), plan.daily_loss_bps))):
+            return DAILY_LOSS
+        return OK
+
+    # -- pnl ------------------------------------------------------------------------------------------------------
+
+    cdef void _take_marks(self) noexcept nogil:
+        cdef uint32_t i
+        for i in range(self.columns.counts[0]):
+            self._marks[i] = self.columns.instruments[i].mark
+            self._ts_marks[i] = self.columns.instruments[i].ts_mark
+
+    cdef int64_t _profit(self, Plan* plan, int64_t now, bint* fresh) noexcept nogil:
+        cdef int64_t total = plan.realised_e8 - plan.commission_e8 + plan.funding_e8
+        cdef uint32_t at = plan.first_leg
+        cdef Leg* leg
+        cdef int64_t mark
+        fresh[0] = True
+        while at != NONE:
+            leg = &self.columns.legs[at]
+            at = leg.next_leg
+            if leg.attributed == 0:
+                continue
+            mark = self._marks[leg.instrument]
+            if mark > 0:
+                total += _unrealised(&self.columns.instruments[leg.instrument], leg, mark)
+            if mark <= 0 or now - self._ts_marks[leg.instrument] > self.params.mark_max_age:
+                fresh[0] = False
+        return total
+
+    cdef int64_t _profit_now(self, Plan* plan) noexcept nogil:
+        """As ``_profit``, at the marks in the tables, fresh or not."""
+        cdef int64_t total = plan.realised_e8 - plan.commission_e8 + plan.funding_e8
+        cdef uint32_t at = plan.first_leg
+        cdef Leg* leg
+        cdef Instrument* instrument
+        while at != NONE:
+            leg = &self.columns.legs[at]
+            at = leg.next_leg
+            instrument = &self.columns.instruments[leg.instrument]
+            if leg.attributed != 0 and instrument.mark > 0:
+                total += _unrealised(instrument, leg, instrument.mark)
+        return total
+
+    # -- protection -----------------------------------------------------------------------------------------------
+
+    cdef int _stop(self, uint32_t index, int reason, int64_t earned, Cause* cause) except -1:
+        cdef Plan* plan = &self.columns.plans[index]
+        cdef Stop* row = <Stop*>_push(&self._stops)
+        cdef uint32_t at = plan.first_leg
+        cdef uint32_t held = 0
+        cdef Leg* leg
+        memset(row, 0, sizeof(Stop))
+        if reason == LEADER_DRAWDOWN:
+            row.loss_e8 = plan.leader_peak_e8 - self.columns.leaders[plan.leader].equity_e8
+            row.limit_e8 = narrow(quotient(wide(plan.leader_peak_e8, plan.leader_drawdown_bps), BPS))
+        elif reason == TOTAL_LOSS:
+            row.loss_e8 = plan.loss_base_e8 - earned
+            row.limit_e8 = narrow(quotient(wide(plan.allocation_e8, plan.total_loss_bps), BPS))
+        else:
+            row.loss_e8 = plan.day_pnl_e8 - earned
+            row.limit_e8 = narrow(quotient(wide(max(0, plan.day_equity_e8), plan.daily_loss_bps), BPS))
+        row.equity_e8 = plan.allocation_e8 + earned - plan.paid_e8
+        row.plan = index
+        row.reason = reason
+        row.policy = plan.loss_policy
+        plan.stopped_by = reason
+        while at != NONE:
+            leg = &self.columns.legs[at]
+            held += leg.attributed != 0
+            if plan.loss_policy == CLOSE_NOW:
+                leg.target = 0
+                leg.pending = 0
+                leg.deferred = 0
+                leg.anchor_target = 0
+                leg.missed = 0
+                leg.replan = 0
+                leg.retry_ts = 0
+                self._plan_reduction(at, cause)
+            elif plan.loss_policy == CLOSE_GRACEFULLY:
+                leg.detached = self.columns.positions[leg.leader_position].qty != 0
+            at = leg.next_leg
+        row.legs = held if held < 0xFFFF else 0xFFFF
+        if plan.loss_policy == KEEP:
+            self._keep(plan)
+        return 0
+
+    cdef void _keep(self, Plan* plan) noexcept nogil:
+        cdef uint32_t at = plan.first_leg
+        cdef Leg* leg
+        plan.keeping = 0
+        while at != NONE:
+            leg = &self.columns.legs[at]
+            at = leg.next_leg
+            if leg.open_slot == NONE and leg.reduce_leaves == 0:
+                self._give_back(plan, leg)
+                continue
+            leg.deferred = 0
+            leg.missed = 0
+            leg.replan = 0
+            leg.target = (leg.attributed << 32) + leg.pending
+            self._set_anchor(leg, self.columns.positions[leg.leader_position].qty)
+            plan.keeping = 1
+
+    cdef void _give_back(self, Plan* plan, Leg* leg) noexcept nogil:
+        cdef AccountInstrument* ai = self._account_instrument(leg)
+        cdef Account* account = &self.columns.accounts[leg.account]
+        cdef Instrument* instrument = &self.columns.instruments[leg.instrument]
+        if account.hedge and leg.attributed < 0:
+            ai.unattributed_short += leg.attributed
+        else:
+            ai.unattributed += leg.attributed
+        if instrument.mark > 0:
+            plan.realised_e8 += _unrealised(instrument, leg, instrument.mark)
+        account.margin_e8 -= leg.margin_e8
+        leg.attributed = 0
+        leg.cost_e8 = 0
+        leg.margin_e8 = 0
+        leg.target = 0
+        leg.pending = 0
+        leg.deferred = 0
+        leg.anchor_target = 0
+        leg.missed = 0
+        leg.replan = 0
+        leg.retry_ts = 0
 
     cdef int _open_trades(self, Plan* plan, Leg* leg) noexcept nogil:
         cdef uint32_t at = plan.first_leg
@@ -1299,9 +1561,12 @@ cdef class Kernel:
             order.exec_cost_e8 += _notional(
                 &self.columns.instruments[order.instrument], report.last_qty, report.last_px)
             order.fee_e8 += report.fee_e8
+            self.columns.plans[order.plan].commission_e8 += report.fee_e8
         was_terminal = _is_terminal(order.state)
         hole = _lacking(&self.columns.legs[order.leg])
         filled = self._book_quantity(order, report, now)
+        if filled == 0:
+            self._correct_value(order, report)
         if filled != 0 and order.kind == REDUCTION:
             self._forgo_hole(order, hole)
         if filled != 0 and was_terminal:
@@ -1344,10 +1609,27 @@ cdef class Kernel:
             return _notional(instrument, filled, report.last_px)
         return _notional(instrument, filled, order.limit_px if order.limit_px != 0 else instrument.mark)
 
+    cdef void _correct_value(self, Order* order, Report* report) noexcept nogil:
+        cdef Leg* leg = &self.columns.legs[order.leg]
+        cdef Plan* plan = &self.columns.plans[order.plan]
+        cdef int64_t difference
+        cdef int64_t kept = 0
+        if (not order.estimated or report.kind == R_TRADE or report.cost_e8 <= 0
+                or report.cum_qty != order.cum_qty):
+            return
+        difference = report.cost_e8 - order.cost_e8
+        order.cost_e8 = report.cost_e8
+        order.estimated = 0
+        if order.kind == OPENING and _sign(leg.attributed) == order.side:
+            kept = mul_div_trunc(difference, min(_abs(leg.attributed), order.cum_qty), order.cum_qty)
+        leg.cost_e8 += kept
+        plan.realised_e8 -= order.side * (difference - kept)
+
     cdef int64_t _book_quantity(self, Order* order, Report* report, int64_t now) noexcept nogil:
         cdef int64_t filled = min(report.cum_qty, order.order_qty) - order.cum_qty
         cdef int64_t leaves, value, held, share, freed, margin, gone, cost
         cdef int64_t beyond = 0
+        cdef Plan* plan
         cdef Leg* leg
         cdef Account* account
         cdef AccountInstrument* ai
@@ -1355,6 +1637,8 @@ cdef class Kernel:
             return 0
         leaves = order.order_qty - order.cum_qty
         value = self._fill_value(order, report, filled)
+        if report.last_px == 0 and (report.kind == R_TRADE or report.cost_e8 <= order.cost_e8):
+            order.estimated = 1
         order.cum_qty += filled
         order.cost_e8 += value
         leg = &self.columns.legs[order.leg]
@@ -1385,6 +1669,8 @@ cdef class Kernel:
                 leg.cost_e8 -= cost
                 leg.margin_e8 -= margin
                 account.margin_e8 -= margin
+                plan = &self.columns.plans[order.plan]
+                plan.realised_e8 -= order.side * (mul_div_trunc(value, gone, filled) - cost)
         leg.attributed += order.side * filled - beyond
         if _on_short_side(order, account):
             ai.net_short += order.side * filled
@@ -1490,6 +1776,10 @@ cdef class Kernel:
                 and order.state != S_DEAD and report.kind != R_NOT_SENT):
             (<uint32_t*>_push(&self._suspects))[0] = slot
         return self._end(order.cid, 0, order.leg, report.code, OK, REDUCTION_RETRY)
+
+
+cdef inline int64_t _unrealised(Instrument* instrument, Leg* leg, int64_t mark) noexcept nogil:
+    return _sign(leg.attributed) * (_notional(instrument, _abs(leg.attributed), mark) - leg.cost_e8)
 
 
 cdef inline bint _close_unsettled(Leg* leg, int side) noexcept nogil:

@@ -21,10 +21,11 @@ from copyd._fast.columns import Columns, ReportBatch
 from copyd._fast.fanout import Kernel
 from copyd.core.copy_instruction import book_missed, defer, ratio, set_anchor
 from copyd.core.fill import on_short_side
-from copyd.core.fixed import ONE, mul_div_trunc, sign
+from copyd.core.fixed import E8, ONE, mul_div_trunc, sign
 from copyd.core.identifiers import cause_id, epoch_of, site_of
 from copyd.core.instrument import notional
 from copyd.core.leader_event import LeaderBook, split
+from copyd.core.pnl import allocation_equity
 from copyd.core.reconcile import may_catch_up
 from copyd.core.rows import (
     NONE,
@@ -39,6 +40,7 @@ from copyd.core.rows import (
     LeaderPositionRow,
     LeaderRow,
     LegRow,
+    LossPolicy,
     Mode,
     OrderEndRow,
     OrderRow,
@@ -51,6 +53,7 @@ from copyd.core.rows import (
     ReportRow,
     Row,
     Side,
+    StopRow,
 )
 from copyd.errors import BrokenInvariant, OperatorError
 
@@ -65,6 +68,16 @@ PLAN_CELLS = (
     "ratio_snapshot", "min_policy", "on_insufficient", "require_stop", "state",
 )
 """What a plan must say; integers, with choices as their codes."""
+LOSS_CELLS = ("total_loss_bps", "daily_loss_bps", "leader_drawdown_bps", "loss_policy")
+"""The loss limits a plan may say; without them it has none."""
+DAY_NS = 86_400_000_000_000
+KEPT_CELLS = (
+    "realised_e8", "commission_e8", "funding_e8", "paid_e8", "loss_base_e8", "day_pnl_e8", "day_equity_e8", "leader_peak_e8",
+    "stopped_by", "keeping",
+)
+"""What a plan has become, which changing its terms does not touch."""
+MINUTE_NS = 60_000_000_000
+FUNDING_SEEN_MAX = 20_000
 EXTERNAL_SEEN_MAX = 20_000
 """Trades of followers' own that are remembered; a copy of one follows within seconds, over a connection being renewed."""
 HELD_PATIENCE = 60
@@ -72,7 +85,7 @@ HELD_PATIENCE = 60
 INFERRED_MAX, INFERRED_AGE = 1_000, 3_600_000_000_000
 """Differences explained by inference that are remembered, in case the real trade is still told."""
 NEVER = 1 << 62
-CHECKPOINT_VERSION = 3
+CHECKPOINT_VERSION = 4
 """Raised when a row or a name in the state changes its layout."""
 EXPECTED_GRACE_NS = 1_500_000_000
 """A position the venue pushed may be ahead of its fills for this long; then the leader counts as out of sync."""
@@ -231,6 +244,25 @@ class OrphanFill(Input, tag=15, frozen=True):
     ts_event: int = 0
 
 
+class Marks(Input, tag=17, frozen=True):
+    """Mark prices (instrument, ticks, ts) at which a loss limit is reached, or a new day begins: others change nothing.
+
+    All that are known come together, each with its time, so that what a plan has lost is known at one moment.
+    """
+
+    marks: list[tuple[int, int, int]]
+
+
+class Funding(Input, tag=18, frozen=True):
+    """Funding that an account received (negative: paid) for its position in an instrument; ``id`` is the venue's, seen once."""
+
+    account: int
+    instrument: int
+    amount_e8: int
+    id: int
+    ts_event: int = 0
+
+
 class CatchUp(Input, tag=16, frozen=True):
     """Legs whose forgone quantity is wanted after all, by the operator's out-of-sync policy (semantics 1)."""
 
@@ -251,8 +283,10 @@ class Timer(Input, tag=14, frozen=True):
 
 AnyInput = (
     Started | Configured | LeaderFill | LeaderPosition | LeaderSync | LeaderEquity | LeaderLeverage | Quotes | Reports
-    | LegsReady | AccountSnapshots | ExternalFill | Command | Timer | OrphanFill | CatchUp
+    | LegsReady | AccountSnapshots | ExternalFill | Command | Timer | OrphanFill | CatchUp | Marks | Funding
 )
+LENGTHS = struct.Struct("<5I")
+"""Bytes of each part of a record's payload."""
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(AnyInput)
 
@@ -277,6 +311,7 @@ class Outputs(msgspec.Struct):
     ends: bytes = b""
     orders: bytes = b""
     named: bytes = b""
+    stops: bytes = b""
     suspects: bytes = b""
     queries: list[int] = []
     alerts: list[Alert] = []
@@ -286,10 +321,10 @@ class Outputs(msgspec.Struct):
     fenced: bool = False
 
     def payload(self) -> list[bytes]:
-        """Record payload parts: four u32 lengths, then input, decisions, order ends, orders."""
+        """Record payload parts: five u32 lengths, then input, decisions, order ends, orders, loss stops."""
         raw = encode_input(self.input)
-        lengths = struct.pack("<4I", len(raw), len(self.decisions), len(self.ends), len(self.named))
-        return [lengths, raw, self.decisions, self.ends, self.named]
+        lengths = LENGTHS.pack(len(raw), len(self.decisions), len(self.ends), len(self.named), len(self.stops))
+        return [lengths, raw, self.decisions, self.ends, self.named, self.stops]
 
 
 class Recorded(msgspec.Struct):
@@ -299,6 +334,7 @@ class Recorded(msgspec.Struct):
     decisions: bytes
     ends: bytes
     named: bytes
+    stops: bytes
 
 
 def encode_input(value: Any) -> bytes:
@@ -309,13 +345,13 @@ def encode_input(value: Any) -> bytes:
 def decode_payload(data: bytes | memoryview) -> Recorded:
     """The inverse of ``Outputs.payload``; raises ValueError on a foreign payload."""
     view = memoryview(data)
-    if len(view) < 16:
+    if len(view) < LENGTHS.size:
         raise ValueError("record payload is too short")
-    sizes = struct.unpack_from("<4I", view)
-    if 16 + sum(sizes) != len(view):
+    sizes = LENGTHS.unpack_from(view)
+    if LENGTHS.size + sum(sizes) != len(view):
         raise ValueError("record payload has other lengths than it says")
     parts = []
-    at = 16
+    at = LENGTHS.size
     for size in sizes:
         parts.append(bytes(view[at : at + size]))
         at += size
@@ -339,6 +375,7 @@ class Share(msgspec.Struct, array_like=True):
     margin_e8: int
     leader_qty: int = 0
     detached: int = 0
+    realised_e8: int = 0
 
 
 class Inferred(msgspec.Struct, array_like=True):
@@ -385,6 +422,8 @@ class Names(msgspec.Struct):
     inferred: list[Inferred] = []
     crossed: list[Crossed] = []
     later_epoch: list[int] = []
+    day: int = 0
+    funding_seen: list[int] = []
 
 
 class Engine:
@@ -431,10 +470,27 @@ class Engine:
         out.decisions += self.kernel.decisions()
         out.ends += self.kernel.ends()
         out.suspects += self.kernel.suspects()
+        stops = self.kernel.stops()
+        if stops:
+            self._tell_stops(stops, out)
         orders = self.kernel.orders()
         if orders:
             out.orders += orders
             out.named += self.kernel.named_orders(orders)
+
+    def _tell_stops(self, stops: bytes, out: Outputs) -> None:
+        """Every stop is an alert of its own, with its numbers (semantics 19)."""
+        out.stops += stops
+        for row in StopRow.unpack_all(stops):
+            follower = self.names.followers[row.plan]
+            text = (
+                f"{follower}: {Reason(row.reason).name.lower()} of {_money(row.loss_e8)} reached its limit of "
+                f"{_money(row.limit_e8)}; {LossPolicy(row.policy).name.lower()}; equity {_money(row.equity_e8)}"
+            )
+            out.alerts.append(Alert("loss_stop", text, {
+                "follower": follower, "leader": self.names.plan_leaders[row.plan],
+                "reason": Reason(row.reason).name.lower(), "loss_e8": row.loss_e8, "limit_e8": row.limit_e8,
+                "equity_e8": row.equity_e8, "policy": LossPolicy(row.policy).name.lower(), "legs": row.legs}))
 
     # -- start and configuration --------------------------------------------------------------------------------------
 
@@ -472,8 +528,8 @@ class Engine:
             if index < len(self.names.instruments):
                 self._express_anew(now, index, self.names.instruments[index], spec, out)
                 old = self._row(INSTRUMENTS, index, InstrumentRow)
-                row.bid, row.ask, row.mark, row.ts_quote, row.halted = (
-                    old.bid, old.ask, old.mark, old.ts_quote, old.halted)
+                row.bid, row.ask, row.mark, row.ts_quote, row.ts_mark, row.halted = (
+                    old.bid, old.ask, old.mark, old.ts_quote, old.ts_mark, old.halted)
                 self.columns.put(INSTRUMENTS, index, row.pack())
                 self.names.instruments[index] = spec
             else:
@@ -636,6 +692,8 @@ class Engine:
 
     def _leader_equity(self, now: int, value: LeaderEquity, out: Outputs) -> None:
         self._edit(LEADERS, value.leader, LeaderRow, equity_e8=value.equity_e8, ts_equity=now)
+        self.kernel.follow_peak(value.leader)
+        self._stop_losses(now, out)
 
     def _leader_leverage(self, now: int, value: LeaderLeverage, out: Outputs) -> None:
         for side in Side:
@@ -646,6 +704,63 @@ class Engine:
     def _quotes(self, now: int, value: Quotes, out: Outputs) -> None:
         for instrument, bid, ask, mark, ts in value.quotes:
             self._edit(INSTRUMENTS, instrument, InstrumentRow, bid=bid, ask=ask, mark=mark, ts_quote=ts)
+
+    # -- money --------------------------------------------------------------------------------------------------------
+
+    def _day(self, now: int) -> int:
+        """Number of the day by the reset of the daily loss limit (semantics 18)."""
+        return (now - self.params.day_reset_min * MINUTE_NS) // DAY_NS
+
+    def marks_due(self, now: int, marks: Sequence[tuple[int, int, int]]) -> bool:
+        """True when ``Marks`` of these (instrument, ticks, ts) would do something."""
+        return self._day(now) > self.names.day or self.kernel.losses_due(marks, now)
+
+    def _marks(self, now: int, value: Marks, out: Outputs) -> bool | None:
+        if not self.marks_due(now, value.marks):
+            return False
+        for instrument, mark, ts in value.marks:
+            self._edit(INSTRUMENTS, instrument, InstrumentRow, mark=mark, ts_mark=ts)
+        # What was lost until the reset is held against the day that ends.
+        self._stop_losses(now, out)
+        if self._day(now) > self.names.day:
+            self.names.day = self._day(now)
+            self.kernel.begin_day(now)
+        return None
+
+    def _stop_losses(self, now: int, out: Outputs) -> None:
+        self.kernel.stop_losses(cause_id("marks", out.seq), now, out.seq)
+        self._collect(out)
+
+    def _funding(self, now: int, value: Funding, out: Outputs) -> bool | None:
+        """Shared over the legs by what each holds of the venue position; the follower's own part is no plan's (semantics 37)."""
+        key = (value.id << 6 | value.instrument) << 20 | value.account
+        if key in self.names.funding_seen:
+            return False
+        self.names.funding_seen.append(key)
+        del self.names.funding_seen[:-FUNDING_SEEN_MAX]
+        ai = self._row(ACCOUNT_INSTRUMENTS, value.account * self.columns.instruments_max + value.instrument, AccountInstrumentRow)
+        whole = abs(ai.net) + abs(ai.net_short)
+        for _, leg in self._account_legs(value.account, value.instrument):
+            if leg.attributed and whole:
+                plan = self._row(PLANS, leg.plan, PlanRow)
+                share = mul_div_trunc(value.amount_e8, min(abs(leg.attributed), whole), whole)
+                self._edit(PLANS, leg.plan, PlanRow, funding_e8=plan.funding_e8 + share)
+        return None
+
+    def profits(self, now: int) -> list[tuple[int, bool]]:
+        """(profit in e8 at mark, whether every mark it rests on is fresh) of every plan."""
+        return self.kernel.profits(now)
+
+    def _realise(self, plan: int, side: int, value_e8: int, cost_e8: int) -> int:
+        """Lots of a leg on ``side`` left the plan for ``value_e8``; returns what was realised."""
+        row = self._row(PLANS, plan, PlanRow)
+        self._edit(PLANS, plan, PlanRow, realised_e8=row.realised_e8 + side * (value_e8 - cost_e8))
+        return side * (value_e8 - cost_e8)
+
+    def _mark_value(self, instrument: int, lots: int, otherwise: int) -> int:
+        """Value in e8 at mark; ``otherwise`` where there is none."""
+        row = self._row(INSTRUMENTS, instrument, InstrumentRow)
+        return notional(row, lots, row.mark) if row.mark > 0 else otherwise
 
     # -- venue and accounts -----------------------------------------------------------------------------------------
 
@@ -760,6 +875,8 @@ class Engine:
                 setattr(ai, name, getattr(ai, name) + leg.attributed)
                 account_row = self._row(ACCOUNTS, account, AccountRow)
                 self._edit(ACCOUNTS, account, AccountRow, margin_e8=account_row.margin_e8 - leg.margin_e8)
+                value = self._mark_value(instrument, abs(leg.attributed), leg.cost_e8)
+                self._realise(leg.plan, sign(leg.attributed), value, leg.cost_e8)
                 gone = leg.target - leg.pending - leg.deferred
                 if gone:
                     out.ends += OrderEndRow(forgone=gone, leg=index, reason=Reason.LEG_DETACHED).pack()
@@ -950,6 +1067,7 @@ class Engine:
                     share.cost_e8 -= mul_div_trunc(share.cost_e8, back, share.lots)
                     share.margin_e8 -= mul_div_trunc(share.margin_e8, back, share.lots)
                     share.target -= mul_div_trunc(share.target, back, share.lots)
+                    share.realised_e8 -= mul_div_trunc(share.realised_e8, back, share.lots)
                     share.lots, lots = share.lots - back, lots - back
         self.names.inferred = [entry for entry in self.names.inferred if entry.qty]
         return booked
@@ -1035,6 +1153,9 @@ class Engine:
             leg.cost_e8 += cost
             leg.margin_e8 += margin
             account.margin_e8 += margin
+            realised = mul_div_trunc(share.realised_e8, back, share.lots)
+            share.realised_e8 -= realised
+            self._edit(PLANS, leg.plan, PlanRow, realised_e8=self._row(PLANS, leg.plan, PlanRow).realised_e8 - realised)
             leader_qty = self._row(POSITIONS, leg.leader_position, LeaderPositionRow).qty
             stopped = self._row(PLANS, leg.plan, PlanRow).state == PlanState.STOPPED
             # Detached ends when the leader is flat: a position he has opened since owes this share nothing.
@@ -1116,9 +1237,12 @@ class Engine:
         held = abs(leg.attributed)
         gone = min(held, abs(qty)) if sign(qty) == -sign(leg.attributed) else 0
         added = abs(qty) - gone
-        value = notional(self._row(INSTRUMENTS, leg.instrument, InstrumentRow), added, px)
+        instrument = self._row(INSTRUMENTS, leg.instrument, InstrumentRow)
+        value = notional(instrument, added, px)
         cost = mul_div_trunc(leg.cost_e8, gone, held) if held else 0
         margin = mul_div_trunc(leg.margin_e8, gone, held) if held else 0
+        if gone:
+            self._realise(leg.plan, sign(leg.attributed), notional(instrument, gone, px), cost)
         leg.cost_e8 += value - cost
         leg.margin_e8 += value // max(1, ai.leverage) - margin
         account.margin_e8 += value // max(1, ai.leverage) - margin
@@ -1187,6 +1311,7 @@ class Engine:
             leg.cost_e8 -= cost
             leg.margin_e8 -= margin
             account_row.margin_e8 -= margin
+            realised = self._realise(leg.plan, side, self._mark_value(instrument, share, cost), cost)
             leg.attributed -= side * share
             if leg.deferred:
                 # What waits would be refused when its turn comes: it leaves the target now, and is booked (semantics 1).
@@ -1199,7 +1324,7 @@ class Engine:
             if sign(leg.pending) == side:  # the order on the wire stands for no more than is still wanted
                 leg.pending = side * min(side * leg.pending, side * leg.target)
             leader_qty = self._row(POSITIONS, leg.leader_position, LeaderPositionRow).qty
-            given.append(Share(index, share, target - leg.target, cost, margin, leader_qty, leg.detached))
+            given.append(Share(index, share, target - leg.target, cost, margin, leader_qty, leg.detached, realised))
             leg.detached = int(leader_qty != 0)
             set_anchor(leg, leader_qty)
             self.columns.put(LEGS, index, leg.pack())
@@ -1413,6 +1538,7 @@ class Engine:
             max_open_trades=spec["max_open_trades"], mode=spec["mode"], ratio_snapshot=spec["ratio_snapshot"],
             min_policy=spec["min_policy"], on_insufficient=spec["on_insufficient"],
             require_stop=int(spec["require_stop"]), state=spec["state"],
+            **{name: spec.get(name, 0) for name in LOSS_CELLS},
         )
 
     def _add_plan(self, spec: dict[str, Any]) -> None:
@@ -1424,6 +1550,8 @@ class Engine:
             self.by_account[spec["account"]] = account
         row = self._plan_row(spec)
         row.account = account
+        row.day_equity_e8 = row.allocation_e8
+        row.leader_peak_e8 = max(0, self._row(LEADERS, row.leader, LeaderRow).equity_e8)
         plan = self.columns.add(PLANS, row.pack())
         self.names.followers.append(spec["follower"])
         self.names.plan_leaders.append(spec["leader"])
@@ -1455,6 +1583,8 @@ class Engine:
             raise OperatorError("a plan keeps its leader and its account: stop it and make a new one")
         self._check_netting(spec, self._instruments_taken(beside=plan))
         row.account, row.first_leg, row.killed, row.version = old.account, old.first_leg, old.killed, old.version + 1
+        for name in KEPT_CELLS:
+            setattr(row, name, getattr(old, name))
         self.columns.put(PLANS, plan, row.pack())
         self.names.specs[plan] = spec
 
@@ -1501,6 +1631,8 @@ class Engine:
         account = self._row(ACCOUNTS, leg.account, AccountRow)
         account.margin_e8 -= leg.margin_e8
         self.columns.put(ACCOUNTS, leg.account, account.pack())
+        self._realise(
+            leg.plan, sign(leg.attributed), self._mark_value(leg.instrument, abs(leg.attributed), leg.cost_e8), leg.cost_e8)
         leg.attributed = leg.cost_e8 = leg.margin_e8 = 0
 
     def _set_state(self, now: int, args: dict[str, Any], out: Outputs) -> None:
@@ -1514,13 +1646,26 @@ class Engine:
             self._edit(LEADERS, self.leader(name), LeaderRow, state=state)
         elif scope == "plan":
             plan = self.plan_index(name, args.get("leader"))
-            if self._row(PLANS, plan, PlanRow).state == PlanState.STOPPED and not args.get("resume_stopped"):
+            row = self._row(PLANS, plan, PlanRow)
+            if (row.state == PlanState.STOPPED or row.stopped_by) and not args.get("resume_stopped"):
                 raise OperatorError(f"the plan of {name} is stopped: change it back by name to follow again")
+            if row.stopped_by:
+                self._resume(now, plan)
             self._edit(PLANS, plan, PlanRow, state=state)
         elif scope == "instrument":
             self._halt(name, HALTED_BY_STATE, state != PlanState.ACTIVE)
         else:
             raise OperatorError(f"scope {scope!r}: all, leader, plan or instrument")
+
+    def _resume(self, now: int, plan: int) -> None:
+        """Resumed by name after a loss stop: its limits count from here (semantics 19)."""
+        row = self._row(PLANS, plan, PlanRow)
+        earned, _ = self.kernel.profits(now)[plan]
+        self._edit(
+            PLANS, plan, PlanRow, stopped_by=0, loss_base_e8=earned, day_pnl_e8=earned,
+            day_equity_e8=allocation_equity(row, earned),
+            leader_peak_e8=max(0, self._row(LEADERS, row.leader, LeaderRow).equity_e8),
+        )
 
     def _kill_switch(self, now: int, args: dict[str, Any], out: Outputs) -> None:
         """``scope``, ``name``, ``on``: openings stop; reductions pass (semantics 17)."""
@@ -1628,11 +1773,18 @@ class Engine:
         LeaderSync: _leader_sync, LeaderEquity: _leader_equity, LeaderLeverage: _leader_leverage, Quotes: _quotes,
         Reports: _reports, LegsReady: _legs_ready, AccountSnapshots: _account_snapshots, ExternalFill: _external_fill,
         Command: _command, Timer: _timer, OrphanFill: _orphan_fill, CatchUp: _catch_up,
+        Marks: _marks, Funding: _funding,
     }
     _COMMANDS: ClassVar[dict[str, Any]] = {
         "import_plans": _import_plans, "change_plan": _change_plan, "stop_plan": _stop_plan, "set_state": _set_state,
         "kill_switch": _kill_switch, "hold": _hold, "retire": _retire, "flatten": _flatten,
     }
+
+
+def _money(e8: int) -> str:
+    """For people: two decimals, cut."""
+    cents = abs(e8) * 100 // E8
+    return f"{'-' if e8 < 0 else ''}{cents // 100:,}.{cents % 100:02}"
 
 
 def _unit_change(old: int, old_decimals: int, new: int, new_decimals: int) -> tuple[int, int]:

@@ -13,7 +13,9 @@ from copyd.core.fixed import ONE, mul_div_trunc, sign
 from copyd.core.instrument import notional
 from copyd.core.order import REJECT_REASON, Cause, plan_reduction
 from copyd.core.order_life import Evidence, evidence, next_state
+from copyd.core.pnl import realise
 from copyd.core.position import release
+from copyd.core.protection import keep
 from copyd.core.rows import (
     NONE,
     TERMINAL,
@@ -52,6 +54,8 @@ def settle_legs(t: Tables, touched: dict[int, Cause], out: Outcome) -> None:
         if leg.retry_ts == 0:
             plan_reduction(t, leg_index, cause, out)
         release(t, leg_index, cause, out)
+        if t.plans[leg.plan].keeping:
+            keep(t, t.plans[leg.plan])
 
 
 def book_report(
@@ -73,6 +77,8 @@ def book_report(
     was_terminal = order.state in TERMINAL
     hole = lacking(t.legs[order.leg])
     filled = book_quantity(t, order, report, now)
+    if not filled:
+        correct_value(t, order, report)
     if filled and order.kind == Kind.REDUCTION:
         forgo_hole(t, order, hole, out)
     if filled and was_terminal:
@@ -94,6 +100,7 @@ def book_trade(t: Tables, slot: int, order: OrderRow, report: ReportRow) -> None
     order.exec_qty += report.last_qty
     order.exec_cost_e8 += notional(t.instruments[order.instrument], report.last_qty, report.last_px)
     order.fee_e8 += report.fee_e8
+    t.plans[order.plan].commission_e8 += report.fee_e8
 
 
 def fill_value(t: Tables, order: OrderRow, report: ReportRow, filled: int) -> int:
@@ -104,6 +111,28 @@ def fill_value(t: Tables, order: OrderRow, report: ReportRow, filled: int) -> in
     if report.last_px:
         return notional(instrument, filled, report.last_px)
     return notional(instrument, filled, order.limit_px or instrument.mark)
+
+
+def is_estimate(order: OrderRow, report: ReportRow) -> bool:
+    """Whether the value of what is booked now is our own guess: the report tells neither value nor price."""
+    told = report.last_px or (report.kind != ReportKind.TRADE and report.cost_e8 > order.cost_e8)
+    return not told
+
+
+def correct_value(t: Tables, order: OrderRow, report: ReportRow) -> None:
+    """The venue tells what the filled lots were worth, of which we had only a guess: the difference goes where the guess went."""
+    told = report.kind != ReportKind.TRADE and report.cost_e8 > 0 and report.cum_qty == order.cum_qty
+    if not (order.estimated and told):
+        return
+    difference = report.cost_e8 - order.cost_e8
+    order.cost_e8 = report.cost_e8
+    order.estimated = 0
+    leg, plan = t.legs[order.leg], t.plans[order.plan]
+    # Of an opening, the lots that are still held had another cost; of the others, and of a close, the result was another.
+    held = min(abs(leg.attributed), order.cum_qty) if sign(leg.attributed) == order.side else 0
+    kept = mul_div_trunc(difference, held, order.cum_qty) if order.kind == Kind.OPENING else 0
+    leg.cost_e8 += kept
+    plan.realised_e8 -= order.side * (difference - kept)
 
 
 def lacking(leg: LegRow) -> int:
@@ -139,6 +168,7 @@ def book_quantity(t: Tables, order: OrderRow, report: ReportRow, now: int) -> in
         return 0
     leaves = order.order_qty - order.cum_qty
     value = fill_value(t, order, report, filled)
+    order.estimated |= is_estimate(order, report)
     order.cum_qty += filled
     order.cost_e8 += value
     leg, account = t.legs[order.leg], t.accounts[order.account]
@@ -164,10 +194,11 @@ def book_quantity(t: Tables, order: OrderRow, report: ReportRow, now: int) -> in
         gone = min(filled, held) if sign(leg.attributed) == -order.side else 0
         beyond = order.side * (filled - gone)
         if held:
-            cost, margin = leg.cost_e8 * gone // held, leg.margin_e8 * gone // held
+            cost, margin = mul_div_trunc(leg.cost_e8, gone, held), mul_div_trunc(leg.margin_e8, gone, held)
             leg.cost_e8 -= cost
             leg.margin_e8 -= margin
             account.margin_e8 -= margin
+            realise(t.plans[order.plan], -order.side, mul_div_trunc(value, gone, filled), cost)
     leg.attributed += order.side * filled - beyond
     if on_short_side(order, account):
         ai.net_short += order.side * filled

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from copyd.core.fixed import BPS, PPM, SATURATED, sign
 from copyd.core.instrument import limit_price, lots_for, min_lots, notional, slippage_cap
+from copyd.core.pnl import profit
 from copyd.core.rows import (
     AccountInstrumentRow,
     AccountRow,
@@ -90,12 +91,43 @@ def gate(t: Tables, leg: LegRow, plan: PlanRow, opening: Opening) -> Reason:
         return Reason.PRICE_OUTLIER
     if opening.now - opening.ts_event > opening.age_max:
         return Reason.STALE_EVENT
+    loss = loss_stop(t, plan, opening.now)
+    if loss:
+        return loss
     if plan.max_open_trades and is_flat(leg) and open_trades(t, plan, leg) >= plan.max_open_trades:
         return Reason.MAX_OPEN_TRADES
     if p.journal_low:
         return Reason.JOURNAL_LOW
     if p.clock_off:
         return Reason.CLOCK_OFF
+    return Reason.NONE
+
+
+def loss_stop(t: Tables, plan: PlanRow, now: int) -> Reason:
+    """The loss limit that stopped the plan, or that its loss meets now and the next mark will stop it by."""
+    if plan.stopped_by:
+        return Reason(plan.stopped_by)
+    if not (plan.total_loss_bps or plan.daily_loss_bps or plan.leader_drawdown_bps):
+        return Reason.NONE
+    return loss_reason(t, plan, profit(t, plan, now)[0], True)
+
+
+def loss_reason(t: Tables, plan: PlanRow, earned: int, fresh: bool) -> Reason:
+    """The first loss limit that is reached (semantics 18). ``earned``: profit in e8; without ``fresh`` marks it proves nothing.
+
+    Each limit is reached at its number, not beyond it. The leader's drawdown is measured from his peak since the plan began.
+    """
+    equity, peak = t.leaders[plan.leader].equity_e8, plan.leader_peak_e8
+    if plan.leader_drawdown_bps and peak > 0 and equity > 0 and (peak - equity) * BPS >= peak * plan.leader_drawdown_bps:
+        return Reason.LEADER_DRAWDOWN
+    if not fresh:
+        return Reason.NONE
+    lost = plan.loss_base_e8 - earned
+    if plan.total_loss_bps and lost > 0 and lost * BPS >= plan.allocation_e8 * plan.total_loss_bps:
+        return Reason.TOTAL_LOSS
+    lost = plan.day_pnl_e8 - earned
+    if plan.daily_loss_bps and lost > 0 and lost * BPS >= max(0, plan.day_equity_e8) * plan.daily_loss_bps:
+        return Reason.DAILY_LOSS
     return Reason.NONE
 
 

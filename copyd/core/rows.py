@@ -57,6 +57,15 @@ class PlanState(IntEnum):
     STOPPED = 3
 
 
+class LossPolicy(IntEnum):
+    """What a plan does when a loss limit stops it (semantics 19)."""
+
+    CLOSE_NOW = 0
+    CLOSE_GRACEFULLY = 1
+    OPENS_PAUSED = 2
+    KEEP = 3
+
+
 class Side(IntEnum):
     """Position side of the leader's leg."""
 
@@ -199,7 +208,7 @@ class Row:
 class InstrumentRow(Row):
     """Filters, value and the latest quote of an instrument."""
 
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<10qiiB7x")
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<11qiiB7x")
     value_mul: int = 1
     value_div: int = 1
     lot_min: int = 1
@@ -210,6 +219,7 @@ class InstrumentRow(Row):
     ask: int = 0
     mark: int = 0
     ts_quote: int = 0
+    ts_mark: int = 0
     taker_fee_ppm: int = 500
     slippage_bps: int = 50
     halted: int = 0
@@ -241,13 +251,21 @@ class LeaderPositionRow(Row):
 class PlanRow(Row):
     """A copy plan: one follower x one leader."""
 
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<6qQ4I9i7B5x")
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<14qQ4I12i10B6x")
     allocation_e8: int = 0
     amount_e8: int = 0
     max_notional_symbol_e8: int = 0
     max_notional_total_e8: int = 0
     multiplier_ppm: int = 1_000_000
     raise_max_ppm: int = 2_000_000
+    realised_e8: int = 0
+    commission_e8: int = 0
+    funding_e8: int = 0
+    paid_e8: int = 0
+    loss_base_e8: int = 0
+    day_pnl_e8: int = 0
+    day_equity_e8: int = 0
+    leader_peak_e8: int = 0
     instruments: int = (1 << 64) - 1
     account: int = 0
     leader: int = 0
@@ -262,6 +280,9 @@ class PlanRow(Row):
     slippage_bps: int = 0
     slippage_mid_bps: int = 0
     max_open_trades: int = 0
+    total_loss_bps: int = 0
+    daily_loss_bps: int = 0
+    leader_drawdown_bps: int = 0
     mode: int = 0
     ratio_snapshot: int = 0
     min_policy: int = 0
@@ -269,6 +290,9 @@ class PlanRow(Row):
     require_stop: int = 0
     state: int = 0
     killed: int = 0
+    loss_policy: int = 0
+    stopped_by: int = 0
+    keeping: int = 0
 
 
 @dataclass(slots=True)
@@ -337,7 +361,7 @@ class LegRow(Row):
 class OrderRow(Row):
     """One order, from decision to its end."""
 
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<16s13q3IiHb6B7x")
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<16s13q3IiHb7B6x")
     cid: bytes = bytes(16)
     order_qty: int = 0
     limit_px: int = 0
@@ -364,6 +388,7 @@ class OrderRow(Row):
     position_side: int = 0
     reduce_only: int = 0
     replanned: int = 0
+    estimated: int = 0
 
 
 @dataclass(slots=True)
@@ -399,7 +424,7 @@ class TradeRow(Row):
 class Params(Row):
     """Everything else a decision reads; journaled when it changes."""
 
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<16s8qIHHBBB5x")
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<16s9qIHHHBBB3x")
     key: bytes = bytes(16)
     max_event_age: int = 2_000_000_000
     replan_max_age: int = 120_000_000_000
@@ -409,9 +434,11 @@ class Params(Row):
     retry_min: int = 100_000_000
     retry_max: int = 5_000_000_000
     read_lag: int = 10_000_000_000
+    mark_max_age: int = 60_000_000_000
     epoch: int = 0
     site: int = 0
     orders_per_window: int = 160
+    day_reset_min: int = 0
     killed: int = 0
     journal_low: int = 0
     clock_off: int = 0
@@ -464,6 +491,20 @@ class NamedOrder(Row):
     position_side: int = 0
     reduce_only: int = 0
     attempt: int = 0
+
+
+@dataclass(slots=True)
+class StopRow(Row):
+    """A plan that a loss limit stopped: what it had lost, of how much it might; 32 bytes. ``legs``: how many held something."""
+
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<3qIHBB")
+    loss_e8: int = 0
+    limit_e8: int = 0
+    equity_e8: int = 0
+    plan: int = 0
+    legs: int = 0
+    reason: int = 0
+    policy: int = 0
 
 
 class Note(IntEnum):

@@ -19,6 +19,7 @@ from copyd.core.rows import (
     Params,
     PlanRow,
     Row,
+    StopRow,
     TradeRow,
 )
 from copyd.errors import BrokenInvariant
@@ -37,6 +38,7 @@ class Outcome:
     reductions: list[int] = field(default_factory=list)
     openings: list[int] = field(default_factory=list)
     suspects: list[int] = field(default_factory=list)
+    stops: list[StopRow] = field(default_factory=list)
 
 
 @dataclass

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from copyd.core.engine import Engine, Outputs, Recorded, Started, decode_payload
-from copyd.core.rows import DecisionRow, NamedOrder, OrderEndRow, Part, Reason, Row
+from copyd.core.rows import DecisionRow, NamedOrder, OrderEndRow, Part, Reason, Row, StopRow
 from copyd.errors import BrokenInvariant, CopydError
 from copyd.journal import JournalDamaged, JournalError, Reader, Record
 from copyd.kinds import kind_of, unpack_checkpoint
@@ -37,6 +37,7 @@ BeforeRecord = Callable[[Engine, Record, Recorded], None]
 
 PARTS: tuple[tuple[str, str, type[Row]], ...] = (
     ("decisions", "decision", DecisionRow), ("ends", "order end", OrderEndRow), ("named", "order", NamedOrder),
+    ("stops", "loss stop", StopRow),
 )
 """The recorded outputs: attribute of ``Recorded`` and ``Outputs``, a word for one row, and its row type."""
 
@@ -156,9 +157,13 @@ def _row_difference(word: str, index: int, was: Any, now: Any, wording: str) -> 
     for name in was.names():
         old, new = getattr(was, name), getattr(now, name)
         if old != new:
-            place = f"{word} {index}" if isinstance(was, DecisionRow) else f"{word} {was.cid.hex()}"
-            return f"{place} (leg {was.leg}): {name} is {show(name, old)}, {wording} {show(name, new)}"
-    return f"{word} {index} (leg {was.leg}): its padding bytes are not zero"
+            place = f"{word} {was.cid.hex()}" if hasattr(was, "cid") else f"{word} {index}"
+            return f"{place} ({_whose(was)}): {name} is {show(name, old)}, {wording} {show(name, new)}"
+    return f"{word} {index} ({_whose(was)}): its padding bytes are not zero"
+
+
+def _whose(row: Any) -> str:
+    return f"plan {row.plan}" if isinstance(row, StopRow) else f"leg {row.leg}"
 
 
 def show(name: str, value: Any) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar, cast
 import msgspec
 
 from copyd._fast.columns import Columns, ReportBatch
-from copyd.core import fill, position
+from copyd.core import fill, position, protection
 from copyd.core.engine import (
     ACCOUNT_INSTRUMENTS,
     ACCOUNTS,
@@ -48,11 +48,13 @@ from copyd.core.rows import (
     ReportKind,
     ReportRow,
     Row,
+    StopRow,
     TradeRow,
 )
 from copyd.core.state import Outcome, Tables
 
 R = TypeVar("R", bound=Row)
+QUIET_SAMPLE = 64
 
 
 class Rows(Generic[R]):
@@ -164,6 +166,7 @@ class Counts(msgspec.Struct):
     reports: int = 0
     reports_all: int = 0
     timers: int = 0
+    losses: int = 0
 
 
 class Computed(msgspec.Struct):
@@ -172,6 +175,7 @@ class Computed(msgspec.Struct):
     decisions: bytes = b""
     ends: bytes = b""
     named: bytes = b""
+    stops: bytes = b""
 
 
 class Twin:
@@ -250,6 +254,18 @@ class Twin:
         self.counts.timers += 1
         self._take(t, out)
 
+    def stop_losses(self, cause: bytes, now: int, seq: int) -> None:
+        """Every loss limit. They are held against every equity of the leader, and hardly ever reached: where the kernel finds
+        none that is, one time in ``QUIET_SAMPLE`` is looked at."""
+        if seq % QUIET_SAMPLE and not self.engine.kernel.losses_due([], now):
+            return
+        t, out = self._tables(), Outcome()
+        for index in range(len(t.plans)):
+            if self._wanted(t.plans[index].account):
+                protection.hold(t, index, Cause(cause, 0, seq, now, now), out)
+        self.counts.losses += 1
+        self._take(t, out)
+
     def _wanted(self, account: int) -> bool:
         return self.chosen is None or self.chosen(account)
 
@@ -272,6 +288,7 @@ class Twin:
         self.called = True
         self.computed.decisions += b"".join(row.pack() for row in out.decisions)
         self.computed.ends += b"".join(row.pack() for row in out.ends)
+        self.computed.stops += b"".join(row.pack() for row in out.stops)
         self.computed.named += b"".join(named(t.orders[slot]).pack() for slot in sending_order(t, out))
 
     # -- comparing --------------------------------------------------------------------------------------------------
@@ -279,7 +296,7 @@ class Twin:
     def share(self, recorded: Recorded) -> Computed:
         """The recorded rows that belong to the chosen accounts."""
         if self.chosen is None:
-            return Computed(recorded.decisions, recorded.ends, recorded.named)
+            return Computed(recorded.decisions, recorded.ends, recorded.named, recorded.stops)
         accounts, chosen = self._leg_accounts, self.chosen
 
         def of(data: bytes, row_type: type[Row], leg_at: int) -> bytes:
@@ -292,8 +309,12 @@ class Twin:
             return b"".join(kept)
 
         return Computed(
-            of(recorded.decisions, DecisionRow, 4), of(recorded.ends, OrderEndRow, 24), of(recorded.named, NamedOrder, 32)
+            of(recorded.decisions, DecisionRow, 4), of(recorded.ends, OrderEndRow, 24), of(recorded.named, NamedOrder, 32),
+            b"".join(row.pack() for row in StopRow.unpack_all(recorded.stops) if chosen(self._plan_account(row.plan))),
         )
+
+    def _plan_account(self, plan: int) -> int:
+        return PlanRow.unpack(self.engine.columns.get(PLANS, plan)).account
 
 
 def named(order: OrderRow) -> NamedOrder:
@@ -323,6 +344,11 @@ class Observed:
         """As the kernel's."""
         self._twin.apply_reports(batch, now, seq)
         self._kernel.apply_reports(batch, now, seq)
+
+    def stop_losses(self, cause: bytes, now: int, seq: int) -> None:
+        """As the kernel's."""
+        self._twin.stop_losses(cause, now, seq)
+        self._kernel.stop_losses(cause, now, seq)
 
     def sweep(self, cause: bytes, now: int, seq: int) -> bool:
         """As the kernel's."""

@@ -22,7 +22,7 @@ def test_rows_have_the_layout_of_their_structs() -> None:
         "plans": rows.PlanRow, "accounts": rows.AccountRow, "account_instruments": rows.AccountInstrumentRow,
         "legs": rows.LegRow, "orders": rows.OrderRow, "trades": rows.TradeRow, "reports": rows.ReportRow,
         "params": rows.Params, "fill_event": rows.FillEvent, "decisions": rows.DecisionRow, "ends": rows.OrderEndRow,
-        "named_orders": rows.NamedOrder, "drift": reconcile.DriftRow,
+        "named_orders": rows.NamedOrder, "drift": reconcile.DriftRow, "stops": rows.StopRow,
     }
     assert {name: layout.LAYOUT.size for name, layout in layouts.items()} == sizes
 
@@ -63,7 +63,11 @@ def play(rng: random.Random, steps: int) -> None:
             tables = world.tables()
             out = world.run_twin_fill(tables, event)
             world.run_kernel_fill(event)
-        elif choice < 0.9:
+        elif choice < 0.5:
+            world.seq += 1
+            tables = world.tables()
+            out = world.run_twin_marks(tables)
+        elif choice < 0.92:
             world.seq += 1
             reports = [r for r in (world.random_report() for _ in range(rng.randint(1, 5))) if r]
             tables = world.tables()

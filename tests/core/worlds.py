@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from copyd._fast.columns import Columns, ReportBatch
 from copyd._fast.fanout import Kernel
-from copyd.core import fill, position
+from copyd.core import fill, position, protection
 from copyd.core.order import Cause, sending_order
+from copyd.core.pnl import profit
 from copyd.core.reconcile import EDGES_BPS, drift
 from copyd.core.rows import (
     NONE,
@@ -64,6 +65,10 @@ def random_plan(rng: random.Random, account: int) -> PlanRow:
         on_insufficient=rng.randrange(2),
         require_stop=rng.choice([0, 0, 0, 1]),
         state=rng.choice([0] * 8 + [1, 2, 3]),
+        total_loss_bps=rng.choice([0, 10, 2_000]),
+        daily_loss_bps=rng.choice([0, 5, 500]),
+        leader_drawdown_bps=rng.choice([0, 1_500]),
+        loss_policy=rng.randrange(4),
     )
 
 
@@ -136,6 +141,8 @@ class World:
             if self.rng.random() < 0.95:
                 self.edit(0, index, InstrumentRow, bid=px - self.rng.randint(1, 40), ask=px + self.rng.randint(1, 40),
                           mark=px, ts_quote=self.now)
+                if self.rng.random() < 0.9:
+                    self.edit(0, index, InstrumentRow, ts_mark=self.now)
 
     def leader_row(self, instrument: int = 0) -> LeaderPositionRow:
         """The leader's position."""
@@ -184,7 +191,8 @@ class World:
         px = self.px[order.instrument]
         self.trade += 1
         return ReportRow(
-            cid=order.cid, cum_qty=cum, cost_e8=self.rng.choice([0, cum * px * 3]), last_qty=min(cum, 2), last_px=px,
+            cid=order.cid, cum_qty=cum, cost_e8=self.rng.choice([0, cum * px * 3]), last_qty=min(cum, 2),
+            last_px=self.rng.choice([0, px, px]),
             fee_e8=cum * 7, trade_id=self.rng.choice([self.trade, max(1, self.trade - 1)]), venue_order_id=self.trade,
             ts_event=self.now, code=self.rng.choice([0, -2019, -2022, -1015, -4164, -4061]) if kind in (2, 4) else 0, kind=kind,
             status=status,
@@ -225,17 +233,34 @@ class World:
         position.sweep(tables, Cause(self.sweep_cause(), 0, self.seq, self.now, self.now), out)
         return out
 
+    def run_twin_marks(self, tables: Tables) -> Outcome:
+        """The leader's peak, sometimes a new day, then every loss limit on the twin and on the kernel."""
+        out = Outcome()
+        protection.follow_peak(tables, 0)
+        self.kernel.follow_peak(0)
+        if self.rng.random() < 0.2:
+            protection.begin_day(tables, self.now)
+            self.kernel.begin_day(self.now)
+        due = protection.losses_due(tables, self.now)
+        assert self.kernel.losses_due([], self.now) is due
+        protection.stop_losses(tables, Cause(self.sweep_cause(), 0, self.seq, self.now, self.now), out)
+        assert bool(out.stops) is due
+        self.kernel.stop_losses(self.sweep_cause(), self.now, self.seq)
+        return out
+
     # -- comparison --------------------------------------------------------------------------------------------------
 
     def assert_equal(self, tables: Tables, out: Outcome) -> None:
         """Every byte of state and of output is the same."""
         assert b"".join(d.pack() for d in out.decisions) == self.kernel.decisions()
         assert b"".join(e.pack() for e in out.ends) == self.kernel.ends()
+        assert b"".join(s.pack() for s in out.stops) == self.kernel.stops()
         assert array.array("I", out.suspects).tobytes() == self.kernel.suspects()
         assert array.array("I", sending_order(tables, out)).tobytes() == self.kernel.orders()
         for name, twin, kernel in zip(NAMES, tables.dump(), self.columns.dump(), strict=True):
             assert twin == kernel, name
         self.assert_equal_drift(tables)
+        assert self.kernel.profits(self.now) == [profit(tables, plan, self.now) for plan in tables.plans]
 
     def assert_equal_drift(self, tables: Tables) -> None:
         """The sync score of every leg is the same, and the histogram counts each leg that holds or wants something."""

@@ -39,9 +39,9 @@ def journal(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def flipped(record: Record, part: int, at: int, bit: int) -> bytes:
     """The payload with one bit of part 0 input, 1 decisions, 2 ends, 3 orders changed."""
-    sizes = struct.unpack_from("<4I", record.payload)
+    sizes = struct.unpack_from("<5I", record.payload)
     payload = bytearray(record.payload)
-    payload[16 + sum(sizes[:part]) + at] ^= 1 << bit
+    payload[20 + sum(sizes[:part]) + at] ^= 1 << bit
     return bytes(payload)
 
 
@@ -79,7 +79,7 @@ def test_a_flipped_bit_with_a_good_chain_is_found(
     with Reader(journal) as reader:
         places = [
             (record.seq, part, size) for record in reader.iterate()
-            for part, size in enumerate(struct.unpack_from("<4I", record.payload)) if part and size
+            for part, size in enumerate(struct.unpack_from("<5I", record.payload)) if part and size
         ]
     seq, part, size = rng.choice([place for place in places if place[1] == 1 + seed % 3])
     at, bit = rng.randrange(size), rng.randrange(8)
@@ -97,8 +97,8 @@ def test_a_changed_input_is_found(journal: Path, tmp_path: Path, capsys: pytest.
         if not isinstance(recorded.input, LeaderFill) or recorded.input.exec_id != 1:
             return record.payload
         raw = encode_input(msgspec.structs.replace(recorded.input, qty=recorded.input.qty + 5_000))
-        parts = [raw, recorded.decisions, recorded.ends, recorded.named]
-        return struct.pack("<4I", *map(len, parts)) + b"".join(parts)
+        parts = [raw, recorded.decisions, recorded.ends, recorded.named, recorded.stops]
+        return struct.pack("<5I", *map(len, parts)) + b"".join(parts)
 
     rewrite(journal, tmp_path / "other", edit)
     assert verify(tmp_path / "other") == 65
@@ -170,7 +170,7 @@ def test_another_builds_decisions_are_checked_as_far_as_ids(
     changed: list[int] = []
 
     def edit(record: Record) -> bytes:
-        sizes = struct.unpack_from("<4I", record.payload)
+        sizes = struct.unpack_from("<5I", record.payload)
         if sizes[1] and not changed:
             changed.append(record.seq)
             return flipped(record, 1, 56, 0)  # that build decided another target

@@ -54,7 +54,7 @@ def test_a_changed_decision_is_named_with_record_leg_and_field(tmp_path: Path) -
         head, decisions = (int.from_bytes(payload[at : at + 4], "little") for at in (0, 4))
         if decisions and not changed:
             changed.append(record.seq)
-            payload[16 + head + 56] ^= 1  # the lowest bit of the first decision's target
+            payload[20 + head + 56] ^= 1  # the lowest bit of the first decision's target
         return bytes(payload)
 
     rewrite(tmp_path / "journal", tmp_path / "other", edit)
