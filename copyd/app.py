@@ -36,6 +36,7 @@ from copyd.core.engine import (
     InstrumentSpec,
     LeaderFill,
     LegsReady,
+    Marks,
     Outputs,
     Started,
     Timer,
@@ -104,6 +105,8 @@ def engine_params(config: Config) -> Params:
         replan_max_age=config.copy.replan_max_age_s * 1_000_000_000,
         quote_max_age=config.copy.quote_max_age_ms * 1_000_000,
         read_lag=contract_of(config).read_lag_ms * 1_000_000,
+        mark_max_age=config.copy.mark_max_age_ms * 1_000_000,
+        day_reset_min=config.copy.daily_reset_min,
         equity_max_age=min(leader.equity_max_age_ms for leader in config.leaders) * 1_000_000,
         # The venue counts per 10 s and per minute: a sixth of the minute's limit binds in any 10 s window.
         # (16 bits in the tables: a larger limit is no limit there.)
@@ -322,6 +325,11 @@ class Daemon:
     def quote(self, instrument: int, bid: int, ask: int, mark: int, ts: int) -> None:
         """The market as the venue side last heard it."""
         self.pump.quote(instrument, bid, ask, mark, ts)
+
+    def marks(self, marks: list[tuple[int, int, int]]) -> None:
+        """Mark prices: an input only where a loss limit is reached by them, or a day begins."""
+        if not self.pump.stopped and self.engine.marks_due(self.clock.now_ns(), marks):
+            self._offer(Marks(marks))
 
     def _durable(self, seq: int) -> None:
         try:
@@ -628,7 +636,10 @@ class Daemon:
         if scope.kind == "venue":
             self._check_venue(scope)
             scope = Scope("all")
-        await self._command("set_state", {"scope": scope.kind, "name": scope.name, "state": state}, actor)
+        # Naming the plan is the resume by name that a stopped one needs (semantics 19).
+        named = scope.kind == "plan" and state == "active"
+        await self._command(
+            "set_state", {"scope": scope.kind, "name": scope.name, "state": state, "resume_stopped": named}, actor)
         return {"scope": str(scope), "state": state}
 
     def _check_venue(self, scope: Scope) -> None:
@@ -843,7 +854,7 @@ def plan_fields_of(fields: Mapping[str, Any]) -> dict[str, Any]:
 
     codes = {
         "mode": followers.MODES, "ratio_snapshot": followers.RATIO_SNAPSHOTS, "min_policy": followers.MIN_POLICIES,
-        "on_insufficient": followers.ON_INSUFFICIENT, "state": PLAN_STATES,
+        "on_insufficient": followers.ON_INSUFFICIENT, "loss_policy": followers.LOSS_POLICIES, "state": PLAN_STATES,
     }
     out: dict[str, Any] = {}
     for name, value in fields.items():

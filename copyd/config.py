@@ -31,6 +31,7 @@ PositionMode = Literal["one_way", "hedge", "keep"]
 MarginType = Literal["isolated", "cross"]
 RatioSnapshot = Literal["position_open", "each_order", "follow"]
 MinPolicy = Literal["carry", "skip", "raise"]
+LossPolicy = Literal["close_now", "close_gracefully", "opens_paused", "keep"]
 OnInsufficient = Literal["scale", "skip"]
 PRESET_NAMES: tuple[str, ...] = get_args(PresetName)
 
@@ -385,6 +386,31 @@ class CopyDefaults(Section, frozen=True, kw_only=True):
             "a quiet book refuses. Too long: the price check is made against the past.",
         ),
     ] = 5_000
+    mark_max_age_ms: Annotated[
+        int,
+        Meta(
+            ge=1_000,
+            le=3_600_000,
+            description="Age of a mark price above which no loss limit acts on it and openings hold, ms. Too short: a slow feed "
+            "pauses copying. Too long: a stop acts on the past.",
+        ),
+    ] = 60_000
+    mark_band_bps: Annotated[
+        int,
+        Meta(
+            ge=100,
+            le=100_000,
+            description="A mark further than this from the last one is not believed until the book has agreed with it for a "
+            "while, bps. Too narrow: a real crash is believed late. Too wide: a wrong price stops plans.",
+        ),
+    ] = 3_000
+    daily_reset_utc: Annotated[
+        str,
+        Meta(
+            pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$",
+            description='Time of day, UTC, at which the daily loss limit starts anew, "HH:MM".',
+        ),
+    ] = "00:00"
     default_preset: Annotated[
         PresetName,
         Meta(description="Risk preset of plans that name none. Changing it does not change plans already imported."),
@@ -453,6 +479,11 @@ class CopyDefaults(Section, frozen=True, kw_only=True):
     def raise_max_factor_ppm(self) -> int:
         return factor_ppm(self.raise_max_factor)
 
+    @property
+    def daily_reset_min(self) -> int:
+        """Minutes after midnight, UTC."""
+        return int(self.daily_reset_utc[:2]) * 60 + int(self.daily_reset_utc[3:])
+
 
 class RiskPreset(Section, frozen=True, kw_only=True):
     leverage_max: Annotated[
@@ -506,6 +537,35 @@ class RiskPreset(Section, frozen=True, kw_only=True):
     require_stop: Annotated[bool, Meta(description="true: an opening without a known or assumed stop is forgone (no_stop).")] = (
         False
     )
+    total_loss_bps: Annotated[
+        Bps,
+        Meta(
+            description="Loss since the plan began (or was last resumed) at which it stops, bps of the allocation, realised and "
+            "unrealised at mark; 0 = none. Too small: an ordinary bad week stops it. 0: nothing stops it."
+        ),
+    ] = 2_000
+    daily_loss_bps: Annotated[
+        Bps,
+        Meta(
+            description="Loss since the day's reset at which the plan stops, bps of what it was worth then; 0 = none. A restart "
+            "does not reset it. Too small: an ordinary bad day stops it."
+        ),
+    ] = 500
+    leader_drawdown_bps: Annotated[
+        Bps,
+        Meta(
+            description="Fall of the leader's equity from its peak since the plan began at which the plan stops, bps; 0 = none. "
+            "His withdrawals do not count."
+        ),
+    ] = 1_500
+    on_loss_stop: Annotated[
+        LossPolicy,
+        Meta(
+            description="What a stop does: close_now (closes what the plan holds, at market) | close_gracefully (openings end, "
+            "the leader's reductions are followed until he is flat) | opens_paused (the same, until resumed) | keep (positions "
+            "become the follower's own). Each needs a resume by name."
+        ),
+    ] = "close_now"
     slippage_bps: Annotated[Bps, Meta(description="Worst price against the leader's fill, bps; 0 = by instrument class.")] = 0
     slippage_mid_bps: Annotated[
         Bps, Meta(description="Worst price against the middle of the book, bps; 0 = by instrument class.")
@@ -526,6 +586,9 @@ class RiskPresets(Section, frozen=True, kw_only=True):
         max_position_bps=1_500,
         max_open_trades=5,
         max_loss_per_trade_bps=100,
+        total_loss_bps=1_000,
+        daily_loss_bps=300,
+        leader_drawdown_bps=1_000,
         slippage_bps=30,
         slippage_mid_bps=30,
     )
@@ -536,6 +599,9 @@ class RiskPresets(Section, frozen=True, kw_only=True):
         leverage_max=50,
         max_position_bps=6_000,
         max_loss_per_trade_bps=500,
+        total_loss_bps=4_000,
+        daily_loss_bps=1_500,
+        leader_drawdown_bps=3_000,
         slippage_bps=200,
         slippage_mid_bps=200,
     )

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 import msgspec
 from msgspec import Meta
 
-from copyd.config import Config, MinPolicy, OnInsufficient, PresetName, RatioSnapshot
+from copyd.config import Config, LossPolicy, MinPolicy, OnInsufficient, PresetName, RatioSnapshot
 from copyd.decimals import factor_ppm, factor_text, money_e8, money_text
 from copyd.errors import ConfigError
 
@@ -30,6 +30,7 @@ PlanState = Literal["active", "paused", "close_only"]
 MODES: tuple[str, ...] = get_args(Mode)
 RATIO_SNAPSHOTS: tuple[str, ...] = get_args(RatioSnapshot)
 MIN_POLICIES: tuple[str, ...] = get_args(MinPolicy)
+LOSS_POLICIES: tuple[str, ...] = get_args(LossPolicy)
 ON_INSUFFICIENT: tuple[str, ...] = get_args(OnInsufficient)
 PRESETS: tuple[str, ...] = get_args(PresetName)
 STATES: tuple[str, ...] = get_args(PlanState)
@@ -74,6 +75,10 @@ class PlanSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_open_trades: Annotated[int, Meta(ge=0, le=10_000)] = 0  # 0 = none
     max_loss_per_trade_bps: _Bps = 200
     require_stop: bool = False
+    total_loss_bps: Annotated[int, Meta(ge=0, le=10_000)] = 2_000  # of the allocation; 0 = no limit
+    daily_loss_bps: Annotated[int, Meta(ge=0, le=10_000)] = 500  # of the equity at the reset of the day; 0 = no limit
+    leader_drawdown_bps: Annotated[int, Meta(ge=0, le=10_000)] = 1_500  # of the leader's peak; 0 = no limit
+    loss_policy: LossPolicy = "close_now"
     slippage_bps: Annotated[int, Meta(ge=0, le=10_000)] = 0  # 0 = by instrument class
     slippage_mid_bps: Annotated[int, Meta(ge=0, le=10_000)] = 0  # 0 = by instrument class
     instruments: tuple[_Symbol, ...] = ()  # empty = all
@@ -222,6 +227,10 @@ COLUMNS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "max_open_trades": ("max_open_trades", _int(0, 10_000)),
     "max_loss_per_trade_bps": ("max_loss_per_trade_bps", _int(1, 1_000_000)),
     "require_stop": ("require_stop", _bool),
+    "total_loss_bps": ("total_loss_bps", _int(0, 10_000)),
+    "daily_loss_bps": ("daily_loss_bps", _int(0, 10_000)),
+    "leader_drawdown_bps": ("leader_drawdown_bps", _int(0, 10_000)),
+    "on_loss_stop": ("loss_policy", _choice(LOSS_POLICIES)),
     "slippage_bps": ("slippage_bps", _int(0, 10_000)),
     "slippage_mid_bps": ("slippage_mid_bps", _int(0, 10_000)),
     "instruments": ("instruments", _instruments),
@@ -253,6 +262,10 @@ def preset_fields(config: Config, preset: str) -> dict[str, Any]:
         "max_open_trades": limits.max_open_trades,
         "max_loss_per_trade_bps": limits.max_loss_per_trade_bps,
         "require_stop": limits.require_stop,
+        "total_loss_bps": limits.total_loss_bps,
+        "daily_loss_bps": limits.daily_loss_bps,
+        "leader_drawdown_bps": limits.leader_drawdown_bps,
+        "loss_policy": limits.on_loss_stop,
         "slippage_bps": limits.slippage_bps,
         "slippage_mid_bps": limits.slippage_mid_bps,
     }

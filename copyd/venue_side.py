@@ -18,6 +18,7 @@ from copyd.config import Config
 from copyd.core import engine as core
 from copyd.core.engine import Alert, Engine
 from copyd.core.fill import POSITION_SIDE_REJECTED
+from copyd.core.marks import Marks
 from copyd.core.order import placed_since
 from copyd.core.rows import UNFINISHED_MASK, AccountInstrumentRow, AccountRow, OrderRow, OrderState
 from copyd.credentials import Credential, Credentials
@@ -59,6 +60,8 @@ class Owner(Protocol):
     def offer(self, value: Any) -> None: ...
 
     def quote(self, instrument: int, bid: int, ask: int, mark: int, ts: int) -> None: ...
+
+    def marks(self, marks: list[tuple[int, int, int]]) -> None: ...
 
     def alert(self, alert: Alert) -> None: ...
 
@@ -117,7 +120,10 @@ class VenueSide:
         self.start_timeout_s = 2 * venue.connect_timeout_ms / 1000
         self.instruments: Instruments
         self.leaders: dict[int, LeaderFeed] = {}
-        self._marks: dict[int, int] = {}
+        copy = config.copy
+        self._marks = Marks(copy.mark_band_bps, copy.mark_max_age_ms * 1_000_000)
+        self._quote_max_age = copy.quote_max_age_ms * 1_000_000
+        self._marks_doubted: set[int] = set()
         self._quotes: dict[int, tuple[int, int, int]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._keyless: set[int] = set()
@@ -331,7 +337,7 @@ class VenueSide:
         if order.account in self._keyless:
             return  # in doubt until its key is back (``register`` asks then); the others trade on
         alive = order.venue_order_id != 0 or order.state in (OrderState.NEW, OrderState.PARTIALLY_FILLED)
-        exposure = order.order_qty * (order.limit_px or self._marks.get(order.instrument, 1))
+        exposure = order.order_qty * (order.limit_px or self._marks.believed(order.instrument) or 1)
         self.gateway.query(order.cid, order.account, order.instrument, ts_signed_ns, exposure=exposure, seen=alive,
             ts_placed_ns=placed_since(order.ts_decided, order.cid, self.engine.params.epoch))
 
@@ -380,14 +386,25 @@ class VenueSide:
 
     def _on_marks(self, marks: list[codec.Mark]) -> None:
         for mark in marks:
-            self._marks[mark.instrument] = mark.mark
+            bid, ask, ts = self._quotes.get(mark.instrument, (0, 0, 0))
+            middle_twice = bid + ask if mark.ts_recv - ts <= self._quote_max_age else 0
+            doubt = self._marks.note(mark.instrument, mark.mark, mark.ts_recv, middle_twice)
+            if doubt and mark.instrument not in self._marks_doubted:
+                self._marks_doubted.add(mark.instrument)
+                symbol = self.engine.symbol(mark.instrument)
+                self.owner.alert(Alert("mark_doubted", f"{symbol}: {doubt}; openings hold", {"symbol": symbol}))
+            elif not doubt:
+                self._marks_doubted.discard(mark.instrument)
             self._market(mark.instrument)
+        self.owner.marks(self._marks.all())
 
     def _market(self, instrument: int) -> None:
         quote = self._quotes.get(instrument)
-        mark = self._marks.get(instrument)
+        mark = self._marks.believed(instrument)
         if quote and mark:
-            self.owner.quote(instrument, quote[0], quote[1], mark, quote[2])
+            # Beside a mark that is not sound the quote counts as old: openings hold.
+            ts = quote[2] if self._marks.sound(instrument, quote[2]) else 0
+            self.owner.quote(instrument, quote[0], quote[1], mark, ts)
 
     # -- leaders ---------------------------------------------------------------------------------------------------------
 

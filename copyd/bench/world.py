@@ -98,7 +98,8 @@ def plan(index: int, rng: random.Random) -> dict[str, Any]:
     )
     # Choices are numbers to the engine: a default is the first of its kind, the modes take turns.
     return msgspec.structs.asdict(spec) | {
-        "mode": index % MODES, "ratio_snapshot": 0, "min_policy": 0, "on_insufficient": 0, "state": 0, "instruments": []}
+        "mode": index % MODES, "ratio_snapshot": 0, "min_policy": 0, "on_insufficient": 0, "loss_policy": 0, "state": 0,
+        "instruments": []}
 
 
 def params() -> Params:

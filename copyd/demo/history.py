@@ -244,6 +244,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     max_notional_total: str = "0"
     max_open_trades: int = 0
     max_loss_per_trade_bps: int = 200
+    total_loss_bps: int = 0
+    daily_loss_bps: int = 0
+    leader_drawdown_bps: int = 0
     require_stop: bool = False
     slippage_bps: int = 0
     slippage_mid_bps: int = 0

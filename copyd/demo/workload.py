@@ -277,6 +277,7 @@ def plan_lines(plans: list[Plan]) -> bytes:
         *("leader", "account", "mode", "leverage", "leverage_max", "ratio_snapshot", "min_policy", "max_position_bps"),
         "max_notional_symbol",
         *("max_notional_total", "max_open_trades", "max_loss_per_trade_bps", "require_stop", "slippage_bps", "slippage_mid_bps"),
+        *("total_loss_bps", "daily_loss_bps", "leader_drawdown_bps"),
     }
     default = msgspec.structs.asdict(Plan(follower="", allocation="0"))
     lines = []
