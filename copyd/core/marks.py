@@ -34,7 +34,7 @@ class Marks:
         self._marks: dict[int, Mark] = {}
 
     def note(self, instrument: int, px: int, ts: int, middle_twice: int = 0) -> str:
-        """A mark came. ``middle_twice``: bid + ask of a fresh book, 0 where there is none. Returns why it is not believed, or ""."""
+        """A mark came. ``middle_twice``: bid + ask of a fresh book, 0 where there is none. Why it is not believed, or ""."""
         mark = self._marks.setdefault(instrument, Mark())
         if px <= 0:
             return f"a mark price of {px} is none"
