@@ -120,6 +120,7 @@ cdef struct Leg:
     int64_t cost_e8          # entry cost of attributed, unsigned
     int64_t margin_e8        # initial margin of attributed
     int64_t retry_ts         # ns: earliest next attempt of a reduction that came back unfilled; 0 = none
+    int64_t ts_open          # ns: when the opening was decided that took the leg from flat; older trades took nothing of it
     int64_t missed           # Q32, signed: forgone since the leader was flat; target + missed is what perfect copying would hold
     uint32_t open_slot       # order in flight, NONE = none
     uint32_t plan

@@ -1647,6 +1647,8 @@ cdef class Kernel:
         ai.ts_active = now
         held = _abs(leg.attributed)
         if order.kind == OPENING:
+            if leg.attributed == 0:
+                leg.ts_open = order.ts_decided
             if not _is_terminal(order.state):
                 share = leg.pending if filled == leaves else mul_div_trunc(leg.pending, filled, leaves)
                 leg.pending -= share

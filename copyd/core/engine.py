@@ -501,6 +501,9 @@ class Engine:
         for slot in self.columns.orders_in_state(UNFINISHED_MASK):
             self._edit(ORDERS, slot, OrderRow, state=OrderState.IN_DOUBT)
             out.queries.append(slot)
+        for index in range(self.columns.count(LEGS)):
+            if self._row(LEGS, index, LegRow).ts_open > now:
+                self._edit(LEGS, index, LegRow, ts_open=now)
         for at in range(self.columns.count(ACCOUNT_INSTRUMENTS)):
             if self._row(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow).ts_active > now:
                 # The clock was put back: nothing can have happened later than now.
@@ -1006,7 +1009,8 @@ class Engine:
         short = value.position_side == Side.SHORT
         # What a look at the venue's books made us book already is the same trade, told late: it is not booked again.
         rest = value.qty - self._already_booked(value.account, value.instrument, short, value.qty, value.ts_event)
-        touched = len(self._external(now, value.account, value.instrument, short, rest, out)) if rest else 0
+        traded = value.ts_event or now
+        touched = len(self._external(now, value.account, value.instrument, short, rest, out, traded=traded)) if rest else 0
         self._cross(value, short)
         out.alerts.append(Alert("external_fill", f"{value.kind}: {value.qty} lots", {
             "account": self.names.accounts[value.account], "symbol": self.symbol(value.instrument), "legs": touched}))
@@ -1246,6 +1250,7 @@ class Engine:
         leg.cost_e8 += value - cost
         leg.margin_e8 += value // max(1, ai.leverage) - margin
         account.margin_e8 += value // max(1, ai.leverage) - margin
+        leg.ts_open = leg.ts_open if leg.attributed else now
         leg.attributed += qty
         gap = leg.target - leg.pending - leg.deferred - leg.attributed * ONE
         if gone and sign(leg.target) * gap >= ONE:
@@ -1265,11 +1270,13 @@ class Engine:
 
     def _external(
         self, now: int, account: int, instrument: int, short: bool, qty: int, out: Outputs, most: int = 1 << 62,
+        traded: int = NEVER,
     ) -> list[Share]:
         """The follower's own hand, or a liquidation (semantics 29, 30). Returns what each leg it touched gave.
 
         A reduction first uses up the unattributed rest, then shrinks same-side legs pro rata, whose target drops with
-        them; such a leg is detached. An increase is unattributed and never ours to close.
+        them; such a leg is detached. An increase is unattributed and never ours to close. What traded (at ``traded``, our
+        clock) before a leg was opened took nothing of it.
         """
         at = account * self.columns.instruments_max + instrument
         ai = self._row(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow)
@@ -1280,7 +1287,9 @@ class Engine:
         if sign(qty) == -sign(net) and net:
             shrink = min(abs(qty), abs(net))
             from_rest = min(shrink, abs(rest)) if sign(rest) == sign(net) else 0
-            shrink = min(shrink - from_rest, most)
+            legs = self._legs_of(account, instrument, short, sign(net))
+            could = sum(abs(leg.attributed) for _, leg in legs if leg.ts_open <= traded)
+            shrink = min(shrink - from_rest, most, could)
             rest += sign(qty) * (abs(qty) - shrink)
         else:
             rest += qty
@@ -1288,11 +1297,13 @@ class Engine:
         setattr(ai, "net_short" if short else "net", net + qty)
         ai.ts_active = now
         self.columns.put(ACCOUNT_INSTRUMENTS, at, ai.pack())
-        return self._shrink_legs(account, instrument, short, sign(net), shrink, out) if shrink else []
+        return self._shrink_legs(account, instrument, short, sign(net), shrink, out, traded) if shrink else []
 
-    def _shrink_legs(self, account: int, instrument: int, short: bool, side: int, shrink: int, out: Outputs) -> list[Share]:
+    def _shrink_legs(
+        self, account: int, instrument: int, short: bool, side: int, shrink: int, out: Outputs, traded: int = NEVER
+    ) -> list[Share]:
         """Take ``shrink`` lots from the account's legs on ``side``, pro rata, the remainder from the largest first."""
-        legs = self._legs_of(account, instrument, short, side)
+        legs = [item for item in self._legs_of(account, instrument, short, side) if item[1].ts_open <= traded]
         total = sum(abs(leg.attributed) for _, leg in legs)
         shrink = min(shrink, total)
         shares = {index: abs(leg.attributed) * shrink // total for index, leg in legs} if total else {}

@@ -176,6 +176,8 @@ def book_quantity(t: Tables, order: OrderRow, report: ReportRow, now: int) -> in
     ai.ts_active = now
     held, beyond = abs(leg.attributed), 0
     if order.kind == Kind.OPENING:
+        if leg.attributed == 0:
+            leg.ts_open = order.ts_decided
         if order.state not in TERMINAL:
             share = leg.pending if filled == leaves else mul_div_trunc(leg.pending, filled, leaves)
             leg.pending -= share

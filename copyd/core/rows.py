@@ -327,7 +327,7 @@ class AccountInstrumentRow(Row):
 class LegRow(Row):
     """One (plan, instrument, position side): what it holds and what it should hold."""
 
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<16q5IH5B5x")
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<17q5IH5B5x")
     target: int = 0
     anchor_target: int = 0
     anchor_leader: int = 0
@@ -343,6 +343,7 @@ class LegRow(Row):
     cost_e8: int = 0
     margin_e8: int = 0
     retry_ts: int = 0
+    ts_open: int = 0
     missed: int = 0
     open_slot: int = NONE
     plan: int = 0
