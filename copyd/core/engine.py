@@ -750,6 +750,11 @@ class Engine:
                 self._edit(PLANS, leg.plan, PlanRow, funding_e8=plan.funding_e8 + share)
         return None
 
+    def _stopped(self, plan: int) -> bool:
+        """By command or by a loss limit: until it is resumed by name nothing is wanted for it."""
+        row = self._row(PLANS, plan, PlanRow)
+        return row.state == PlanState.STOPPED or row.stopped_by != 0
+
     def profits(self, now: int) -> list[tuple[int, bool]]:
         """(profit in e8 at mark, whether every mark it rests on is fresh) of every plan."""
         return self.kernel.profits(now)
@@ -1161,7 +1166,7 @@ class Engine:
             share.realised_e8 -= realised
             self._edit(PLANS, leg.plan, PlanRow, realised_e8=self._row(PLANS, leg.plan, PlanRow).realised_e8 - realised)
             leader_qty = self._row(POSITIONS, leg.leader_position, LeaderPositionRow).qty
-            stopped = self._row(PLANS, leg.plan, PlanRow).state == PlanState.STOPPED
+            stopped = self._stopped(leg.plan)
             # Detached ends when the leader is flat: a position he has opened since owes this share nothing.
             if leg.detached and not stopped and sign(leader_qty) == sign(share.leader_qty) != 0:
                 part = min(abs(leader_qty), abs(share.leader_qty))
@@ -1436,7 +1441,7 @@ class Engine:
             leg = self._row(LEGS, index, LegRow)
             leader_qty = self._row(POSITIONS, leg.leader_position, LeaderPositionRow).qty
             mark = self._row(INSTRUMENTS, leg.instrument, InstrumentRow).mark
-            if not may_catch_up(leg, leader_qty) or mark <= 0:
+            if not may_catch_up(leg, leader_qty) or mark <= 0 or self._stopped(leg.plan):
                 continue
             part, leg.missed = leg.missed, 0
             if leg.target == 0:

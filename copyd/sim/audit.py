@@ -58,6 +58,10 @@ GROWING = frozenset({"CatchUp"})
 LONG, SHORT = 1, 2
 
 _MISSING: Any = object()
+_TABLES = ("fold", "execs", "equity", "exp", "anchor", "k", "plan_of", "caps", "stops")
+"""What a node knows by its journal, as the names of ``_Node``."""
+LEADER_DRAWDOWN, TOTAL_LOSS, DAILY_LOSS = 14, 15, 16
+CLOSE_NOW = 0
 
 
 def _folded(before: int, qty: int, side: int) -> int:
@@ -85,6 +89,10 @@ class Plan(NamedTuple):
     min_policy: str = "carry"
     allocation: int = 0
     multiplier: Fraction = Fraction(1)
+    losses: tuple[int, int, int] = (0, 0, 0)
+    """Loss limits in bps: the leader's drawdown, total, daily; 0 none."""
+    capital: int = 0
+    """What the total limit is a share of."""
 
 
 class _Truth:
@@ -235,6 +243,7 @@ class _Node:
         "plan_of",
         "seq",
         "settled",
+        "stops",
         "tally",
         "touched",
         "unbelieved",
@@ -261,6 +270,7 @@ class _Node:
         self.k: dict[int, int] = {}
         self.plan_of: dict[tuple[str, str], int] = {}  # follower, leader -> plan
         self.caps: dict[int, int] = {}  # plan -> the most its leg may be worth, e8; 0 none
+        self.stops: dict[int, int] = {}  # plan -> 1 + policy of the loss stop it is under; 0 none
         self.undo: deque[tuple[int, Any, Any, Any]] = deque()
         self.log: list[tuple[Any, ...]] = []
         self.pauses: dict[Any, bool] = {}
@@ -530,8 +540,8 @@ class Auditor:
             unsettled = leg.open_count or leg.red_count or leg.attributed != sum(p.own for p in leg.parts)
             if unsettled and lane.net * signed <= 0:
                 lane.murky = True  # the node may book the two in either order
-        if held and (others or 1 in lane.untold.values()):
-            lane.murky = True  # (two trades that are both to be told may be told in either order)
+        if (held and others) or ((held or others) and 1 in lane.untold.values()):
+            lane.murky = True  # (two trades that are both to be told may be told in either order, or be found out as one)
         rest = lane.net - ours
         # Only what makes the account's position smaller is a reduction; beyond it the trade is the follower's own opening.
         left = min(left, abs(lane.net)) if lane.net * signed < 0 else 0
@@ -560,6 +570,14 @@ class Auditor:
             lane.bought += signed
         else:
             lane.sold -= signed
+
+    def mode_changed(self, account: int) -> None:
+        """The account's position mode is another. What a hand did just before, and was not told, is found out on the new sides."""
+        for account_index, instrument, _ in [key for key, lane in self.lanes.items() if 1 in lane.untold.values()]:
+            if account_index == account:
+                for side in (0, LONG, SHORT):
+                    lane = self._lane(account, instrument, side)
+                    lane.murky = lane.hand = True
 
     def agreed(self, account: int, instrument: int) -> None:
         """The node's position is what the venue holds: every foreign trade so far is booked, told or found out."""
@@ -613,11 +631,11 @@ class Auditor:
         n.seq = first.seq
         n.orders = {cid: order.copy() for cid, order in first.orders.items() if order.seq <= seq}
         n.key = {key: list(legs) for key, legs in first.key.items()}
-        for name in ("fold", "execs", "equity", "exp", "anchor", "k", "plan_of", "caps"):
+        for name in _TABLES:
             setattr(n, name, dict(getattr(first, name)))
         for at, table, key, old in reversed(first.undo):
             if at > seq:
-                for name in ("fold", "execs", "equity", "exp", "anchor", "k", "plan_of", "caps"):
+                for name in _TABLES:
                     if getattr(first, name) is table:
                         _put_back(getattr(n, name), key, old)
                 # Any other table is the world's: what the first one has heard of a lane stays heard.
@@ -726,6 +744,7 @@ class Auditor:
         ends: Sequence[Sequence[Any]] = (),
         named: Sequence[Sequence[Any]] = (),
         configs: Sequence[int] | None = None,
+        stops: Sequence[Sequence[Any]] = (),
     ) -> None:
         """A record was appended. It is not durable yet."""
         self.facts += 1
@@ -741,6 +760,8 @@ class Auditor:
                 n.grown = True
         if configs and len(set(configs)) > 1:
             self._say("S20", t, seq, f"record {seq}: decided by config versions {sorted(set(configs))}")
+        for row in stops:
+            self._stop(n, t, seq, row)
         opens = self._record(n, t, seq, input_name, fields, decisions, ends)
         for row in named:
             self._named(n, t, seq, row, opens)
@@ -783,9 +804,34 @@ class Auditor:
             self._put(n, seq, n.equity, fields["leader"], fields["equity"])
         if name == "Command" and self.value_e8 and "args" in fields:
             self._caps(n, seq, fields["name"], fields["args"])
+            if fields["name"] == "set_state":
+                self._resumed(n, seq, fields["args"])
         for row in decisions:
             self._row(n, t, seq, row)
         return 2
+
+    def _stop(self, n: _Node, t: int, seq: int, row: Sequence[Any]) -> None:
+        """A loss limit stopped a plan: once, and by a limit it has and has reached."""
+        loss, limit, _equity, plan, _legs, reason, policy = row
+        if n.stops.get(plan):
+            self._say("M1", t, (seq, plan), f"record {seq}: plan {plan} is stopped and was stopped already")
+        known = self.plans[plan]
+        bps = known.losses[reason - LEADER_DRAWDOWN]
+        if not bps:
+            self._say("M1", t, (seq, plan), f"record {seq}: plan {plan} is stopped by {reason}, a limit it does not have")
+        if loss < limit or loss <= 0:
+            self._say("M1", t, (seq, plan), f"record {seq}: plan {plan} is stopped with a loss of {loss}, limit {limit}")
+        if reason == TOTAL_LOSS and known.capital and limit != known.capital * bps // 10_000:
+            self._say("M1", t, (seq, plan), f"record {seq}: plan {plan} is stopped by a limit of {limit}, it has "
+                                            f"{known.capital * bps // 10_000}")
+        self._put(n, seq, n.stops, plan, 1 + policy)
+        n.loose = True
+
+    def _resumed(self, n: _Node, seq: int, args: Mapping[str, Any]) -> None:
+        if args.get("scope") == "plan" and args.get("state") == "active" and args.get("resume_stopped"):
+            plan = n.plan_of.get((args["name"], args.get("leader", "")))
+            if plan is not None:
+                self._put(n, seq, n.stops, plan, 0)
 
     def _caps(self, n: _Node, seq: int, name: str, args: Mapping[str, Any]) -> None:
         if name == "import_plans":
@@ -1108,6 +1154,8 @@ class Auditor:
                 self._say("S10", t, cid, f"record {seq}: {cid.hex()} opens with reduce-only")
             if target * sign <= 0:
                 self._say("S8", t, cid, f"record {seq}: {cid.hex()} opens leg {order.leg} away from its target {target}")
+            if n.stops.get(leg.plan):
+                self._say("M2", t, cid, f"record {seq}: {cid.hex()} opens for plan {leg.plan}, which a loss limit stopped")
             order.cap = n.caps.get(leg.plan, 0)
             leg.open_count += 1
             leg.open_rem += sign * order.qty
@@ -1437,6 +1485,8 @@ class Auditor:
         n.loose = n.grown = False
 
     def _check(self, n: _Node, t: int, leg: _Leg) -> None:
+        if leg.target and n.stops.get(leg.plan) == 1 + CLOSE_NOW:
+            self._say("M2", t, (n.seq, leg.leg), f"leg {leg.leg}: has target {leg.target}, a loss limit closed its plan")
         if leg.open_count > 1:
             self._say("S8", t, (leg.leg, n.seq), f"leg {leg.leg}: {leg.open_count} openings unresolved")
         if not leg.known:

@@ -35,6 +35,7 @@ from copyd.core.rows import (
     OrderState,
     ReportKind,
     ReportRow,
+    StopRow,
 )
 from copyd.errors import Fenced, OperatorError
 from copyd.inspect import rebuild
@@ -155,6 +156,7 @@ class Node:
         self.adopting: set[int] = set()
         self.activated: set[int] = set()
         self.quoted: dict[int, tuple[int, int]] = {}
+        self.heard_marks: dict[int, tuple[int, int, int]] = {}
         self.market_deaf_until = 0
         self.live: dict[int, bytes] = {}
         self.legs_seen: list[bytes] = []
@@ -289,6 +291,8 @@ class Node:
         self.dirty = True
         if self.site.policy.action is not SyncAction.ALERT:
             self._later(2 * S, self._judge)
+        if self.site.limits:
+            self._later(S, self.marks)
 
     def _judge(self) -> None:
         """What stays away from its leader, by the operator's policy."""
@@ -325,7 +329,7 @@ class Node:
             return None
         self.crashpoint("post_decide")
         if out is not None and self.alive:
-            if type(value) not in NO_LEGS:
+            if type(value) not in NO_LEGS or out.stops:
                 self._believe(value, out)
             self.dirty = True
         return out
@@ -340,6 +344,18 @@ class Node:
                 px = instrument.px
                 self.quoted[index] = (px, now)
                 self.pump.quote(index, px - 1, px + 1, px, self.clock.now_ns())
+
+    def marks(self) -> None:
+        """The marks as last heard, each second: an input where they stop a plan."""
+        if not self.alive:
+            return
+        self._later(S, self.marks)
+        if self.world.now >= self.market_deaf_until:
+            now = self.clock.now_ns()
+            for index, instrument in enumerate(self.venue.instruments):
+                self.heard_marks[index] = (index, instrument.px, now)
+        if self.heard_marks and self.engine.marks_due(self.clock.now_ns(), list(self.heard_marks.values())):
+            self.offer(core.Marks(list(self.heard_marks.values())))
 
     def _outputs(self, out: core.Outputs) -> None:
         """Of every journaled step, as the daemon hears it."""
@@ -396,6 +412,7 @@ class Node:
             list(DecisionRow.LAYOUT.iter_unpack(parts[2])) if parts[2] else [],
             list(OrderEndRow.LAYOUT.iter_unpack(parts[3])) if parts[3] else [],
             list(NamedOrder.LAYOUT.iter_unpack(parts[4])) if parts[4] else [],
+            stops=list(StopRow.LAYOUT.iter_unpack(parts[5])) if parts[5] else [],
         )
 
     def _durable(self, seq: int) -> None:

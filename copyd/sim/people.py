@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from copyd.core.engine import PLANS, Configured, Engine, InstrumentSpec
 from copyd.core.reconcile import SyncAction, SyncPolicy
-from copyd.core.rows import InstrumentRow, Params, PlanRow
+from copyd.core.rows import InstrumentRow, Params, PlanRow, PlanState
 from copyd.errors import BrokenInvariant
 from copyd.sim.audit import Auditor, Plan
 from copyd.sim.disk import Disk
@@ -34,6 +34,11 @@ MINIMA = ("carry", "skip", "raise")
 
 
 TWO_DAEMONS = frozenset({"S5", "S6", "S8", "S9", "S10", "L1", "R1", "R2", "R3", "R17"})
+
+
+def losses(spec: dict[str, Any]) -> tuple[int, int, int]:
+    """A plan's loss limits in bps: the leader's drawdown, total, daily."""
+    return spec["leader_drawdown_bps"], spec["total_loss_bps"], spec["daily_loss_bps"]
 
 
 class Site:
@@ -68,8 +73,9 @@ class Site:
             specs.append(follower)
             auditor.plan(Plan(index, setup.accounts.index(follower["account"]), setup.leaders.index(follower["leader"]),
                               MODES[follower["mode"]], SNAPSHOTS[follower["ratio_snapshot"]], MINIMA[follower["min_policy"]],
-                              0, Fraction(1)))
+                              0, Fraction(1), losses(follower), follower["allocation_e8"]))
         self.specs = specs
+        self.limits = any(any(losses(spec)) for spec in specs)
 
     def configured(self) -> Configured:
         """The configuration in force."""
@@ -417,6 +423,7 @@ class Weather:
             venue.set_leverage(account, instrument, param("A12", "leverage", 1, 10))
         if fault("A12/mode", 4_000) and not account.open and not any(account.position.values()):
             account.hedge = not account.hedge
+            venue.auditor.mode_changed(account.index)
         if fault("A15", 8_000):
             account.slow = param("A15", "ms", 100, 900) * MS
             world.at(world.now + param("A15", "for", 1_000, 10_000) * MS, None, self._unlock, account)
@@ -562,6 +569,9 @@ class Weather:
         if args["scope"] == "all":
             del args["name"]
         scopes = [scope] if scope != "global" else [("leader", index) for index in range(len(self.site.setup.leaders))]
+        if state == "active" and args["scope"] == "plan":
+            plan = PlanRow.unpack(node.columns.get(PLANS, scope[1]))
+            args = {**args, "resume_stopped": bool(plan.stopped_by) and plan.state != PlanState.STOPPED}
         self._barrier(node, "set_state", {**args, "state": state}, scopes, state != "active")
 
     def _kill(self, node: Node, on: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from copyd.core import engine as core
-from copyd.core.rows import LeaderPositionRow
+from copyd.core.rows import InstrumentRow, LeaderPositionRow, OrderRow, PlanRow
 from copyd.sim.audit import Auditor, Violation
 from copyd.sim.draws import Draws, Fired
 from copyd.sim.leaders import EQUITY_E8
@@ -113,7 +113,12 @@ class Setup:
                 draws.count("L24")
 
     def _plan(self, draws: Draws, options: Options, name: str, leader: int, both: bool) -> dict[str, Any]:
+        limited = draws.draw("setup.limited", 3) == 0
         return {
+            "total_loss_bps": draws.pick("setup.total_loss", (0, 1, 1, 3, 20)) if limited else 0,
+            "daily_loss_bps": draws.pick("setup.daily_loss", (0, 1, 2, 10)) if limited else 0,
+            "leader_drawdown_bps": draws.pick("setup.drawdown", (0, 0, 50, 500)) if limited else 0,
+            "loss_policy": draws.pick("setup.loss_policy", (0, 0, 1, 2)),
             "follower": name, "leader": self.leaders[leader], "account": name,
             "allocation_e8": draws.between("setup.allocation", *PROFILES[options.profile].allocation) * E8,
             "amount_e8": draws.between("setup.amount", 100, 5_000) * E8,
@@ -266,7 +271,33 @@ class _History:
             (index, instrument, side): qty
             for index, account in enumerate(self.venue.leaders) for (instrument, side), qty in account.position.items()
         }
+        for text in self._money():
+            site.violated("M3", text)
         self.auditor.fair_end(world.now, truth, {"leader": leader, "reasons": node.reasons()})
+
+    def _money(self) -> list[str]:
+        """What each plan is believed to have earned, against what its account traded, where nobody else traded there."""
+        site, node = self.site, self.site.node
+        assert node is not None
+        engine = node.engine
+        if site.orphans or site.forgotten is not None:
+            return []
+        plans: dict[int, list[int]] = {}
+        for index in range(engine.columns.count(core.PLANS)):
+            plans.setdefault(PlanRow.unpack(engine.columns.get(core.PLANS, index)).account, []).append(index)
+        marks = [InstrumentRow.unpack(engine.columns.get(core.INSTRUMENTS, index)).mark
+                 for index in range(len(self.venue.instruments))]
+        guessed = {order.account for order in OrderRow.unpack_all(engine.columns.dump()[core.ORDERS]) if order.estimated}
+        profits = engine.profits(node.clock.now_ns())
+        found = []
+        for account in self.venue.accounts:
+            mine = plans.get(account.index, [])
+            if len(mine) != 1 or account.index in guessed or any(trade.kind != "ours" for trade in account.trades):
+                continue
+            earned = sum(trade.qty * (marks[trade.instrument] - trade.px) for trade in account.trades) * VALUE_MUL
+            if earned != profits[mine[0]][0]:
+                found.append(f"plan {mine[0]}: traded to a profit of {earned}, believed {profits[mine[0]][0]}")
+        return found
 
     def _result(self) -> Result:
         world, draws = self.world, self.draws
