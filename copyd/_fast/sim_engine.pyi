@@ -273,9 +273,13 @@ class Engine:
         """
 
     def trades_of(
-        self, account: int, symbol: int = -1, limit: int = 500, from_index: int = 0, since_ns: int = 0
+        self, account: int, symbol: int = -1, limit: int = 500, from_index: int = 0, since_ns: int = 0,
+        first_id: int = 0,
     ) -> list[tuple[int, ...]]:
-        """The account's newest `limit` trades with index >= from_index, oldest first; `since_ns` as above."""
+        """The account's newest `limit` trades with index >= from_index, oldest first; `since_ns` as above.
+
+        `first_id`: with a symbol, trades of a smaller trade id are left out.
+        """
 
     def parse_qty(self, symbol: int, text: bytes) -> int:
         """Lots of a decimal text, or -1100 not a number, -1111 too many digits, -4003 not positive, -4023 not on the step."""

@@ -1759,7 +1759,8 @@ cdef class Engine:
                 t.buy_account, t.buy_order_id, t.buy_fee_e8, t.buy_pnl_e8, t.buy_pos_side,
                 t.sell_account, t.sell_order_id, t.sell_fee_e8, t.sell_pnl_e8, t.sell_pos_side)
 
-    def trades_of(self, int32_t account, int symbol=-1, int limit=500, int64_t from_index=0, int64_t since_ns=0):
+    def trades_of(self, int32_t account, int symbol=-1, int limit=500, int64_t from_index=0, int64_t since_ns=0,
+                  int64_t first_id=0):
         cdef int64_t index
         cdef Trade* t
         cdef list out = []
@@ -1767,7 +1768,7 @@ cdef class Engine:
         index = self.accounts[account].last_trade
         while index >= from_index and len(out) < limit:
             t = self.trade_ptr(index)
-            if t.ts < since_ns - CLOCK_STEP_NS:
+            if t.ts < since_ns - CLOCK_STEP_NS or (t.symbol == symbol and t.trade_id < first_id):
                 break
             if symbol < 0 or t.symbol == symbol:
                 out.append(self.trade_tuple(index))

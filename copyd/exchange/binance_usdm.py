@@ -683,13 +683,17 @@ class Dialect:
         first, order_id = call.whole("fromId", 0), call.whole("orderId", 0)
         start, end = call.whole("startTime", 0) * 10**6, call.whole("endTime", 1 << 42) * 10**6
         rows: list[dict[str, Any]] = []
-        for t in self.engine.trades_of(call.account, index, 1_000_000, 0, start):
+        onward = first or start
+        most = 1_000_000 if onward or order_id else limit
+        for t in self.engine.trades_of(call.account, index, most, 0, start, first):
+            if onward and len(rows) >= limit:
+                break
             if t[1] < first or not start <= t[5] <= end:
                 continue
             for buyer, at in ((True, 7), (False, 12)):
                 if t[at] == call.account and (not order_id or t[at + 1] == order_id):
                     rows.append(self._user_trade(t, buyer, at))
-        return rows[:limit] if first or start else rows[-limit:]
+        return rows[:limit] if onward else rows[-limit:]
 
     def _user_trade(self, t: tuple[int, ...], buyer: bool, at: int) -> dict[str, Any]:
         spec = self.instruments[t[2]]

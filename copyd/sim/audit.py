@@ -93,6 +93,8 @@ class Plan(NamedTuple):
     """Loss limits in bps: the leader's drawdown, total, daily; 0 none."""
     capital: int = 0
     """What the total limit is a share of."""
+    policy: int = 0
+    """What a stop does to its legs."""
 
 
 class _Truth:
@@ -572,7 +574,7 @@ class Auditor:
             lane.sold -= signed
 
     def mode_changed(self, account: int) -> None:
-        """The account's position mode is another. What a hand did just before, and was not told, is found out on the new sides."""
+        """The account's position mode is another. What a hand did just before, untold, is found out on the new sides."""
         for account_index, instrument, _ in [key for key, lane in self.lanes.items() if 1 in lane.untold.values()]:
             if account_index == account:
                 for side in (0, LONG, SHORT):
@@ -819,6 +821,8 @@ class Auditor:
         bps = known.losses[reason - LEADER_DRAWDOWN]
         if not bps:
             self._say("M1", t, (seq, plan), f"record {seq}: plan {plan} is stopped by {reason}, a limit it does not have")
+        if policy != known.policy:
+            self._say("M1", t, (seq, plan), f"record {seq}: plan {plan} is stopped by policy {policy}, its own is {known.policy}")
         if loss < limit or loss <= 0:
             self._say("M1", t, (seq, plan), f"record {seq}: plan {plan} is stopped with a loss of {loss}, limit {limit}")
         if reason == TOTAL_LOSS and known.capital and limit != known.capital * bps // 10_000:

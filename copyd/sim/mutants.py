@@ -242,9 +242,11 @@ def _(patches: Patches) -> None:
 def _(patches: Patches) -> None:
     def wrap(original: Any) -> Any:
         def answered(self: Any, now: int, ask_id: int, *rest: Any) -> Any:
-            asked = self._asks.get(ask_id)
-            if asked is not None:
-                late = self._asks[ask_id] = asked._replace(issued=now)
+            for table in (self._asks, self._overdue):
+                asked = table.get(ask_id)
+                if asked is None:
+                    continue
+                late = table[ask_id] = asked._replace(issued=now)
                 for name in ("orders", "position"):
                     if getattr(asked.group, name) is asked:
                         setattr(asked.group, name, late)
@@ -921,6 +923,70 @@ def _(patches: Patches) -> None:
         return init
 
     patches.around(_doubts().Doubts, "__init__", wrap)
+
+
+# -- loss limits -----------------------------------------------------------------------------------------------------------
+
+
+def _engine() -> Any:
+    from copyd.core.engine import Engine
+
+    return Engine
+
+
+@mutant("losses_on_trades_only", "no mark ever stops a plan", "M4")
+def _(patches: Patches) -> None:
+    patches.set(_engine(), "marks_due", lambda self, now, marks: False)
+    patches.set(_engine(), "_stop_losses", lambda self, now, out: None)
+
+
+@mutant("stop_forgotten_at_restart", "a restart resumes what a loss limit stopped", "M1", "M2")
+def _(patches: Patches) -> None:
+    from copyd.core import engine
+    from copyd.core.rows import PlanRow
+
+    def wrap(original: Any) -> Any:
+        def started(self: Any, now: int, value: Any, out: Any) -> None:
+            original(self, now, value, out)
+            for plan in range(self.columns.count(engine.PLANS)):
+                self._edit(engine.PLANS, plan, PlanRow, stopped_by=0)
+
+        return started
+
+    patches.around(_engine()._HANDLERS, engine.Started, wrap)
+
+
+@mutant("stop_leaves_the_position", "a stop ends openings and nothing else, whatever the plan says", "M1", "M2")
+def _(patches: Patches) -> None:
+    from copyd.core import engine
+    from copyd.core.rows import PlanRow
+
+    def wrap(original: Any) -> Any:
+        def stop_losses(self: Any, now: int, out: Any) -> None:
+            for plan in range(self.columns.count(engine.PLANS)):
+                self._edit(engine.PLANS, plan, PlanRow, loss_policy=2)
+            original(self, now, out)
+
+        return stop_losses
+
+    patches.around(_engine(), "_stop_losses", wrap)
+
+
+@mutant("resumed_by_anyone", "resuming a leader or everything resumes what a loss limit stopped", "M1", "M2")
+def _(patches: Patches) -> None:
+    from copyd.core import engine
+    from copyd.core.rows import PlanRow
+
+    def wrap(original: Any) -> Any:
+        def set_state(self: Any, now: int, args: Any, out: Any) -> None:
+            original(self, now, args, out)
+            if args["scope"] != "plan" and args["state"] == "active":
+                for plan in range(self.columns.count(engine.PLANS)):
+                    self._edit(engine.PLANS, plan, PlanRow, stopped_by=0)
+
+        return set_state
+
+    patches.around(_engine()._COMMANDS, "set_state", wrap)
 
 
 # -- the leader's stream -----------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from copyd.core import engine as core
-from copyd.core.rows import InstrumentRow, LeaderPositionRow, OrderRow, PlanRow
+from copyd.core.rows import InstrumentRow, LeaderPositionRow, OrderRow, PlanRow, PlanState
 from copyd.sim.audit import Auditor, Violation
 from copyd.sim.draws import Draws, Fired
 from copyd.sim.leaders import EQUITY_E8
@@ -271,17 +271,16 @@ class _History:
             (index, instrument, side): qty
             for index, account in enumerate(self.venue.leaders) for (instrument, side), qty in account.position.items()
         }
-        for text in self._money():
-            site.violated("M3", text)
+        self._money()
         self.auditor.fair_end(world.now, truth, {"leader": leader, "reasons": node.reasons()})
 
-    def _money(self) -> list[str]:
+    def _money(self) -> None:
         """What each plan is believed to have earned, against what its account traded, where nobody else traded there."""
         site, node = self.site, self.site.node
         assert node is not None
         engine = node.engine
         if site.orphans or site.forgotten is not None:
-            return []
+            return
         plans: dict[int, list[int]] = {}
         for index in range(engine.columns.count(core.PLANS)):
             plans.setdefault(PlanRow.unpack(engine.columns.get(core.PLANS, index)).account, []).append(index)
@@ -289,15 +288,26 @@ class _History:
                  for index in range(len(self.venue.instruments))]
         guessed = {order.account for order in OrderRow.unpack_all(engine.columns.dump()[core.ORDERS]) if order.estimated}
         profits = engine.profits(node.clock.now_ns())
-        found = []
         for account in self.venue.accounts:
             mine = plans.get(account.index, [])
             if len(mine) != 1 or account.index in guessed or any(trade.kind != "ours" for trade in account.trades):
                 continue
             earned = sum(trade.qty * (marks[trade.instrument] - trade.px) for trade in account.trades) * VALUE_MUL
-            if earned != profits[mine[0]][0]:
-                found.append(f"plan {mine[0]}: traded to a profit of {earned}, believed {profits[mine[0]][0]}")
-        return found
+            believed, fresh = profits[mine[0]]
+            if earned != believed:
+                site.violated("M3", f"plan {mine[0]}: traded to a profit of {earned}, believed {believed}")
+            if fresh:
+                self._unstopped(mine[0], earned)
+
+    def _unstopped(self, index: int, earned: int) -> None:
+        """A plan whose total loss has been at its limit for a while is stopped."""
+        engine = self.site.node.engine if self.site.node is not None else None
+        assert engine is not None
+        plan = PlanRow.unpack(engine.columns.get(core.PLANS, index))
+        limit = plan.allocation_e8 * plan.total_loss_bps // 10_000
+        lost = plan.loss_base_e8 - earned
+        if limit and lost >= limit + 1 and not plan.stopped_by and plan.state != PlanState.STOPPED:
+            self.site.violated("M4", f"plan {index}: has lost {lost}, its limit is {limit}, and it is not stopped")
 
     def _result(self) -> Result:
         world, draws = self.world, self.draws

@@ -169,9 +169,10 @@ class PastEngine:
         return (0,) * len(now) if (account, symbol, side) in self.venue.history else now
 
     def trades_of(
-        self, account: int, symbol: int = -1, limit: int = 500, from_index: int = 0, since_ns: int = 0
+        self, account: int, symbol: int = -1, limit: int = 500, from_index: int = 0, since_ns: int = 0,
+        first_id: int = 0,
     ) -> list[tuple[int, ...]]:
-        rows = self.venue.engine.trades_of(account, symbol, 1_000_000, from_index, since_ns)
+        rows = self.venue.engine.trades_of(account, symbol, 1_000_000, from_index, since_ns, first_id)
         return [row for row in rows if row[5] <= self.at_ns][-limit:]
 
     def find_client(self, account: int, symbol: int, client: bytes, ts_ns: int) -> int:
