@@ -74,7 +74,7 @@ def adjust(position: Position, kind: str, side: int, value_e8: int, fee_e8: int)
 
 def restate(position: Position, lots: int, cost_e8: int) -> Entry:
     """The position is ``lots`` at ``cost_e8`` from now on, without a trade: another lot size, or a history with a hole."""
-    position.trip += lots != 0 and position.lots * lots <= 0
+    position.trip += lots != 0 and position.lots == 0
     position.lots, position.cost_e8, position.unpriced = lots, cost_e8, False
     return _entry(position, OPENING, 1 if lots >= 0 else -1, 0, 0, 0, 0)
 

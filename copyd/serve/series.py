@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 DAY_NS = 86_400_000_000_000
 E8 = 100_000_000
+LEADER, PLAN, FOLLOWERS = 0, 1, 2
+"""Whose series it is: the key of a plan is its number, of the other two the leader's in the table ``leaders``."""
 
 
 class Rules(msgspec.Struct, frozen=True):
@@ -60,20 +62,27 @@ def attach(con: duckdb.DuckDBPyConnection, files: dict[str, list[Path]]) -> None
 
 
 def build(con: duckdb.DuckDBPyConnection, rules: Rules, asof_ns: int) -> None:
-    """Make ``series`` (kind, key, leader, day, equity, flow, pnl, base, net, r) and ``trips`` from the attached tables.
+    """Make ``series`` (kind, key, leader, day, equity, flow, pnl, base, net, r) from the attached tables; keys are numbers.
 
-    ``kind`` is leader, plan or followers; ``key`` the leader's name or the plan's number as text. Also ``plan_now`` and
-    ``leader_flows``, for the figures that are not series.
+    Also ``leaders`` (number, leader), ``leader_trips`` and ``plan_trips``, and ``plan_now`` and ``leader_flows`` for the figures
+    that are not series.
     """
     asof_day = asof_ns // DAY_NS
+    con.execute(f"""
+        CREATE OR REPLACE TEMP TABLE leaders AS
+        SELECT leader, (row_number() OVER (ORDER BY leader))::INTEGER AS number
+        FROM (SELECT leader FROM equity WHERE ts_ns <= {asof_ns} UNION SELECT leader FROM plans WHERE ts_ns <= {asof_ns}
+              UNION SELECT leader FROM leader_fills WHERE ts_ns <= {asof_ns})""")
+    con.execute("""
+        CREATE OR REPLACE TEMP TABLE series (kind TINYINT, key INTEGER, leader INTEGER, day BIGINT, equity DOUBLE, flow DOUBLE,
+                                             pnl DOUBLE, base DOUBLE, net DOUBLE, r DOUBLE)""")
     _marks(con, asof_ns, asof_day)
-    _book(con, "leader", "leader_fills", "leader", asof_ns, asof_day)
+    _book(con, "leader", "leader_fills JOIN leaders USING (leader)", "number", asof_ns, asof_day)
     _book(con, "plan", "follower_fills", "plan", asof_ns, asof_day)
-    con.execute("""CREATE OR REPLACE TEMP TABLE series (kind TEXT, key TEXT, leader TEXT, day BIGINT, equity DOUBLE, flow DOUBLE,
-                   pnl DOUBLE, base DOUBLE, net DOUBLE, r DOUBLE)""")
     _leaders(con, rules, asof_ns)
     _plans(con, asof_ns, asof_day)
-    _trips(con, rules, asof_ns)
+    for name in ("leader", "plan"):
+        _trips(con, name, rules, asof_ns)
 
 
 def _marks(con: duckdb.DuckDBPyConnection, asof_ns: int, asof_day: int) -> None:
@@ -89,10 +98,13 @@ def _marks(con: duckdb.DuckDBPyConnection, asof_ns: int, asof_day: int) -> None:
 
 
 def _book(con: duckdb.DuckDBPyConnection, name: str, table: str, key: str, asof_ns: int, asof_day: int) -> None:
-    """``<name>_cells`` by leg, round trip and day; ``<name>_days`` what was traded; ``<name>_open`` what was held at its end."""
+    """``<name>_cells`` by leg, round trip and day; ``<name>_days`` what was traded; ``<name>_open`` what was held at its end.
+
+    A cell that leaves the leg open holds until the leg's next cell, which is of the same round trip.
+    """
     con.execute(f"""
         CREATE OR REPLACE TEMP TABLE {name}_cells AS
-        SELECT {key} AS key, leg, trip, ts_ns // {DAY_NS} AS day, any_value(instrument) AS instrument, max(n) AS n,
+        SELECT leg, trip, ts_ns // {DAY_NS} AS day, any_value({key})::INTEGER AS key, any_value(instrument) AS instrument,
                sum(realised_e8 - fee_e8)::BIGINT AS net, sum(fee_e8)::BIGINT AS fees,
                sum(value_e8) FILTER (lots > 0)::BIGINT AS volume,
                min(ts_ns) AS first_ns, max(ts_ns) FILTER (lots > 0) AS last_ns,
@@ -104,15 +116,21 @@ def _book(con: duckdb.DuckDBPyConnection, name: str, table: str, key: str, asof_
         SELECT key, day, sum(net)::DOUBLE AS net, sum(volume)::DOUBLE AS volume, max(last_ns) AS last_ns, sum(holes) AS holes
         FROM {name}_cells GROUP BY ALL""")
     con.execute(f"""
+        CREATE OR REPLACE TEMP TABLE {name}_held AS
+        WITH overnight AS (
+            SELECT leg, trip, key, instrument, lots, cost, day, leg << 32 | trip AS round
+            FROM {name}_cells SEMI JOIN (SELECT leg, trip FROM {name}_cells WHERE lots <> 0) USING (leg, trip)),
+        spans AS (
+            SELECT *, lead(day, 1, {asof_day + 1}) OVER (PARTITION BY round ORDER BY day) AS until
+            FROM overnight QUALIFY lots <> 0),
+        held AS (SELECT * EXCLUDE (day), unnest(range(day, until)) AS day FROM spans)
+        SELECT leg, trip, key, day, abs(lots) * coalesce(worth, 0) AS notional, coalesce(told_ns, 0) AS marked_ns,
+               CASE WHEN worth IS NULL THEN 0 ELSE lots * worth - sign(lots) * cost END AS unrealised
+        FROM held LEFT JOIN day_marks USING (instrument, day)""")
+    con.execute(f"""
         CREATE OR REPLACE TEMP TABLE {name}_open AS
-        WITH ends AS (
-            SELECT key, leg, day, any_value(instrument) AS instrument, arg_max(lots, n) AS lots, arg_max(cost, n) AS cost
-            FROM {name}_cells GROUP BY ALL),
-        spans AS (SELECT *, lead(day, 1, {asof_day + 1}) OVER (PARTITION BY key, leg ORDER BY day) AS until FROM ends),
-        held AS (SELECT key, instrument, lots, cost, unnest(range(day, until)) AS day FROM spans WHERE lots <> 0)
-        SELECT key, day, sum(abs(lots) * coalesce(worth, 0)) AS notional, coalesce(min(told_ns), 0) AS marked_ns,
-               sum(CASE WHEN worth IS NULL THEN 0 ELSE lots * worth - sign(lots) * cost END) AS unrealised
-        FROM held LEFT JOIN day_marks USING (instrument, day) GROUP BY ALL""")
+        SELECT key, day, sum(notional) AS notional, min(marked_ns) AS marked_ns, sum(unrealised) AS unrealised
+        FROM {name}_held GROUP BY ALL""")
 
 
 def _leaders(con: duckdb.DuckDBPyConnection, rules: Rules, asof_ns: int) -> None:
@@ -120,11 +138,11 @@ def _leaders(con: duckdb.DuckDBPyConnection, rules: Rules, asof_ns: int) -> None
     con.execute(f"""
         CREATE OR REPLACE TEMP TABLE leader_told AS
         WITH told AS (
-            SELECT leader AS key, ts_ns // {DAY_NS} AS day, arg_max(equity_e8, n)::DOUBLE AS equity,
+            SELECT number AS key, ts_ns // {DAY_NS} AS day, arg_max(equity_e8, n)::DOUBLE AS equity,
                    arg_min(equity_e8, n)::DOUBLE AS opening, max(ts_ns) AS told_ns
-            FROM equity WHERE ts_ns <= {asof_ns} GROUP BY ALL),
-        paid AS (SELECT leader AS key, ts_ns // {DAY_NS} AS day, sum(amount_e8)::DOUBLE AS amount
-                 FROM flows WHERE ts_ns <= {asof_ns} GROUP BY ALL),
+            FROM equity JOIN leaders USING (leader) WHERE ts_ns <= {asof_ns} GROUP BY ALL),
+        paid AS (SELECT number AS key, ts_ns // {DAY_NS} AS day, sum(amount_e8)::DOUBLE AS amount
+                 FROM flows JOIN leaders USING (leader) WHERE ts_ns <= {asof_ns} GROUP BY ALL),
         frame AS (SELECT key, unnest(range(min(day), max(day) + 1)) AS day FROM told GROUP BY key),
         sums AS (
             SELECT f.key, f.day, equity, opening, told_ns, coalesce(notional, 0) AS notional, last_ns,
@@ -150,7 +168,7 @@ def _leaders(con: duckdb.DuckDBPyConnection, rules: Rules, asof_ns: int) -> None
     con.execute("""
         CREATE OR REPLACE TEMP TABLE leader_flows AS
         SELECT key, count(*) FILTER (inferred <> 0) AS inferred FROM leader_told GROUP BY key""")
-    con.execute("""
+    con.execute(f"""
         INSERT INTO series
         WITH days AS (
             SELECT key, equity, before, told_flow + inferred AS flow, day,
@@ -161,7 +179,7 @@ def _leaders(con: duckdb.DuckDBPyConnection, rules: Rules, asof_ns: int) -> None
                    CASE WHEN of_day = day THEN before ELSE equity END AS before
             FROM days),
         profits AS (SELECT *, equity - before - flow AS pnl, before + greatest(flow, 0) AS base FROM filled)
-        SELECT 'leader', key, key, day, equity, flow, pnl, base, pnl, CASE WHEN base > 0 THEN greatest(pnl / base, -1) ELSE 0 END
+        SELECT {LEADER}, key, key, day, equity, flow, pnl, base, pnl, CASE WHEN base > 0 THEN greatest(pnl / base, -1) ELSE 0 END
         FROM profits""")
 
 
@@ -170,55 +188,51 @@ def _plans(con: duckdb.DuckDBPyConnection, asof_ns: int, asof_day: int) -> None:
     con.execute(f"""
         CREATE OR REPLACE TEMP TABLE plan_now AS
         WITH said AS (
-            SELECT plan AS key, any_value(leader) AS leader, any_value(follower) AS follower, min(ts_ns) // {DAY_NS} AS first_day,
+            SELECT plan::INTEGER AS key, any_value(leader) AS leader, any_value(follower) AS follower,
                    max(ts_ns) // {DAY_NS} AS last_day, arg_max(allocation_e8, n) AS allocation, arg_max(state, n) AS state
             FROM plans WHERE ts_ns <= {asof_ns} GROUP BY plan),
         held AS (SELECT key, max(day) AS last_held FROM plan_open GROUP BY key),
         traded AS (SELECT key, max(day) AS last_traded, sum(net)::BIGINT AS net, sum(fees)::BIGINT AS fees
                    FROM plan_cells GROUP BY key)
-        SELECT said.*, coalesce(net, 0) AS net, coalesce(fees, 0) AS fees,
+        SELECT said.*, number, coalesce(net, 0) AS net, coalesce(fees, 0) AS fees,
                CASE WHEN state = 'stopped' AND coalesce(last_held, -1) < {asof_day}
                     THEN greatest(last_day, coalesce(last_held, 0), coalesce(last_traded, 0)) ELSE {asof_day} END AS end_day
-        FROM said LEFT JOIN held USING (key) LEFT JOIN traded USING (key)""")
+        FROM said JOIN leaders USING (leader) LEFT JOIN held USING (key) LEFT JOIN traded USING (key)""")
     con.execute(f"""
         INSERT INTO series
-        WITH said AS (SELECT plan AS key, ts_ns // {DAY_NS} AS day, arg_max(allocation_e8, n)::DOUBLE AS allocation
+        WITH said AS (SELECT plan::INTEGER AS key, ts_ns // {DAY_NS} AS day, arg_max(allocation_e8, n)::DOUBLE AS allocation
                       FROM plans WHERE ts_ns <= {asof_ns} GROUP BY ALL),
         spans AS (SELECT *, lead(day) OVER (PARTITION BY key ORDER BY day) AS next FROM said),
-        frame AS (SELECT s.key, p.leader, s.allocation, unnest(range(s.day, coalesce(s.next, p.end_day + 1))) AS day
+        frame AS (SELECT s.key, p.number, s.allocation, unnest(range(s.day, coalesce(s.next, p.end_day + 1))) AS day
                   FROM spans s JOIN plan_now p USING (key)),
-        sums AS (
-            SELECT f.key, f.leader, f.day, f.allocation, coalesce(net, 0) AS net,
-                   f.allocation + sum(coalesce(net, 0)) OVER past + coalesce(unrealised, 0) AS equity
+        steps AS (
+            SELECT f.key, f.number, f.day, coalesce(net, 0) AS net, allocation - lag(allocation, 1, 0) OVER w AS flow,
+                   coalesce(net, 0) + coalesce(unrealised, 0) - coalesce(lag(unrealised) OVER w, 0) AS pnl,
+                   allocation + sum(coalesce(net, 0)) OVER w + coalesce(unrealised, 0) AS equity
             FROM frame f LEFT JOIN plan_days USING (key, day) LEFT JOIN plan_open USING (key, day)
-            WINDOW past AS (PARTITION BY f.key ORDER BY f.day)),
-        steps AS (SELECT *, allocation - lag(allocation, 1, 0) OVER w AS flow, lag(equity, 1, 0) OVER w AS before
-                  FROM sums WINDOW w AS (PARTITION BY key ORDER BY day)),
-        profits AS (SELECT *, equity - before - flow AS pnl, before + greatest(flow, 0) AS base FROM steps)
-        SELECT 'plan', key::TEXT, leader, day, equity, flow, pnl, base, net,
+            WINDOW w AS (PARTITION BY f.key ORDER BY f.day)),
+        profits AS (SELECT *, equity - pnl - flow + greatest(flow, 0) AS base FROM steps)
+        SELECT {PLAN}, key, number, day, equity, flow, pnl, base, net,
                CASE WHEN base > 0 THEN greatest(pnl / base, -1) ELSE 0 END
         FROM profits""")
-    con.execute("""
-        INSERT INTO series
-        SELECT 'followers', leader, leader, day, sum(equity), sum(flow), sum(pnl), sum(base), sum(net),
-               CASE WHEN sum(base) > 0 THEN greatest(sum(pnl) / sum(base), -1) ELSE 0 END
-        FROM series WHERE kind = 'plan' GROUP BY leader, day""")
-
-
-def _trips(con: duckdb.DuckDBPyConnection, rules: Rules, asof_ns: int) -> None:
-    """``trips``: by round trip its profit with what is open at mark, and whether it counts as a trade."""
-    parts = " UNION ALL ".join(
-        f"SELECT '{name}' AS kind, key::TEXT AS key, * EXCLUDE (key) FROM {name}_cells" for name in ("leader", "plan"))
     con.execute(f"""
-        CREATE OR REPLACE TEMP TABLE trips AS
+        INSERT INTO series
+        SELECT {FOLLOWERS}, leader, leader, day, sum(equity), sum(flow), sum(pnl), sum(base), sum(net),
+               CASE WHEN sum(base) > 0 THEN greatest(sum(pnl) / sum(base), -1) ELSE 0 END
+        FROM series WHERE kind = {PLAN} GROUP BY leader, day""")
+
+
+def _trips(con: duckdb.DuckDBPyConnection, name: str, rules: Rules, asof_ns: int) -> None:
+    """``<name>_trips``: by round trip its profit with what is open at mark, and whether an open one is an old loser."""
+    con.execute(f"""
+        CREATE OR REPLACE TEMP TABLE {name}_trips AS
         WITH whole AS (
-            SELECT kind, key, leg, trip, any_value(instrument) AS instrument, min(first_ns) AS opened_ns, max(last_ns) AS last_ns,
-                   sum(net)::BIGINT AS net, sum(volume)::BIGINT AS volume, arg_max(lots, n) AS lots, arg_max(cost, n) AS cost
-            FROM ({parts}) WHERE trip > 0 GROUP BY ALL),
-        marked AS (
-            SELECT w.*, CASE WHEN lots = 0 OR worth IS NULL THEN 0 ELSE lots * worth - sign(lots) * cost END AS unrealised
-            FROM whole w LEFT JOIN day_marks m ON m.instrument = w.instrument AND m.day = {asof_ns // DAY_NS})
-        SELECT *, net + unrealised AS profit,
-               CASE WHEN lots = 0 THEN coalesce(last_ns, opened_ns) ELSE {asof_ns} END - opened_ns AS lasted_ns,
-               lots <> 0 AND net + unrealised < 0 AND {asof_ns} - opened_ns > {rules.stale_days * DAY_NS} AS stale
-        FROM marked""")
+            SELECT leg, trip, any_value(key) AS key, min(first_ns) AS opened_ns, max(last_ns) AS last_ns,
+                   sum(net)::BIGINT AS net, sum(volume)::BIGINT AS volume, bool_or(lots = 0) AS closed
+            FROM {name}_cells WHERE trip > 0 GROUP BY leg, trip),
+        now AS (SELECT leg, trip, unrealised FROM {name}_held WHERE day = {asof_ns // DAY_NS})
+        SELECT key, closed, coalesce(volume, 0) AS volume, coalesce(unrealised, 0) AS unrealised,
+               net + coalesce(unrealised, 0) AS profit,
+               CASE WHEN closed THEN coalesce(last_ns, opened_ns) ELSE {asof_ns} END - opened_ns AS lasted_ns,
+               NOT closed AND net + coalesce(unrealised, 0) < 0 AND {asof_ns} - opened_ns > {rules.stale_days * DAY_NS} AS stale
+        FROM whole LEFT JOIN now USING (leg, trip)""")

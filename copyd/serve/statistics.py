@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from copyd.serve import series
-from copyd.serve.series import DAY_NS, Rules
+from copyd.serve.series import DAY_NS, FOLLOWERS, LEADER, PLAN, Rules
 from copyd.serve.tables import TABLES, HistoryError, Manifest, load_manifest, paths, require
 
 if TYPE_CHECKING:
@@ -120,12 +120,11 @@ class Statistics:
 
     def leaders(self) -> list[LeaderFigures]:
         """Every leader there ever was, ranked; those without the ranking's figure behind, by name."""
-        names = [name for (name,) in self.con.execute(
-            f"""SELECT DISTINCT leader FROM (SELECT leader FROM equity WHERE ts_ns <= {self.asof_ns} UNION ALL
-                SELECT leader FROM plans WHERE ts_ns <= {self.asof_ns} UNION ALL SELECT key FROM leader_cells)""").fetchall()]
+        names = self.con.execute("SELECT number, leader FROM leaders").fetchall()
         following, curves = self._following(), self._curves()
         flows = dict(self.con.execute("SELECT key, inferred FROM leader_flows").fetchall())
-        found = [self._leader(name, following.get(name, {}), curves.get(name, []), flows.get(name, 0)) for name in names]
+        found = [self._leader(number, name, following.get(number, {}), curves.get(number, []), flows.get(number, 0))
+                 for number, name in names]
         figure = f"twr_{self.rules.window}d" if self.rules.window in WINDOWS else "twr_all"
         found.sort(key=lambda one: (-value if (value := getattr(one, figure)) is not None else float("inf"), one.leader))
         for rank, one in enumerate(found, 1):
@@ -148,18 +147,20 @@ class Statistics:
         for key, follower, of, state, allocation, net, fees in rows:
             one = PlanFigures(plan=key, follower=follower, leader=of, state=state, allocation_e8=allocation, realised_e8=net,
                               fees_e8=fees)
-            self._fill(one, "plan", str(key), silent="", volume_min_e8=0)
+            self._fill(one, PLAN, key, silent="", volume_min_e8=0)
             found.append(one)
         return found
 
-    def _leader(self, name: str, following: dict[str, Any], curve: list[tuple[str, float]], flows: int) -> LeaderFigures:
-        of = self._series.get(("leader", name))
+    def _leader(
+        self, number: int, name: str, following: dict[str, Any], curve: list[tuple[str, float]], flows: int
+    ) -> LeaderFigures:
+        of = self._series.get((LEADER, number))
         last_day = of["last_day"] if of else 0
         silent = last_day < self.asof_ns // DAY_NS - self.rules.silent_days
         one = LeaderFigures(leader=name, last_day=day_text(last_day) if of else "", silent=silent, curve=curve,
                             inferred_flows=flows)
         why = f"no equity since {one.last_day}" if of else "no equity was ever told"
-        self._fill(one, "leader", name, silent=why if silent else "", volume_min_e8=self.rules.volume_min_e8)
+        self._fill(one, LEADER, number, silent=why if silent else "", volume_min_e8=self.rules.volume_min_e8)
         for field in ("aum_e8", "active_followers", "followers", "followers_realised_e8"):
             setattr(one, field, following.get(field, 0))
         shown = ("followers_return", "followers_realised_return", "spread")
@@ -172,7 +173,7 @@ class Statistics:
                 setattr(one, field, following[field])
         return one
 
-    def _fill(self, one: Figures, kind: str, key: str, *, silent: str, volume_min_e8: int) -> None:
+    def _fill(self, one: Figures, kind: int, key: int, *, silent: str, volume_min_e8: int) -> None:
         """The common figures, each where there is enough behind it."""
         one.insufficient = {}
         of, trades = self._series.get((kind, key)), self._trades.get((kind, key), {})
@@ -209,34 +210,35 @@ class Statistics:
             return f"volume {one.volume_e8 // series.E8:,} of {volume_min_e8 // series.E8:,}"
         return ""
 
-    def _following(self) -> dict[str, dict[str, Any]]:
-        """By leader what his followers have and got."""
-        return _by_key(self.con.execute("""
+    def _following(self) -> dict[int, dict[str, Any]]:
+        """By leader's number what his followers have and got."""
+        return _by_key(self.con.execute(f"""
             WITH theirs AS (
                 SELECT f.key, count(*) AS days, product(1 + f.r) - 1 AS followers_return,
                        product(1 + CASE WHEN f.base > 0 THEN greatest(f.net / f.base, -1) ELSE 0 END) - 1
                            AS followers_realised_return,
                        product(1 + f.r) - product(1 + coalesce(l.r, 0)) AS spread
-                FROM series f LEFT JOIN series l ON l.kind = 'leader' AND l.key = f.key AND l.day = f.day
-                WHERE f.kind = 'followers' GROUP BY f.key),
+                FROM series f LEFT JOIN series l ON l.kind = {LEADER} AND l.key = f.key AND l.day = f.day
+                WHERE f.kind = {FOLLOWERS} GROUP BY f.key),
             now AS (
-                SELECT p.leader AS key, count(*) AS followers, count(*) FILTER (state <> 'stopped') AS active_followers,
+                SELECT p.number AS key, count(*) AS followers, count(*) FILTER (state <> 'stopped') AS active_followers,
                        coalesce(round(sum(s.equity) FILTER (state <> 'stopped')), 0)::BIGINT AS aum_e8,
                        sum(p.net)::BIGINT AS followers_realised_e8
-                FROM plan_now p LEFT JOIN series s ON s.kind = 'plan' AND s.key = p.key::TEXT AND s.day = p.end_day
-                GROUP BY p.leader)
+                FROM plan_now p LEFT JOIN series s ON s.kind = {PLAN} AND s.key = p.key AND s.day = p.end_day
+                GROUP BY p.number)
             SELECT * FROM now LEFT JOIN theirs USING (key)"""))
 
-    def _curves(self) -> dict[str, list[tuple[str, float]]]:
-        """By leader the equity curve of a hypothetical capital."""
+    def _curves(self) -> dict[int, list[tuple[str, float]]]:
+        """By leader's number the equity curve of a hypothetical capital."""
         rows = self.con.execute(f"""
             SELECT key, list(day ORDER BY day), list(round({CAPITAL} * worth, 2) ORDER BY day)
-            FROM (SELECT key, day, product(1 + r) OVER (PARTITION BY key ORDER BY day) AS worth FROM series WHERE kind = 'leader')
+            FROM (SELECT key, day, product(1 + r) OVER (PARTITION BY key ORDER BY day) AS worth
+                  FROM series WHERE kind = {LEADER})
             GROUP BY key""").fetchall()
         return {key: [(day_text(day), value) for day, value in zip(days, values, strict=True)] for key, days, values in rows}
 
 
-def series_figures(con: duckdb.DuckDBPyConnection, rules: Rules, asof_day: int) -> dict[tuple[str, str], dict[str, Any]]:
+def series_figures(con: duckdb.DuckDBPyConnection, rules: Rules, asof_day: int) -> dict[tuple[int, int], dict[str, Any]]:
     """By (kind, key) of the table ``series`` what follows from daily returns alone; null where a ratio has no divisor."""
     windows = "".join(f""",
         count(*) FILTER (day > {asof_day - window}) AS days_{window},
@@ -248,7 +250,7 @@ def series_figures(con: duckdb.DuckDBPyConnection, rules: Rules, asof_day: int) 
         falls AS (SELECT *, worth / greatest(1, max(worth) OVER (PARTITION BY kind, key ORDER BY day)) - 1 AS fall FROM indexed),
         sums AS (
             SELECT kind, key, count(*) AS days, max(day) AS last_day,
-                   arg_max(equity, day) AS equity, arg_max(worth, day) AS worth,
+                   arg_max(equity, day) AS equity, product(1 + r) AS worth,
                    avg(r) AS mean, stddev_samp(r) AS deviation, sqrt(avg(least(r, 0) * least(r, 0))) AS downside,
                    least(min(fall), 0) AS max_drawdown, {_roi("")} AS roi_all {windows}
             FROM falls GROUP BY kind, key)
@@ -266,19 +268,18 @@ def _roi(part: str) -> str:
     return f"CASE WHEN {base} > 0 THEN sum(pnl) {part} / {base} END"
 
 
-def trade_figures(con: duckdb.DuckDBPyConnection) -> dict[tuple[str, str], dict[str, Any]]:
-    """By (kind, key) of the table ``trips`` what follows from round trips."""
-    return _by_key(con.execute("""
-        WITH counted AS (SELECT *, lots = 0 OR stale AS counts FROM trips)
-        SELECT kind, key, count(*) FILTER (counts) AS trades, sum(volume)::BIGINT AS volume_e8,
-               round(sum(unrealised))::BIGINT AS unrealised_e8, count(*) FILTER (lots <> 0) AS open_trades,
+def trade_figures(con: duckdb.DuckDBPyConnection) -> dict[tuple[int, int], dict[str, Any]]:
+    """By (kind, key) what follows from the round trips of ``leader_trips`` and ``plan_trips``."""
+    return _by_key(con.execute(" UNION ALL ".join(f"""
+        SELECT {kind} AS kind, key, count(*) FILTER (closed OR stale) AS trades, sum(volume)::BIGINT AS volume_e8,
+               round(sum(unrealised))::BIGINT AS unrealised_e8, count(*) FILTER (NOT closed) AS open_trades,
                count(*) FILTER (stale) AS stale_losers,
-               count(*) FILTER (counts AND profit > 0) / nullif(count(*) FILTER (counts), 0) AS win_rate,
-               coalesce(sum(profit) FILTER (counts AND profit > 0), 0)
-                   / nullif(-sum(profit) FILTER (counts AND profit < 0), 0) AS profit_factor,
-               round(min(profit) FILTER (counts))::BIGINT AS worst_trade_e8,
-               avg(lasted_ns) FILTER (counts) / 1e9 AS average_duration_s
-        FROM counted GROUP BY kind, key"""), 2)
+               count(*) FILTER ((closed OR stale) AND profit > 0) / nullif(count(*) FILTER (closed OR stale), 0) AS win_rate,
+               coalesce(sum(profit) FILTER ((closed OR stale) AND profit > 0), 0)
+                   / nullif(-sum(profit) FILTER ((closed OR stale) AND profit < 0), 0) AS profit_factor,
+               round(min(profit) FILTER (closed OR stale))::BIGINT AS worst_trade_e8,
+               avg(lasted_ns) FILTER (closed OR stale) / 1e9 AS average_duration_s
+        FROM {name}_trips GROUP BY key""" for kind, name in ((LEADER, "leader"), (PLAN, "plan")))), 2)
 
 
 def day_text(day: int) -> str:

@@ -81,9 +81,9 @@ def test_what_was_held_before_any_price_was_known_starts_at_the_first_one() -> N
 
 
 def test_another_lot_size_changes_lots_and_not_cost() -> None:
-    """The round trip goes on; through zero or from flat a new one begins."""
+    """The round trip goes on; from flat a new one begins."""
     position = Position(3, 300, 2)
     assert restate(position, 30, 300)[2:] == (0, 0, 0, 0, 30, 300, 2)
-    assert restate(position, -5, 50).trip == 3
-    assert restate(position, 0, 0).trip == 3
-    assert restate(position, 5, 50).trip == 4
+    assert restate(position, -5, 50).trip == 2
+    assert restate(position, 0, 0).trip == 2
+    assert restate(position, 5, 50).trip == 3

@@ -38,7 +38,7 @@ def figures_of(returns: list[float]) -> dict:
     con.execute("CREATE TABLE given (day BIGINT, r DOUBLE)")
     con.executemany("INSERT INTO given VALUES (?, ?)", list(enumerate(returns)))
     con.execute("""CREATE VIEW series AS
-                   SELECT 'leader' AS kind, 'ann' AS key, *, 1 AS equity, 0 AS flow, 0 AS pnl, 1 AS base FROM given""")
+                   SELECT 0 AS kind, 1 AS key, *, 1 AS equity, 0 AS flow, 0 AS pnl, 1 AS base FROM given""")
     (found,) = series_figures(con, Rules(), len(returns) - 1).values()
     return found
 
