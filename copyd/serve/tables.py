@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from copyd.errors import CopydError, OperatorError
+from copyd.errors import OperatorError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -81,8 +81,10 @@ def require() -> None:
             raise ServeExtraMissing(package)
 
 
-class HistoryError(CopydError):
+class HistoryError(OperatorError):
     """An output directory that cannot be used: another journal's history, an unknown format, or a file that is gone."""
+
+    exit_code = 1
 
 
 class Part(msgspec.Struct, frozen=True):
