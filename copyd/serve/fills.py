@@ -45,7 +45,7 @@ from copyd.inspect.rebuild import DecisionsDiffer, fold, start_of
 from copyd.journal import JournalError, Reader, Record
 from copyd.kinds import pack_checkpoint, unpack_checkpoint
 from copyd.serve.ledger import OPENING, REDUCTION, Entry, Position, adjust, book, restate
-from copyd.serve.tables import TABLES, HistoryError, Manifest, append, load_manifest, locked, require
+from copyd.serve.tables import TABLES, HistoryError, Manifest, append, load_manifest, locked, require, sweep
 
 CHUNK_RECORDS = 100_000
 """Records taken between two manifests: bounds memory, and what is done again after a kill."""
@@ -89,6 +89,7 @@ def extract(journal: Path, out: Path, *, chunk_records: int = CHUNK_RECORDS) -> 
     require()
     with locked(out), Reader(journal) as reader:
         manifest = _manifest(reader, out)
+        sweep(out, manifest)
         first = manifest.last_seq + 1
         books = _books(out, manifest)
         before = {table: manifest.rows(table) for table in TABLES}

@@ -112,9 +112,7 @@ class Statistics:
         require()
         self.out = out
         self.rules = rules or Rules()
-        self.con, self.manifest = _connect(out)
-        self.asof_ns = self.manifest.last_ts_ns if asof_ns is None else asof_ns
-        series.build(self.con, self.rules, self.asof_ns)
+        self.con, self.manifest, self.asof_ns = _built(out, self.rules, asof_ns)
         self._series = series_figures(self.con, self.rules, self.asof_ns // DAY_NS)
         self._trades = trade_figures(self.con)
 
@@ -299,18 +297,20 @@ def _by_key(result: duckdb.DuckDBPyConnection, keys: int = 1) -> dict[Any, dict[
     return {(row[0] if keys == 1 else row[:keys]): dict(zip(names, row, strict=True)) for row in result.fetchall()}
 
 
-def _connect(out: Path) -> tuple[duckdb.DuckDBPyConnection, Manifest]:
-    """The tables of one manifest, in memory's catalogue; read again where an extraction has just replaced them."""
+def _built(out: Path, rules: Rules, asof_ns: int | None) -> tuple[duckdb.DuckDBPyConnection, Manifest, int]:
+    """The series of what one manifest names, in memory; begun again where an extraction has just replaced its files."""
     import duckdb
 
     for attempts_left in (2, 1, 0):
         manifest = load_manifest(out)
         if manifest is None:
             raise HistoryError(f"{out}: nothing was extracted there")
-        con = duckdb.connect(":memory:")
+        until = manifest.last_ts_ns if asof_ns is None else asof_ns
+        con = duckdb.connect(":memory:", config={"autoinstall_known_extensions": "false"})  # nothing comes over the network
         try:
             series.attach(con, {table: paths(out, manifest, table) for table in TABLES})
-            return con, manifest
+            series.build(con, rules, until)
+            return con, manifest, until
         except duckdb.IOException as error:
             con.close()
             if not attempts_left:

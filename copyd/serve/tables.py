@@ -5,7 +5,7 @@
     <table>/<seq>.parquet    rows up to that record; named by the manifest or not there
 
 A part is written beside its name, synced, renamed, and counts once the manifest names it: an extraction killed anywhere leaves
-the history as it was, and the next one overwrites what it had begun. Rows are only ever appended; many small parts are
+the history as it was, and the next one removes what it had begun. Rows are only ever appended; many small parts are
 joined into one from time to time, with the same rows in the same order. Every number is int64 with its unit in the column's name.
 """
 
@@ -150,6 +150,18 @@ def locked(out: Path) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+def sweep(out: Path, manifest: Manifest) -> None:
+    """Remove what an extraction that was killed had begun; only while ``locked``."""
+    for table in TABLES:
+        named = {part.name for part in manifest.parts.get(table, [])}
+        for path in (out / table).glob("*.parquet*"):
+            if path.name not in named:
+                path.unlink(missing_ok=True)
+    for path in out.glob("*.bin*"):
+        if path.name != manifest.state:
+            path.unlink(missing_ok=True)
 
 
 def append(out: Path, manifest: Manifest, state: bytes, rows: dict[str, list[tuple]]) -> None:

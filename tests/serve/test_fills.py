@@ -25,7 +25,7 @@ from copyd.core.engine import (
 )
 from copyd.core.rows import LeaderPositionRow, LegRow, NamedOrder, OrderRow, OrderState, ReportKind, ReportRow
 from copyd.journal import Reader
-from copyd.kinds import kind_of
+from copyd.kinds import kind_of, pack_checkpoint
 from copyd.serve import tables
 from copyd.serve.fills import extract
 from copyd.serve.tables import PARTS_MAX, TABLES, HistoryError, load_manifest, paths
@@ -152,6 +152,11 @@ def test_killed_at_any_write_it_goes_on_from_there(
     monkeypatch.setattr(tables, "_replace", real)
     extract(journal, tmp_path, chunk_records=40)
     assert history(tmp_path) == history(out)
+    extract(journal, tmp_path)
+    manifest = load_manifest(tmp_path)
+    assert manifest is not None
+    named = {path for table in TABLES for path in paths(tmp_path, manifest, table)} | {tmp_path / manifest.state}
+    assert {path for path in tmp_path.rglob("*") if path.is_file() and path.name not in ("lock", "manifest.json")} == named
 
 
 def one_follower(path: Path) -> Daemon:
@@ -283,6 +288,63 @@ def test_what_another_build_decided_is_a_gap_up_to_the_next_checkpoint(tmp_path:
     rewrite(tmp_path / "journal", tmp_path / "other", edit)
     with pytest.raises(HistoryError, match=f"record {changed[0]}: decided by the rules of another build"):
         extract(tmp_path / "other", tmp_path / "out")
+
+
+def test_a_hole_in_the_middle_is_bridged_by_the_books(tmp_path: Path) -> None:
+    """Records were dropped before they were taken: the gap is noted and what is held is what the checkpoint says."""
+    daemon = Daemon(tmp_path / "journal", 6)
+    daemon.trade_for(10)
+    daemon.close()
+    extract(tmp_path / "journal", tmp_path / "out")
+    taken = daemon.engine.names.seq
+    before = history(tmp_path / "out")
+    daemon.journal = open_journal(tmp_path / "journal")
+    daemon.start()
+    daemon.trade_for(20)
+    seq = daemon.checkpoint()
+    daemon.trade_for(3)
+    daemon.journal.flush()
+    daemon.journal.drop_before(seq)
+    daemon.close()
+    extract(tmp_path / "journal", tmp_path / "out")
+    check_behind_a_gap(daemon, tmp_path / "out", taken + 1, seq)
+    after = history(tmp_path / "out")
+    assert all(after[table][: len(before[table])] == before[table] for table in TABLES)  # what was told stays told
+
+
+def test_another_builds_stretch_is_a_gap_up_to_the_next_checkpoint(tmp_path: Path) -> None:
+    """One decision is not what these rules give: taken up to it, and on from the checkpoint behind it."""
+    daemon = Daemon(tmp_path / "journal", 2)
+    daemon.trade_for(30)
+    daemon.close()
+    changed: list[int] = []
+
+    def edit(record):  # type: ignore[no-untyped-def]
+        payload = bytearray(record.payload)
+        head, decisions = (int.from_bytes(payload[at : at + 4], "little") for at in (0, 4))
+        if decisions and record.seq > 60 and not changed:
+            changed.append(record.seq)
+            payload[16 + head + 56] ^= 1
+        return bytes(payload)
+
+    rewrite(tmp_path / "journal", tmp_path / "other", edit)
+    journal = open_journal(tmp_path / "other")
+    seq = daemon.engine.names.seq
+    journal.checkpoint(seq, [pack_checkpoint(daemon.engine)])
+    journal.close()
+    extract(tmp_path / "other", tmp_path / "out")
+    check_behind_a_gap(daemon, tmp_path / "out", changed[0], seq)
+
+
+def check_behind_a_gap(daemon: Daemon, out: Path, first: int, last: int) -> None:
+    """The gap is noted, and the books end where the engine ends."""
+    manifest = load_manifest(out)
+    assert manifest is not None
+    assert [gap[:2] for gap in manifest.gaps] == [(first, last)]
+    assert manifest.last_seq == daemon.engine.names.seq
+    held = {row["leg"]: row["position_lots"] for row in rows(out, "follower_fills")}
+    for leg in range(daemon.engine.columns.count(LEGS)):
+        assert held.get(leg, 0) == LegRow.unpack(daemon.engine.columns.get(LEGS, leg)).attributed
 
 
 def test_another_journal_is_refused(tmp_path: Path) -> None:
