@@ -228,7 +228,7 @@ def _trips(con: duckdb.DuckDBPyConnection, name: str, rules: Rules, asof_ns: int
         CREATE OR REPLACE TEMP TABLE {name}_trips AS
         WITH whole AS (
             SELECT leg, trip, any_value(key) AS key, min(first_ns) AS opened_ns, max(last_ns) AS last_ns,
-                   sum(net)::BIGINT AS net, sum(volume)::BIGINT AS volume, bool_or(lots = 0) AS closed
+                   sum(net)::BIGINT AS net, sum(volume) AS volume, bool_or(lots = 0) AS closed
             FROM {name}_cells WHERE trip > 0 GROUP BY leg, trip),
         now AS (SELECT leg, trip, unrealised FROM {name}_held WHERE day = {asof_ns // DAY_NS})
         SELECT key, closed, coalesce(volume, 0) AS volume, coalesce(unrealised, 0) AS unrealised,

@@ -269,7 +269,7 @@ def _roi(part: str) -> str:
 def trade_figures(con: duckdb.DuckDBPyConnection) -> dict[tuple[int, int], dict[str, Any]]:
     """By (kind, key) what follows from the round trips of ``leader_trips`` and ``plan_trips``."""
     return _by_key(con.execute(" UNION ALL ".join(f"""
-        SELECT {kind} AS kind, key, count(*) FILTER (closed OR stale) AS trades, sum(volume)::BIGINT AS volume_e8,
+        SELECT {kind} AS kind, key, count(*) FILTER (closed OR stale) AS trades, sum(volume) AS volume_e8,
                round(sum(unrealised))::BIGINT AS unrealised_e8, count(*) FILTER (NOT closed) AS open_trades,
                count(*) FILTER (stale) AS stale_losers,
                count(*) FILTER ((closed OR stale) AND profit > 0) / nullif(count(*) FILTER (closed OR stale), 0) AS win_rate,

@@ -178,6 +178,14 @@ def test_returns_chain_by_day(tmp_path: Path) -> None:
     assert found.curve[0][0] == "2026-09-04"
 
 
+def test_who_lost_everything_stays_at_nothing(tmp_path: Path) -> None:
+    """A new deposit and a good week after it bring no return back."""
+    story = Story().at(0).equity(1000).at(1).equity(0).at(2, 1).flow(5000).at(2).equity(10_000)
+    found = leader(story, tmp_path, Rules(days_min=1, trades_min=0, volume_min_e8=0, flow_equity_bps=1_000_000))
+    assert (found.twr_all, found.max_drawdown) == (-1, -1)
+    assert [value for _, value in found.curve] == [10_000, 0, 0]
+
+
 # -- plans and followers ----------------------------------------------------------------------------------------------------
 
 
@@ -285,6 +293,14 @@ def test_as_of_an_earlier_day(tmp_path: Path) -> None:
     story = Story().at(0).equity(1000).plan(1000).at(1).equity(1001).at(2).equity(1002)
     then = Statistics(story.write(tmp_path), ALL, asof_ns=(FIRST + 2) * DAY_NS - 1).leader("ann")
     assert (then.days, then.equity_e8, then.aum_e8) == (2, 1001 * E8, 1000 * E8)
+
+
+def test_volume_beyond_64_bits(tmp_path: Path) -> None:
+    """Thirty fills of 40 billion each."""
+    story = Story().at(0).equity(1000)
+    for _ in range(15):
+        story.leader(40, 1e9).leader(-40, 1e9)
+    assert leader(story.equity(1000), tmp_path).volume_e8 == 30 * 40 * 10**9 * E8
 
 
 def test_an_empty_history_has_no_leaders(tmp_path: Path) -> None:
