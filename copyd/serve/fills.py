@@ -399,12 +399,16 @@ class Taker:
         self._restate(changed, keep_cost=True)
 
     def _restate(self, instruments: Iterable[int], keep_cost: bool = False) -> None:
-        """Books that do not hold what the engine holds take its lots, and its cost unless theirs is better."""
+        """Books that do not hold what the engine holds take its lots.
+
+        At their old cost in another unit; else a leg that was known at the engine's cost, and what was never seen at the mark,
+        so that nothing it made before counts.
+        """
         wanted = set(instruments)
         for leg, (_, instrument) in enumerate(self._legs):
             position, lots = self.books.legs[leg], self._attributed(leg)
             if instrument in wanted and lots != position.lots:
-                cost = position.cost_e8 if keep_cost else LegRow.unpack(self.engine.columns.get(LEGS, leg)).cost_e8
+                cost = position.cost_e8 if keep_cost else self._cost(leg, instrument, lots, known=position.trip > 0)
                 self._leg_rows(leg, self.ts, "restated", [restate(position, lots, cost if lots else 0)])
         for made in self.engine.names.books:
             position, lots = self._leader_book(made.position), self._leader_qty(made.position)
@@ -413,6 +417,12 @@ class Taker:
                 cost = position.cost_e8 if keep_cost else notional(row, abs(lots), row.mark)
                 entry = restate(position, lots, cost if lots else 0)
                 self._leader_rows(made.leader, made.position, made.instrument, self.ts, 0, False, "restated", [entry])
+
+    def _cost(self, leg: int, instrument: int, lots: int, known: bool) -> int:
+        row = self._instrument(instrument)
+        if known or not row.mark:
+            return LegRow.unpack(self.engine.columns.get(LEGS, leg)).cost_e8
+        return notional(row, abs(lots), row.mark)
 
     def _mark(self, instrument: int) -> None:
         row = self._instrument(instrument)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from msgspec import structs
 
 from copyd.core.engine import (
     LEGS,
@@ -17,6 +18,7 @@ from copyd.core.engine import (
     POSITIONS,
     AccountSnapshots,
     Command,
+    Configured,
     Engine,
     ExternalFill,
     LeaderSync,
@@ -26,12 +28,22 @@ from copyd.core.engine import (
     Reports,
     Timer,
 )
-from copyd.core.rows import LeaderPositionRow, LegRow, NamedOrder, OrderRow, OrderState, ReportKind, ReportRow
+from copyd.core.rows import (
+    InstrumentRow,
+    LeaderPositionRow,
+    LegRow,
+    NamedOrder,
+    OrderRow,
+    OrderState,
+    Params,
+    ReportKind,
+    ReportRow,
+)
 from copyd.kinds import kind_of, pack_checkpoint
 from copyd.serve import tables
 from copyd.serve.fills import extract
 from copyd.serve.tables import PARTS_MAX, TABLES, HistoryError, load_manifest, paths
-from tests.inspect.daemon import E8, Daemon, columns_value, open_journal, plan, rewrite
+from tests.inspect.daemon import E8, SYMBOLS, Daemon, columns_value, open_journal, plan, rewrite
 
 ROOT = Path(__file__).parents[2]
 
@@ -223,6 +235,32 @@ def test_the_followers_own_hand_closes_at_the_mark(tmp_path: Path) -> None:
     assert hand["realised_e8"] == columns_value(0, 40, 1_000)
 
 
+def test_another_lot_size_moves_no_money(tmp_path: Path) -> None:
+    """Ten lots for one: the position is restated at its cost, the mark is told anew, the close realises what it would have."""
+    daemon = one_follower(tmp_path / "journal")
+    order, px = fill(daemon, 1_000), daemon.px[0]
+    qty = order.order_qty
+    report(daemon, cid=order.cid, kind=ReportKind.TRADE, status=OrderState.FILLED, cum_qty=qty, last_qty=qty, last_px=px,
+           trade_id=1)
+    btc, xrp = daemon.engine.names.instruments
+    row = InstrumentRow.unpack(btc.row)
+    row.value_mul //= 10
+    daemon.do(Configured(2, Params().pack(), [structs.replace(btc, row=row.pack(), qty_decimals=4), xrp], ["lead"]))
+    daemon.leader[0] = 10_000
+    (close,) = NamedOrder.unpack_all(daemon.leader_fill(0, -10_000).named)  # type: ignore[union-attr]
+    assert close.order_qty == 10 * qty
+    report(daemon, cid=close.cid, kind=ReportKind.TRADE, status=OrderState.FILLED, cum_qty=10 * qty, last_qty=10 * qty,
+           last_px=px + 100, trade_id=2)
+    daemon.close()
+    extract(tmp_path / "journal", tmp_path / "out")
+    opened, restated, closed = rows(tmp_path / "out", "follower_fills")
+    assert (restated["source"], restated["position_lots"]) == ("restated", 10 * opened["position_lots"])
+    assert restated["position_cost_e8"] == opened["position_cost_e8"]
+    assert (closed["realised_e8"], closed["position_lots"], closed["trip"]) == (columns_value(0, qty, 100), 0, 1)
+    mark = [row for row in rows(tmp_path / "out", "marks") if row["instrument"] == "BTCUSDT"][-1]
+    assert (mark["seq"], mark["value_mul"]) == (restated["seq"], 1_000)
+
+
 def test_a_position_found_in_a_snapshot_has_made_nothing_before(tmp_path: Path) -> None:
     """The leader held it before the first price was known: its cost is that price."""
     daemon = Daemon(None, 3, followers=0)
@@ -263,13 +301,13 @@ def test_a_journal_without_its_beginning_is_taken_from_its_checkpoint(tmp_path: 
     daemon.journal.drop_before(seq)
     daemon.close()
     extract(tmp_path / "journal", tmp_path / "out")
-    manifest = load_manifest(tmp_path / "out")
-    assert manifest is not None
-    assert [(first, last) for first, last, _ in manifest.gaps] == [(1, seq)]
-    assert manifest.last_seq == daemon.engine.names.seq
-    last = {row["leg"]: row["position_lots"] for row in rows(tmp_path / "out", "follower_fills")}
-    for leg in range(daemon.engine.columns.count(LEGS)):
-        assert last.get(leg, 0) == LegRow.unpack(daemon.engine.columns.get(LEGS, leg)).attributed
+    check_behind_a_gap(daemon, tmp_path / "out", 1, seq)
+    found = [row for row in rows(tmp_path / "out", "follower_fills") if row["source"] == "restated"]
+    assert found
+    marks = {row["instrument"]: row["mark_ticks"] for row in rows(tmp_path / "out", "marks")[:2]}
+    for row in found:  # what it had made before is not in the history
+        index = SYMBOLS.index(row["instrument"])
+        assert row["position_cost_e8"] == columns_value(index, abs(row["position_lots"]), marks[row["instrument"]])
 
 
 def test_what_another_build_decided_is_a_gap_up_to_the_next_checkpoint(tmp_path: Path) -> None:

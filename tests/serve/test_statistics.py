@@ -11,9 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from copyd.core.engine import INSTRUMENTS, LEGS
+from copyd.core.rows import InstrumentRow, LegRow
+from copyd.serve.fills import extract
 from copyd.serve.series import DAY_NS, E8, Rules
 from copyd.serve.statistics import LeaderFigures, PlanFigures, Statistics, series_figures
 from copyd.serve.tables import HistoryError
+from tests.inspect.daemon import Daemon
 from tests.serve.story import FIRST, Story
 
 ALL = Rules(days_min=1, trades_min=0, volume_min_e8=0)
@@ -231,6 +235,23 @@ def test_a_stopped_plan_stays_in_the_history_and_leaves_the_assets(tmp_path: Pat
     bob, cyd = Statistics(tmp_path, ALL).plans("ann")
     assert (bob.state, bob.days, cyd.days) == ("stopped", 2, 6)
     assert Statistics(tmp_path, ALL).plans("somebody else") == []
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_equity_is_the_money_that_moved_and_what_is_left(tmp_path: Path, seed: int) -> None:
+    """From a real journal: allocation + everything sold - everything bought - fees + what is held, at the last mark."""
+    daemon = Daemon(tmp_path / "journal", seed)
+    daemon.trade_for(60)
+    daemon.close()
+    extract(tmp_path / "journal", tmp_path / "out")
+    statistics, columns = Statistics(tmp_path / "out", ALL), daemon.engine.columns
+    money = dict(statistics.con.execute(
+        "SELECT plan, sum(-side * value_e8 - fee_e8)::BIGINT FROM follower_fills GROUP BY plan").fetchall())
+    for leg in (LegRow.unpack(columns.get(LEGS, index)) for index in range(columns.count(LEGS))):
+        mark = InstrumentRow.unpack(columns.get(INSTRUMENTS, leg.instrument)).mark
+        money[leg.plan] = money.get(leg.plan, 0) + leg.attributed * mark * (10_000, 3_000)[leg.instrument]
+    for one in statistics.plans():
+        assert one.equity_e8 == pytest.approx(one.allocation_e8 + money[one.plan], abs=1)
 
 
 # -- what is shown -----------------------------------------------------------------------------------------------------------
