@@ -46,6 +46,8 @@ TRANSIENT = frozenset({"venue_unavailable", "unreadable_reply"})
 #: Account, its key, the (instrument, leverage) pairs its plans need.
 Wanting = tuple[int, Key, list[tuple[int, int]]]
 QUERY_SHARE = 0.5
+#: Causes of a wallet's change that are money paid in or taken out.
+FLOW_CAUSES = frozenset({"DEPOSIT", "WITHDRAW", "ADJUSTMENT", "ADMIN_DEPOSIT", "ADMIN_WITHDRAW"})
 #: Gaps of accounts that shared a connection come together.
 GAP_GATHER_S = 0.05
 #: An account that has not answered by then holds up nobody: it is asked again, apart from the others.
@@ -435,6 +437,8 @@ class VenueSide:
                 return core.LeaderEquity(event.leader, event.equity_e8, event.ts_event)
             case codec.LeaderLeverage():
                 return core.LeaderLeverage(event.leader, event.instrument, event.leverage)
+            case codec.LeaderWallet() if event.cause in FLOW_CAUSES and event.asset in self._margin_assets():
+                return core.LeaderFlow(event.leader, event.change_e8, self._local(event.ts_event))
             case codec.LeaderSync():
                 positions = [(p.instrument, p.position_side, p.qty, p.leverage) for p in event.positions]
                 return core.LeaderSync(event.leader, event.synced, positions, event.reason)
@@ -443,6 +447,9 @@ class VenueSide:
                 return None
             case _:
                 return None
+
+    def _margin_assets(self) -> set[str]:
+        return {instrument.margin_asset for instrument in self.instruments}
 
     def _local(self, ts_venue: int) -> int:
         """A venue time on our clock: ages are measured with the estimated clock error taken out (semantics 12)."""

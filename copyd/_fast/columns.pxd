@@ -29,6 +29,8 @@ cdef struct Instrument:
 cdef struct Leader:
     int64_t equity_e8       # latest journaled snapshot; <= 0 = unknown
     int64_t ts_equity       # ns
+    int64_t equity_before_e8  # the snapshot before: a fall counts as drawdown when two say so
+    int64_t ts_told         # ns, when the latest snapshot was asked for
     uint8_t state           # PlanState: active, paused, close only, stopped
     uint8_t killed
     uint8_t eligible

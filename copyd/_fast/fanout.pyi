@@ -28,6 +28,9 @@ class Kernel:
     def follow_peak(self, leader: int) -> None:
         """The leader's highest equity since each plan began."""
 
+    def leader_flow(self, leader: int, amount_e8: int, ts: int) -> None:
+        """The leader paid in (negative: took out): his peak moves in the proportion his equity does."""
+
     def begin_day(self, now: int) -> None:
         """The daily limit counts from what each plan is worth now."""
 

@@ -54,6 +54,7 @@ cdef enum:
 
 cdef int64_t K_MAX = (<int64_t>1) << 60
 cdef int64_t TARGET_MAX = (<int64_t>1) << 61
+cdef int64_t FLOW_SLACK = 2_000_000_000
 
 cdef enum:  # Mode
     PROPORTIONAL = 0
@@ -565,6 +566,27 @@ cdef class Kernel:
             if plan.leader == leader and plan.leader_peak_e8 < equity:
                 plan.leader_peak_e8 = equity
 
+    def leader_flow(self, uint32_t leader, int64_t amount_e8, int64_t ts):
+        """The leader paid in (negative: took out): his peak moves in the proportion his equity does."""
+        cdef Leader* row = &self.columns.leaders[leader]
+        cdef bint included = ts <= row.ts_told + FLOW_SLACK
+        cdef int64_t before = row.equity_e8 - amount_e8 if included else row.equity_e8
+        cdef int64_t after = before + amount_e8
+        cdef uint32_t i
+        cdef Plan* plan
+        row.equity_before_e8 += amount_e8
+        row.equity_e8 = after
+        if before <= 0 or after <= 0:
+            return
+        for i in range(self.columns.counts[3]):
+            plan = &self.columns.plans[i]
+            if plan.leader != leader:
+                continue
+            if included and amount_e8 > 0 and plan.leader_peak_e8 <= after:
+                plan.leader_peak_e8 = after
+            else:
+                plan.leader_peak_e8 = mul_div_trunc(plan.leader_peak_e8, after, before)
+
     def begin_day(self, int64_t now):
         """The reset of the day: the daily limit counts from what each plan is worth now."""
         cdef uint32_t i
@@ -966,7 +988,7 @@ cdef class Kernel:
         return self._loss_reason(plan, self._profit_now(plan), True)
 
     cdef int _loss_reason(self, Plan* plan, int64_t earned, bint fresh) noexcept nogil:
-        cdef int64_t equity = self.columns.leaders[plan.leader].equity_e8
+        cdef int64_t equity = _standing(&self.columns.leaders[plan.leader])
         cdef int64_t peak = plan.leader_peak_e8
         cdef int64_t lost
         if (plan.leader_drawdown_bps and peak > 0 and equity > 0
@@ -1033,7 +1055,7 @@ cdef class Kernel:
         cdef Leg* leg
         memset(row, 0, sizeof(Stop))
         if reason == LEADER_DRAWDOWN:
-            row.loss_e8 = plan.leader_peak_e8 - self.columns.leaders[plan.leader].equity_e8
+            row.loss_e8 = plan.leader_peak_e8 - _standing(&self.columns.leaders[plan.leader])
             row.limit_e8 = narrow(quotient(wide(plan.leader_peak_e8, plan.leader_drawdown_bps), BPS))
         elif reason == TOTAL_LOSS:
             row.loss_e8 = plan.loss_base_e8 - earned
@@ -1778,6 +1800,10 @@ cdef class Kernel:
                 and order.state != S_DEAD and report.kind != R_NOT_SENT):
             (<uint32_t*>_push(&self._suspects))[0] = slot
         return self._end(order.cid, 0, order.leg, report.code, OK, REDUCTION_RETRY)
+
+
+cdef inline int64_t _standing(Leader* leader) noexcept nogil:
+    return leader.equity_e8 if leader.equity_e8 > leader.equity_before_e8 else leader.equity_before_e8
 
 
 cdef inline int64_t _unrealised(Instrument* instrument, Leg* leg, int64_t mark) noexcept nogil:

@@ -78,6 +78,7 @@ KEPT_CELLS = (
 """What a plan has become, which changing its terms does not touch."""
 MINUTE_NS = 60_000_000_000
 FUNDING_SEEN_MAX = 20_000
+FLOWS_SEEN_MAX = 100
 EXTERNAL_SEEN_MAX = 20_000
 """Trades of followers' own that are remembered; a copy of one follows within seconds, over a connection being renewed."""
 HELD_PATIENCE = 60
@@ -263,6 +264,14 @@ class Funding(Input, tag=18, frozen=True):
     ts_event: int = 0
 
 
+class LeaderFlow(Input, tag=19, frozen=True):
+    """The leader paid into his account, or took out (negative): no profit and no loss of his (semantics 18)."""
+
+    leader: int
+    amount_e8: int
+    ts_event: int
+
+
 class CatchUp(Input, tag=16, frozen=True):
     """Legs whose forgone quantity is wanted after all, by the operator's out-of-sync policy (semantics 1)."""
 
@@ -284,6 +293,7 @@ class Timer(Input, tag=14, frozen=True):
 AnyInput = (
     Started | Configured | LeaderFill | LeaderPosition | LeaderSync | LeaderEquity | LeaderLeverage | Quotes | Reports
     | LegsReady | AccountSnapshots | ExternalFill | Command | Timer | OrphanFill | CatchUp | Marks | Funding
+    | LeaderFlow
 )
 LENGTHS = struct.Struct("<5I")
 """Bytes of each part of a record's payload."""
@@ -424,6 +434,7 @@ class Names(msgspec.Struct):
     later_epoch: list[int] = []
     day: int = 0
     funding_seen: list[int] = []
+    flows_seen: list[tuple[int, int, int]] = []
 
 
 class Engine:
@@ -694,7 +705,10 @@ class Engine:
                 self._leader_moved(now, out, book, cause, difference, mark, mark, abs(difference), 0, now, False)
 
     def _leader_equity(self, now: int, value: LeaderEquity, out: Outputs) -> None:
-        self._edit(LEADERS, value.leader, LeaderRow, equity_e8=value.equity_e8, ts_equity=now)
+        row = self._row(LEADERS, value.leader, LeaderRow)
+        self._edit(
+            LEADERS, value.leader, LeaderRow, equity_e8=value.equity_e8, ts_equity=now, ts_told=value.ts_event,
+            equity_before_e8=row.equity_e8 if row.equity_e8 > 0 else value.equity_e8)
         self.kernel.follow_peak(value.leader)
         self._stop_losses(now, out)
 
@@ -728,6 +742,15 @@ class Engine:
         if self._day(now) > self.names.day:
             self.names.day = self._day(now)
             self.kernel.begin_day(now)
+        return None
+
+    def _leader_flow(self, now: int, value: LeaderFlow, out: Outputs) -> bool | None:
+        key = (value.leader, value.amount_e8, value.ts_event)
+        if key in self.names.flows_seen:
+            return False
+        self.names.flows_seen.append(key)
+        del self.names.flows_seen[:-FLOWS_SEEN_MAX]
+        self.kernel.leader_flow(value.leader, value.amount_e8, value.ts_event)
         return None
 
     def _stop_losses(self, now: int, out: Outputs) -> None:
@@ -1789,7 +1812,7 @@ class Engine:
         LeaderSync: _leader_sync, LeaderEquity: _leader_equity, LeaderLeverage: _leader_leverage, Quotes: _quotes,
         Reports: _reports, LegsReady: _legs_ready, AccountSnapshots: _account_snapshots, ExternalFill: _external_fill,
         Command: _command, Timer: _timer, OrphanFill: _orphan_fill, CatchUp: _catch_up,
-        Marks: _marks, Funding: _funding,
+        Marks: _marks, Funding: _funding, LeaderFlow: _leader_flow,
     }
     _COMMANDS: ClassVar[dict[str, Any]] = {
         "import_plans": _import_plans, "change_plan": _change_plan, "stop_plan": _stop_plan, "set_state": _set_state,

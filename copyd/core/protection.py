@@ -7,13 +7,16 @@ A stop names its limit in ``stopped_by`` and holds until the plan is resumed by 
 from __future__ import annotations
 
 from copyd.core.copy_instruction import set_anchor
-from copyd.core.fixed import BPS, ONE, sign
+from copyd.core.fixed import BPS, ONE, mul_div_trunc, sign
 from copyd.core.instrument import notional
 from copyd.core.order import Cause, plan_reduction
 from copyd.core.pnl import allocation_equity, profit, realise
-from copyd.core.risk import loss_reason
+from copyd.core.risk import loss_reason, standing
 from copyd.core.rows import NONE, LegRow, LossPolicy, PlanRow, PlanState, Reason, StopRow
 from copyd.core.state import Outcome, Tables
+
+FLOW_SLACK = 2_000_000_000
+"""A snapshot is read a little after it was asked for, ns."""
 
 
 def stop_losses(t: Tables, cause: Cause, out: Outcome) -> None:
@@ -74,7 +77,7 @@ def measured(t: Tables, plan: PlanRow, reason: Reason, earned: int) -> tuple[int
     """(loss, limit) in e8 of the rule that binds; limits rounded down."""
     if reason == Reason.LEADER_DRAWDOWN:
         peak = plan.leader_peak_e8
-        return peak - t.leaders[plan.leader].equity_e8, peak * plan.leader_drawdown_bps // BPS
+        return peak - standing(t.leaders[plan.leader]), peak * plan.leader_drawdown_bps // BPS
     if reason == Reason.TOTAL_LOSS:
         return plan.loss_base_e8 - earned, plan.allocation_e8 * plan.total_loss_bps // BPS
     return plan.day_pnl_e8 - earned, max(0, plan.day_equity_e8) * plan.daily_loss_bps // BPS
@@ -116,6 +119,28 @@ def follow_peak(t: Tables, leader: int) -> None:
     for plan in t.plans:
         if plan.leader == leader:
             plan.leader_peak_e8 = max(plan.leader_peak_e8, equity)
+
+
+def leader_flow(t: Tables, leader: int, amount_e8: int, ts: int) -> None:
+    """The leader paid in (negative: took out): neither profit nor loss, so his peak moves in the proportion his equity does.
+
+    One told about no later than ``FLOW_SLACK`` after the latest snapshot was asked for is taken to be in it.
+    """
+    row = t.leaders[leader]
+    included = ts <= row.ts_told + FLOW_SLACK
+    before = row.equity_e8 - amount_e8 if included else row.equity_e8
+    after = before + amount_e8
+    row.equity_before_e8 += amount_e8
+    row.equity_e8 = after
+    if before <= 0 or after <= 0:
+        return
+    for plan in t.plans:
+        if plan.leader != leader:
+            continue
+        if included and amount_e8 > 0 and plan.leader_peak_e8 <= after:
+            plan.leader_peak_e8 = after  # the payment itself was taken for a new peak
+        else:
+            plan.leader_peak_e8 = mul_div_trunc(plan.leader_peak_e8, after, before)
 
 
 def begin_day(t: Tables, now: int) -> None:

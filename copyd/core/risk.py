@@ -14,6 +14,7 @@ from copyd.core.rows import (
     AccountInstrumentRow,
     AccountRow,
     InstrumentRow,
+    LeaderRow,
     LegRow,
     MinPolicy,
     OnInsufficient,
@@ -117,7 +118,7 @@ def loss_reason(t: Tables, plan: PlanRow, earned: int, fresh: bool) -> Reason:
 
     Each limit is reached at its number, not beyond it. The leader's drawdown is measured from his peak since the plan began.
     """
-    equity, peak = t.leaders[plan.leader].equity_e8, plan.leader_peak_e8
+    equity, peak = standing(t.leaders[plan.leader]), plan.leader_peak_e8
     if plan.leader_drawdown_bps and peak > 0 and equity > 0 and (peak - equity) * BPS >= peak * plan.leader_drawdown_bps:
         return Reason.LEADER_DRAWDOWN
     if not fresh:
@@ -129,6 +130,14 @@ def loss_reason(t: Tables, plan: PlanRow, earned: int, fresh: bool) -> Reason:
     if plan.daily_loss_bps and lost > 0 and lost * BPS >= max(0, plan.day_equity_e8) * plan.daily_loss_bps:
         return Reason.DAILY_LOSS
     return Reason.NONE
+
+
+def standing(leader: LeaderRow) -> int:
+    """The leader's equity as the drawdown is measured by it: the better of the last two snapshots.
+
+    A withdrawal may be in a snapshot before it is told as what it is; by the next one it has been.
+    """
+    return max(leader.equity_e8, leader.equity_before_e8)
 
 
 def is_outlier(instrument: InstrumentRow, px: int) -> bool:

@@ -229,9 +229,11 @@ class InstrumentRow(Row):
 class LeaderRow(Row):
     """A leader's equity and standing."""
 
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<qqBBB5x")
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<4qBBB5x")
     equity_e8: int = 0
     ts_equity: int = 0
+    equity_before_e8: int = 0
+    ts_told: int = 0
     state: int = 0
     killed: int = 0
     eligible: int = 1

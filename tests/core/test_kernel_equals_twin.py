@@ -52,7 +52,8 @@ def play(rng: random.Random, steps: int) -> None:
         if rng.random() < 0.5:
             world.quotes()
         if rng.random() < 0.3:
-            world.edit(1, 0, rows.LeaderRow, ts_equity=world.now, equity_e8=rng.choice([3_000, 90_000]) * 10**8)
+            world.edit(1, 0, rows.LeaderRow, ts_equity=world.now, equity_e8=rng.choice([3_000, 90_000]) * 10**8,
+                       equity_before_e8=rng.choice([0, 4_000]) * 10**8, ts_told=world.now)
         choice = rng.random()
         if choice < 0.4:
             qty = rng.choice([1, 2, 3, 10, 40, 500, 100_000]) * rng.choice([1, -1])

@@ -236,6 +236,10 @@ class World:
     def run_twin_marks(self, tables: Tables) -> Outcome:
         """The leader's peak, sometimes a new day, then every loss limit on the twin and on the kernel."""
         out = Outcome()
+        if self.rng.random() < 0.3:
+            flow = self.rng.choice([-90_000, -500, 300, 70_000]) * 10**8, self.now - self.rng.choice([0, 1, 4]) * SECOND
+            protection.leader_flow(tables, 0, *flow)
+            self.kernel.leader_flow(0, *flow)
         protection.follow_peak(tables, 0)
         self.kernel.follow_peak(0)
         if self.rng.random() < 0.2:
