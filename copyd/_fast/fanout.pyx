@@ -1670,7 +1670,7 @@ cdef class Kernel:
         held = _abs(leg.attributed)
         if order.kind == OPENING:
             if leg.attributed == 0:
-                leg.ts_open = order.ts_decided
+                leg.ts_open = min(order.ts_decided, now)
             if not _is_terminal(order.state):
                 share = leg.pending if filled == leaves else mul_div_trunc(leg.pending, filled, leaves)
                 leg.pending -= share

@@ -85,6 +85,8 @@ HELD_PATIENCE = 60
 """A difference that an order in conflict may have made is another hand's only after this many times the read lag."""
 INFERRED_MAX, INFERRED_AGE = 1_000, 3_600_000_000_000
 """Differences explained by inference that are remembered, in case the real trade is still told."""
+CLOCK_SLACK_NS = 2_000_000_000
+"""A time of the venue's, put on our clock, may be wrong by this much."""
 NEVER = 1 << 62
 CHECKPOINT_VERSION = 4
 """Raised when a row or a name in the state changes its layout."""
@@ -1037,7 +1039,7 @@ class Engine:
         short = value.position_side == Side.SHORT
         # What a look at the venue's books made us book already is the same trade, told late: it is not booked again.
         rest = value.qty - self._already_booked(value.account, value.instrument, short, value.qty, value.ts_event)
-        traded = value.ts_event or now
+        traded = value.ts_event + CLOCK_SLACK_NS if value.ts_event else now
         touched = len(self._external(now, value.account, value.instrument, short, rest, out, traded=traded)) if rest else 0
         self._cross(value, short)
         out.alerts.append(Alert("external_fill", f"{value.kind}: {value.qty} lots", {

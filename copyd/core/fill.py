@@ -177,7 +177,7 @@ def book_quantity(t: Tables, order: OrderRow, report: ReportRow, now: int) -> in
     held, beyond = abs(leg.attributed), 0
     if order.kind == Kind.OPENING:
         if leg.attributed == 0:
-            leg.ts_open = order.ts_decided
+            leg.ts_open = min(order.ts_decided, now)  # the clock may have been put back between the two
         if order.state not in TERMINAL:
             share = leg.pending if filled == leaves else mul_div_trunc(leg.pending, filled, leaves)
             leg.pending -= share
