@@ -251,7 +251,12 @@ def accrue(account: UnitAccount, ts: int, nav_e8: int) -> UnitAccount:
 
 
 def change_terms(account: UnitAccount, terms: FeeTerms) -> UnitAccount:
-    """New terms from the next crystallisation on: what was earned before is charged as it was agreed (semantics 39)."""
+    """New terms from the next crystallisation on: what was earned before is charged as it was agreed (semantics 39).
+
+    An account without units earns nothing: it takes them at once, so a return after a stop is charged by the new terms.
+    """
+    if account.units == 0 and not account.pending_e8 + account.management_e8 + account.subscription_e8:
+        return msgspec.structs.replace(account, terms=terms, next_terms=None)
     return msgspec.structs.replace(account, next_terms=None if terms == account.terms else terms)
 
 

@@ -41,6 +41,7 @@ after a stop the mark stays 180 days                 : in 1000, nav 600, stop, d
 a new rate begins with the next period               : in 1000, rate 2000, nav 1100, week       => fee 10
 ...and holds from there                              : in 1000, rate 2000, nav 1100, week, nav 1200, week => fee 20
 a withdrawal does not bring a new rate forward       : in 1000, rate 2000, nav 1200, out 600    => pending 10
+coming back after a stop means the new terms           : in 1000, stop, rate 2000, in 1000, nav 1100, week => fee 20
 charged on close only                                : terms on_close, in 1000, nav 1100, week  => fee 0, mark 1
 ...then all of it                                    : terms on_close, in 1000, nav 1100, week, nav 1200, stop => fee 20
 a management fee counts days                         : terms managed, in 1000, days 73, settle  => fee 20
