@@ -50,7 +50,7 @@ from copyd.settlement.transfers import (
     write_durably,
 )
 
-BATCH = 500
+BATCH = 2_000
 ASKS = 5
 ASK_AGAIN_S = 0.2
 

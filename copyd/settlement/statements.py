@@ -228,9 +228,9 @@ def render_csv(lines: list[Line]) -> bytes:
     used = set().union(*lines)
     columns = [name for name in COLUMNS if name in used]
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([[line.get(name, "") for name in columns] for line in lines])
     return text.getvalue().encode()
 
 
