@@ -1,4 +1,4 @@
-"""Whole periods over random histories: the books balance, what is owed is what was charged less what was paid, statements hold."""
+"""Whole periods over random histories: books balance, owed is charged less paid, every statement holds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from tests.settlement.people import BEGIN, first_week
 
 AMOUNT = st.integers(1, 10**13)
 TERMS = st.builds(
-    FeeTerms, performance_bps=st.integers(0, 5_000), management_bps_per_year=st.integers(0, 500), management_e8=st.integers(0, E8),
+    FeeTerms, performance_bps=st.integers(0, 5_000), management_bps_per_year=st.integers(0, 500),
+    management_e8=st.integers(0, E8),
     subscription_e8=st.integers(0, E8), platform_share_bps=st.integers(0, 10_000),
     period=st.sampled_from([Period.WEEKLY, Period.MONTHLY]), average_guard=st.booleans(),
 )  # fmt: skip
