@@ -27,11 +27,11 @@ import msgspec
 
 from copyd.core.fixed import BPS, E8, mul_div_ceil
 
-UNIT = 10**18
-"""One unit. A quantum is worth 1e-10 of a minor unit at the start, and less than one until NAV per unit is 10**10 times that."""
+UNIT = 10**24
+"""One unit. A quantum is 1e-16 of a minor unit at the start: still less than one where a minor unit grew to 100 million."""
 
 NAV_ONE = E8 * UNIT
-"""NAV per unit of 1.0 ("e26"): how every account starts."""
+"""NAV per unit of 1.0 ("e32"): how every account starts."""
 
 SCALE = UNIT * UNIT
 """units × NAV per unit ÷ SCALE is money in 1e-8: a gain is kept as this product and divided once, when it is charged."""
@@ -91,7 +91,7 @@ class FeeTerms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class UnitAccount(msgspec.Struct, frozen=True):
-    """One follower with one leader. Units 1e-18, ``mark`` and ``price`` NAV per unit in 1e-26, money 1e-8, times ns UTC.
+    """One follower with one leader. Units 1e-24, ``mark`` and ``price`` NAV per unit in 1e-32, money 1e-8, times ns UTC.
 
     ``pending_e8``: performance fee made due by withdrawals, ``management_e8`` and ``subscription_e8``: counted up to
     ``ts_accrued``; all three wait for the next crystallisation. Receivables are crystallised and not yet paid.
@@ -149,7 +149,7 @@ class Payment(msgspec.Struct, frozen=True):
 
 
 def nav_per_unit(account: UnitAccount, nav_e8: int) -> int:
-    """NAV per unit in 1e-26, rounded down; the last price where there are no units, 0 where nothing is left."""
+    """NAV per unit in 1e-32, rounded down; the last price where there are no units, 0 where nothing is left."""
     if account.units == 0:
         return account.price
     return max(0, nav_e8) * SCALE // account.units

@@ -41,20 +41,20 @@ def money_of(text: str) -> int:
 
 
 def units(value: int) -> str:
-    """Units, 1e-18."""
+    """Units, 1e-24."""
     return scaled_text(value, UNIT)
 
 
 def units_of(text: str) -> int:
-    """1e-18; ValueError when it is no units text."""
+    """1e-24; ValueError when it is no units text."""
     return scaled(text, UNIT)
 
 
 def per_unit(value: int) -> str:
-    """NAV per unit, 1e-26."""
+    """NAV per unit, 1e-32."""
     return scaled_text(value, NAV_ONE)
 
 
 def per_unit_of(text: str) -> int:
-    """1e-26; ValueError when it is no such text."""
+    """1e-32; ValueError when it is no such text."""
     return scaled(text, NAV_ONE)

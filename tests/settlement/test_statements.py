@@ -172,6 +172,7 @@ def test_names_become_files_and_never_the_same_one(tmp_path: Path) -> None:
     assert index.count(b"\n") == 2 * (len(names) + 2)
 
 
+@settings(deadline=None)
 @given(value=st.integers(-(10**40), 10**40), one=st.sampled_from([E8, UNIT, NAV_ONE]))
 def test_numbers_read_back_and_have_one_spelling(value: int, one: int) -> None:
     """Every integer has one text, and that text alone reads back."""
