@@ -56,7 +56,7 @@ class Period(StrEnum):
     ON_CLOSE = "on_close"
 
 
-class FeeTerms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class FeeTerms(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """What a leader charges. ValueError with what is wrong and what to do; money in 1e-8, rates in bps.
 
     ``management_e8`` and ``subscription_e8`` are amounts per period and counted by the day, ``management_bps_per_year`` of NAV,
@@ -90,7 +90,7 @@ class FeeTerms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ValueError(f"fee terms: {name} is per period and on_close has none: choose weekly or monthly, or give 0")
 
 
-class UnitAccount(msgspec.Struct, frozen=True):
+class UnitAccount(msgspec.Struct, frozen=True, gc=False):
     """One follower with one leader. Units 1e-24, ``mark`` and ``price`` NAV per unit in 1e-32, money 1e-8, times ns UTC.
 
     ``pending_e8``: performance fee made due by withdrawals, ``management_e8`` and ``subscription_e8``: counted up to
@@ -118,7 +118,7 @@ class UnitAccount(msgspec.Struct, frozen=True):
         return self.receivable_leader_e8 + self.receivable_platform_e8
 
 
-class Fee(msgspec.Struct, frozen=True):
+class Fee(msgspec.Struct, frozen=True, gc=False):
     """One crystallisation, 1e-8: what it is for, and whose it is. ``total_e8`` is both sums."""
 
     performance_e8: int = 0
@@ -133,7 +133,7 @@ class Fee(msgspec.Struct, frozen=True):
         return self.leader_e8 + self.platform_e8
 
 
-class Payment(msgspec.Struct, frozen=True):
+class Payment(msgspec.Struct, frozen=True, gc=False):
     """What can be paid now, 1e-8."""
 
     leader_e8: int = 0

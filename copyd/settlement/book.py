@@ -35,7 +35,7 @@ MAP_BYTES = 16 << 30
 ACCOUNTS_A_RECORD = 5_000
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One account as the book keeps it."""
 
     follower: str

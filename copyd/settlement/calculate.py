@@ -16,7 +16,7 @@ from copyd.settlement.text import money
 PROBLEMS_MAX = 100
 
 
-class PlanState(msgspec.Struct, frozen=True):
+class PlanState(msgspec.Struct, frozen=True, gc=False):
     """One follower with one leader between settlements: the fee account, and the NAV the next one must add up from."""
 
     account: UnitAccount
@@ -24,7 +24,7 @@ class PlanState(msgspec.Struct, frozen=True):
     unrealised_e8: int = 0
 
 
-class Step(msgspec.Struct, frozen=True):
+class Step(msgspec.Struct, frozen=True, gc=False):
     """A flow or sample and the account just after it; ``value``: NAV per unit at a sample."""
 
     event: Flow | Sample

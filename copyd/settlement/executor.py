@@ -33,7 +33,7 @@ class Outcome(StrEnum):
     IN_DOUBT = "in_doubt"
 
 
-class Confirmation(msgspec.Struct, frozen=True):
+class Confirmation(msgspec.Struct, frozen=True, gc=False):
     """The executor's word on one id."""
 
     id: str

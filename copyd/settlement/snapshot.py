@@ -19,7 +19,7 @@ from copyd.errors import SettlementRefused
 PERIOD = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,31}", re.ASCII)
 
 
-class Flow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Flow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """Money into the plan (above 0) or out of it (below 0), and NAV just before."""
 
     ts: int
@@ -27,7 +27,7 @@ class Flow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     nav_before_e8: int
 
 
-class Trade(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Trade(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """One reconciled fill: profit it realised before commission, and its commission (above 0: paid)."""
 
     ts: int
@@ -36,7 +36,7 @@ class Trade(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fee_e8: int
 
 
-class Sample(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Sample(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """NAV at a moment; only plans whose terms charge on the 72 h average need them."""
 
     ts: int

@@ -39,7 +39,7 @@ KEY_BYTES_MIN = 32
 MAC_BYTES = 16
 
 
-class Transfer(msgspec.Struct, frozen=True):
+class Transfer(msgspec.Struct, frozen=True, gc=False):
     """One payment of one plan, 1e-8."""
 
     id: str
