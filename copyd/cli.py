@@ -202,7 +202,23 @@ app.command(
 )
 
 
+app.command("copyd.settlement.commands:settle", name="settle", group=OPERATE, help="Charge the fees of a period.")
+
+
 # --- Inspect -----------------------------------------------------------------------------------------------
+
+app.command(
+    "copyd.settlement.commands:statement",
+    name="statement",
+    group=INSPECT,
+    help="Check statements and transfer files: every number again, without the journal.",
+)
+app.command(
+    "copyd.serve.commands:app",
+    name="stats",
+    group=INSPECT,
+    help="What leaders made and what their followers got, from the journal.",
+)
 
 
 @app.command(group=INSPECT)

@@ -3,11 +3,13 @@
 CopydError
 ├── OperatorError        the operator's: configuration, usage, a file that will not do         exit 78 / 2
 │   ├── ConfigError      carries every problem found, not only the first
+│   │   └── SettlementRefused  a period that cannot be settled as asked; nothing was moved      exit 1
 │   ├── UsageError
 │   └── RequestRefused   the daemon understood a control request and will not do it             exit 1
 ├── WorldError           the world's: disk, network, the machine                               exit 74 / 69
 │   ├── JournalError     damaged, foreign or locked journal                                    exit 65
 │   ├── VenueUnavailable the venue cannot be reached
+│   ├── TransfersInDoubt  transfers whose outcome nobody could say; asked again by id         exit 69
 │   ├── DaemonUnreachable no daemon answers on the control socket                              exit 69
 │   ├── AddressTaken     another process listens where we should                               exit 69
 │   └── Fenced           another daemon of this site, started later, trades these accounts     exit 76
@@ -45,6 +47,12 @@ class ConfigError(OperatorError):
         self.problems = problems
 
 
+class SettlementRefused(ConfigError):
+    """A settlement that cannot be made as asked; ``problems`` says why, all of it at once. Nothing was moved."""
+
+    exit_code = 1
+
+
 class RequestRefused(OperatorError):
     """A control request the daemon will not carry out (unknown plan, wrong state); the text says why."""
 
@@ -65,6 +73,12 @@ class JournalError(WorldError):
 
 class VenueUnavailable(WorldError):
     """The venue cannot be reached or refuses this client."""
+
+    exit_code = 69
+
+
+class TransfersInDoubt(WorldError):
+    """Transfers were sent and nobody can say what became of them yet; the next run asks again by their ids."""
 
     exit_code = 69
 

@@ -7,6 +7,7 @@
     limits         request weight, connection attempts
     faults         rules that make requests and events go wrong
     control        the loopback port: accounts, market, faults, the truth
+    transfers      money between wallets, each id once, for whoever settles
     accounts       names and keys
     model          instruments and refusal texts
     makers         how the market makers quote

@@ -20,6 +20,7 @@ from copyd.errors import UsageError
 from copyd.exchange.binance_usdm import POSITION_SIDES, money_e8
 from copyd.exchange.faults import Rule
 from copyd.exchange.model import E8, fixed
+from copyd.exchange.transfers import Transfers
 
 if TYPE_CHECKING:
     from copyd.exchange.server import ExchangeServer
@@ -76,6 +77,8 @@ def make_control(exchange: ExchangeServer) -> web.Application:
             web.get("/healthz", control.health),
             web.post("/accounts", control.accounts),
             web.post("/deposit", control.deposit),
+            web.post("/transfers", control.transfers.execute),
+            web.get("/transfers/{id}", control.transfers.query),
             web.post("/market", control.market),
             web.get("/faults", control.faults),
             web.post("/faults", control.add_faults),
@@ -90,6 +93,7 @@ def make_control(exchange: ExchangeServer) -> web.Application:
             web.get("/truth/positions", control.positions),
             web.get("/truth/balances", control.balances),
             web.get("/truth/incomes", control.incomes),
+            web.get("/truth/transfers", control.transfers_decided),
             web.get("/truth/quotes", control.quotes),
             web.get("/truth/reads", control.reads),
             web.get("/truth/faults", control.faults_made),
@@ -117,6 +121,7 @@ class Control:
     def __init__(self, exchange: ExchangeServer) -> None:
         self.x = exchange
         self.engine = exchange.engine
+        self.transfers = Transfers(exchange)
 
     # -- making things happen ------------------------------------------------------------------------------------------
 
@@ -429,6 +434,10 @@ class Control:
             }
             for seq, ts, account, symbol, kind, amount in self.engine.incomes_after(after, limit)
         )
+
+    async def transfers_decided(self, request: web.Request) -> web.Response:
+        """Every transfer ordered by id, executed or refused."""
+        return _lines(self.transfers.rows(*self._page(request)))
 
     async def quotes(self, request: web.Request) -> web.Response:
         """Every change of best bid, best ask or mark; the oldest may have been dropped (bounded log)."""
