@@ -614,6 +614,44 @@ class RiskPresets(Section, frozen=True, kw_only=True):
         return preset
 
 
+class FeesConfig(Section, frozen=True, kw_only=True):
+    """What followers pay, settled by `copyd settle`; the daemon itself moves no money."""
+
+    performance_bps: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=5_000,
+            description="Leader's share of the gain above the high-water mark on NAV per unit, bps. Takes effect at the next "
+            "settlement.",
+        ),
+    ] = 1_000
+    management_bps_per_year: Annotated[
+        Bps, Meta(description="Leader's fee on what the plan is worth, bps a year, counted by the day.")
+    ] = 0
+    management: Annotated[Money, Meta(description="Leader's fixed fee per period, quote asset, counted by the day.")] = "0"
+    subscription: Annotated[Money, Meta(description="Subscription per period, quote asset, counted by the day.")] = "0"
+    platform_share_bps: Annotated[Bps, Meta(description="The platform's part of the leader's fee, bps.")] = 0
+    period: Annotated[
+        Literal["weekly", "monthly", "on_close"],
+        Meta(description="When the performance fee is charged, apart from withdrawals and stops. Weeks begin on Monday, UTC."),
+    ] = "weekly"
+    average_guard: Annotated[
+        bool, Meta(description="true: charge on the lower of NAV per unit now and its 72 h average.")
+    ] = False
+    platform_account: Annotated[
+        str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$", description="The account that receives the platform's part.")
+    ] = "platform"
+
+    @property
+    def management_e8(self) -> int:
+        return money_e8(self.management)
+
+    @property
+    def subscription_e8(self) -> int:
+        return money_e8(self.subscription)
+
+
 class CredentialSource(Section, frozen=True, kw_only=True):
     """Where keys are read from; exactly one of the two."""
 
@@ -825,6 +863,7 @@ class Config(Section, frozen=True, kw_only=True):
     )
     sync: Annotated[SyncConfig, Meta(description="Followers' accounts against ours, and what stays out of sync.")] = SyncConfig()
     presets: Annotated[RiskPresets, Meta(description="Sets of limits a plan can name; its own fields win.")] = RiskPresets()
+    fees: Annotated[FeesConfig, Meta(description="What followers pay; charged by `copyd settle`.")] = FeesConfig()
     runtime: Annotated[RuntimeConfig, Meta(description="The process.")] = RuntimeConfig()
     control: Annotated[ControlConfig, Meta(description="The operators' socket.")] = ControlConfig()
     health: Annotated[HealthConfig, Meta(description="Health and metrics on loopback.")] = HealthConfig()

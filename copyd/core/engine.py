@@ -71,6 +71,7 @@ PLAN_CELLS = (
 LOSS_CELLS = ("total_loss_bps", "daily_loss_bps", "leader_drawdown_bps", "loss_policy")
 """The loss limits a plan may say; without them it has none."""
 DAY_NS = 86_400_000_000_000
+HOUR_NS = 3_600_000_000_000
 KEPT_CELLS = (
     "realised_e8", "commission_e8", "funding_e8", "paid_e8", "loss_base_e8", "day_pnl_e8", "day_equity_e8", "leader_peak_e8",
     "stopped_by", "keeping",
@@ -435,6 +436,7 @@ class Names(msgspec.Struct):
     crossed: list[Crossed] = []
     later_epoch: list[int] = []
     day: int = 0
+    hour: int = 0
     funding_seen: list[int] = []
     flows_seen: list[tuple[int, int, int]] = []
 
@@ -731,8 +733,9 @@ class Engine:
         return (now - self.params.day_reset_min * MINUTE_NS) // DAY_NS
 
     def marks_due(self, now: int, marks: Sequence[tuple[int, int, int]]) -> bool:
-        """True when ``Marks`` of these (instrument, ticks, ts) would do something."""
-        return self._day(now) > self.names.day or self.kernel.losses_due(marks, now)
+        """True when ``Marks`` of these (instrument, ticks, ts) would do something: a limit, a new day, or the mark of the hour,
+        by which statements and statistics value what is open."""
+        return self._day(now) > self.names.day or now // HOUR_NS > self.names.hour or self.kernel.losses_due(marks, now)
 
     def _marks(self, now: int, value: Marks, out: Outputs) -> bool | None:
         if not self.marks_due(now, value.marks):
@@ -741,6 +744,7 @@ class Engine:
             self._edit(INSTRUMENTS, instrument, InstrumentRow, mark=mark, ts_mark=ts)
         # What was lost until the reset is held against the day that ends.
         self._stop_losses(now, out)
+        self.names.hour = now // HOUR_NS
         if self._day(now) > self.names.day:
             self.names.day = self._day(now)
             self.kernel.begin_day(now)
@@ -1764,6 +1768,10 @@ class Engine:
         if name not in self.names.leaders:
             raise OperatorError(f"leader {name!r} is not configured")
         return self.names.leaders.index(name)
+
+    def plans_of(self, account: int) -> list[int]:
+        """Indexes of the plans on an account."""
+        return self._account_plans.get(account, [])
 
     def _account_legs(self, account: int, instrument: int) -> list[tuple[int, LegRow]]:
         """The legs of an account in an instrument, in the order of their rows."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +16,10 @@ from copyd.errors import ConfigError, UsageError
 if TYPE_CHECKING:
     from copyd.settlement.executor import Executor
     from copyd.settlement.run import Report
+    from copyd.settlement.snapshot import Snapshot
 
+COMMITTED_NS = 10_000_000_000
+"""A record is on disk this long after it was decided: what is settled up to then stays what it is."""
 settle = App(name="settle", help="Charge the fees of a period: calculate, sign, pay, state, move the marks.")
 statement = App(name="statement", help="Statements of followers and leaders.")
 
@@ -28,6 +32,9 @@ def settle_period(
     book: Path = Path("var/settlement/book"),
     out: Path = Path("var/settlement"),
     key: Path = Path("/etc/copyd/settlement.key"),
+    config: Annotated[Path | None, Parameter(alias="-c")] = None,
+    as_of: str = "",
+    period: str = "",
     exchange: str = "",
     confirmations: Path | None = None,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
@@ -38,12 +45,18 @@ def settle_period(
     Without --exchange and --confirmations it ends when the transfer file is written; run it again with one of them.
     After a kill or a failure, run it again: each transfer is carried out once, each file has the same bytes.
 
-    Example: copyd settle snapshot.json --exchange http://127.0.0.1:9472
+    Example: copyd settle -c copyd.yaml --as-of 2026-11-16T00:00Z --period 2026-W46 --exchange http://127.0.0.1:9472
 
     Parameters
     ----------
     snapshot
-        Every plan's worth and what happened to it (JSON); without it, the period under way goes on.
+        Every plan's worth and what happened to it (JSON), instead of the journal; with neither, the period under way goes on.
+    config
+        The configuration: its journal is settled, by its fee terms.
+    as_of
+        Up to when, ISO 8601 with a zone, or "now". With --config.
+    period
+        Name of the settlement, used once. Default: the ISO week of --as-of.
     book
         Directory of the settlement's own journal.
     out
@@ -65,13 +78,50 @@ def settle_period(
 
     if exchange and confirmations is not None:
         raise UsageError("give --exchange or --confirmations, not both")
+    now = SystemClock().now_ns()
     decoded = None if snapshot is None else decode_snapshot(_read(snapshot), str(snapshot))
+    if as_of:
+        if config is None or snapshot is not None:
+            raise UsageError("--as-of settles the journal of --config; a snapshot file has its own time")
+        decoded = _from_journal(config, book, as_of, period, now)
     report = run(
-        decoded, book=book, out=out, key=key, now_ns=SystemClock().now_ns(), executor=_executor(exchange, confirmations),
+        decoded, book=book, out=out, key=key, now_ns=now, executor=_executor(exchange, confirmations),
         dry_run=dry_run, progress=_progress,
     )  # fmt: skip
     _show(report, json)
     return 0
+
+
+def _from_journal(config: Path, book: Path, as_of: str, period: str, now: int) -> Snapshot:
+    """The snapshot of the journal that the configuration names."""
+    from copyd.settlement.book import read_book
+    from copyd.settlement.source import JournalSource, terms_of
+    from copyd.yamlcheck import load_config
+
+    loaded = load_config(config)
+    at = now - COMMITTED_NS if as_of == "now" else _time(as_of)
+    if at > now - COMMITTED_NS:
+        raise UsageError(f"--as-of {as_of}: a record decided by then may not be written yet: give a time that is 10 s past")
+    known = read_book(book)
+    source = JournalSource(
+        Path(loaded.journal.path), site=loaded.site.id, platform_account=loaded.fees.platform_account,
+        leader_accounts={leader.id: leader.credential for leader in loaded.leaders}, terms=terms_of(loaded),
+        since=known.as_of,
+        ended={pair for pair, state in known.accounts.items() if not state.account.units and state.account.ts_crystallised},
+    )  # fmt: skip
+    year, week, _ = datetime.fromtimestamp(at // 10**9, UTC).isocalendar()
+    return source.snapshot(period or f"{year}-W{week:02}", at)
+
+
+def _time(text: str) -> int:
+    """ISO 8601 with a zone, in ns."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"--as-of {text!r}: give a time like 2026-11-16T00:00Z, or now") from None
+    if moment.tzinfo is None:
+        raise UsageError(f"--as-of {text!r}: say the zone, as in 2026-11-16T00:00Z")
+    return int(moment.timestamp()) * 10**9
 
 
 @statement.command
