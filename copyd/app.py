@@ -55,6 +55,7 @@ from copyd.core.rows import (
     PlanRow,
     PlanState,
     Reason,
+    StopRow,
 )
 from copyd.credentials import Credentials, load_credentials, missing_names
 from copyd.errors import BrokenInvariant, CopydError, Fenced, JournalError, OperatorError, RequestRefused
@@ -62,6 +63,7 @@ from copyd.followers import PlanSpec
 from copyd.inspect.rebuild import fold
 from copyd.journal import Journal
 from copyd.kinds import BUILD, kind_of, pack_checkpoint
+from copyd.money import losses
 from copyd.reconciler import Reconciler
 from copyd.runtime.clock import SystemClock
 from copyd.runtime.notify import Notifier
@@ -112,6 +114,9 @@ def engine_params(config: Config) -> Params:
         # (16 bits in the tables: a larger limit is no limit there.)
         orders_per_window=max(1, min(venue.orders_per_10s - reserve, venue.orders_per_min // 6 - reserve, 0xFFFF)),
     )
+
+
+LOSS_REASONS = [reason.name.lower() for reason in (Reason.LEADER_DRAWDOWN, Reason.TOTAL_LOSS, Reason.DAILY_LOSS)]
 
 
 class Daemon:
@@ -353,6 +358,8 @@ class Daemon:
             self.counts["leader_events"] += 1
             self.metrics.inc(self.metrics.leader_events)
             self.metrics.ingest_lag.record_ns(max(0, out.input.ts_recv - out.input.ts_event))
+        for row in StopRow.unpack_all(out.stops):
+            self.loss_stops.inc(Reason(row.reason).name.lower(), 1)
         for alert in out.alerts:
             self.alert(alert)
         if out.fenced:
@@ -704,6 +711,12 @@ class Daemon:
             "looks": dict(self.reconciler.stats), "accounts_without_answer": len(self.reconciler.slow),
         }
 
+    async def losses(self, count: int) -> dict[str, Any]:
+        """As ``copyd ctl losses``: at the marks as they are now."""
+        if "starting" in self.reasons:
+            raise RequestRefused("the daemon is starting")
+        return losses(self.engine, self.clock.now_ns(), self.side.marks(), count)
+
     async def explain_order(self, client_order_id: str) -> dict[str, Any]:
         """As ``copyd explain``."""
         return await self._explain(client_order_id)
@@ -806,6 +819,7 @@ class Daemon:
 
     def _bind_metrics(self) -> None:
         m = self.metrics
+        self.loss_stops = m.loss_stops(LOSS_REASONS)
         self.skipped = m.skipped([reason.name.lower() for reason in Reason if reason])
         m.counter_read("copyd_decisions_total", "Decisions, one per leader event and plan.", self._reader("decisions"))
         m.counter_read("copyd_fills_total", "Executions the venue reported.", self._fills)

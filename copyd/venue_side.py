@@ -408,6 +408,10 @@ class VenueSide:
             ts = quote[2] if self._marks.sound(instrument, quote[2]) else 0
             self.owner.quote(instrument, quote[0], quote[1], mark, ts)
 
+    def marks(self) -> list[tuple[int, int, int]]:
+        """(instrument, ticks, ts) of every mark that is believed."""
+        return self._marks.all()
+
     # -- leaders ---------------------------------------------------------------------------------------------------------
 
     def request_sync(self, leader: int, reason: str) -> None:

@@ -22,8 +22,8 @@ class Kernel:
     def losses_due(self, marks: Iterable[tuple[int, int, int]], now: int) -> bool:
         """Whether ``stop_losses`` would stop a plan if these were the marks: (instrument, ticks, ts)."""
 
-    def profits(self, now: int) -> list[tuple[int, bool]]:
-        """(profit in e8 at mark, whether every mark is fresh) of every plan."""
+    def profits(self, now: int, marks: Iterable[tuple[int, int, int]] = ()) -> list[tuple[int, bool]]:
+        """(profit in e8 at mark, whether every mark is fresh) of every plan, with ``marks`` in place of the tables'."""
 
     def follow_peak(self, leader: int) -> None:
         """The leader's highest equity since each plan began."""

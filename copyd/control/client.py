@@ -93,6 +93,9 @@ class ControlClient:
     def drift(self, count: int = 20) -> dict[str, Any]:
         return dict(self._call("GET", f"/v1/drift?count={count}"))
 
+    def losses(self, count: int = 20) -> dict[str, Any]:
+        return dict(self._call("GET", f"/v1/losses?count={count}"))
+
     def explain_order(self, client_order_id: str) -> dict[str, Any]:
         return dict(self._call("GET", f"/v1/explain/order/{quote(client_order_id, safe='')}"))
 

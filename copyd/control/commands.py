@@ -289,6 +289,43 @@ def stop(follower: str, /, *, where: Where = _HERE) -> int:
     return 0
 
 
+@app.command(name="losses")
+def show_losses(*, where: Where = _HERE, count: int = 20, json: Annotated[bool, Parameter(negative="")] = False) -> int:
+    """What plans are worth and how near they are to a loss limit: those stopped first, then the nearest.
+
+    total, today and leader are losses in bps of the allocation, of what the plan was worth at the day's reset, and of the
+    leader's peak; each beside its limit (0: none). A stopped plan is resumed by name: copyd ctl resume --plan NAME.
+
+    Example: copyd ctl losses --count 5
+
+    Parameters
+    ----------
+    count
+        How many plans.
+    json
+        JSON even on a terminal.
+    """
+    answer = where.client().losses(count)
+    if json or not sys.stdout.isatty():
+        _show(answer, True)
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("follower", "leader", "equity", "profit", "total", "today", "leader's", "state"):
+        table.add_column(name, justify="left" if name in ("follower", "leader", "state") else "right")
+    for row in answer["plans"]:
+        shares = [f"{row[name]}/{limit}" for name, limit in
+                  zip(("total_bps", "today_bps", "leader_bps"), row["limits_bps"], strict=True)]
+        state = f"stopped by {row['stopped_by']} ({row['policy']})" if row["stopped_by"] else row["state"]
+        stale = "" if row["marks_fresh"] else ", marks old"
+        table.add_row(row["follower"], row["leader"], row["equity"], row["profit"], *shares, state + stale)
+    Console().print(table)
+    Console().print(f"{answer['stopped']} of {answer['of']} plans stopped; profit of all: {answer['profit']}")
+    return 0
+
+
 @app.command
 def drift(*, where: Where = _HERE, count: int = 20, json: Annotated[bool, Parameter(negative="")] = False) -> int:
     """The legs furthest from what copying without limits would hold, worst first; `copyd ctl explain` says why.

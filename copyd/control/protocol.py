@@ -85,6 +85,10 @@ class ControlTarget(Protocol):
 
     async def drain(self, actor: Actor) -> dict[str, Any]: ...
 
+    async def losses(self, count: int) -> dict[str, Any]:
+        """Plans by how near they are to a loss limit."""
+        ...
+
     async def drift(self, count: int) -> dict[str, Any]:
         """The ``count`` legs furthest from what their leaders hold, worst first, and the histogram of all."""
         ...

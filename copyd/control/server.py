@@ -145,6 +145,7 @@ class ControlServer:
         read("/v1/status", self._status)
         read("/v1/config", self._config)
         read("/v1/drift", self._drift)
+        read("/v1/losses", self._losses)
         read("/v1/explain/order/{id}", self._explain_order)
         read("/v1/explain/event/{event}/{follower}", self._explain_event)
         for name in ("pause", "resume", "close-only"):
@@ -215,11 +216,10 @@ class ControlServer:
         return _json(self._target.config())
 
     async def _drift(self, request: web.Request) -> web.StreamResponse:
-        try:
-            count = min(1_000, max(1, int(request.query.get("count", "20"))))
-        except ValueError:
-            raise UsageError("count: a number of legs") from None
-        return _json(await self._target.drift(count))
+        return _json(await self._target.drift(_count(request, "legs")))
+
+    async def _losses(self, request: web.Request) -> web.StreamResponse:
+        return _json(await self._target.losses(_count(request, "plans")))
 
     async def _explain_order(self, request: web.Request) -> web.StreamResponse:
         return _json(await self._target.explain_order(request.match_info["id"]))
@@ -329,3 +329,11 @@ def _one_plan(line: bytes, specs: list[PlanSpec]) -> None:
 def control_server(target: ControlTarget, config: Config, **options: Any) -> ControlServer:
     """The server as the configuration wants it."""
     return ControlServer(target, config.control.socket, int(config.control.socket_mode, 8), **options)
+
+
+def _count(request: web.Request, what: str) -> int:
+    """How many lines are asked for, within reason."""
+    try:
+        return min(1_000, max(1, int(request.query.get("count", "20"))))
+    except ValueError:
+        raise UsageError(f"count: a number of {what}") from None

@@ -76,6 +76,10 @@ class Metrics:
         name = "copyd_instructions_skipped_total"
         return CounterGroup(self, name, "Parts of decisions forgone, by the rule that bound.", "reason", reasons)
 
+    def loss_stops(self, reasons: Iterable[str]) -> CounterGroup:
+        """Plans stopped, by the limit that was reached."""
+        return CounterGroup(self, "copyd_loss_stops_total", "Plans stopped by a loss limit.", "reason", reasons)
+
     # binding
 
     def counter(self, name: str, help: str, label: str = "", value: str = "") -> int:

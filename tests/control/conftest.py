@@ -93,6 +93,9 @@ class MemoryDaemon:
     async def drain(self, actor: Actor) -> dict[str, Any]:
         raise BrokenInvariant("a leg lost its target")
 
+    async def losses(self, count: int) -> dict[str, Any]:
+        return {"plans": [{"follower": f"f{n}"} for n in range(count)], "stopped": 0, "of": count, "profit": "0"}
+
     async def drift(self, count: int) -> dict[str, Any]:
         return {"worst": [{"follower": f"f{n}", "bps": count - n} for n in range(count)], "histogram": {}}
 
