@@ -1628,7 +1628,7 @@ cdef class Kernel:
 
     cdef int64_t _fill_value(self, Order* order, Report* report, int64_t filled) noexcept nogil:
         cdef Instrument* instrument = &self.columns.instruments[order.instrument]
-        if report.kind != R_TRADE and report.cost_e8 > order.cost_e8:
+        if _tells_value(order, report, filled):
             return report.cost_e8 - order.cost_e8
         if report.last_px != 0:
             return _notional(instrument, filled, report.last_px)
@@ -1662,7 +1662,8 @@ cdef class Kernel:
             return 0
         leaves = order.order_qty - order.cum_qty
         value = self._fill_value(order, report, filled)
-        if report.last_px == 0 and (report.kind == R_TRADE or report.cost_e8 <= order.cost_e8):
+        if (not (report.last_px > 0 and (report.kind != R_TRADE or filled <= report.last_qty))
+                and not _tells_value(order, report, filled)):
             order.estimated = 1
         order.cum_qty += filled
         order.cost_e8 += value
@@ -1803,6 +1804,11 @@ cdef class Kernel:
                 and order.state != S_DEAD and report.kind != R_NOT_SENT):
             (<uint32_t*>_push(&self._suspects))[0] = slot
         return self._end(order.cid, 0, order.leg, report.code, OK, REDUCTION_RETRY)
+
+
+cdef inline bint _tells_value(Order* order, Report* report, int64_t filled) noexcept nogil:
+    return (report.cost_e8 > order.cost_e8
+            and not (report.kind == R_TRADE and report.last_px > 0 and filled <= report.last_qty))
 
 
 cdef inline int64_t _standing(Leader* leader) noexcept nogil:

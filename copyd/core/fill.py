@@ -104,19 +104,28 @@ def book_trade(t: Tables, slot: int, order: OrderRow, report: ReportRow) -> None
 
 
 def fill_value(t: Tables, order: OrderRow, report: ReportRow, filled: int) -> int:
-    """Value in e8 of newly booked lots: the venue's own figure, else the trade's price, else limit or mark."""
+    """Value in e8 of newly booked lots: the venue's own figure, else the trade's price, else limit or mark.
+
+    A trade behind one that was never told brings the lots of both: its price is only its own.
+    """
     instrument = t.instruments[order.instrument]
-    if report.kind != ReportKind.TRADE and report.cost_e8 > order.cost_e8:
+    if tells_value(order, report, filled):
         return report.cost_e8 - order.cost_e8
     if report.last_px:
         return notional(instrument, filled, report.last_px)
     return notional(instrument, filled, order.limit_px or instrument.mark)
 
 
-def is_estimate(order: OrderRow, report: ReportRow) -> bool:
-    """Whether the value of what is booked now is our own guess: the report tells neither value nor price."""
-    told = report.last_px or (report.kind != ReportKind.TRADE and report.cost_e8 > order.cost_e8)
-    return not told
+def tells_value(order: OrderRow, report: ReportRow, filled: int) -> bool:
+    """Whether the cumulative value of the report is what counts: a trade's own price is exact, for its own lots."""
+    by_price = report.kind == ReportKind.TRADE and report.last_px > 0 and filled <= report.last_qty
+    return report.cost_e8 > order.cost_e8 and not by_price
+
+
+def is_estimate(order: OrderRow, report: ReportRow, filled: int) -> bool:
+    """Whether the value of what is booked now is our own guess: the report tells neither value nor the price of all of it."""
+    by_price = report.last_px > 0 and (report.kind != ReportKind.TRADE or filled <= report.last_qty)
+    return not by_price and not tells_value(order, report, filled)
 
 
 def correct_value(t: Tables, order: OrderRow, report: ReportRow) -> None:
@@ -168,7 +177,7 @@ def book_quantity(t: Tables, order: OrderRow, report: ReportRow, now: int) -> in
         return 0
     leaves = order.order_qty - order.cum_qty
     value = fill_value(t, order, report, filled)
-    order.estimated |= is_estimate(order, report)
+    order.estimated |= is_estimate(order, report, filled)
     order.cum_qty += filled
     order.cost_e8 += value
     leg, account = t.legs[order.leg], t.accounts[order.account]

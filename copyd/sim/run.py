@@ -296,11 +296,13 @@ class _History:
             believed, fresh = profits[mine[0]]
             if earned != believed:
                 site.violated("M3", f"plan {mine[0]}: traded to a profit of {earned}, believed {believed}")
-            if fresh:
-                self._unstopped(mine[0], earned)
+            heard = {instrument: px for instrument, px, _ in node.heard_marks.values()}
+            if fresh and all(trade.instrument in heard for trade in account.trades):
+                self._unstopped(
+                    mine[0], sum(trade.qty * (heard[trade.instrument] - trade.px) for trade in account.trades) * VALUE_MUL)
 
     def _unstopped(self, index: int, earned: int) -> None:
-        """A plan whose total loss has been at its limit for a while is stopped."""
+        """A plan whose total loss is at its limit, at the marks its daemon has heard, is stopped."""
         engine = self.site.node.engine if self.site.node is not None else None
         assert engine is not None
         plan = PlanRow.unpack(engine.columns.get(core.PLANS, index))
