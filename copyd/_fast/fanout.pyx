@@ -572,23 +572,25 @@ cdef class Kernel:
     def leader_flow(self, uint32_t leader, int64_t amount_e8, int64_t ts):
         """The leader paid in (negative: took out): his peak moves in the proportion his equity does."""
         cdef Leader* row = &self.columns.leaders[leader]
-        cdef bint included = ts <= row.ts_told + FLOW_SLACK
-        cdef int64_t before = row.equity_e8 - amount_e8 if included else row.equity_e8
-        cdef int64_t after = before + amount_e8
+        cdef bint inside = ts <= row.ts_told + FLOW_SLACK
+        cdef bint outside = ts > row.ts_told
+        cdef int64_t equity = row.equity_e8
+        cdef int64_t peak, other
         cdef uint32_t i
         cdef Plan* plan
-        row.equity_before_e8 += amount_e8
-        row.equity_e8 = after
-        if before <= 0 or after <= 0:
-            return
         for i in range(self.columns.counts[3]):
             plan = &self.columns.plans[i]
             if plan.leader != leader:
                 continue
-            if included and amount_e8 > 0 and plan.leader_peak_e8 <= after:
-                plan.leader_peak_e8 = after
+            peak = _moved(plan.leader_peak_e8, equity - amount_e8, amount_e8, True)
+            other = _moved(plan.leader_peak_e8, equity, amount_e8, False)
+            if inside and outside:
+                plan.leader_peak_e8 = min(peak, other)
             else:
-                plan.leader_peak_e8 = mul_div_trunc(plan.leader_peak_e8, after, before)
+                plan.leader_peak_e8 = peak if inside else other
+        row.equity_before_e8 += amount_e8
+        if outside:
+            row.equity_e8 = equity + max(0, amount_e8) if inside else equity + amount_e8
 
     def begin_day(self, int64_t now):
         """The reset of the day: the daily limit counts from what each plan is worth now."""
@@ -1809,6 +1811,15 @@ cdef class Kernel:
 cdef inline bint _tells_value(Order* order, Report* report, int64_t filled) noexcept nogil:
     return (report.cost_e8 > order.cost_e8
             and not (report.kind == R_TRADE and report.last_px > 0 and filled <= report.last_qty))
+
+
+cdef inline int64_t _moved(int64_t peak, int64_t before, int64_t amount_e8, bint taken) noexcept nogil:
+    cdef int64_t after = before + amount_e8
+    if before <= 0 or after <= 0:
+        return peak
+    if taken and amount_e8 > 0 and peak <= after:
+        return after
+    return mul_div_trunc(peak, after, before)
 
 
 cdef inline int64_t _standing(Leader* leader) noexcept nogil:

@@ -124,23 +124,30 @@ def follow_peak(t: Tables, leader: int) -> None:
 def leader_flow(t: Tables, leader: int, amount_e8: int, ts: int) -> None:
     """The leader paid in (negative: took out): neither profit nor loss, so his peak moves in the proportion his equity does.
 
-    One told about no later than ``FLOW_SLACK`` after the latest snapshot was asked for is taken to be in it.
+    The latest snapshot holds it when it was asked for later, and does not when it was asked for ``FLOW_SLACK`` earlier; between
+    the two nobody knows, and the lower peak beside the higher equity is taken: no payment ever makes a drawdown.
     """
     row = t.leaders[leader]
-    included = ts <= row.ts_told + FLOW_SLACK
-    before = row.equity_e8 - amount_e8 if included else row.equity_e8
-    after = before + amount_e8
-    row.equity_before_e8 += amount_e8
-    row.equity_e8 = after
-    if before <= 0 or after <= 0:
-        return
+    equity = row.equity_e8
+    inside, outside = ts <= row.ts_told + FLOW_SLACK, ts > row.ts_told
     for plan in t.plans:
-        if plan.leader != leader:
-            continue
-        if included and amount_e8 > 0 and plan.leader_peak_e8 <= after:
-            plan.leader_peak_e8 = after  # the payment itself was taken for a new peak
-        else:
-            plan.leader_peak_e8 = mul_div_trunc(plan.leader_peak_e8, after, before)
+        if plan.leader == leader:
+            peaks = [_moved(plan.leader_peak_e8, equity - amount_e8, amount_e8, True)] if inside else []
+            peaks += [_moved(plan.leader_peak_e8, equity, amount_e8, False)] if outside else []
+            plan.leader_peak_e8 = min(peaks)
+    row.equity_before_e8 += amount_e8
+    if outside:
+        row.equity_e8 = equity + max(0, amount_e8) if inside else equity + amount_e8
+
+
+def _moved(peak: int, before: int, amount_e8: int, taken: bool) -> int:
+    """A peak when equity moved from ``before`` by a payment; ``taken``: the payment may have been taken for a new peak."""
+    after = before + amount_e8
+    if before <= 0 or after <= 0:
+        return peak
+    if taken and amount_e8 > 0 and peak <= after:
+        return after
+    return mul_div_trunc(peak, after, before)
 
 
 def begin_day(t: Tables, now: int) -> None:

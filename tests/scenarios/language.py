@@ -15,9 +15,12 @@ Actions::
 
     leader [L] buy 0.5 [BTCUSDT] @ 64000 [order 7] [of 2.0] [aged 3] [backfilled] [own] [exec 5] [side long]
     leader [L] unsynced | leader [L] synced [0.5 BTCUSDT]... | leader [L] equity 9000 | leader [L] leverage 20
-    leader [L] suspended
+    leader [L] suspended | leader [L] flow -20000   (he pays in, or takes out)
     quote BTCUSDT 63999.9 64000.1          (from then on quotes of it move only by hand)
     wait 3                                  (seconds; quotes and equity are not refreshed)
+    mark 62000 [BTCUSDT] [aged 70]          (a mark comes; the others are told again as they were)
+    tomorrow                                (the next day's reset is past)
+    F1 funding -12 [BTCUSDT]
     timer
     F1 filled 0.030 [@ 64000]               (cumulative, oldest unfinished order of F1; F1#2 names its second order)
     F1 trade 0.010 [id 5] | F1 accepted | F1 expired [0.020] | F1 cancelled | F1 rejected -2019 | F1 in doubt | F1 dead
@@ -30,6 +33,7 @@ Actions::
     F1 by hand sell 0.010 [BTCUSDT] [aged 30] | F1 liquidated sell 0.010 | F1 balance 500
     F1 ready | F1 not ready | F1 venue leverage 3
     F1 plan max_position_bps 100 ...        (change the plan)
+    resume F1                               (by name, as a loss stop needs)
     set plan F1 paused | set leader L close_only | set all active | set instrument BTCUSDT paused
     kill on [plan F1 | leader L | instrument BTCUSDT]| kill off ...
     stop F1 close_now
@@ -45,6 +49,8 @@ Expectations::
     F1 forgone max_position 0.012
     F1 raised 0.002                         (min_policy raise added this to the target)
     F1 deferred | F1 carried | F1 rounded
+    F1 stopped total_loss lost 2000 of 2000
+    F1 worth 98000 [profit -2000]           (allocation and profit at the last mark, exactly)
     F1 ask                                  (the venue is asked about an order of F1)
     F1 target 0.030 [about] holds 0.030 [BTCUSDT] [of L] [detached] [long] [missed 0.020]
     F1 alert orphan_adopted                 (an alert by name, of anyone's; alerts need not be named)
@@ -67,6 +73,7 @@ from copyd.core.rows import (
     InstrumentRow,
     Kind,
     LegRow,
+    LossPolicy,
     MinPolicy,
     Mode,
     NamedOrder,
@@ -82,6 +89,7 @@ from copyd.core.rows import (
     ReportKind,
     ReportRow,
     Side,
+    StopRow,
 )
 
 SECOND = 1_000_000_000
@@ -91,10 +99,13 @@ UNFINISHED = (OrderState.PENDING_NEW, OrderState.NEW, OrderState.PARTIALLY_FILLE
               OrderState.IN_DOUBT, OrderState.HELD)
 SIGN = {"buy": 1, "sell": -1}
 POSITION_SIDE = {"one_way": 0, "long": 1, "short": 2}
-EXPECTATIONS = {"order", "forgone", "raised", "deferred", "carried", "rounded", "ask", "target", "alert"}
+EXPECTATIONS = {
+    "order", "forgone", "raised", "deferred", "carried", "rounded", "ask", "target", "alert", "stopped", "worth",
+}
+DAY = 86_400 * SECOND
 PLAN_ENUMS: dict[str, type] = {
     "mode": Mode, "ratio_snapshot": RatioSnapshot, "min_policy": MinPolicy, "on_insufficient": OnInsufficient,
-    "state": PlanState,
+    "state": PlanState, "loss_policy": LossPolicy,
 }
 MONEY = {"allocation": "allocation_e8", "amount": "amount_e8", "max_notional_symbol": "max_notional_symbol_e8",
          "max_notional_total": "max_notional_total_e8"}
@@ -183,6 +194,7 @@ class World:
     trade_id: int = 0
     slots: dict[str, list[int]] = field(default_factory=dict)
     cids: set[bytes] = field(default_factory=set)
+    marks: dict[int, tuple[int, int, int]] = field(default_factory=dict)
     last: e.Outputs | None = None
     last_input: Any = None
 
@@ -316,6 +328,9 @@ class World:
                 leg = self.leg(end.leg)
                 lines.append(f"{engine.names.followers[leg.plan]} forgone {Reason(end.reason).name.lower()} "
                              f"{qty(Fraction(abs(end.forgone), ONE), leg)}")
+        for stop in StopRow.unpack_all(out.stops):
+            loss, limit = (decimal(Fraction(value, E8)) for value in (stop.loss_e8, stop.limit_e8))
+            lines.append(f"{engine.names.followers[stop.plan]} stopped {Reason(stop.reason).name.lower()} lost {loss} of {limit}")
         lines += [f"{engine.names.followers[self.order(slot).plan]} ask" for slot in out.queries]
         return lines
 
@@ -384,6 +399,11 @@ class Runner:
                         expected = []
                         self.pending = []
                         self.look(words)
+                    elif words[1] == "worth":
+                        self.compare(expected, action)
+                        expected = []
+                        self.pending = []
+                        self.weigh(words)
                     elif words[1] == "alert":
                         told = [alert.name for alert in self.world.last.alerts] if self.world.last else []
                         if words[2] not in told:
@@ -448,6 +468,18 @@ class Runner:
         if ("detached" in options) != bool(leg.detached):
             raise ScenarioError("detached" if leg.detached else "not detached")
 
+    def weigh(self, words: list[str]) -> None:
+        """``F1 worth 98000 profit -2000``: of the plan of a follower with one."""
+        world = self.world
+        plan = world.engine.plan_index(words[0])
+        earned, _ = world.engine.profits(world.now)[plan]
+        row = e.PlanRow.unpack(world.engine.columns.get(e.PLANS, plan))
+        equity = decimal(Fraction(row.allocation_e8 + earned - row.paid_e8, E8))
+        if Fraction(equity) != Fraction(words[2]):
+            raise ScenarioError(f"is worth {equity}, not {words[2]}")
+        if "profit" in words and Fraction(earned, E8) != Fraction(words[words.index("profit") + 1]):
+            raise ScenarioError(f"has earned {decimal(Fraction(earned, E8))}")
+
     # -- actions ------------------------------------------------------------------------------------------------------
 
     def act(self, words: list[str]) -> None:
@@ -465,7 +497,7 @@ class Runner:
         if head == "again":
             world.step(world.last_input)
         elif head in ("leader", "quote", "wait", "timer", "set", "kill", "stop", "journal", "restart", "catch_up", "relot",
-                      "flatten"):
+                      "flatten", "mark", "tomorrow", "resume"):
             getattr(self, "do_" + head)(words[1:])
         else:
             self.do_follower(words)
@@ -542,6 +574,8 @@ class Runner:
                 (world.index(symbol), 0, world.instruments[symbol].lots(qty), list(world.leaders.values())[leader]["leverage"])
                 for qty, symbol in pairs
             ]))
+        elif words[0] == "flow":
+            world.step(e.LeaderFlow(leader, exact(words[1], Fraction(1, E8)), world.now))
         elif words[0] == "equity":
             world.step(e.LeaderEquity(leader, exact(words[1], Fraction(1, E8)), world.now))
         elif words[0] == "leverage":
@@ -585,6 +619,20 @@ class Runner:
 
     def do_wait(self, words: list[str]) -> None:
         self.world.now += int(Fraction(words[0]) * SECOND)
+
+    def do_mark(self, words: list[str]) -> None:
+        world = self.world
+        instrument = next((world.instruments[word] for word in words if word in world.instruments), world.first)
+        aged = int(words[words.index("aged") + 1]) * SECOND if "aged" in words else 0
+        index = world.index(instrument.symbol)
+        world.marks[index] = (index, instrument.ticks(words[0]), world.now - aged)
+        world.step(e.Marks([world.marks[index] for index in sorted(world.marks)]))
+
+    def do_tomorrow(self, words: list[str]) -> None:
+        self.world.now = (self.world.now // DAY + 1) * DAY
+
+    def do_resume(self, words: list[str]) -> None:
+        self.world.step(e.Command("set_state", {"scope": "plan", "name": words[0], "state": "active", "resume_stopped": True}))
 
     def do_timer(self, words: list[str]) -> None:
         self.world.step(e.Timer())
@@ -667,6 +715,11 @@ class Runner:
         elif verb == "mode":
             world.setups[name]["hedge"] = words[2] == "hedge"
             world.account(name)
+        elif verb == "funding":
+            instrument = next((world.instruments[word] for word in words if word in world.instruments), world.first)
+            world.trade_id += 1
+            world.step(e.Funding(
+                account, world.index(instrument.symbol), exact(words[2], Fraction(1, E8)), world.trade_id, world.now))
         elif verb == "balance":
             world.step(e.Reports(ReportRow(cum_qty=0, cost_e8=exact(words[2], Fraction(1, E8)), account=account,
                                            kind=ReportKind.BALANCE, ts_event=world.now).pack()))
