@@ -683,6 +683,8 @@ class VenueSide:
                 self.owner.offer(core.OrphanFill(
                     event.account, event.instrument, event.position_side, event.qty, event.px, int(event.trade_id), event.cid,
                     self._local(event.ts_event)))
+            case codec.AccountFunding():
+                self._funding(event)
             case codec.AccountLeverage():
                 self._leverage(event.account, event.instrument, event.leverage)
             case codec.StreamGap():
@@ -692,6 +694,18 @@ class VenueSide:
                 self._gapped.append(event.account)
             case _:
                 pass
+
+    def _funding(self, event: codec.AccountFunding) -> None:
+        """Of the position named, else of the only one the account holds; else nobody knows whose it is, and that is said."""
+        instrument = event.instrument
+        if instrument < 0:
+            held = [index for index in range(len(self.instruments)) if any(self.engine.expected(event.account, index, 0)[:2])]
+            instrument = held[0] if len(held) == 1 else -1
+        if instrument >= 0:
+            self.owner.offer(core.Funding(event.account, instrument, event.amount_e8, event.ts_event // 10**6, event.ts_event))
+            return
+        self.owner.alert(Alert("funding_unassigned", "the venue does not say which position it is for", {
+            "account": self.engine.names.accounts[event.account], "amount_e8": event.amount_e8}))
 
     def _leverage(self, account: int, instrument: int, leverage: int) -> None:
         """Leverage changed at the venue: from the next opening on, sizes follow the actual one."""

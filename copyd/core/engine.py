@@ -78,7 +78,7 @@ KEPT_CELLS = (
 )
 """What a plan has become, which changing its terms does not touch."""
 MINUTE_NS = 60_000_000_000
-FUNDING_SEEN_MAX = 20_000
+FUNDING_SEEN_MAX = 200_000
 FLOWS_SEEN_MAX = 100
 EXTERNAL_SEEN_MAX = 20_000
 """Trades of followers' own that are remembered; a copy of one follows within seconds, over a connection being renewed."""
@@ -437,7 +437,7 @@ class Names(msgspec.Struct):
     later_epoch: list[int] = []
     day: int = 0
     hour: int = 0
-    funding_seen: list[int] = []
+    funding_seen: list[tuple[int, int, int]] = []
     flows_seen: list[tuple[int, int, int]] = []
 
 
@@ -467,6 +467,7 @@ class Engine:
             self._account_plans.setdefault(self._row(PLANS, plan, PlanRow).account, []).append(plan)
         self.by_book = {(book.leader, book.instrument, book.side): book for book in self.names.books}
         self.external_seen = set(self.names.external_seen)
+        self.funding_seen = set(self.names.funding_seen)
         self._groups = {key: array("I", legs) for key, legs in self.names.groups.items()}
 
     # -- the transition ---------------------------------------------------------------------------------------------
@@ -765,11 +766,14 @@ class Engine:
 
     def _funding(self, now: int, value: Funding, out: Outputs) -> bool | None:
         """Shared over the legs by what each holds of the venue position; the follower's own part is no plan's (semantics 37)."""
-        key = (value.id << 6 | value.instrument) << 20 | value.account
-        if key in self.names.funding_seen:
+        key = (value.account, value.instrument, value.id)
+        if key in self.funding_seen:
             return False
+        self.funding_seen.add(key)
         self.names.funding_seen.append(key)
-        del self.names.funding_seen[:-FUNDING_SEEN_MAX]
+        if len(self.names.funding_seen) > FUNDING_SEEN_MAX:
+            del self.names.funding_seen[: FUNDING_SEEN_MAX // 2]
+            self.funding_seen = set(self.names.funding_seen)
         ai = self._row(ACCOUNT_INSTRUMENTS, value.account * self.columns.instruments_max + value.instrument, AccountInstrumentRow)
         whole = abs(ai.net) + abs(ai.net_short)
         for _, leg in self._account_legs(value.account, value.instrument):

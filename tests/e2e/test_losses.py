@@ -8,6 +8,11 @@ from typing import Any
 
 import orjson
 
+from copyd.core.engine import PLANS
+from copyd.core.rows import PlanRow
+from copyd.decimals import money_e8
+from copyd.inspect.rebuild import fold
+from copyd.journal import Reader
 from tests.e2e.harness import Stage, proportional, wait_for
 
 
@@ -94,3 +99,24 @@ def test_a_wrong_mark_stops_nobody(stage: Callable[..., Stage]) -> None:
     s.holds(0, seconds=10)
     s.stop()
     s.verified()
+
+
+def test_funding_is_part_of_what_a_plan_has_earned(stage: Callable[..., Stage]) -> None:
+    """Longs pay: each plan's funding is what its account paid, by the exchange's books, to the last unit (semantics 37)."""
+    s = stage(2)
+    s.start([s.plan(i, total_loss_bps=0, daily_loss_bps=0, leader_drawdown_bps=0) for i in range(2)])
+    s.leader.buy("1.000")
+    s.holds(proportional(1000))
+    s.quiet()
+    s.venue.tell("/market", {"symbol": "BTCUSDT", "funding_ppm": 10_000})
+    rows = [row for row in s.venue.ask("/truth/incomes") if row["kind"] == "FUNDING_FEE"]
+    paid = {name: sum(money_e8(row["amount"].lstrip("-")) for row in rows if row["account"] == name) for name in s.names}
+    assert all(amount > 0 for amount in paid.values()), rows
+    s.leader.flat()
+    s.holds(0)
+    s.stop()
+    s.verified()
+    with Reader(s.folder / "journal") as reader:
+        engine = fold(reader)
+    plans = {name: PlanRow.unpack(engine.columns.get(PLANS, engine.plan_index(name))) for name in s.names}
+    assert {name: -plan.funding_e8 for name, plan in plans.items()} == paid

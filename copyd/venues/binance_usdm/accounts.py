@@ -23,6 +23,7 @@ from copyd.venues.binance_usdm.codec import (
     STATUS,
     STREAM,
     TRADE,
+    AccountFunding,
     AccountLeverage,
     AccountPosition,
     AccountSnapshot,
@@ -41,7 +42,7 @@ from copyd.venues.binance_usdm.instruments import Instruments
 from copyd.venues.binance_usdm.rest import RestClient, RestError, retry_after_ns
 from copyd.venues.binance_usdm.signing import Key, ws_request
 
-AccountEvent = ExternalFill | OrphanFill | AccountPosition | AccountLeverage | StreamGap
+AccountEvent = ExternalFill | OrphanFill | AccountFunding | AccountPosition | AccountLeverage | StreamGap
 RETRY_S = (0.1, 0.5, 2.0, 5.0)
 #: A SUBSCRIBE of this many listen keys stays well below the frame limit.
 SUBSCRIBE_MAX = 100
@@ -775,6 +776,10 @@ class FollowerStreams:
                 self.stats.balances += 1
                 self._row()
                 self._batch.append_balance(account, balance, ts_event)
+                if event.a.m == "FUNDING_FEE":
+                    named = [found.index for row in event.a.P if (found := self.instruments.find(row.s)) is not None]
+                    of = named[0] if len(named) == 1 else -1
+                    self.on_event(AccountFunding(account, of, money_e8(wallet.bc), ts_event, self.clock()))
         for row in event.a.P:
             instrument = self.instruments.find(row.s)
             if instrument is None:

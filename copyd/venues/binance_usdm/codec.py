@@ -445,6 +445,16 @@ class AccountPosition(msgspec.Struct, frozen=True, tag=True):
     ts_recv: int
 
 
+class AccountFunding(msgspec.Struct, frozen=True, tag=True):
+    """Funding of a position, above 0: received. ``instrument`` -1: not said (isolated positions are named)."""
+
+    account: int
+    instrument: int
+    amount_e8: int
+    ts_event: int
+    ts_recv: int
+
+
 class AccountLeverage(msgspec.Struct, frozen=True, tag=True):
     account: int
     instrument: int
