@@ -42,6 +42,7 @@ from copyd.core.rows import (
     LeaderPositionRow,
     LeaderRow,
     LegRow,
+    LossPolicy,
     Mode,
     NamedOrder,
     Note,
@@ -53,6 +54,7 @@ from copyd.core.rows import (
     Reason,
     ReportKind,
     ReportRow,
+    StopRow,
 )
 from copyd.core.state import Cap, Tables
 from copyd.errors import OperatorError, UsageError
@@ -230,7 +232,7 @@ class Explanation:
             "account": names.accounts[after.account], "symbol": spec.symbol,
             "plan": {"mode": Mode(plan.mode).name.lower(), "version": plan.version, "allocation_e8": plan.allocation_e8},
             "config_version": names.config_version,
-            "leader_event": self._event(engine, spec, moment.event, decision),
+            "leader_event": self._event(engine, spec, moment.event, after.plan),
             "market": self._market(spec, columns.get(INSTRUMENTS, after.instrument)),
             "leverage": ai.leverage,
             "before": self._state(spec, start),
@@ -251,7 +253,7 @@ class Explanation:
         return answer
 
     def _event(
-        self, engine: Engine, spec: InstrumentSpec, event: FillEvent | None, decision: DecisionRow | None
+        self, engine: Engine, spec: InstrumentSpec, event: FillEvent | None, plan: int
     ) -> dict[str, Any]:
         value = self.recorded.input
         if isinstance(value, LeaderFill):
@@ -267,6 +269,8 @@ class Explanation:
                    "exec_id": f"snapshot:{self.record.seq}"}
         elif isinstance(value, Reports):
             out = {"text": "the venue reported on orders of this account: what waited was released, what was too much was closed"}
+        elif self.recorded.stops:
+            out = {"text": self._stop(plan), "exec_id": f"stop:{self.record.seq}"}
         elif isinstance(value, Timer):
             out = {"text": "time passed: a back-off ended, or something waited"}
         elif isinstance(value, Command):
@@ -277,6 +281,15 @@ class Explanation:
             out |= {"leader_qty_before": quantity(spec, event.qty_before), "leader_qty_after": quantity(spec, event.qty_after),
                     "reducing": quantity(spec, event.reduce_qty), "opening": quantity(spec, event.open_qty)}
         return out
+
+    def _stop(self, plan: int) -> str:
+        """The loss stop of a plan, in a sentence."""
+        row = next((row for row in StopRow.unpack_all(self.recorded.stops) if row.plan == plan), None)
+        if row is None:
+            return "other plans reached a loss limit"
+        what = Reason(row.reason).name.lower()
+        policy = LossPolicy(row.policy).name.lower()
+        return f"{what}: lost {money(row.loss_e8)} of {money(row.limit_e8)}, worth {money(row.equity_e8)}; {policy}"
 
     def _market(self, spec: InstrumentSpec, data: bytes) -> dict[str, Any]:
         row = InstrumentRow.unpack(data)

@@ -262,6 +262,10 @@ class Twin:
         t, out = self._tables(), Outcome()
         for index in range(len(t.plans)):
             if self._wanted(t.plans[index].account):
+                at = t.plans[index].first_leg
+                while at != NONE:
+                    self._tell(t, at, None)
+                    at = t.legs[at].next_leg
                 protection.hold(t, index, Cause(cause, 0, seq, now, now), out)
         self.counts.losses += 1
         self._take(t, out)

@@ -51,6 +51,10 @@ def test_a_limit_acts_between_trades_survives_a_kill_and_ends_by_name(stage: Cal
     assert shown.returncode == 0 and orjson.loads(shown.stdout)["stopped"] == 1
     assert b'copyd_loss_stops_total{reason="total_loss"} 1.0' in s.http("/metrics")[1]
 
+    closing = s.venue.orders(s.names[0])[-1]["clientOrderId"]
+    why = s.copyd("explain", closing, "--journal", s.journal)
+    assert why.returncode == 0 and "total_loss: lost" in why.stdout, why.stdout + why.stderr
+
     s.leader.buy("0.500")
     s.holds({s.names[0]: 0, s.names[1]: proportional(1000, 1500)}, seconds=10)
 
