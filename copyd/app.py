@@ -109,6 +109,7 @@ def engine_params(config: Config) -> Params:
         read_lag=contract_of(config).read_lag_ms * 1_000_000,
         mark_max_age=config.copy.mark_max_age_ms * 1_000_000,
         day_reset_min=config.copy.daily_reset_min,
+        runaway_per_plan=config.copy.runaway_orders_per_min,
         equity_max_age=min(leader.equity_max_age_ms for leader in config.leaders) * 1_000_000,
         # The venue counts per 10 s and per minute: a sixth of the minute's limit binds in any 10 s window.
         # (16 bits in the tables: a larger limit is no limit there.)

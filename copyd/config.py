@@ -404,6 +404,15 @@ class CopyDefaults(Section, frozen=True, kw_only=True):
             "while, bps. Too narrow: a real crash is believed late. Too wide: a wrong price stops plans.",
         ),
     ] = 3_000
+    runaway_orders_per_min: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=65_535,
+            description="Orders a minute, per follower on average, above which the kill switch trips (openings stop, exits go "
+            "on); 0: never. Too few: a busy leader trips it.",
+        ),
+    ] = 600
     daily_reset_utc: Annotated[
         str,
         Meta(

@@ -447,8 +447,7 @@ class VenueSide:
                 positions = [(p.instrument, p.position_side, p.qty, p.leverage) for p in event.positions]
                 return core.LeaderSync(event.leader, event.synced, positions, event.reason)
             case codec.LeaderMarginCall():
-                self.owner.alert(Alert("leader_margin_call", "the venue warns the leader", {"leader": event.leader}))
-                return None
+                return core.LeaderMarginCall(event.leader, self._local(event.ts_event))
             case _:
                 return None
 

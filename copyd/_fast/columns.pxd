@@ -31,6 +31,7 @@ cdef struct Leader:
     int64_t ts_equity       # ns
     int64_t equity_before_e8  # the snapshot before: a fall counts as drawdown when two say so
     int64_t ts_told         # ns, when the latest snapshot was asked for
+    int64_t ts_margin_call  # ns, of the venue's last warning to him; 0 = none
     uint8_t state           # PlanState: active, paused, close only, stopped
     uint8_t killed
     uint8_t eligible

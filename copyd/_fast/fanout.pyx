@@ -55,6 +55,7 @@ cdef enum:
 cdef int64_t K_MAX = (<int64_t>1) << 60
 cdef int64_t TARGET_MAX = (<int64_t>1) << 61
 cdef int64_t FLOW_SLACK = 2_000_000_000
+cdef int64_t MARGIN_CALL_PAUSE = 600_000_000_000
 
 cdef enum:  # Mode
     PROPORTIONAL = 0
@@ -179,10 +180,11 @@ cdef struct Params:
     uint16_t site
     uint16_t orders_per_window
     uint16_t day_reset_min
+    uint16_t runaway_per_plan
     uint8_t killed
     uint8_t journal_low
     uint8_t clock_off
-    uint8_t pad[3]
+    uint8_t pad[1]
 
 cdef struct FillEvent:
     uint8_t cause[16]
@@ -958,7 +960,7 @@ cdef class Kernel:
             return LEG_DETACHED
         if not (plan.instruments >> leg.instrument) & 1:
             return INSTRUMENT_NOT_ALLOWED
-        if not leader.eligible:
+        if not leader.eligible or (0 < leader.ts_margin_call <= opening.now < leader.ts_margin_call + MARGIN_CALL_PAUSE):
             return LEADER_NOT_ELIGIBLE
         if not opening.live:
             return OBSERVED

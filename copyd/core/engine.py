@@ -42,6 +42,7 @@ from copyd.core.rows import (
     LegRow,
     LossPolicy,
     Mode,
+    NamedOrder,
     OrderEndRow,
     OrderRow,
     OrderState,
@@ -80,6 +81,8 @@ KEPT_CELLS = (
 MINUTE_NS = 60_000_000_000
 FUNDING_SEEN_MAX = 200_000
 FLOWS_SEEN_MAX = 100
+RUNAWAY_LEAST = 1_000
+"""So many orders a minute never trip the breaker, however few the followers."""
 EXTERNAL_SEEN_MAX = 20_000
 """Trades of followers' own that are remembered; a copy of one follows within seconds, over a connection being renewed."""
 HELD_PATIENCE = 60
@@ -275,6 +278,13 @@ class LeaderFlow(Input, tag=19, frozen=True):
     ts_event: int
 
 
+class LeaderMarginCall(Input, tag=20, frozen=True):
+    """The venue warns the leader that he may be liquidated: copying pauses (semantics 18)."""
+
+    leader: int
+    ts_event: int
+
+
 class CatchUp(Input, tag=16, frozen=True):
     """Legs whose forgone quantity is wanted after all, by the operator's out-of-sync policy (semantics 1)."""
 
@@ -296,7 +306,7 @@ class Timer(Input, tag=14, frozen=True):
 AnyInput = (
     Started | Configured | LeaderFill | LeaderPosition | LeaderSync | LeaderEquity | LeaderLeverage | Quotes | Reports
     | LegsReady | AccountSnapshots | ExternalFill | Command | Timer | OrphanFill | CatchUp | Marks | Funding
-    | LeaderFlow
+    | LeaderFlow | LeaderMarginCall
 )
 LENGTHS = struct.Struct("<5I")
 """Bytes of each part of a record's payload."""
@@ -437,6 +447,8 @@ class Names(msgspec.Struct):
     later_epoch: list[int] = []
     day: int = 0
     hour: int = 0
+    minute: int = 0
+    minute_orders: int = 0
     funding_seen: list[tuple[int, int, int]] = []
     flows_seen: list[tuple[int, int, int]] = []
 
@@ -478,8 +490,24 @@ class Engine:
         handler = self._HANDLERS[type(value)]
         if handler(self, now, value, out) is False:
             return None
+        if out.named:
+            self._count(now, out)
         self.names.seq = out.seq
         return out
+
+    def _count(self, now: int, out: Outputs) -> None:
+        """The runaway breaker: more orders in a minute than followers can need trips the kill switch, reductions go on."""
+        names = self.names
+        minute = now // MINUTE_NS
+        if names.minute != minute:
+            names.minute, names.minute_orders = minute, 0
+        names.minute_orders += len(out.named) // NamedOrder.LAYOUT.size
+        bound = max(RUNAWAY_LEAST, self.params.runaway_per_plan * len(names.followers))
+        if self.params.runaway_per_plan and names.minute_orders > bound and not self.params.killed:
+            self.params.killed = 1
+            self._set_params()
+            text = f"{names.minute_orders} orders in a minute, {bound} are the most: the kill switch is on, exits go on"
+            out.alerts.append(Alert("runaway", text, {"orders": names.minute_orders, "bound": bound}))
 
     def _collect(self, out: Outputs) -> None:
         """Take over what the kernel decided."""
@@ -759,6 +787,11 @@ class Engine:
         del self.names.flows_seen[:-FLOWS_SEEN_MAX]
         self.kernel.leader_flow(value.leader, value.amount_e8, value.ts_event)
         return None
+
+    def _leader_margin_call(self, now: int, value: LeaderMarginCall, out: Outputs) -> None:
+        self._edit(LEADERS, value.leader, LeaderRow, ts_margin_call=now)
+        out.alerts.append(Alert("leader_margin_call", "the venue warns the leader: nothing opens behind him for ten minutes", {
+            "leader": self.names.leaders[value.leader]}))
 
     def _stop_losses(self, now: int, out: Outputs) -> None:
         self.kernel.stop_losses(cause_id("marks", out.seq), now, out.seq)
@@ -1827,6 +1860,7 @@ class Engine:
         Reports: _reports, LegsReady: _legs_ready, AccountSnapshots: _account_snapshots, ExternalFill: _external_fill,
         Command: _command, Timer: _timer, OrphanFill: _orphan_fill, CatchUp: _catch_up,
         Marks: _marks, Funding: _funding, LeaderFlow: _leader_flow,
+        LeaderMarginCall: _leader_margin_call,
     }
     _COMMANDS: ClassVar[dict[str, Any]] = {
         "import_plans": _import_plans, "change_plan": _change_plan, "stop_plan": _stop_plan, "set_state": _set_state,

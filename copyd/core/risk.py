@@ -24,6 +24,8 @@ from copyd.core.rows import (
 )
 from copyd.core.state import Tables
 
+MARGIN_CALL_PAUSE = 600_000_000_000
+"""A leader whom the venue warns may be liquidated next: nobody opens behind him for this long, ns."""
 PRICE_BAND_BPS = 1_000
 """A leader's fill is younger than ``max_event_age``: no market that can be copied moves by a tenth in that time."""
 
@@ -78,7 +80,7 @@ def gate(t: Tables, leg: LegRow, plan: PlanRow, opening: Opening) -> Reason:
         return Reason.LEG_DETACHED
     if not plan.instruments >> leg.instrument & 1:
         return Reason.INSTRUMENT_NOT_ALLOWED
-    if not leader.eligible:
+    if not leader.eligible or in_margin_call(leader, opening.now):
         return Reason.LEADER_NOT_ELIGIBLE
     if not opening.live:
         return Reason.OBSERVED
@@ -130,6 +132,11 @@ def loss_reason(t: Tables, plan: PlanRow, earned: int, fresh: bool) -> Reason:
     if plan.daily_loss_bps and lost > 0 and lost * BPS >= max(0, plan.day_equity_e8) * plan.daily_loss_bps:
         return Reason.DAILY_LOSS
     return Reason.NONE
+
+
+def in_margin_call(leader: LeaderRow, now: int) -> bool:
+    """Copying pauses for ``MARGIN_CALL_PAUSE`` from the venue's last warning to the leader (semantics 18)."""
+    return 0 < leader.ts_margin_call <= now < leader.ts_margin_call + MARGIN_CALL_PAUSE
 
 
 def standing(leader: LeaderRow) -> int:

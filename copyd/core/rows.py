@@ -229,11 +229,12 @@ class InstrumentRow(Row):
 class LeaderRow(Row):
     """A leader's equity and standing."""
 
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<4qBBB5x")
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<5qBBB5x")
     equity_e8: int = 0
     ts_equity: int = 0
     equity_before_e8: int = 0
     ts_told: int = 0
+    ts_margin_call: int = 0
     state: int = 0
     killed: int = 0
     eligible: int = 1
@@ -427,7 +428,7 @@ class TradeRow(Row):
 class Params(Row):
     """Everything else a decision reads; journaled when it changes."""
 
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<16s9qIHHHBBB3x")
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<16s9qIHHHHBBB1x")
     key: bytes = bytes(16)
     max_event_age: int = 2_000_000_000
     replan_max_age: int = 120_000_000_000
@@ -442,6 +443,7 @@ class Params(Row):
     site: int = 0
     orders_per_window: int = 160
     day_reset_min: int = 0
+    runaway_per_plan: int = 600
     killed: int = 0
     journal_low: int = 0
     clock_off: int = 0

@@ -16,6 +16,7 @@ Actions::
     leader [L] buy 0.5 [BTCUSDT] @ 64000 [order 7] [of 2.0] [aged 3] [backfilled] [own] [exec 5] [side long]
     leader [L] unsynced | leader [L] synced [0.5 BTCUSDT]... | leader [L] equity 9000 | leader [L] leverage 20
     leader [L] suspended | leader [L] flow -20000   (he pays in, or takes out)
+    leader [L] margin_call
     quote BTCUSDT 63999.9 64000.1          (from then on quotes of it move only by hand)
     wait 3                                  (seconds; quotes and equity are not refreshed)
     mark 62000 [BTCUSDT] [aged 70]          (a mark comes; the others are told again as they were)
@@ -574,6 +575,8 @@ class Runner:
                 (world.index(symbol), 0, world.instruments[symbol].lots(qty), list(world.leaders.values())[leader]["leverage"])
                 for qty, symbol in pairs
             ]))
+        elif words[0] == "margin_call":
+            world.step(e.LeaderMarginCall(leader, world.now))
         elif words[0] == "flow":
             world.step(e.LeaderFlow(leader, exact(words[1], Fraction(1, E8)), world.now))
         elif words[0] == "equity":

@@ -291,6 +291,7 @@ class Stage:
             }],
             "credentials": [{"file": str(self.folder / "credentials.jsonl")}],
             "runtime": {"drain_timeout_s": 5},
+            "copy": {"runaway_orders_per_min": 0},  # the leader of this world trades without a pause
             "control": {"socket": str(self.socket), "socket_mode": "0600"},
             "health": {"host": "127.0.0.1", "port": self.health_port},
             "telemetry": {"log_format": "json", "log_level": "warning"},
