@@ -623,6 +623,32 @@ class RiskPresets(Section, frozen=True, kw_only=True):
         return preset
 
 
+class KycTier(Section, frozen=True, kw_only=True):
+    name: Annotated[Name, Meta(description="What the follower record says in its column kyc_tier.")]
+    allocation_max: Annotated[
+        Money, Meta(description='Most that all plans of such a follower may allocate together; "0" = no limit.')
+    ]
+
+    @property
+    def allocation_max_e8(self) -> int:
+        return money_e8(self.allocation_max)
+
+
+class KycConfig(Section, frozen=True, kw_only=True):
+    """How much a follower may allocate, by how well he is known."""
+
+    tiers: Annotated[tuple[KycTier, ...], Meta(description="Tiers of followers who are verified.")] = ()
+    unverified_allocation_max: Annotated[
+        Money, Meta(description='The same for followers whose record names no tier; "0" = no limit.')
+    ] = "0"
+
+    def allocation_max_e8(self, tier: str) -> int:
+        """0 = no limit; KeyError for a tier nobody configured."""
+        if not tier:
+            return money_e8(self.unverified_allocation_max)
+        return {known.name: known.allocation_max_e8 for known in self.tiers}[tier]
+
+
 class FeesConfig(Section, frozen=True, kw_only=True):
     """What followers pay, settled by `copyd settle`; the daemon itself moves no money."""
 
@@ -872,6 +898,7 @@ class Config(Section, frozen=True, kw_only=True):
     )
     sync: Annotated[SyncConfig, Meta(description="Followers' accounts against ours, and what stays out of sync.")] = SyncConfig()
     presets: Annotated[RiskPresets, Meta(description="Sets of limits a plan can name; its own fields win.")] = RiskPresets()
+    kyc: Annotated[KycConfig, Meta(description="Limits of allocation by verification tier.")] = KycConfig()
     fees: Annotated[FeesConfig, Meta(description="What followers pay; charged by `copyd settle`.")] = FeesConfig()
     runtime: Annotated[RuntimeConfig, Meta(description="The process.")] = RuntimeConfig()
     control: Annotated[ControlConfig, Meta(description="The operators' socket.")] = ControlConfig()

@@ -121,6 +121,8 @@ def _struct(value: Any, kind: mi.StructType, indent: str, explained: set[type] |
             body = _struct(item, inner, indent + "  ", explained)
             lines.append(f"{indent}{field.encode_name}:")
             lines += body
+        elif not item:
+            lines.append(f"{indent}{field.encode_name}: []")
         else:
             lines.append(f"{indent}{field.encode_name}:")
             lines += _sequence(item, inner, indent + "  ", explained)

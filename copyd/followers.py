@@ -84,6 +84,7 @@ class PlanSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     instruments: tuple[_Symbol, ...] = ()  # empty = all
     preset: PresetName = "balanced"
     allow_netting: bool = False
+    kyc_tier: Annotated[str, Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.@-]{0,63})?$")] = ""  # empty = not verified
     state: PlanState = "active"
 
 
@@ -236,6 +237,7 @@ COLUMNS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "instruments": ("instruments", _instruments),
     "preset": ("preset", _choice(PRESETS)),
     "allow_netting": ("allow_netting", _bool),
+    "kyc_tier": ("kyc_tier", _name),
     "state": ("state", _choice(STATES)),
 }
 REQUIRED = ("follower", "leader", "allocation", "mode")
@@ -454,6 +456,7 @@ def parse_followers(
         else:
             placed.append((line, spec))
     problems += [RowProblem(name, line, column, words) for line, column, words in across(placed, existing)]
+    problems += [RowProblem(name, line, column, words) for line, column, words in above_tier(placed, existing, config)]
     if not placed and not problems:
         problems.append(RowProblem(name, 1, "", "no rows"))
     problems.sort(key=lambda problem: problem.line)
@@ -483,6 +486,28 @@ def read_followers(path: Path | str, config: Config, existing: Iterable[PlanSpec
     return specs
 
 
+def above_tier(
+    placed: Iterable[tuple[int, PlanSpec]], existing: Iterable[PlanSpec], config: Config
+) -> list[tuple[int, str, str]]:
+    """(line, column, problem) of plans with which a follower allocates more than his verification tier may, in all."""
+    allocated: dict[str, int] = {}
+    for spec in existing:
+        allocated[spec.follower] = allocated.get(spec.follower, 0) + spec.allocation_e8
+    found = []
+    for line, spec in placed:
+        allocated[spec.follower] = total = allocated.get(spec.follower, 0) + spec.allocation_e8
+        try:
+            most = config.kyc.allocation_max_e8(spec.kyc_tier)
+        except KeyError:
+            known = ", ".join(tier.name for tier in config.kyc.tiers) or "none"
+            found.append((line, "kyc_tier", f"no tier is called {spec.kyc_tier} (known: {known})"))
+            continue
+        if most and total > most:
+            tier = f"tier {spec.kyc_tier}" if spec.kyc_tier else "a follower who is not verified"
+            found.append((line, "allocation", f"{money_text(total)} in all is above the {money_text(most)} of {tier}"))
+    return found
+
+
 def check_specs(specs: Iterable[PlanSpec], config: Config, existing: Iterable[PlanSpec] = ()) -> list[str]:
     """The same rules for plans that arrive as values (over the control socket); texts name the follower."""
     rules = _Rules(config)
@@ -490,6 +515,7 @@ def check_specs(specs: Iterable[PlanSpec], config: Config, existing: Iterable[Pl
     found = [f"{spec.follower}: {column}: {text}" for _, spec in placed for column, text in rules.check(spec)]
     by_line = dict(placed)
     found += [f"{by_line[line].follower}: {column}: {text}" for line, column, text in across(placed, existing)]
+    found += [f"{by_line[line].follower}: {column}: {text}" for line, column, text in above_tier(placed, existing, config)]
     return found
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from copyd.config import LeaderConfig
+from copyd.config import KycConfig, KycTier, LeaderConfig
 from copyd.configfile import example
 from copyd.errors import ConfigError
 from copyd.followers import (
@@ -280,3 +280,30 @@ def test_arbitrary_text_gives_problems_and_never_an_exception(text):
     for name in ("f.csv", "f.jsonl"):
         specs, problems = parse_followers(name, text, CONFIG)
         assert problems or specs
+
+
+def test_allocation_is_capped_by_verification_tier(tmp_path):
+    """All plans of a follower together; one whose record names no tier is held to the limit of the unverified."""
+    kyc = KycConfig(
+        tiers=(KycTier(name="basic", allocation_max="5000"), KycTier(name="full", allocation_max="0")),
+        unverified_allocation_max="1000",
+    )
+    config = msgspec.structs.replace(CONFIG, kyc=kyc)
+    rows = [
+        {**BASE, "follower": "a", "allocation": "1000"},
+        {**BASE, "follower": "b", "allocation": "1000.01"},
+        {**BASE, "follower": "c", "allocation": "5000.5", "kyc_tier": "basic"},
+        {**BASE, "follower": "d", "allocation": "9000000", "kyc_tier": "full"},
+        {**BASE, "follower": "e", "kyc_tier": "gold"},
+    ]
+    path = tmp_path / "followers.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(ConfigError) as caught:
+        read_followers(path, config)
+    assert caught.value.problems == [
+        f"{path}:2: allocation: 1000.01 in all is above the 1000 of a follower who is not verified",
+        f"{path}:3: allocation: 5000.5 in all is above the 5000 of tier basic",
+        f"{path}:5: kyc_tier: no tier is called gold (known: basic, full)",
+    ]
+    path.write_text(json.dumps(rows[0]))
+    assert len(read_followers(path, config)) == 1
