@@ -180,6 +180,7 @@ class Daemon:
         self.notifier.extend_timeout(START_TIMEOUT_S)
         # The latest checkpoint, then every record after it; a record that decides otherwise now stops the start.
         self.engine = fold(self.journal.reader)
+        self._take_up_checkpoints()
         phase("rebuilt")
         self.side = VenueSide(config, self.credentials, self.clock, self)
         self.pump = Pump(
@@ -404,6 +405,13 @@ class Daemon:
                 name = Reason(reason).name.lower()
                 self.forgone[name] += n
                 self.skipped.inc(name, n)
+
+    def _take_up_checkpoints(self) -> None:
+        """Go on counting where the last life stopped: one that never lives long must not leave ever more to replay."""
+        known = self.journal.reader.checkpoints()
+        self._last_checkpoint = known[-1] if known else 0
+        self._retire_before = known[-2] if len(known) > 1 else 0
+        self.records_since_checkpoint = self.engine.names.seq - self._last_checkpoint
 
     def _retire_and_checkpoint(self) -> None:
         if self.pump.stopped:

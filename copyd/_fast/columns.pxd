@@ -208,6 +208,14 @@ cdef class Columns:
     cdef uint32_t* trade_index    # open addressing: (slot, trade id) -> row + 1
     cdef uint32_t trade_mask
     cdef uint32_t order_free      # head of the free list, NONE = none
+    cdef uint32_t* first_order    # by account: its newest linked order, NONE = none
+    cdef uint32_t* next_order     # by order: the one linked before it
+    cdef uint32_t* fresh          # orders that are in no chain yet
+    cdef uint32_t accounts_linked
+    cdef uint32_t orders_linked   # capacity of next_order
+    cdef uint32_t fresh_count
+    cdef uint32_t fresh_capacity
+    cdef bint relink              # every chain is to be made anew
     cdef public int instruments_max
     cdef uint32_t find_order(self, const uint8_t* cid) noexcept nogil
     cdef uint32_t new_order(self, const uint8_t* cid) except? 0xFFFFFFFE
@@ -217,6 +225,8 @@ cdef class Columns:
     cdef _retire_trades(self)
     cdef int _reserve(self, int table, uint32_t rows) except -1
     cdef _reindex(self)
+    cdef int _link(self) except -1
+    cdef int _note_fresh(self, uint32_t slot) except -1
 
 cdef class ReportBatch:
     cdef Report* rows

@@ -77,6 +77,9 @@ cdef class Columns:
             free(self.tables[t])
         free(self.index)
         free(self.trade_index)
+        free(self.first_order)
+        free(self.next_order)
+        free(self.fresh)
 
     cdef int _reserve(self, int table, uint32_t rows) except -1:
         """Room for ``rows`` rows; new memory is zeroed so that equal histories give equal bytes."""
@@ -174,7 +177,55 @@ cdef class Columns:
         memset(&self.orders[slot], 0, sizeof(Order))
         memcpy(self.orders[slot].cid, cid, 16)
         self.index_put(slot)
+        self._note_fresh(slot)
         return slot
+
+    cdef int _note_fresh(self, uint32_t slot) except -1:
+        cdef uint32_t* fresh
+        if self.fresh_count == self.fresh_capacity:
+            self.fresh_capacity = max(1_024, self.fresh_capacity * 2)
+            fresh = <uint32_t*>realloc(self.fresh, self.fresh_capacity * sizeof(uint32_t))
+            if fresh == NULL:
+                raise MemoryError
+            self.fresh = fresh
+        self.fresh[self.fresh_count] = slot
+        self.fresh_count += 1
+        return 0
+
+    cdef int _link(self) except -1:
+        """Every order into the chain of its account, so that asking about one account costs what that account has."""
+        cdef uint32_t i, slot
+        cdef uint32_t* grown
+        if self.accounts_linked < self.counts[T_ACCOUNTS]:
+            grown = <uint32_t*>realloc(self.first_order, self.capacity[T_ACCOUNTS] * sizeof(uint32_t))
+            if grown == NULL:
+                raise MemoryError
+            self.first_order = grown
+            for i in range(self.accounts_linked, self.capacity[T_ACCOUNTS]):
+                grown[i] = NONE
+            self.accounts_linked = self.capacity[T_ACCOUNTS]
+        if self.orders_linked < self.counts[T_ORDERS]:
+            grown = <uint32_t*>realloc(self.next_order, self.capacity[T_ORDERS] * sizeof(uint32_t))
+            if grown == NULL:
+                raise MemoryError
+            self.next_order = grown
+            self.orders_linked = self.capacity[T_ORDERS]
+        if self.relink:
+            self.relink = False
+            for i in range(self.accounts_linked):
+                self.first_order[i] = NONE
+            self.fresh_count = 0
+            for slot in range(self.counts[T_ORDERS]):
+                if self.orders[slot].state != ORDER_FREE and self.orders[slot].state != 0:
+                    self._note_fresh(slot)
+        for i in range(self.fresh_count):
+            slot = self.fresh[i]
+            if self.orders[slot].account >= self.accounts_linked:
+                raise ValueError(f"order {slot} is of account {self.orders[slot].account}, which is not in the tables")
+            self.next_order[slot] = self.first_order[self.orders[slot].account]
+            self.first_order[self.orders[slot].account] = slot
+        self.fresh_count = 0
+        return 0
 
     def _rehash(self):
         cdef uint32_t mask = self.index_mask
@@ -278,6 +329,7 @@ cdef class Columns:
         if freed:
             self._reindex()
             self._retire_trades()
+            self.relink = True
         return freed
 
     def orders_in_state(self, state_mask, uint32_t account=NONE):
@@ -285,10 +337,18 @@ cdef class Columns:
         cdef uint64_t mask = state_mask
         cdef uint32_t slot
         found = []
-        for slot in range(self.counts[T_ORDERS]):
-            if (self.orders[slot].state < 64 and (mask >> self.orders[slot].state) & 1
-                    and (account == NONE or self.orders[slot].account == account)):
+        if account == NONE:
+            for slot in range(self.counts[T_ORDERS]):
+                if self.orders[slot].state < 64 and (mask >> self.orders[slot].state) & 1:
+                    found.append(slot)
+            return found
+        self._link()
+        slot = self.first_order[account] if account < self.accounts_linked else NONE
+        while slot != NONE:
+            if self.orders[slot].state < 64 and (mask >> self.orders[slot].state) & 1:
                 found.append(slot)
+            slot = self.next_order[slot]
+        found.sort()
         return found
 
     # -- whole tables -----------------------------------------------------------------------------------------------
@@ -317,6 +377,7 @@ cdef class Columns:
         columns.order_free = int.from_bytes(parts[N_TABLES], "little")
         columns._rehash()
         columns._rehash_trades()
+        columns.relink = True
         return columns
 
 

@@ -80,6 +80,8 @@ def play(rng: random.Random, steps: int) -> None:
             out = world.run_twin_sweep(tables)
             world.kernel.sweep(world.sweep_cause(), world.now, world.seq)
         world.assert_equal(tables, out)
+        if rng.random() < 0.1:
+            world.columns.retire_orders(world.seq - rng.randint(0, 5), rows.TERMINAL_MASK)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -14,6 +14,8 @@ from copyd.core.pnl import profit
 from copyd.core.reconcile import EDGES_BPS, drift
 from copyd.core.rows import (
     NONE,
+    TERMINAL_MASK,
+    UNFINISHED_MASK,
     AccountInstrumentRow,
     AccountRow,
     FillEvent,
@@ -263,6 +265,11 @@ class World:
         assert array.array("I", sending_order(tables, out)).tobytes() == self.kernel.orders()
         for name, twin, kernel in zip(NAMES, tables.dump(), self.columns.dump(), strict=True):
             assert twin == kernel, name
+        for account in range(len(tables.accounts)):
+            mask = self.rng.choice([UNFINISHED_MASK, TERMINAL_MASK, (1 << 32) - 1])
+            found = [slot for slot, order in enumerate(tables.orders)
+                     if order.account == account and 0 < order.state < 64 and mask >> order.state & 1]
+            assert self.columns.orders_in_state(mask, account) == found
         self.assert_equal_drift(tables)
         assert self.kernel.profits(self.now) == [profit(tables, plan, self.now) for plan in tables.plans]
 
