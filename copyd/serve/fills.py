@@ -30,9 +30,12 @@ from copyd.core.engine import (
     Configured,
     Engine,
     ExternalFill,
+    Funding,
     LeaderEquity,
     LeaderFill,
+    LeaderFlow,
     LeaderSync,
+    Marks,
     OrphanFill,
     Outputs,
     Quotes,
@@ -182,6 +185,7 @@ class Taker:
         self.rows: dict[str, list[tuple]] = {table: [] for table in TABLES}
         self.seq, self.ts = manifest.last_seq, manifest.last_ts_ns
         self._orders: dict[int, tuple[bytes, int]] = {}
+        self._funding: dict[int, int] = {}
         self._disturbed = False
         self._unpriced = any(position.unpriced for position in books.leaders)
         self._legs: list[tuple[int, int]] = []  # plan, instrument
@@ -211,6 +215,11 @@ class Taker:
             raise HistoryError(f"record {record.seq} does not follow the last one extracted: the journal was put back; "
                                "extract into another directory")
         self._orders.clear()
+        if isinstance(recorded.input, Funding):
+            self._funding = {
+                plan: PlanRow.unpack(engine.columns.get(PLANS, plan)).funding_e8
+                for plan in engine.plans_of(recorded.input.account)
+            }
         if isinstance(recorded.input, Reports):
             self._disturbed = bool(engine.names.inferred or engine.names.crossed)
             for row in ReportRow.LAYOUT.iter_unpack(recorded.input.rows):
@@ -231,6 +240,12 @@ class Taker:
             self._quotes(value)
         elif isinstance(value, LeaderEquity):
             self._row("equity", self.engine.names.leaders[value.leader], value.equity_e8)
+        elif isinstance(value, LeaderFlow):
+            self._row("flows", self.engine.names.leaders[value.leader], value.amount_e8)
+        elif isinstance(value, Marks):
+            self._marked([instrument for instrument, *_ in value.marks])
+        elif isinstance(value, Funding):
+            self._fund(value)
         elif isinstance(value, LeaderSync):
             self._leader_sync(value)
         elif isinstance(value, ExternalFill | OrphanFill):
@@ -248,6 +263,9 @@ class Taker:
             self._plans()
             if value.name in ("stop_plan", "flatten"):
                 self._compare(range(len(self._legs)), "external")
+        if outputs.stops:  # what a stopped plan keeps became the follower's own
+            self._grow()
+            self._compare(range(len(self._legs)), "external")
         if any(alert.name == "position_mode_changed" for alert in outputs.alerts):
             self._plans()
         self.manifest.last_seq, self.manifest.last_ts_ns, self.manifest.head = record.seq, record.ts_ns, record.hash.hex()
@@ -298,6 +316,18 @@ class Taker:
                 if not at and position.lots:
                     value = position.cost_e8 * abs(difference) // abs(position.lots)
                 self._leg_rows(leg, self.ts, source, book(position, difference, value))
+
+    def _fund(self, value: Funding) -> None:
+        """What each plan received of it, on the leg that holds: a fee with the other sign."""
+        self._grow()
+        for plan, before in self._funding.items():
+            received = PlanRow.unpack(self.engine.columns.get(PLANS, plan)).funding_e8 - before
+            legs = [leg for leg in self._account_legs.get(value.account, ())
+                    if self._legs[leg] == (plan, value.instrument) and self.books.legs[leg].lots]
+            if received and legs:
+                position = self.books.legs[legs[0]]
+                side = 1 if position.lots > 0 else -1
+                self._leg_rows(legs[0], self.ts, "funding", [adjust(position, OPENING, side, 0, -received)])
 
     def _attributed(self, leg: int) -> int:
         return int.from_bytes(self.engine.columns.get(LEGS, leg)[_ATTRIBUTED : _ATTRIBUTED + 8], "little", signed=True)
@@ -379,7 +409,11 @@ class Taker:
     # -- the market -------------------------------------------------------------------------------------------------
 
     def _quotes(self, value: Quotes) -> None:
-        for instrument, *_ in value.quotes:
+        self._marked([instrument for instrument, *_ in value.quotes])
+
+    def _marked(self, instruments: Iterable[int]) -> None:
+        """Marks came; a leader's position that was held before any price of it was known is worth something now."""
+        for instrument in instruments:
             self._mark(instrument)
         if not self._unpriced:
             return

@@ -57,6 +57,7 @@ TABLES: dict[str, tuple[tuple[str, str], ...]] = {
     adjustment  a fee or a better value for lots already booked; ``lots`` 0
     external    the follower's own hand, a liquidation, or an inference from the venue's books: valued at the mark
     orphan      a fill of an order the journal had lost, at its own price
+    funding     of the position: ``fee_e8`` above 0 was paid, below 0 received; ``lots`` 0
     snapshot    a leader's position that a snapshot showed and no fill explains, at the mark
     restated    another lot size, or a hole in the history; ``lots`` 0
 

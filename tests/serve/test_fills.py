@@ -15,12 +15,14 @@ from msgspec import structs
 from copyd.core.engine import (
     LEGS,
     ORDERS,
+    PLANS,
     POSITIONS,
     AccountSnapshots,
     Command,
     Configured,
     Engine,
     ExternalFill,
+    Funding,
     LeaderSync,
     LegsReady,
     Outputs,
@@ -36,6 +38,7 @@ from copyd.core.rows import (
     OrderRow,
     OrderState,
     Params,
+    PlanRow,
     ReportKind,
     ReportRow,
 )
@@ -430,3 +433,25 @@ def test_an_empty_journal_is_an_empty_history(tmp_path: Path) -> None:
     open_journal(tmp_path / "journal").close()
     assert extract(tmp_path / "journal", tmp_path / "out").rows == dict.fromkeys(TABLES, 0)
     assert history(tmp_path / "out") == {table: [] for table in TABLES}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_it_books_is_what_the_daemon_booked(tmp_path: Path, seed: int) -> None:
+    """Realised, commission and funding of every plan, to the unit: two ledgers that share no code agree."""
+    daemon = Daemon(tmp_path / "journal", 300 + seed)
+    daemon.trade_for(40)
+    for number, account in enumerate(range(6)):
+        daemon.do(Funding(account, number % 2, (-3 + number) * E8 + 7, 90_000 + number))
+    daemon.trade_for(20)
+    daemon.close()
+    extract(tmp_path / "journal", tmp_path / "out")
+    told: dict[int, list[int]] = {}
+    for row in rows(tmp_path / "out", "follower_fills"):
+        sums = told.setdefault(row["plan"], [0, 0, 0])
+        sums[0] += row["realised_e8"]
+        sums[1 if row["source"] != "funding" else 2] += row["fee_e8"]
+    for index in range(daemon.engine.columns.count(PLANS)):
+        own = PlanRow.unpack(daemon.engine.columns.get(PLANS, index))
+        realised, fees, funding = told.get(index, [0, 0, 0])
+        assert (fees, -funding) == (own.commission_e8, own.funding_e8), index
+        assert abs(realised - own.realised_e8) <= 100, (index, realised, own.realised_e8)  # each rounds its shares by itself
