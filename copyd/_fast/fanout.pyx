@@ -156,6 +156,7 @@ cdef enum:  # Note
     UNKNOWN_ORDER = 4
     DEAD_BUT_FILLED = 5
     N_HELD = 6
+    DUST = 7
 
 cdef enum:
     PRICE_BAND_BPS = 1_000
@@ -164,6 +165,7 @@ cdef enum:
     REDUCTIONS_MAX = 64
     REDUCE_ONLY_REJECTED = -2022
     POSITION_SIDE_REJECTED = -4061
+    MIN_NOTIONAL_REJECTED = -4164
 
 cdef struct Params:
     uint8_t key[16]
@@ -1787,6 +1789,15 @@ cdef class Kernel:
             reason = SLIPPAGE
         return self._end(order.cid, rest, order.leg, report.code, reason, N_NONE)
 
+    cdef bint _is_dust(self, Leg* leg, Order* order, int64_t rest) noexcept nogil:
+        cdef Instrument* instrument = &self.columns.instruments[order.instrument]
+        cdef int64_t value
+        if (order.state != S_REJECTED or order.code != MIN_NOTIONAL_REJECTED or order.reduce_only or order.position_side
+                or leg.target != 0 or leg.reduce_leaves != 0 or _abs(leg.attributed) != rest or leg.open_slot != NONE):
+            return False
+        value = _notional(instrument, rest, instrument.mark)
+        return 0 < value < instrument.min_notional_e8
+
     cdef int _end_reduction(self, uint32_t slot, Report* report, int64_t now) except -1:
         cdef Order* order = &self.columns.orders[slot]
         cdef Leg* leg = &self.columns.legs[order.leg]
@@ -1804,6 +1815,10 @@ cdef class Kernel:
         leg.retry_ts = now + wait
         if leg.retries < 16:
             leg.retries += 1
+        if self._is_dust(leg, order, rest):
+            self._give_back(&self.columns.plans[order.plan], leg)
+            leg.retries = 0
+            return self._end(order.cid, 0, order.leg, order.code, OK, DUST)
         if ((order.code == REDUCE_ONLY_REJECTED or order.code == POSITION_SIDE_REJECTED)
                 and order.state != S_DEAD and report.kind != R_NOT_SENT):
             (<uint32_t*>_push(&self._suspects))[0] = slot

@@ -15,7 +15,7 @@ from copyd.core.order import REJECT_REASON, Cause, plan_reduction
 from copyd.core.order_life import Evidence, evidence, next_state
 from copyd.core.pnl import realise
 from copyd.core.position import release
-from copyd.core.protection import keep
+from copyd.core.protection import give_back, keep
 from copyd.core.rows import (
     NONE,
     TERMINAL,
@@ -35,6 +35,7 @@ from copyd.core.state import Outcome, Tables
 
 REDUCE_ONLY_REJECTED = -2022
 POSITION_SIDE_REJECTED = -4061
+MIN_NOTIONAL_REJECTED = -4164
 """Refusals that say our picture of the account is wrong: the venue is asked for its position and its mode."""
 
 
@@ -278,6 +279,27 @@ def end_reason(order: OrderRow, never_was: bool) -> Reason:
     return Reason.SLIPPAGE
 
 
+def is_dust(t: Tables, leg: LegRow, order: OrderRow, rest: int) -> bool:
+    """The last of a leg, which the venue will not trade: a plain order below its minimum, all the leg still is (semantics 6).
+
+    Only where an opposite position nets the leg does its close go as a plain order; reduce-only ones have no minimum.
+    """
+    instrument = t.instruments[order.instrument]
+    plain = not order.reduce_only and not order.position_side
+    last = leg.target == 0 and leg.reduce_leaves == 0 and abs(leg.attributed) == rest and leg.open_slot == NONE
+    return (
+        order.state == OrderState.REJECTED and order.code == MIN_NOTIONAL_REJECTED and plain and last
+        and 0 < notional(instrument, rest, instrument.mark) < instrument.min_notional_e8
+    )
+
+
+def write_off(t: Tables, leg: LegRow, order: OrderRow, out: Outcome) -> None:
+    """Dust becomes the follower's own, with an audit line (semantics 6)."""
+    give_back(t, t.plans[order.plan], leg)
+    leg.retries = 0
+    out.ends.append(OrderEndRow(cid=order.cid, leg=order.leg, code=order.code, note=Note.DUST))
+
+
 def end_reduction(t: Tables, slot: int, order: OrderRow, report: ReportRow, now: int, out: Outcome) -> None:
     """A reduction that came back unfilled is sent again under a new attempt: after evidence, with back-off (semantics 17)."""
     leg = t.legs[order.leg]
@@ -293,6 +315,9 @@ def end_reduction(t: Tables, slot: int, order: OrderRow, report: ReportRow, now:
     leg.retry_ts = now + wait
     leg.retries = min(leg.retries + 1, 16)
     dead = order.state == OrderState.DEAD or report.kind == ReportKind.NOT_SENT
+    if is_dust(t, leg, order, rest):
+        write_off(t, leg, order, out)
+        return
     if order.code in (REDUCE_ONLY_REJECTED, POSITION_SIDE_REJECTED) and not dead:
         out.suspects.append(slot)
     out.ends.append(OrderEndRow(order.cid, 0, order.leg, report.code, Reason.NONE, Note.REDUCTION_RETRY))

@@ -522,6 +522,7 @@ class Note(IntEnum):
     UNKNOWN_ORDER = 4
     DEAD_BUT_FILLED = 5
     HELD = 6
+    DUST = 7
 
 
 @dataclass(slots=True)

@@ -48,5 +48,6 @@ NOTES: dict[Note, str] = {
     Note.REDUCTION_RETRY: "not fully filled: sent again under a new attempt",
     Note.UNKNOWN_ORDER: "the venue spoke of an order this journal does not know",
     Note.DEAD_BUT_FILLED: "proven absent now although fills of it are known: its fills stand, the rest has ended",
+    Note.DUST: "the last of it is less than the venue trades: written off, it is the follower's own now",
     Note.HELD: "the venue's own sources disagree about it: held, no opening before that is settled",
 }

@@ -196,8 +196,8 @@ class World:
             cid=order.cid, cum_qty=cum, cost_e8=self.rng.choice([0, cum * px * 3]), last_qty=min(cum, 2),
             last_px=self.rng.choice([0, px, px]),
             fee_e8=cum * 7, trade_id=self.rng.choice([self.trade, max(1, self.trade - 1)]), venue_order_id=self.trade,
-            ts_event=self.now, code=self.rng.choice([0, -2019, -2022, -1015, -4164, -4061]) if kind in (2, 4) else 0, kind=kind,
-            status=status,
+            ts_event=self.now, kind=kind, status=status,
+            code=self.rng.choice([0, -2019, -2022, -1015, -4164, -4164, -4061]) if kind in (2, 4) else 0,
         )
 
     # -- the two implementations ----------------------------------------------------------------------------------------

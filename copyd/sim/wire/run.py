@@ -19,8 +19,18 @@ from typing import Any, NamedTuple
 from copyd import app
 from copyd._fast import sim_engine as eng
 from copyd.control.protocol import Actor
-from copyd.core.engine import ACCOUNT_INSTRUMENTS, LEGS, ORDERS, POSITIONS, check_law, decode_payload
-from copyd.core.rows import UNFINISHED_MASK, AccountInstrumentRow, LeaderPositionRow, LegRow, NamedOrder, OrderRow, OrderState
+from copyd.core.engine import ACCOUNT_INSTRUMENTS, LEGS, ORDERS, POSITIONS, Recorded, Reports, check_law, decode_payload
+from copyd.core.rows import (
+    UNFINISHED_MASK,
+    AccountInstrumentRow,
+    LeaderPositionRow,
+    LegRow,
+    NamedOrder,
+    OrderRow,
+    OrderState,
+    ReportKind,
+    ReportRow,
+)
 from copyd.errors import BrokenInvariant, OperatorError, VenueUnavailable
 from copyd.followers import PlanSpec
 from copyd.sim.draws import Draws, Fired
@@ -108,10 +118,10 @@ class World:
     # -- words ----------------------------------------------------------------------------------------------------------
     def trace(self, what: str, who: str = "", detail: Any = "") -> None:
         """One event of the run: into the digest, and to whoever listens."""
-        line = f"{self.loop.time() - START_S:.6f} {what} {who} {detail}"
-        self._hash.update(line.encode())
-        if self._say is not None:
-            self._say(line)
+        now = self.loop.time() - START_S
+        self._hash.update(f"{now:.6f} {what} {who} {detail}".encode())
+        if self._say is not None and what not in ("close", "lost", "eof"):
+            self._say(f"{now:11.6f}  {what[:9]:<9} {who} {detail}")
 
     def violate(self, invariant: str, text: str) -> None:
         """Note a rule that did not hold; the first hundred are kept."""
@@ -127,12 +137,26 @@ class World:
     def _appended(self, seq: int, kind: int, payload: bytes) -> None:
         self.counters["records"] += 1
         self.trace("record", f"{seq}/{kind}", blake2b(payload, digest_size=8).hexdigest())
-        named = decode_payload(payload).named
+        recorded = decode_payload(payload)
+        named = recorded.named
+        if self._say is not None:
+            self._tell(recorded, self._say)
         self.book.by_seq[seq] = []
         for at in range(0, len(named), NAMED_SIZE):
             row = NamedOrder.unpack(named[at : at + NAMED_SIZE])
             self.book.named[row.cid] = row
             self.book.by_seq[seq].append(row.cid)
+
+    def _tell(self, recorded: Recorded, say: Callable[[str], None]) -> None:
+        """What a record says, for whoever reads the history."""
+        now = self.loop.time() - START_S
+        value = recorded.input
+        text = f"{type(value).__name__} {value}" if not isinstance(value, Reports) else "Reports " + "; ".join(
+            f"{ReportKind(row.kind).name} {row.cid.hex()[:14]} {row.status} cum {row.cum_qty}"
+            for row in ReportRow.unpack_all(value.rows))
+        say(f"{now:11.6f}  {'core':<9} {text[:240]}")
+        for row in NamedOrder.unpack_all(recorded.named):
+            say(f"{now:11.6f}  {'core':<9}   order {row}")
 
     def _durable(self, was: int, seq: int) -> None:
         for number in range(was + 1, seq + 1):
