@@ -47,7 +47,10 @@ TRANSIENT = frozenset({"venue_unavailable", "unreadable_reply"})
 Wanting = tuple[int, Key, list[tuple[int, int]]]
 QUERY_SHARE = 0.5
 #: Causes of a wallet's change that are money paid in or taken out.
-FLOW_CAUSES = frozenset({"DEPOSIT", "WITHDRAW", "ADJUSTMENT", "ADMIN_DEPOSIT", "ADMIN_WITHDRAW"})
+FLOW_CAUSES = frozenset({
+    "DEPOSIT", "WITHDRAW", "WITHDRAW_REJECT", "ADJUSTMENT", "ADMIN_DEPOSIT", "ADMIN_WITHDRAW", "ASSET_TRANSFER",
+    "COIN_SWAP_DEPOSIT", "COIN_SWAP_WITHDRAW",
+})
 #: Gaps of accounts that shared a connection come together.
 GAP_GATHER_S = 0.05
 #: An account that has not answered by then holds up nobody: it is asked again, apart from the others.
@@ -438,7 +441,7 @@ class VenueSide:
                     event.ts_recv,
                 )
             case codec.LeaderEquity():
-                return core.LeaderEquity(event.leader, event.equity_e8, event.ts_event)
+                return core.LeaderEquity(event.leader, event.equity_e8, self._local(event.ts_event))
             case codec.LeaderLeverage():
                 return core.LeaderLeverage(event.leader, event.instrument, event.leverage)
             case codec.LeaderWallet() if event.cause in FLOW_CAUSES and event.asset in self._margin_assets():
@@ -677,7 +680,7 @@ class VenueSide:
             case codec.ExternalFill():
                 self.owner.offer(core.ExternalFill(
                     event.account, event.instrument, event.position_side, event.qty, int(event.trade_id), event.kind,
-                    self._local(event.ts_event), event.ts_event))
+                    self._local(event.ts_event), event.ts_event, event.px))
             case codec.OrphanFill():
                 self.owner.offer(core.OrphanFill(
                     event.account, event.instrument, event.position_side, event.qty, event.px, int(event.trade_id), event.cid,

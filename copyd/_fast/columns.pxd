@@ -35,7 +35,8 @@ cdef struct Leader:
     uint8_t state           # PlanState: active, paused, close only, stopped
     uint8_t killed
     uint8_t eligible
-    uint8_t pad[5]
+    uint8_t gap             # he was not heard for a while: what he paid in or took out meanwhile is not known
+    uint8_t pad[4]
 
 cdef struct LeaderPosition:  # one per (leader, instrument, position side)
     int64_t qty             # lots, signed, the leader's whole quantity
@@ -85,7 +86,8 @@ cdef struct Plan:
     uint8_t loss_policy             # LossPolicy
     uint8_t stopped_by              # Reason of the loss limit that stopped it, until it is resumed by name; 0 = none
     uint8_t keeping                 # stopped with keep: legs become the follower's own as their orders end
-    uint8_t pad[6]
+    uint8_t day_pending             # the day's base waits for fresh marks; until then there is no daily limit
+    uint8_t pad[5]
 
 cdef struct Account:
     int64_t balance_e8       # wallet balance, last snapshot or wallet event

@@ -31,8 +31,8 @@ class Kernel:
     def leader_flow(self, leader: int, amount_e8: int, ts: int) -> None:
         """The leader paid in (negative: took out): his peak moves in the proportion his equity does."""
 
-    def begin_day(self, now: int) -> None:
-        """The daily limit counts from what each plan is worth now."""
+    def begin_day(self, now: int, anew: bool) -> None:
+        """The daily limit counts from now, or from a plan's next fresh mark; not ``anew``: for those that wait for one."""
 
     def sweep(self, cause: bytes, now: int, seq: int) -> bool: ...
     def timers_due(self, now: int) -> bool: ...

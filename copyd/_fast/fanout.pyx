@@ -500,7 +500,7 @@ cdef class Kernel:
             if leg.retry_ts == 0:
                 self._plan_reduction(touched.leg, &touched.cause)
             self._release(touched.leg, &touched.cause)
-            if self.columns.plans[leg.plan].keeping:
+            if self.columns.plans[leg.plan].keeping and self.columns.plans[leg.plan].stopped_by:
                 self._keep(&self.columns.plans[leg.plan])
 
     def stop_losses(self, bytes cause, int64_t now, int64_t seq):
@@ -520,7 +520,7 @@ cdef class Kernel:
         self._take_marks()
         for i in range(self.columns.counts[3]):
             plan = &self.columns.plans[i]
-            if plan.stopped_by or plan.state == STOPPED:
+            if plan.stopped_by or (plan.state == STOPPED and not self._holds(plan)):
                 continue
             earned = self._profit(plan, now, &fresh)
             reason = self._loss_reason(plan, earned, fresh)
@@ -539,12 +539,12 @@ cdef class Kernel:
             self._ts_marks[instrument & 63] = ts
         for i in range(self.columns.counts[3]):
             plan = &self.columns.plans[i]
-            if plan.stopped_by or plan.state == STOPPED:
+            if plan.stopped_by or (plan.state == STOPPED and not self._holds(plan)):
                 continue
             if not (plan.total_loss_bps or plan.daily_loss_bps or plan.leader_drawdown_bps):
                 continue
             earned = self._profit(plan, now, &fresh)
-            if self._loss_reason(plan, earned, fresh) != OK:
+            if self._loss_reason(plan, earned, fresh) != OK or (plan.day_pending and fresh):
                 return True
         return False
 
@@ -567,7 +567,7 @@ cdef class Kernel:
         """The leader's highest equity since each plan began."""
         cdef uint32_t i
         cdef Plan* plan
-        cdef int64_t equity = self.columns.leaders[leader].equity_e8
+        cdef int64_t equity = min(self.columns.leaders[leader].equity_e8, self.columns.leaders[leader].equity_before_e8)
         for i in range(self.columns.counts[3]):
             plan = &self.columns.plans[i]
             if plan.leader == leader and plan.leader_peak_e8 < equity:
@@ -596,16 +596,25 @@ cdef class Kernel:
         if outside:
             row.equity_e8 = equity + max(0, amount_e8) if inside else equity + amount_e8
 
-    def begin_day(self, int64_t now):
-        """The reset of the day: the daily limit counts from what each plan is worth now."""
+    def begin_day(self, int64_t now, bint anew):
+        """The daily limit counts from what each plan is worth now; where no fresh mark says, from the first one that does.
+
+        ``anew``: a day begins for every plan, else only for those that have waited for a mark.
+        """
         cdef uint32_t i
         cdef Plan* plan
+        cdef int64_t earned
         cdef bint fresh
         self._take_marks()
         for i in range(self.columns.counts[3]):
             plan = &self.columns.plans[i]
-            plan.day_pnl_e8 = self._profit(plan, now, &fresh)
-            plan.day_equity_e8 = plan.allocation_e8 + plan.day_pnl_e8 - plan.paid_e8
+            if not anew and not plan.day_pending:
+                continue
+            earned = self._profit(plan, now, &fresh)
+            plan.day_pending = not fresh
+            if fresh:
+                plan.day_pnl_e8 = earned
+                plan.day_equity_e8 = plan.allocation_e8 + earned - plan.paid_e8
 
     def sweep(self, bytes cause, int64_t now, int64_t seq):
         """The timer: reductions whose back-off has passed, openings that still wait. False when nothing has changed."""
@@ -976,7 +985,7 @@ cdef class Kernel:
             return PRICE_OUTLIER
         if opening.now - opening.ts_event > opening.age_max:
             return STALE_EVENT
-        reason = self._loss_stop(plan, opening.now)
+        reason = self._loss_stop(plan)
         if reason != OK:
             return reason
         if (plan.max_open_trades != 0 and leg.target == 0 and leg.attributed == 0 and leg.open_leaves == 0
@@ -988,8 +997,7 @@ cdef class Kernel:
             return CLOCK_OFF
         return OK
 
-    cdef int _loss_stop(self, Plan* plan, int64_t now) noexcept nogil:
-        cdef bint fresh
+    cdef int _loss_stop(self, Plan* plan) noexcept nogil:
         if plan.stopped_by:
             return plan.stopped_by
         if not (plan.total_loss_bps or plan.daily_loss_bps or plan.leader_drawdown_bps):
@@ -1000,7 +1008,7 @@ cdef class Kernel:
         cdef int64_t equity = _standing(&self.columns.leaders[plan.leader])
         cdef int64_t peak = plan.leader_peak_e8
         cdef int64_t lost
-        if (plan.leader_drawdown_bps and peak > 0 and equity > 0
+        if (plan.leader_drawdown_bps and peak > 0 and self.columns.leaders[plan.leader].ts_equity > 0
                 and not less(wide(peak - equity, BPS), wide(peak, plan.leader_drawdown_bps))):
             return LEADER_DRAWDOWN
         if not fresh:
@@ -1009,7 +1017,7 @@ cdef class Kernel:
         if plan.total_loss_bps and lost > 0 and not less(wide(lost, BPS), wide(plan.allocation_e8, plan.total_loss_bps)):
             return TOTAL_LOSS
         lost = plan.day_pnl_e8 - earned
-        if (plan.daily_loss_bps and lost > 0
+        if (plan.daily_loss_bps and not plan.day_pending and lost > 0
                 and not less(wide(lost, BPS), wide(max(0, plan.day_equity_e8), plan.daily_loss_bps))):
             return DAILY_LOSS
         return OK
@@ -1039,6 +1047,14 @@ cdef class Kernel:
             if mark <= 0 or now - self._ts_marks[leg.instrument] > self.params.mark_max_age:
                 fresh[0] = False
         return total
+
+    cdef bint _holds(self, Plan* plan) noexcept nogil:
+        cdef uint32_t at = plan.first_leg
+        while at != NONE:
+            if self.columns.legs[at].attributed != 0:
+                return True
+            at = self.columns.legs[at].next_leg
+        return False
 
     cdef int64_t _profit_now(self, Plan* plan) noexcept nogil:
         """As ``_profit``, at the marks in the tables, fresh or not."""
@@ -1104,13 +1120,13 @@ cdef class Kernel:
         while at != NONE:
             leg = &self.columns.legs[at]
             at = leg.next_leg
-            if leg.open_slot == NONE and leg.reduce_leaves == 0:
+            if leg.open_slot == NONE and leg.reduce_leaves == 0 and leg.retry_ts == 0 and self._reducible(leg) == 0:
                 self._give_back(plan, leg)
                 continue
+            leg.target -= leg.deferred
             leg.deferred = 0
             leg.missed = 0
             leg.replan = 0
-            leg.target = (leg.attributed << 32) + leg.pending
             self._set_anchor(leg, self.columns.positions[leg.leader_position].qty)
             plan.keeping = 1
 
@@ -1645,11 +1661,15 @@ cdef class Kernel:
         cdef Plan* plan = &self.columns.plans[order.plan]
         cdef int64_t difference
         cdef int64_t kept = 0
-        if (not order.estimated or report.kind == R_TRADE or report.cost_e8 <= 0
-                or report.cum_qty != order.cum_qty):
+        cdef int64_t told = 0
+        if report.kind == R_TRADE and order.exec_qty == order.cum_qty:
+            told = order.exec_cost_e8
+        elif report.kind != R_TRADE and report.cum_qty == order.cum_qty:
+            told = report.cost_e8
+        if not order.estimated or told <= 0:
             return
-        difference = report.cost_e8 - order.cost_e8
-        order.cost_e8 = report.cost_e8
+        difference = told - order.cost_e8
+        order.cost_e8 = told
         order.estimated = 0
         if order.kind == OPENING and _sign(leg.attributed) == order.side:
             kept = mul_div_trunc(difference, min(_abs(leg.attributed), order.cum_qty), order.cum_qty)
@@ -1658,7 +1678,7 @@ cdef class Kernel:
 
     cdef int64_t _book_quantity(self, Order* order, Report* report, int64_t now) noexcept nogil:
         cdef int64_t filled = min(report.cum_qty, order.order_qty) - order.cum_qty
-        cdef int64_t leaves, value, held, share, freed, margin, gone, cost
+        cdef int64_t leaves, value, held, share, freed, margin, gone, gone_value, cost
         cdef int64_t beyond = 0
         cdef Plan* plan
         cdef Leg* leg
@@ -1678,8 +1698,17 @@ cdef class Kernel:
         ai = self._account_instrument(leg)
         ai.ts_active = now
         held = _abs(leg.attributed)
+        gone = min(filled, held) if _sign(leg.attributed) == -order.side else 0
+        gone_value = mul_div_trunc(value, gone, filled)
+        cost = mul_div_trunc(leg.cost_e8, gone, held) if held != 0 else 0
+        margin = mul_div_trunc(leg.margin_e8, gone, held) if held != 0 else 0
+        leg.cost_e8 -= cost
+        leg.margin_e8 -= margin
+        account.margin_e8 -= margin
+        plan = &self.columns.plans[order.plan]
+        plan.realised_e8 -= order.side * (gone_value - cost)
         if order.kind == OPENING:
-            if leg.attributed == 0:
+            if gone == held:
                 leg.ts_open = min(order.ts_decided, now)
             if not _is_terminal(order.state):
                 share = leg.pending if filled == leaves else mul_div_trunc(leg.pending, filled, leaves)
@@ -1688,23 +1717,14 @@ cdef class Kernel:
                 freed = mul_div_trunc(order.reserve_e8, filled, leaves)
                 order.reserve_e8 -= freed
                 account.reserved_e8 -= freed
-            margin = narrow(quotient(value, ai.leverage if ai.leverage > 1 else 1))
-            leg.cost_e8 += value
+            margin = narrow(quotient(value - gone_value, ai.leverage if ai.leverage > 1 else 1))
+            leg.cost_e8 += value - gone_value
             leg.margin_e8 += margin
             account.margin_e8 += margin
         else:
             if not _is_terminal(order.state):
                 leg.reduce_leaves -= filled
-            gone = min(filled, held) if _sign(leg.attributed) == -order.side else 0
             beyond = order.side * (filled - gone)
-            if held != 0:
-                cost = mul_div_trunc(leg.cost_e8, gone, held)
-                margin = mul_div_trunc(leg.margin_e8, gone, held)
-                leg.cost_e8 -= cost
-                leg.margin_e8 -= margin
-                account.margin_e8 -= margin
-                plan = &self.columns.plans[order.plan]
-                plan.realised_e8 -= order.side * (mul_div_trunc(value, gone, filled) - cost)
         leg.attributed += order.side * filled - beyond
         if _on_short_side(order, account):
             ai.net_short += order.side * filled

@@ -81,6 +81,8 @@ KEPT_CELLS = (
 MINUTE_NS = 60_000_000_000
 FUNDING_SEEN_MAX = 200_000
 FLOWS_SEEN_MAX = 100
+GAP_FALL = 5
+"""Percent his equity may fall while he is not heard and still count as loss: beyond, it may as well have been a withdrawal."""
 RUNAWAY_LEAST = 1_000
 """So many orders a minute never trip the breaker, however few the followers."""
 EXTERNAL_SEEN_MAX = 20_000
@@ -236,6 +238,7 @@ class ExternalFill(Input, tag=12, frozen=True):
     kind: str
     ts_event: int = 0
     ts_venue: int = 0
+    px: int = 0
 
 
 class OrphanFill(Input, tag=15, frozen=True):
@@ -552,6 +555,9 @@ class Engine:
             if self._row(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow).ts_active > now:
                 # The clock was put back: nothing can have happened later than now.
                 self._edit(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow, ts_active=now)
+        self._clamp_times(now)
+        for leader in range(len(self.names.leaders)):
+            self._edit(LEADERS, leader, LeaderRow, gap=1)
         self.names.mismatches.clear()  # seen by another clock: looked at anew
         self.names.later_epoch.clear()
         for entry in self.names.inferred:
@@ -562,6 +568,14 @@ class Engine:
         for book in self.names.books:
             self._edit(POSITIONS, book.position, LeaderPositionRow, synced=0)
 
+    def _clamp_times(self, now: int) -> None:
+        """The clock may have been put back: no day, hour or mark is of later than now."""
+        self.names.day, self.names.hour = min(self.names.day, self._day(now)), min(self.names.hour, now // HOUR_NS)
+        for index in range(len(self.names.instruments)):
+            row = self._row(INSTRUMENTS, index, InstrumentRow)
+            if row.ts_mark > now:
+                self._edit(INSTRUMENTS, index, InstrumentRow, ts_mark=now)
+
     def _configured(self, now: int, value: Configured, out: Outputs) -> None:
         self._check_configured(value)
         kept = self.params
@@ -569,6 +583,7 @@ class Engine:
         self.params.epoch, self.params.site, self.params.key = kept.epoch, kept.site, kept.key
         self.params.killed, self.params.journal_low, self.params.clock_off = kept.killed, kept.journal_low, kept.clock_off
         self._set_params()
+        self.names.day = min(self.names.day, self._day(now))  # the reset may have been moved to later in the day
         self.names.config_version = value.version
         for index, spec in enumerate(value.instruments):
             row = InstrumentRow.unpack(spec.row)
@@ -718,6 +733,7 @@ class Engine:
             self.names.unsynced.append(value.leader)
             for book in books:
                 self._edit(POSITIONS, book.position, LeaderPositionRow, synced=0)
+            self._edit(LEADERS, value.leader, LeaderRow, gap=1)
             out.alerts.append(Alert("leader_unsynced", value.reason, {"leader": self.names.leaders[value.leader]}))
             return
         told = {(instrument, side): (qty, leverage) for instrument, side, qty, leverage in value.positions}
@@ -739,8 +755,15 @@ class Engine:
 
     def _leader_equity(self, now: int, value: LeaderEquity, out: Outputs) -> None:
         row = self._row(LEADERS, value.leader, LeaderRow)
+        if row.gap and 0 < value.equity_e8 * 100 < row.equity_e8 * (100 - GAP_FALL):
+            # He was not heard for a while and holds much less: taken for a withdrawal, which would close every follower.
+            fall = value.equity_e8 - row.equity_e8
+            self.kernel.leader_flow(value.leader, fall, NEVER)
+            out.alerts.append(Alert("leader_equity_jump", f"{_money(fall)} while not heard: taken for a withdrawal", {
+                "leader": self.names.leaders[value.leader]}))
+            row = self._row(LEADERS, value.leader, LeaderRow)
         self._edit(
-            LEADERS, value.leader, LeaderRow, equity_e8=value.equity_e8, ts_equity=now, ts_told=value.ts_event,
+            LEADERS, value.leader, LeaderRow, equity_e8=value.equity_e8, ts_equity=now, ts_told=value.ts_event, gap=0,
             equity_before_e8=row.equity_e8 if row.equity_e8 > 0 else value.equity_e8)
         self.kernel.follow_peak(value.leader)
         self._stop_losses(now, out)
@@ -774,9 +797,9 @@ class Engine:
         # What was lost until the reset is held against the day that ends.
         self._stop_losses(now, out)
         self.names.hour = now // HOUR_NS
-        if self._day(now) > self.names.day:
-            self.names.day = self._day(now)
-            self.kernel.begin_day(now)
+        anew = self._day(now) > self.names.day
+        self.names.day = max(self.names.day, self._day(now))
+        self.kernel.begin_day(now, anew)
         return None
 
     def _leader_flow(self, now: int, value: LeaderFlow, out: Outputs) -> bool | None:
@@ -808,11 +831,11 @@ class Engine:
             del self.names.funding_seen[: FUNDING_SEEN_MAX // 2]
             self.funding_seen = set(self.names.funding_seen)
         ai = self._row(ACCOUNT_INSTRUMENTS, value.account * self.columns.instruments_max + value.instrument, AccountInstrumentRow)
-        whole = abs(ai.net) + abs(ai.net_short)
+        net = ai.net + ai.net_short
         for _, leg in self._account_legs(value.account, value.instrument):
-            if leg.attributed and whole:
+            if leg.attributed and net:
                 plan = self._row(PLANS, leg.plan, PlanRow)
-                share = mul_div_trunc(value.amount_e8, min(abs(leg.attributed), whole), whole)
+                share = mul_div_trunc(value.amount_e8, leg.attributed, net)  # the other side receives what this one pays
                 self._edit(PLANS, leg.plan, PlanRow, funding_e8=plan.funding_e8 + share)
         return None
 
@@ -831,10 +854,11 @@ class Engine:
         self._edit(PLANS, plan, PlanRow, realised_e8=row.realised_e8 + side * (value_e8 - cost_e8))
         return side * (value_e8 - cost_e8)
 
-    def _mark_value(self, instrument: int, lots: int, otherwise: int) -> int:
-        """Value in e8 at mark; ``otherwise`` where there is none."""
+    def _value(self, instrument: int, lots: int, px: int, otherwise: int) -> int:
+        """Value in e8 at ``px`` ticks, else at mark; ``otherwise`` where there is neither."""
         row = self._row(INSTRUMENTS, instrument, InstrumentRow)
-        return notional(row, lots, row.mark) if row.mark > 0 else otherwise
+        at = px or row.mark
+        return notional(row, lots, at) if at > 0 else otherwise
 
     # -- venue and accounts -----------------------------------------------------------------------------------------
 
@@ -949,7 +973,7 @@ class Engine:
                 setattr(ai, name, getattr(ai, name) + leg.attributed)
                 account_row = self._row(ACCOUNTS, account, AccountRow)
                 self._edit(ACCOUNTS, account, AccountRow, margin_e8=account_row.margin_e8 - leg.margin_e8)
-                value = self._mark_value(instrument, abs(leg.attributed), leg.cost_e8)
+                value = self._value(instrument, abs(leg.attributed), 0, leg.cost_e8)
                 self._realise(leg.plan, sign(leg.attributed), value, leg.cost_e8)
                 gone = leg.target - leg.pending - leg.deferred
                 if gone:
@@ -1081,7 +1105,10 @@ class Engine:
         # What a look at the venue's books made us book already is the same trade, told late: it is not booked again.
         rest = value.qty - self._already_booked(value.account, value.instrument, short, value.qty, value.ts_event)
         traded = value.ts_event + CLOCK_SLACK_NS if value.ts_event else now
-        touched = len(self._external(now, value.account, value.instrument, short, rest, out, traded=traded)) if rest else 0
+        touched = 0
+        if rest:
+            touched = len(self._external(
+                now, value.account, value.instrument, short, rest, out, traded=traded, px=value.px))
         self._cross(value, short)
         out.alerts.append(Alert("external_fill", f"{value.kind}: {value.qty} lots", {
             "account": self.names.accounts[value.account], "symbol": self.symbol(value.instrument), "legs": touched}))
@@ -1223,6 +1250,9 @@ class Engine:
             if not back:
                 continue
             leg = self._row(LEGS, share.leg, LegRow)
+            if sign(leg.attributed) == side or (leg.attributed == 0 and sign(leg.target) == side):
+                share.lots = 0  # the leg has turned since: what it gave is the follower's own for good
+                continue
             cost, margin, target = (mul_div_trunc(of, back, share.lots) for of in (share.cost_e8, share.margin_e8, share.target))
             leg.attributed -= side * back
             leg.cost_e8 += cost
@@ -1341,7 +1371,7 @@ class Engine:
 
     def _external(
         self, now: int, account: int, instrument: int, short: bool, qty: int, out: Outputs, most: int = 1 << 62,
-        traded: int = NEVER,
+        traded: int = NEVER, px: int = 0,
     ) -> list[Share]:
         """The follower's own hand, or a liquidation (semantics 29, 30). Returns what each leg it touched gave.
 
@@ -1368,10 +1398,11 @@ class Engine:
         setattr(ai, "net_short" if short else "net", net + qty)
         ai.ts_active = now
         self.columns.put(ACCOUNT_INSTRUMENTS, at, ai.pack())
-        return self._shrink_legs(account, instrument, short, sign(net), shrink, out, traded) if shrink else []
+        return self._shrink_legs(account, instrument, short, sign(net), shrink, out, traded, px) if shrink else []
 
     def _shrink_legs(
-        self, account: int, instrument: int, short: bool, side: int, shrink: int, out: Outputs, traded: int = NEVER
+        self, account: int, instrument: int, short: bool, side: int, shrink: int, out: Outputs, traded: int = NEVER,
+        px: int = 0,
     ) -> list[Share]:
         """Take ``shrink`` lots from the account's legs on ``side``, pro rata, the remainder from the largest first."""
         legs = [item for item in self._legs_of(account, instrument, short, side) if item[1].ts_open <= traded]
@@ -1393,7 +1424,7 @@ class Engine:
             leg.cost_e8 -= cost
             leg.margin_e8 -= margin
             account_row.margin_e8 -= margin
-            realised = self._realise(leg.plan, side, self._mark_value(instrument, share, cost), cost)
+            realised = self._realise(leg.plan, side, self._value(instrument, share, px, cost), cost)
             leg.attributed -= side * share
             if leg.deferred:
                 # What waits would be refused when its turn comes: it leaves the target now, and is booked (semantics 1).
@@ -1432,9 +1463,8 @@ class Engine:
             self.columns.put(ACCOUNT_INSTRUMENTS, at, ai.pack())
         if not was_ready:
             return
-        for plan in range(self.columns.count(PLANS)):
-            row = self._row(PLANS, plan, PlanRow)
-            if row.account == account and row.state == PlanState.ACTIVE:
+        for plan in self.plans_of(account):
+            if self._row(PLANS, plan, PlanRow).state == PlanState.ACTIVE:
                 self._edit(PLANS, plan, PlanRow, state=PlanState.CLOSE_ONLY)
         out.alerts.append(Alert("position_mode_changed", "its plans only close until they are resumed by name", {
             "account": self.names.accounts[account], "hedge": hedge}))
@@ -1488,6 +1518,9 @@ class Engine:
         for book in self.names.books:
             if book.instrument == index and book.expected:
                 book.expected = (mul_div_trunc(book.expected[0], *lots), book.expected[1])
+        for crossed in self.names.crossed:
+            if crossed.instrument == index:
+                crossed.qty = mul_div_trunc(crossed.qty, *lots)
         for entry in self.names.inferred:
             if entry.instrument == index:
                 entry.qty = mul_div_trunc(entry.qty, *lots)
@@ -1561,7 +1594,7 @@ class Engine:
             for instrument in range(len(self.names.instruments)):
                 self._group(self._book(leader, instrument, Side.ONE_WAY))
         for spec in plans:
-            self._add_plan(spec)
+            self._add_plan(now, spec)
 
     def _instruments_taken(self, beside: int = -1) -> dict[str, list[tuple[int, bool, str]]]:
         """Per account: (instruments mask, may net, follower) of every plan on it but ``beside``."""
@@ -1623,7 +1656,7 @@ class Engine:
             **{name: spec.get(name, 0) for name in LOSS_CELLS},
         )
 
-    def _add_plan(self, spec: dict[str, Any]) -> None:
+    def _add_plan(self, now: int, spec: dict[str, Any]) -> None:
         account = self.by_account.get(spec["account"])
         if account is None:
             account = self.columns.add(ACCOUNTS, AccountRow().pack())
@@ -1633,7 +1666,7 @@ class Engine:
         row = self._plan_row(spec)
         row.account = account
         row.day_equity_e8 = row.allocation_e8
-        row.leader_peak_e8 = max(0, self._row(LEADERS, row.leader, LeaderRow).equity_e8)
+        row.leader_peak_e8 = self._present_equity(now, row.leader)
         plan = self.columns.add(PLANS, row.pack())
         self.names.followers.append(spec["follower"])
         self.names.plan_leaders.append(spec["leader"])
@@ -1677,7 +1710,7 @@ class Engine:
         if policy not in ("keep", "close_gracefully", "close_now"):
             raise OperatorError(f"stop policy {policy!r}: keep, close_gracefully or close_now")
         legs = self._plan_legs(plan)
-        if policy == "keep" and any(leg.open_slot != NONE or leg.reduce_leaves for _, leg in legs):
+        if policy == "keep" and any(leg.open_slot != NONE or leg.reduce_leaves or leg.retry_ts for _, leg in legs):
             raise OperatorError("the plan has orders in flight: try again when they have ended")
         self._edit(PLANS, plan, PlanRow, state=PlanState.STOPPED)
         if policy == "close_gracefully":
@@ -1714,7 +1747,7 @@ class Engine:
         account.margin_e8 -= leg.margin_e8
         self.columns.put(ACCOUNTS, leg.account, account.pack())
         self._realise(
-            leg.plan, sign(leg.attributed), self._mark_value(leg.instrument, abs(leg.attributed), leg.cost_e8), leg.cost_e8)
+            leg.plan, sign(leg.attributed), self._value(leg.instrument, abs(leg.attributed), 0, leg.cost_e8), leg.cost_e8)
         leg.attributed = leg.cost_e8 = leg.margin_e8 = 0
 
     def _set_state(self, now: int, args: dict[str, Any], out: Outputs) -> None:
@@ -1731,6 +1764,8 @@ class Engine:
             row = self._row(PLANS, plan, PlanRow)
             if (row.state == PlanState.STOPPED or row.stopped_by) and not args.get("resume_stopped"):
                 raise OperatorError(f"the plan of {name} is stopped: change it back by name to follow again")
+            if row.keeping:
+                raise OperatorError(f"the plan of {name} still has orders of before its stop: try again when they have ended")
             if row.stopped_by:
                 self._resume(now, plan)
             self._edit(PLANS, plan, PlanRow, state=state)
@@ -1739,6 +1774,11 @@ class Engine:
         else:
             raise OperatorError(f"scope {scope!r}: all, leader, plan or instrument")
 
+    def _present_equity(self, now: int, leader: int) -> int:
+        """What the leader's drawdown is measured from, from now on; 0, so from his next snapshot, where the last one is old."""
+        row = self._row(LEADERS, leader, LeaderRow)
+        return max(0, row.equity_e8) if now - row.ts_equity <= self.params.equity_max_age else 0
+
     def _resume(self, now: int, plan: int) -> None:
         """Resumed by name after a loss stop: its limits count from here (semantics 19)."""
         row = self._row(PLANS, plan, PlanRow)
@@ -1746,7 +1786,7 @@ class Engine:
         self._edit(
             PLANS, plan, PlanRow, stopped_by=0, loss_base_e8=earned, day_pnl_e8=earned,
             day_equity_e8=allocation_equity(row, earned),
-            leader_peak_e8=max(0, self._row(LEADERS, row.leader, LeaderRow).equity_e8),
+            leader_peak_e8=self._present_equity(now, row.leader),
         )
 
     def _kill_switch(self, now: int, args: dict[str, Any], out: Outputs) -> None:

@@ -55,7 +55,7 @@ def settle_legs(t: Tables, touched: dict[int, Cause], out: Outcome) -> None:
         if leg.retry_ts == 0:
             plan_reduction(t, leg_index, cause, out)
         release(t, leg_index, cause, out)
-        if t.plans[leg.plan].keeping:
+        if t.plans[leg.plan].keeping and t.plans[leg.plan].stopped_by:
             keep(t, t.plans[leg.plan])
 
 
@@ -131,11 +131,15 @@ def is_estimate(order: OrderRow, report: ReportRow, filled: int) -> bool:
 
 def correct_value(t: Tables, order: OrderRow, report: ReportRow) -> None:
     """The venue tells what the filled lots were worth, of which we had only a guess: the difference goes where the guess went."""
-    told = report.kind != ReportKind.TRADE and report.cost_e8 > 0 and report.cum_qty == order.cum_qty
-    if not (order.estimated and told):
+    told = 0
+    if report.kind == ReportKind.TRADE and order.exec_qty == order.cum_qty:
+        told = order.exec_cost_e8  # every trade of it has been told by now
+    elif report.kind != ReportKind.TRADE and report.cum_qty == order.cum_qty:
+        told = report.cost_e8
+    if not order.estimated or told <= 0:
         return
-    difference = report.cost_e8 - order.cost_e8
-    order.cost_e8 = report.cost_e8
+    difference = told - order.cost_e8
+    order.cost_e8 = told
     order.estimated = 0
     leg, plan = t.legs[order.leg], t.plans[order.plan]
     # Of an opening, the lots that are still held had another cost; of the others, and of a close, the result was another.
@@ -185,8 +189,17 @@ def book_quantity(t: Tables, order: OrderRow, report: ReportRow, now: int) -> in
     ai = t.account_instrument(leg)
     ai.ts_active = now
     held, beyond = abs(leg.attributed), 0
+    # An opening told late may meet a leg that has turned since: it closes that side first, like any fill against it.
+    gone = min(filled, held) if sign(leg.attributed) == -order.side else 0
+    gone_value = mul_div_trunc(value, gone, filled)
+    cost = mul_div_trunc(leg.cost_e8, gone, held) if held else 0
+    margin = mul_div_trunc(leg.margin_e8, gone, held) if held else 0
+    leg.cost_e8 -= cost
+    leg.margin_e8 -= margin
+    account.margin_e8 -= margin
+    realise(t.plans[order.plan], -order.side, gone_value, cost)
     if order.kind == Kind.OPENING:
-        if leg.attributed == 0:
+        if gone == held:
             leg.ts_open = min(order.ts_decided, now)  # the clock may have been put back between the two
         if order.state not in TERMINAL:
             share = leg.pending if filled == leaves else mul_div_trunc(leg.pending, filled, leaves)
@@ -195,22 +208,15 @@ def book_quantity(t: Tables, order: OrderRow, report: ReportRow, now: int) -> in
             freed = order.reserve_e8 * filled // leaves
             order.reserve_e8 -= freed
             account.reserved_e8 -= freed
-        margin = value // max(1, ai.leverage)
-        leg.cost_e8 += value
+        margin = (value - gone_value) // max(1, ai.leverage)
+        leg.cost_e8 += value - gone_value
         leg.margin_e8 += margin
         account.margin_e8 += margin
     else:
         if order.state not in TERMINAL:
             leg.reduce_leaves -= filled
         # What closed more than the leg still had, the follower's own hand had taken before: it is his, the leg ends at 0.
-        gone = min(filled, held) if sign(leg.attributed) == -order.side else 0
         beyond = order.side * (filled - gone)
-        if held:
-            cost, margin = mul_div_trunc(leg.cost_e8, gone, held), mul_div_trunc(leg.margin_e8, gone, held)
-            leg.cost_e8 -= cost
-            leg.margin_e8 -= margin
-            account.margin_e8 -= margin
-            realise(t.plans[order.plan], -order.side, mul_div_trunc(value, gone, filled), cost)
     leg.attributed += order.side * filled - beyond
     if on_short_side(order, account):
         ai.net_short += order.side * filled

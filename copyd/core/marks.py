@@ -1,8 +1,8 @@
 """Which mark prices are believed. A wrong one would stop every plan at once, so it has to earn it (semantics 18, 19).
 
-A mark is believed when it is a price, and near the last one believed. One that is not near is believed when it has stayed where
-it is for a while and a fresh book agrees with it: a crash does that, a slip of the feed does not. Until then the last one
-stands and grows old; past its age no loss limit acts and openings hold. Times are the caller's, in ns; prices are ticks.
+A mark is believed when it is a price and a small step from the last one believed. A larger step needs a fresh book that agrees,
+and one beyond the band must have stayed there for a while as well: a crash does that, a slip of the feed does not. Until then the
+last one stands and grows old; past its age no loss limit acts and openings hold. Times are the caller's, in ns; prices are ticks.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from copyd.core.fixed import BPS
 
 PATIENCE_NS = 10_000_000_000
 """A mark far from the last one must stay there this long."""
+STEP_BPS = 300
+"""A step of no more than this between two marks needs no witness."""
 BOOK_BAND_BPS = 500
 """The middle of the book and a mark that differ by less agree."""
 
@@ -38,13 +40,15 @@ class Marks:
         mark = self._marks.setdefault(instrument, Mark())
         if px <= 0:
             return f"a mark price of {px} is none"
-        if not mark.px or _near(px, mark.px, self.band_bps):
+        agrees = middle_twice > 0 and _near(2 * px, middle_twice, BOOK_BAND_BPS)
+        first = not mark.px and not middle_twice  # nothing to hold it against
+        near = bool(mark.px) and _near(px, mark.px, min(STEP_BPS, self.band_bps))
+        if first or near or (agrees and (not mark.px or _near(px, mark.px, self.band_bps))):
             self._believe(mark, px, ts)
             return ""
         if not mark.doubted_px or not _near(px, mark.doubted_px, self.band_bps):
             mark.doubted_since = ts
         mark.doubted_px = px
-        agrees = middle_twice > 0 and _near(2 * px, middle_twice, BOOK_BAND_BPS)
         if agrees and ts - mark.doubted_since >= PATIENCE_NS:
             self._believe(mark, px, ts)
             return ""

@@ -7,9 +7,9 @@ A stop names its limit in ``stopped_by`` and holds until the plan is resumed by 
 from __future__ import annotations
 
 from copyd.core.copy_instruction import set_anchor
-from copyd.core.fixed import BPS, ONE, mul_div_trunc, sign
+from copyd.core.fixed import BPS, mul_div_trunc, sign
 from copyd.core.instrument import notional
-from copyd.core.order import Cause, plan_reduction
+from copyd.core.order import Cause, plan_reduction, reducible
 from copyd.core.pnl import allocation_equity, profit, realise
 from copyd.core.risk import loss_reason, standing
 from copyd.core.rows import NONE, LegRow, LossPolicy, PlanRow, PlanState, Reason, StopRow
@@ -31,7 +31,7 @@ def stop_losses(t: Tables, cause: Cause, out: Outcome) -> None:
 def hold(t: Tables, index: int, cause: Cause, out: Outcome) -> None:
     """One plan against its limits."""
     plan = t.plans[index]
-    if plan.stopped_by or plan.state == PlanState.STOPPED:
+    if is_done(t, plan):
         return
     earned, fresh = profit(t, plan, cause.now)
     reason = loss_reason(t, plan, earned, fresh)
@@ -42,11 +42,17 @@ def hold(t: Tables, index: int, cause: Cause, out: Outcome) -> None:
 def losses_due(t: Tables, now: int) -> bool:
     """True when ``stop_losses`` would stop a plan."""
     for plan in t.plans:
-        if not plan.stopped_by and plan.state != PlanState.STOPPED:
+        if not is_done(t, plan):
             earned, fresh = profit(t, plan, now)
             if loss_reason(t, plan, earned, fresh):
                 return True
     return False
+
+
+def is_done(t: Tables, plan: PlanRow) -> bool:
+    """Stopped by a limit, or stopped by command and flat: one that is stopped and still holds can still lose."""
+    flat = not any(leg.attributed for leg in t.plan_legs(plan))
+    return bool(plan.stopped_by) or (plan.state == PlanState.STOPPED and flat)
 
 
 def stop(t: Tables, index: int, reason: Reason, earned: int, cause: Cause, out: Outcome) -> None:
@@ -84,15 +90,18 @@ def measured(t: Tables, plan: PlanRow, reason: Reason, earned: int) -> tuple[int
 
 
 def keep(t: Tables, plan: PlanRow) -> None:
-    """What the legs hold becomes the follower's own, each as soon as none of its orders is on the wire."""
+    """What the legs should hold becomes the follower's own, each as soon as nothing of it is on the wire or due to be closed.
+
+    A close that was due is finished first; until a leg is given back the leader's own closes still act on it.
+    """
     plan.keeping = 0
     for leg in t.plan_legs(plan):
-        if leg.open_slot == NONE and leg.reduce_leaves == 0:
+        if leg.open_slot == NONE and leg.reduce_leaves == 0 and leg.retry_ts == 0 and reducible(leg) == 0:
             give_back(t, plan, leg)
             continue
+        leg.target -= leg.deferred
         leg.deferred = leg.missed = 0
         leg.replan = 0
-        leg.target = leg.attributed * ONE + leg.pending
         set_anchor(leg, t.positions[leg.leader_position].qty)
         plan.keeping = 1
 
@@ -114,8 +123,8 @@ def give_back(t: Tables, plan: PlanRow, leg: LegRow) -> None:
 
 
 def follow_peak(t: Tables, leader: int) -> None:
-    """The leader's highest equity since each plan began (semantics 18)."""
-    equity = t.leaders[leader].equity_e8
+    """The leader's highest equity since each plan began, where two snapshots in a row say so (semantics 18)."""
+    equity = min(t.leaders[leader].equity_e8, t.leaders[leader].equity_before_e8)
     for plan in t.plans:
         if plan.leader == leader:
             plan.leader_peak_e8 = max(plan.leader_peak_e8, equity)
@@ -150,13 +159,15 @@ def _moved(peak: int, before: int, amount_e8: int, taken: bool) -> int:
     return mul_div_trunc(peak, after, before)
 
 
-def begin_day(t: Tables, now: int) -> None:
-    """The reset of the day: the daily limit counts from what each plan is worth now."""
+def begin_day(t: Tables, now: int, anew: bool) -> None:
+    """The daily limit counts from what each plan is worth now; where no fresh mark says, from the first one that does.
+
+    ``anew``: a day begins for every plan, else only for those that have waited for a mark.
+    """
     for plan in t.plans:
-        restart_day(plan, profit(t, plan, now)[0])
-
-
-def restart_day(plan: PlanRow, earned: int) -> None:
-    """The daily limit counts from here."""
-    plan.day_pnl_e8 = earned
-    plan.day_equity_e8 = allocation_equity(plan, earned)
+        if anew or plan.day_pending:
+            earned, fresh = profit(t, plan, now)
+            plan.day_pending = int(not fresh)
+            if fresh:
+                plan.day_pnl_e8 = earned
+                plan.day_equity_e8 = allocation_equity(plan, earned)

@@ -121,7 +121,8 @@ def loss_reason(t: Tables, plan: PlanRow, earned: int, fresh: bool) -> Reason:
     Each limit is reached at its number, not beyond it. The leader's drawdown is measured from his peak since the plan began.
     """
     equity, peak = standing(t.leaders[plan.leader]), plan.leader_peak_e8
-    if plan.leader_drawdown_bps and peak > 0 and equity > 0 and (peak - equity) * BPS >= peak * plan.leader_drawdown_bps:
+    known = t.leaders[plan.leader].ts_equity > 0
+    if plan.leader_drawdown_bps and peak > 0 and known and (peak - equity) * BPS >= peak * plan.leader_drawdown_bps:
         return Reason.LEADER_DRAWDOWN
     if not fresh:
         return Reason.NONE
@@ -129,7 +130,8 @@ def loss_reason(t: Tables, plan: PlanRow, earned: int, fresh: bool) -> Reason:
     if plan.total_loss_bps and lost > 0 and lost * BPS >= plan.allocation_e8 * plan.total_loss_bps:
         return Reason.TOTAL_LOSS
     lost = plan.day_pnl_e8 - earned
-    if plan.daily_loss_bps and lost > 0 and lost * BPS >= max(0, plan.day_equity_e8) * plan.daily_loss_bps:
+    daily = plan.daily_loss_bps and not plan.day_pending
+    if daily and lost > 0 and lost * BPS >= max(0, plan.day_equity_e8) * plan.daily_loss_bps:
         return Reason.DAILY_LOSS
     return Reason.NONE
 

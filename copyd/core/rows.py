@@ -229,7 +229,7 @@ class InstrumentRow(Row):
 class LeaderRow(Row):
     """A leader's equity and standing."""
 
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<5qBBB5x")
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<5qBBBB4x")
     equity_e8: int = 0
     ts_equity: int = 0
     equity_before_e8: int = 0
@@ -238,6 +238,7 @@ class LeaderRow(Row):
     state: int = 0
     killed: int = 0
     eligible: int = 1
+    gap: int = 0
 
 
 @dataclass(slots=True)
@@ -254,7 +255,7 @@ class LeaderPositionRow(Row):
 class PlanRow(Row):
     """A copy plan: one follower x one leader."""
 
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<14qQ4I12i10B6x")
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<14qQ4I12i11B5x")
     allocation_e8: int = 0
     amount_e8: int = 0
     max_notional_symbol_e8: int = 0
@@ -296,6 +297,7 @@ class PlanRow(Row):
     loss_policy: int = 0
     stopped_by: int = 0
     keeping: int = 0
+    day_pending: int = 0
 
 
 @dataclass(slots=True)

@@ -11,13 +11,28 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from copyd.core.engine import Engine, LeaderFill, Outputs, Quotes, Reports, Timer
+from copyd.core.engine import (
+    AccountSnapshots,
+    Command,
+    Engine,
+    ExternalFill,
+    LeaderFill,
+    OrphanFill,
+    Outputs,
+    Quotes,
+    Reports,
+    Timer,
+)
 from copyd.errors import BrokenInvariant
 from copyd.runtime.clock import Clock
 
 CHUNK_FIRST = 64
 CHUNK_GROWTH = 4
 CHUNK_MAX = 1024
+
+
+MARKET_FIRST = (LeaderFill, Reports, Timer, ExternalFill, OrphanFill, AccountSnapshots, Command)
+"""Inputs that are decided by the market, or valued at it."""
 
 
 class Journal(Protocol):
@@ -97,7 +112,7 @@ class Pump:
             return None
         now = self.clock.now_ns()                                           # 0. time enters here, once, as data
         market = None
-        if self._market_changed and isinstance(value, LeaderFill | Reports | Timer):
+        if self._market_changed and isinstance(value, MARKET_FIRST):
             market = self._step_market(now)                                 #    with the market it will be read beside
         try:
             outputs = self.engine.step(now, value)                          # 1. the stations, synchronous

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 from copyd.config import Config
 from copyd.core import engine as core
-from copyd.core.engine import ACCOUNTS, LEGS, ORDERS, PLANS, Engine
+from copyd.core.engine import ACCOUNTS, LEGS, ORDERS, PLANS, Engine, Recorded
 from copyd.core.fees import FeeTerms, Period
 from copyd.core.pnl import booked
-from copyd.core.rows import NONE, AccountRow, LegRow, OrderRow, PlanRow, PlanState, ReportRow
+from copyd.core.rows import NONE, AccountRow, LegRow, OrderRow, PlanRow, PlanState, ReportRow, StopRow
 from copyd.errors import SettlementRefused
 from copyd.inspect.rebuild import apply, decode, start_of
 from copyd.journal import Reader
@@ -70,7 +70,7 @@ class JournalSource:
                     raise SettlementRefused([f"{self.journal}: begins after the last settlement: put the older part back"])
                 last = max(last, record.ts_ns)
                 recorded = decode(record)
-                watched = told.before(engine, recorded.input, last)
+                watched = told.before(engine, recorded, last)
                 outputs, faults = apply(engine, record, recorded)
                 if outputs is None or faults:
                     raise SettlementRefused([f"{self.journal}: {faults[0].text if faults else 'a record changes nothing'}"])
@@ -105,8 +105,11 @@ class _Told:
         self.trades: dict[int, list[Trade]] = {}
         self.funding: dict[int, int] = {}
 
-    def before(self, engine: Engine, value: Any, now: int) -> dict[int, _Worth]:
+    def before(self, engine: Engine, recorded: Recorded, now: int) -> dict[int, _Worth]:
         """The plans a record may change, as they are; a change of allocation is a flow at what the plan is worth now."""
+        value = recorded.input
+        if isinstance(value, core.Marks | core.LeaderEquity):  # these earn nothing, but a stop may give positions back
+            return {row.plan: _worth(engine, row.plan) for row in StopRow.unpack_all(recorded.stops)}
         if isinstance(value, core.Command) and value.name == "change_plan":
             index = engine.plan_index(value.args["follower"], value.args.get("leader"))
             row = PlanRow.unpack(engine.columns.get(PLANS, index))

@@ -380,6 +380,7 @@ class LeaderFeed:
         return [ls.Leverage(index, row.leverage, ts_recv, ts_recv) for row in rows if row.symbol == symbol]
 
     async def _read_equity(self) -> ls.Equity:
+        asked = self.clock()  # what is paid in or taken out later is not in the answer, or only perhaps
         body = await self._get("/fapi/v3/account")
         ts_recv = self.clock()
         account = codec.decode_body(body, codec.Account)
@@ -387,7 +388,7 @@ class LeaderFeed:
             money_e8(account.totalMarginBalance),
             money_e8(account.totalWalletBalance),
             money_e8(account.availableBalance),
-            ts_recv + self.rest.venue_clock.offset_ns,
+            asked + self.rest.venue_clock.offset_ns,
             ts_recv,
         )
 
