@@ -29,6 +29,7 @@ from copyd.core.engine import (
     HALTED_BY_STATE,
     INSTRUMENTS,
     LEADERS,
+    LEGS,
     AccountSnapshots,
     Alert,
     Command,
@@ -47,6 +48,7 @@ from copyd.core.rows import (
     AccountRow,
     InstrumentRow,
     LeaderRow,
+    LegRow,
     NamedOrder,
     Note,
     OrderEndRow,
@@ -372,6 +374,9 @@ class Daemon:
             self.reconciler.touch(account)
         for cid in out.settled:
             self.side.ended(cid)
+        if isinstance(out.input, AccountSnapshots) and any(alert.fields.get("adopted") for alert in out.alerts):
+            for account, *_ in out.input.accounts:
+                self.side.ask_held(account)
         if NOTE_HELD in out.ends[END_NOTE::END_SIZE]:
             self._say_held(out)
         for leader in out.request_sync:
@@ -391,6 +396,8 @@ class Daemon:
                 text = "the venue's sources disagree about it; its leg opens nothing until that is settled"
                 self.alert(Alert("order_held", text, {
                     "client_order_id": end.cid.hex(), "leg": end.leg}))
+                # What it did may show in the position alone: the looks that settle it begin now.
+                self.reconciler.touch(LegRow.unpack(self.engine.columns.get(LEGS, end.leg)).account)
 
     def _tally(self, decisions: int) -> None:
         """Count what became of the parts of the decisions just made."""

@@ -336,6 +336,10 @@ class VenueSide:
             for slot in self.engine.columns.orders_in_state(UNFINISHED_MASK, account):
                 self.query(slot, self.clock.now_ns())
 
+    def ask_held(self, account: int) -> None:
+        """Its position was put right: what was held against it may be settled now."""
+        self.gateway.doubts.ask_held(account)
+
     def query(self, slot: int, ts_signed_ns: int) -> None:
         """Ask the venue about an order until it is settled (semantics 35)."""
         order = OrderRow.unpack(self.engine.columns.get(ORDERS, slot))

@@ -228,6 +228,14 @@ class Doubts:
         if doubt is not None:
             self._drop(doubt)
 
+    def ask_held(self, account: int) -> None:
+        """The account's position is another to us now: its orders in conflict are asked about at once, not after their wait."""
+        for group in list(self._groups.values()):
+            if group.account == account:
+                for doubt in group.members.values():
+                    if doubt.held and doubt.ask not in self._asks:
+                        self._now(doubt)
+
     def pause(self, until: int) -> None:
         """The venue wants no request before; questions under way run on."""
         if until > self._paused_until:
@@ -351,7 +359,10 @@ class Doubts:
             net, net_short, quiet = expected(group.account, group.instrument, now)
             if not quiet:
                 self.stats.not_quiet += 1
-                self._again(now, doubt)
+                if doubt.held:  # nothing was asked: it costs nothing to wait for no longer than things need to come to rest
+                    self._at(doubt, now + max(self.terms.read_lag_ns, S_NS))
+                else:
+                    self._again(now, doubt)
                 return True
             if not self._spend(self.terms.weight_position):
                 return False

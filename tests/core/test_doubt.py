@@ -110,6 +110,34 @@ def test_a_late_list_tells_of_an_order_that_is_in_doubt_again():
     assert len(doubts) == 0
 
 
+def test_a_held_order_is_asked_about_at_once_when_the_position_was_put_right():
+    """It waited for the position to agree: now it does, and nothing is gained by its slow back-off."""
+    believed = Believed(7)
+    doubts = made(believed)
+    doubts.add(cid(1), 3, 0, T0, 10)
+    now = PAST
+    for _ in range(2):
+        position = through_history(doubts, now)
+        verdicts = doubts.answered_position(now, position.id, 0, 0)
+        now += TERMS.read_lag_ns + TERMS.guard_ns + S_NS
+        while not (asks := doubts.asks(now)) and not verdicts:
+            now += S_NS
+        if not verdicts:
+            assert asks[0].kind is POSITION
+            verdicts = doubts.answered_position(now, asks[0].id, 0, 0)
+        if verdicts:
+            break
+    assert [verdict.kind for verdict in verdicts] == [HELD]
+    now += S_NS
+    assert doubts.asks(now) == []
+    believed.net = 0
+    doubts.ask_held(4)
+    assert doubts.asks(now) == [], "another account's"
+    doubts.ask_held(3)
+    position = through_history(doubts, now)
+    assert [verdict.kind for verdict in doubts.answered_position(now, position.id, 0, 0)] == [DEAD]
+
+
 def test_the_history_has_a_timeout_of_its_own():
     doubts = made(list_timeout_ns=30 * S_NS)
     doubts.add(cid(1), 0, 0, T0, 10)
