@@ -441,6 +441,7 @@ class Names(msgspec.Struct):
     books: list[LeaderBook] = []
     groups: dict[str, list[int]] = {}
     external_seen: list[int] = []
+    mode_changed: list[int] = []  # accounts whose mode is another: the next look shows what is left of them
     account_seen: dict[int, int] = {}  # when the look was asked that its books begin with
     unsynced: list[int] = []
     params: bytes = b""
@@ -933,6 +934,8 @@ class Engine:
                 continue
             if first:
                 self.names.account_seen[account] = value.ts_asked
+            elif account in self.names.mode_changed and self._begin_anew(now, account, told, value, out):
+                continue
             for (instrument, short), qty in told.items():
                 at = account * self.columns.instruments_max + instrument
                 row = self._row(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow)
@@ -941,6 +944,49 @@ class Engine:
                     self._external(now, account, instrument, short, difference, out)
                 else:
                     self._compare(now, value, account, instrument, short, difference, out)
+
+    def _begin_anew(
+        self, now: int, account: int, told: dict[tuple[int, bool], int], value: AccountSnapshots, out: Outputs
+    ) -> bool:
+        """The first look at rest behind a change of the position mode: its books begin with it (semantics 25).
+
+        A venue changes the mode of a flat account only. What its legs still hold by our books was closed by another hand before,
+        or netted against one; what the look shows was opened since and is the follower's own. False: not at rest yet.
+        """
+        instruments = range(len(self.names.instruments))
+        if not value.ts_asked or not all(
+            self._quiet(account, instrument, value.seq_asked, value.ts_asked) for instrument in instruments
+        ):
+            out.recheck.append(account)
+            return False
+        for instrument in instruments:
+            at = account * self.columns.instruments_max + instrument
+            row = self._row(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow)
+            shown = told[instrument, False] + told[instrument, True]
+            if shown and shown == row.net + row.net_short and any(
+                leg.attributed for _, leg in self._account_legs(account, instrument)
+            ):
+                # It holds what it held: the mode was misread, and nothing of ours is given up for that.
+                self.names.mode_changed.remove(account)
+                return False
+        for instrument in instruments:
+            for short in (False, True):
+                for side in (1, -1):
+                    held = sum(abs(leg.attributed) for _, leg in self._legs_of(account, instrument, short, side))
+                    if held:
+                        self._shrink_legs(account, instrument, short, side, held, out)
+            at = account * self.columns.instruments_max + instrument
+            net, net_short = told[instrument, False], told[instrument, True]
+            self._edit(
+                ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow, net=net, net_short=net_short, unattributed=net,
+                unattributed_short=net_short, ts_active=now)
+            for short in (False, True):
+                self.names.mismatches.pop(f"{account}/{instrument}/{int(short)}", None)
+        self.names.mode_changed.remove(account)
+        self.names.account_seen[account] = value.ts_asked
+        self.names.inferred = [entry for entry in self.names.inferred if entry.account != account]
+        self.names.crossed = [entry for entry in self.names.crossed if entry.account != account]
+        return True
 
     def _settle_rests(self, account: int, instruments: list[int], out: Outputs) -> None:
         """On a hedge account a position of one side cannot be held by legs and owed by its rest: the two end each other.
@@ -1463,6 +1509,9 @@ class Engine:
             self.columns.put(ACCOUNT_INSTRUMENTS, at, ai.pack())
         if not was_ready:
             return
+        if account not in self.names.mode_changed:
+            self.names.mode_changed.append(account)
+        out.recheck.append(account)
         for plan in self.plans_of(account):
             if self._row(PLANS, plan, PlanRow).state == PlanState.ACTIVE:
                 self._edit(PLANS, plan, PlanRow, state=PlanState.CLOSE_ONLY)

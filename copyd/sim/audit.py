@@ -574,7 +574,16 @@ class Auditor:
             lane.sold -= signed
 
     def mode_changed(self, account: int) -> None:
-        """The account's position mode is another. What a hand did just before, untold, is found out on the new sides."""
+        """The account's position mode is another: it was flat, so nothing of anybody is left.
+
+        What a hand did just before, untold, is found out on the new sides.
+        """
+        for (of, _, _), lane in self.lanes.items():
+            if of == account:
+                for part in lane.parts.values():
+                    lane.murky = lane.murky or part.own != 0
+                    lane.hand = lane.hand or part.own != 0
+                    part.own = 0
         for account_index, instrument, _ in [key for key, lane in self.lanes.items() if 1 in lane.untold.values()]:
             if account_index == account:
                 for side in (0, LONG, SHORT):
