@@ -16,11 +16,11 @@ from copyd._fast.columns import ReportBatch
 from copyd._fast.encode import Encoder
 from copyd.config import Config
 from copyd.core import engine as core
-from copyd.core.engine import Alert, Engine
+from copyd.core.engine import LEADERS, Alert, Engine
 from copyd.core.fill import POSITION_SIDE_REJECTED
 from copyd.core.marks import Marks
 from copyd.core.order import placed_since
-from copyd.core.rows import UNFINISHED_MASK, AccountInstrumentRow, AccountRow, OrderRow, OrderState
+from copyd.core.rows import UNFINISHED_MASK, AccountInstrumentRow, AccountRow, LeaderRow, OrderRow, OrderState
 from copyd.credentials import Credential, Credentials
 from copyd.errors import OperatorError, VenueUnavailable
 from copyd.runtime.clock import Clock
@@ -129,6 +129,7 @@ class VenueSide:
         self._marks = Marks(copy.mark_band_bps, copy.mark_max_age_ms * 1_000_000)
         self._quote_max_age = copy.quote_max_age_ms * 1_000_000
         self._marks_doubted: set[int] = set()
+        self._transfers_read: dict[int, int] = {}
         self._quotes: dict[int, tuple[int, int, int]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._keyless: set[int] = set()
@@ -207,8 +208,31 @@ class VenueSide:
                 position_poll_s=leader.position_poll_interval_ms / 1000, seed=index,
             )
             self.leaders[index] = feed
+            await self._read_transfers(index, leader.credential)  # before his equity is heard: it is not mistaken for a loss
             floor, seen, positions = self.engine.resume_point(index)
             await feed.start(floor, self.start_timeout_s, seen=seen, positions=positions if floor else None)
+
+    async def _read_transfers(self, leader: int, credential: str) -> None:
+        """What the leader paid in or took out since he was last heard: neither is profit or loss of his (semantics 18)."""
+        row = LeaderRow.unpack(self.engine.columns.get(LEADERS, leader))
+        since = max(self._transfers_read.get(leader, 0), row.ts_equity)
+        asked = self.clock.now_ns()
+        if not since:
+            self._transfers_read[leader] = asked  # he was never heard: there is nothing to measure from
+            return
+        start_ms = (since + self.rest.venue_clock.offset_ns) // 1_000_000
+        terms = {"incomeType": "TRANSFER", "startTime": start_ms, "limit": 1_000}
+        try:
+            body = await self.rest.call("GET", "/fapi/v1/income", terms, key_of(self.credentials[credential]))
+            rows = codec.decode_body(body, list[codec.Income])
+        except (VenueUnavailable, RestError, ValueError) as error:
+            self.log.warning("leader's transfers not read", leader=self.config.leaders[leader].id, error=str(error))
+            return
+        self._transfers_read[leader] = asked
+        for income in rows:
+            if income.asset in self._margin_assets():
+                amount = codec.money_e8(income.income)
+                self.owner.offer(core.LeaderFlow(leader, amount, self._local(income.time * 1_000_000)))
 
     async def _check_key(self, who: str, name: str, key: Key) -> None:
         """A key the venue refuses is the operator's to put right, and said at once."""
@@ -427,6 +451,9 @@ class VenueSide:
             self.leaders[leader].request_sync(reason)
 
     def _leader_event(self, event: Any) -> None:
+        if isinstance(event, codec.LeaderSync) and event.synced and event.leader in self._transfers_read:
+            credential = self.config.leaders[event.leader].credential
+            self._spawn(self._read_transfers(event.leader, credential))
         value = self._leader_input(event)
         if value is not None:
             self.owner.offer(value)

@@ -81,6 +81,7 @@ KEPT_CELLS = (
 MINUTE_NS = 60_000_000_000
 FUNDING_SEEN_MAX = 200_000
 FLOWS_SEEN_MAX = 100
+FLOW_TWICE_NS = 5_000_000_000
 GAP_FALL = 5
 """Percent his equity may fall while he is not heard and still count as loss: beyond, it may as well have been a withdrawal."""
 RUNAWAY_LEAST = 1_000
@@ -455,6 +456,7 @@ class Names(msgspec.Struct):
     minute_orders: int = 0
     funding_seen: list[tuple[int, int, int]] = []
     flows_seen: list[tuple[int, int, int]] = []
+    jumped: dict[int, int] = {}  # leader -> when a fall was last taken for a withdrawal
 
 
 class Engine:
@@ -760,6 +762,7 @@ class Engine:
             # He was not heard for a while and holds much less: taken for a withdrawal, which would close every follower.
             fall = value.equity_e8 - row.equity_e8
             self.kernel.leader_flow(value.leader, fall, NEVER)
+            self.names.jumped[value.leader] = value.ts_event
             out.alerts.append(Alert("leader_equity_jump", f"{_money(fall)} while not heard: taken for a withdrawal", {
                 "leader": self.names.leaders[value.leader]}))
             row = self._row(LEADERS, value.leader, LeaderRow)
@@ -804,10 +807,12 @@ class Engine:
         return None
 
     def _leader_flow(self, now: int, value: LeaderFlow, out: Outputs) -> bool | None:
-        key = (value.leader, value.amount_e8, value.ts_event)
-        if key in self.names.flows_seen:
-            return False
-        self.names.flows_seen.append(key)
+        for leader, amount_e8, ts in self.names.flows_seen:
+            if (leader, amount_e8) == (value.leader, value.amount_e8) and abs(ts - value.ts_event) <= FLOW_TWICE_NS:
+                return False  # pushed and read from the history: the two do not name it by the same time
+        if value.ts_event <= self.names.jumped.get(value.leader, 0):
+            return False  # it was taken for one when his equity was found so much lower
+        self.names.flows_seen.append((value.leader, value.amount_e8, value.ts_event))
         del self.names.flows_seen[:-FLOWS_SEEN_MAX]
         self.kernel.leader_flow(value.leader, value.amount_e8, value.ts_event)
         return None

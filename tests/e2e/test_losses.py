@@ -12,7 +12,7 @@ from copyd.core.engine import PLANS
 from copyd.core.rows import PlanRow
 from copyd.decimals import money_e8
 from copyd.inspect.rebuild import fold
-from copyd.journal import Reader
+from copyd.journal import Reader, kind_name
 from tests.e2e.harness import Stage, proportional, wait_for
 
 
@@ -124,3 +124,29 @@ def test_funding_is_part_of_what_a_plan_has_earned(stage: Callable[..., Stage]) 
         engine = fold(reader)
     plans = {name: PlanRow.unpack(engine.columns.get(PLANS, engine.plan_index(name))) for name in s.names}
     assert {name: -plan.funding_e8 for name, plan in plans.items()} == paid
+
+
+def test_what_a_leader_took_out_while_nobody_listened_is_no_drawdown(stage: Callable[..., Stage]) -> None:
+    """Half of it, while the daemon was down: read from the history before his equity is heard (semantics 18)."""
+    s = stage(1)
+    s.start([s.plan(0, total_loss_bps=0, daily_loss_bps=0, leader_drawdown_bps=1_000)])
+    s.leader.buy("0.200")
+    wait_for(lambda: s.lots()[s.names[0]] > 0, 10, s.daemon.tail)
+    s.quiet()
+    s.daemon.kill()
+    s.venue.tell("/deposit", {"account": s.leader.account["name"], "amount": "-50000"})
+    s.launch()
+    s.wait_ready()
+    time.sleep(3)  # two readings of his equity and more
+    assert stopped(s, s.names[0]) == "" and s.lots()[s.names[0]] > 0
+    assert losses(s)[s.names[0]]["leader_bps"] < 1_000
+    s.venue.tell("/deposit", {"account": s.leader.account["name"], "amount": "-20000"})  # and while it listens
+    time.sleep(3)
+    assert stopped(s, s.names[0]) == "" and s.lots()[s.names[0]] > 0
+    s.leader.flat()
+    s.holds(0)
+    s.stop()
+    s.verified()
+    with Reader(s.journal) as reader:
+        flows = [record for record in reader.iterate() if kind_name(record.kind) == "leader_flow"]
+    assert len(flows) == 2

@@ -244,6 +244,15 @@ class CombinedMarket(msgspec.Struct):
     stream: str = ""
 
 
+class Income(msgspec.Struct):
+    """One row of the income history: a transfer, funding, a fee."""
+
+    asset: str
+    income: str
+    time: int
+    incomeType: str = ""
+
+
 # --- wire: REST -------------------------------------------------------------------------------------------------------
 class PositionRisk(msgspec.Struct):
     symbol: str

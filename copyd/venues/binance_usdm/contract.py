@@ -28,6 +28,7 @@ class RateLimit(msgspec.Struct, frozen=True):
 
 #: IP weight of each call we make.
 WEIGHTS = {
+    "GET /fapi/v1/income": 30,
     "GET /fapi/v1/time": 1,
     "GET /fapi/v1/exchangeInfo": 1,
     "GET /fapi/v1/order": 1,
