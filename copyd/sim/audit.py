@@ -542,7 +542,7 @@ class Auditor:
             unsettled = leg.open_count or leg.red_count or leg.attributed != sum(p.own for p in leg.parts)
             if unsettled and lane.net * signed <= 0:
                 lane.murky = True  # the node may book the two in either order
-        if (held and others) or ((held or others) and 1 in lane.untold.values()):
+        if (held and others) or (lane.parts and 1 in lane.untold.values()):
             lane.murky = True  # (two trades that are both to be told may be told in either order, or be found out as one)
         rest = lane.net - ours
         # Only what makes the account's position smaller is a reduction; beyond it the trade is the follower's own opening.
