@@ -39,7 +39,8 @@ def trades(rng: np.random.Generator, owners: int, each: int) -> dict[str, np.nda
         "owner": owner, "leg": owner * INSTRUMENTS + trip % INSTRUMENTS, "instrument": trip % INSTRUMENTS,
         "ts_ns": FIRST_NS + (at + rng.random(owners * each)) * (DAYS * DAY_NS // each), "opens": opens,
         "side": np.where(opens, side, -side), "lots": np.full(owners * each, LOTS), "value_e8": value,
-        "fee_e8": value // 2_000, "realised_e8": np.where(opens, 0, side * (value - before)),
+        "fee_e8": value // 2_000, "slippage_e8": value // 10_000, "reference_e8": value,
+        "realised_e8": np.where(opens, 0, side * (value - before)),
         "position_lots": np.where(opens, side * LOTS, 0), "position_cost_e8": np.where(opens, value, 0),
         "trip": trip // INSTRUMENTS + 1,
     }
@@ -115,6 +116,7 @@ def test_statistics(benchmark: Any, made: tuple[Path, dict[str, Any]]) -> None:
     leaders, plans = benchmark.pedantic(figures, rounds=3, warmup_rounds=1)
     benchmark.extra_info["fills"] = expected["fills"]
     assert (len(leaders), len(plans)) == (expected["leaders"], expected["plans"])
+    assert {round(one.slippage_bps or 0, 3) for one in (*plans, *leaders)} == {1.0}
     assert sum(one.realised_e8 for one in plans) == sum(one.followers_realised_e8 for one in leaders) == expected["net"]
     assert {one.trades for one in plans} == {PER_PLAN // 2} and {one.trades for one in leaders} == {PER_LEADER // 2}
     first = next(one for one in leaders if one.leader == "l0")

@@ -150,6 +150,7 @@ def leader_card(one: LeaderFigures) -> list[Any]:
         ("followers' return", f"{_percent(one.followers_return)} with open positions, "
                               f"{_percent(one.followers_realised_return)} realised ({money(one.followers_realised_e8)})"),
         ("spread to his own", _percent(one.spread)),
+        ("followers' slippage", _bps(one.slippage_bps)),
         ("flows inferred", str(one.inferred_flows)),
     ):
         table.add_row(name, value)
@@ -160,13 +161,13 @@ def leader_card(one: LeaderFigures) -> list[Any]:
 
 def plans_table(plans: Iterable[PlanFigures]) -> Table:
     """One line per copy plan."""
-    table = _table("follower", "state", "allocation", "equity", "realised", "fees", "open at mark", "twr all", "drawdown",
-                   "trades", "win rate", left=("follower", "state"))
+    table = _table("follower", "state", "allocation", "equity", "realised", "fees", "slippage", "open at mark", "twr all",
+                   "drawdown", "trades", "win rate", left=("follower", "state"))
     table.add_column("")
     for one in plans:
         table.add_row(
             one.follower, one.state, money(one.allocation_e8), money(one.equity_e8), money(one.realised_e8), money(one.fees_e8),
-            money(one.unrealised_e8), _percent(one.twr_all), _percent(one.max_drawdown), str(one.trades),
+            _bps(one.slippage_bps), money(one.unrealised_e8), _percent(one.twr_all), _percent(one.max_drawdown), str(one.trades),
             _percent(one.win_rate, 0), _remark(one, "twr_all"))
     return table
 
@@ -229,6 +230,10 @@ def _table(*columns: str, left: Sequence[str], header: bool = True) -> Table:
 
 def _percent(value: float | None, places: int = 2) -> str:
     return "-" if value is None else f"{value * 100:,.{places}f} %"
+
+
+def _bps(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.1f} bps"
 
 
 def _number(value: float | None) -> str:

@@ -50,6 +50,8 @@ from copyd.kinds import pack_checkpoint, unpack_checkpoint
 from copyd.serve.ledger import OPENING, REDUCTION, Entry, Position, adjust, book, restate
 from copyd.serve.tables import TABLES, HistoryError, Manifest, append, load_manifest, locked, require, sweep
 
+PRICES_MAX = 10_000
+"""Leader fills whose price is remembered for the closes they caused."""
 CHUNK_RECORDS = 100_000
 """Records taken between two manifests: bounds memory, and what is done again after a kill."""
 PLAN_COMMANDS = ("import_plans", "change_plan", "stop_plan", "set_state", "flatten")
@@ -59,20 +61,23 @@ def _field(row_type: type[Row], name: str) -> int:
     return row_type.names().index(name)
 
 
-_CUM, _COST, _EXEC, _EXEC_COST, _FEE, _LEG, _ACCOUNT, _KIND, _SIDE = (
+_CUM, _COST, _EXEC, _EXEC_COST, _FEE, _LEG, _ACCOUNT, _KIND, _SIDE, _REF_PX, _SEQ, _INSTRUMENT = (
     _field(OrderRow, name)
-    for name in ("cum_qty", "cost_e8", "exec_qty", "exec_cost_e8", "fee_e8", "leg", "account", "kind", "side"))
+    for name in ("cum_qty", "cost_e8", "exec_qty", "exec_cost_e8", "fee_e8", "leg", "account", "kind", "side", "ref_px", "seq",
+                 "instrument"))
 _REPORT_CID, _REPORT_TS = _field(ReportRow, "cid"), _field(ReportRow, "ts_event")
 _ATTRIBUTED = 8 * _field(LegRow, "attributed")  # the fields before it are int64
 
 
 class Books(msgspec.Struct):
-    """Everything the extraction remembers between two runs. ``plans``: (allocation, version, state) as last written."""
+    """Everything the extraction remembers between two runs. ``plans``: (allocation, version, state) as last written;
+    ``prices``: by the record of a leader's fill, its instrument and price in ticks."""
 
     engine: bytes = b""
     legs: list[Position] = []
     leaders: list[Position] = []
     plans: list[tuple[int, int, int]] = []
+    prices: dict[int, tuple[int, int]] = {}
 
 
 class Extracted(msgspec.Struct, frozen=True):
@@ -299,10 +304,16 @@ class Taker:
                 lots = min(filled, max(0, -side * position.lots))
             if lots:
                 entries = book(position, side * lots, max(0, value) * lots // filled, fee * lots // filled)
-                self._leg_rows(leg, ts_event, "fill", entries)
+                self._leg_rows(leg, ts_event, "fill", entries, self._leaders_px(new))
         elif fee or value:
             kind = REDUCTION if new[_KIND] == Kind.REDUCTION else OPENING
-            self._leg_rows(leg, ts_event, "adjustment", [adjust(position, kind, side, value, fee)])
+            entries = [adjust(position, kind, side, value, fee)]
+            self._leg_rows(leg, ts_event, "adjustment", entries, self._leaders_px(new))
+
+    def _leaders_px(self, order: tuple) -> int:
+        """The leader's price an order answers, ticks: an opening carries it, a close was decided in the record of his fill."""
+        instrument, px = self.books.prices.get(order[_SEQ], (-1, 0))
+        return order[_REF_PX] or (px if instrument == order[_INSTRUMENT] else 0)
 
     def _compare(self, legs: Iterable[int], source: str, px: int = 0) -> None:
         """Legs the engine moved otherwise than by a report: the difference at ``px``, else at the mark, else at cost."""
@@ -341,12 +352,17 @@ class Taker:
             self._account_legs.setdefault(row.account, []).append(leg)
         self.books.legs += [Position() for _ in range(len(self._legs) - len(self.books.legs))]
 
-    def _leg_rows(self, leg: int, ts_event: int, source: str, entries: Iterable[Entry]) -> None:
+    def _leg_rows(self, leg: int, ts_event: int, source: str, entries: Iterable[Entry], leaders_px: int = 0) -> None:
+        """Rows of one leg; ``leaders_px`` > 0: what the lots would have been worth at it is what they are measured by."""
         plan, instrument = self._legs[leg]
         names = self.engine.names
         for entry in entries:
+            reference = slippage = 0
+            if leaders_px:
+                reference = notional(self._instrument(instrument), entry.lots, leaders_px)
+                slippage = entry.side * (entry.value_e8 - reference)
             self._row("follower_fills", plan, names.plan_leaders[plan], names.followers[plan], leg,
-                      names.instruments[instrument].symbol, ts_event, entry[0], source, *entry[1:])
+                      names.instruments[instrument].symbol, ts_event, slippage, reference, entry[0], source, *entry[1:])
 
     def _plans(self) -> None:
         """Plans that are new or that say something else than before."""
@@ -365,6 +381,9 @@ class Taker:
     # -- leaders ----------------------------------------------------------------------------------------------------
 
     def _leader_fill(self, value: LeaderFill) -> None:
+        self.books.prices[self.seq] = value.instrument, value.px
+        if len(self.books.prices) > PRICES_MAX:
+            del self.books.prices[next(iter(self.books.prices))]
         made = self.engine.by_book[value.leader, value.instrument, value.position_side]
         position = self._leader_book(made.position)
         # The engine cuts what would cross zero on a hedge-mode side: its quantity is the one that counts.
@@ -426,6 +445,7 @@ class Taker:
 
     def _configured(self, value: Configured) -> None:
         """Another lot or tick size: positions in the new unit at the old cost."""
+        self.books.prices.clear()
         changed = [index for index in range(len(value.instruments)) if self._instrument(index).mark]
         self._grow()
         for instrument in changed:

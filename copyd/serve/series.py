@@ -64,8 +64,8 @@ def attach(con: duckdb.DuckDBPyConnection, files: dict[str, list[Path]]) -> None
 def build(con: duckdb.DuckDBPyConnection, rules: Rules, asof_ns: int) -> None:
     """Make ``series`` (kind, key, leader, day, equity, flow, pnl, base, net, r) from the attached tables; keys are numbers.
 
-    Also ``leaders`` (number, leader), ``leader_trips`` and ``plan_trips``, and ``plan_now`` and ``leader_flows`` for the figures
-    that are not series.
+    Also ``leaders`` (number, leader), ``leader_trips`` and ``plan_trips``, and ``plan_now``, ``plan_slippage`` and
+    ``leader_flows`` for the figures that are not series.
     """
     asof_day = asof_ns // DAY_NS
     con.execute(f"""
@@ -81,6 +81,11 @@ def build(con: duckdb.DuckDBPyConnection, rules: Rules, asof_ns: int) -> None:
     _book(con, "plan", "follower_fills", "plan", asof_ns, asof_day)
     _leaders(con, rules, asof_ns)
     _plans(con, asof_ns, asof_day)
+    con.execute(f"""
+        CREATE OR REPLACE TEMP TABLE plan_slippage AS
+        SELECT plan::INTEGER AS key, any_value(leader) AS leader, sum(slippage_e8)::BIGINT AS slippage,
+               sum(reference_e8)::BIGINT AS reference
+        FROM follower_fills WHERE ts_ns <= {asof_ns} GROUP BY plan""")
     for name in ("leader", "plan"):
         _trips(con, name, rules, asof_ns)
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 WINDOWS = (7, 30, 90)
 CAPITAL = 10_000
 """What the equity curve starts with."""
+_SLIPPAGE_BPS = "1e4 * sum(slippage) / nullif(sum(reference), 0)"
 FROM_RETURNS = ("sharpe", "sortino", "calmar", "max_drawdown", "roi_all", "twr_all")
 FROM_TRADES = ("win_rate", "profit_factor", "worst_trade_e8", "average_duration_s")
 
@@ -71,8 +72,9 @@ class LeaderFigures(Figures, kw_only=True):
     ``rank`` from 1, 0 where the ranking's figure is not shown · ``last_day`` of his snapshots, ``silent`` when that is long ago ·
     ``aum_e8`` equity of the plans that are not stopped, ``active_followers`` how many, ``followers`` ever · ``followers_return``
     theirs together, capital-weighted, chained, after fees · ``followers_realised_return`` the same without what is still open,
-    ``followers_realised_e8`` its money · ``spread`` followers_return less the leader's over the same days · ``inferred_flows``
-    payments nobody told of (``series``) · ``curve`` [day, what 10,000 at the beginning were at its end].
+    ``followers_realised_e8`` its money · ``spread`` followers_return less the leader's over the same days · ``slippage_bps``
+    what his followers paid beyond his own prices, weighted by value · ``inferred_flows`` payments nobody told of (``series``) ·
+    ``curve`` [day, what 10,000 at the beginning were at its end].
     """
 
     leader: str
@@ -86,12 +88,17 @@ class LeaderFigures(Figures, kw_only=True):
     followers_realised_return: float | None = None
     followers_realised_e8: int = 0
     spread: float | None = None
+    slippage_bps: float | None = None
     inferred_flows: int = 0
     curve: list[tuple[str, float]] = []
 
 
 class PlanFigures(Figures, kw_only=True):
-    """A copy plan. ``realised_e8`` is after ``fees_e8``; equity is allocation + realised + unrealised at mark."""
+    """A copy plan. ``realised_e8`` is after ``fees_e8``; equity is allocation + realised + unrealised at mark.
+
+    ``slippage_e8`` what its fills were worse than at the leader's prices, openings and closes (below 0: better), and in bps of
+    their value at those prices.
+    """
 
     plan: int
     follower: str
@@ -100,6 +107,8 @@ class PlanFigures(Figures, kw_only=True):
     allocation_e8: int = 0
     realised_e8: int = 0
     fees_e8: int = 0
+    slippage_e8: int = 0
+    slippage_bps: float | None = None
 
 
 class Statistics:
@@ -119,12 +128,15 @@ class Statistics:
     def leaders(self) -> list[LeaderFigures]:
         """Every leader there ever was, ranked; those without the ranking's figure behind, by name."""
         names = self.con.execute("SELECT number, leader FROM leaders").fetchall()
+        slippage = dict(self.con.execute(f"SELECT leader, {_SLIPPAGE_BPS} FROM plan_slippage GROUP BY leader").fetchall())
         following, curves = self._following(), self._curves()
         flows = dict(self.con.execute("SELECT key, inferred FROM leader_flows").fetchall())
         found = [self._leader(number, name, following.get(number, {}), curves.get(number, []), flows.get(number, 0))
                  for number, name in names]
         figure = f"twr_{self.rules.window}d" if self.rules.window in WINDOWS else "twr_all"
         found.sort(key=lambda one: (-value if (value := getattr(one, figure)) is not None else float("inf"), one.leader))
+        for one in found:
+            self._slipped(one, slippage.get(one.leader))
         for rank, one in enumerate(found, 1):
             one.rank = rank if getattr(one, figure) is not None else 0
         return found
@@ -141,13 +153,22 @@ class Statistics:
         rows = self.con.execute(
             """SELECT key, follower, leader, state, allocation, net, fees FROM plan_now
                WHERE leader = coalesce(?, leader) ORDER BY key""", [leader]).fetchall()
+        slippage = {key: (e8, bps) for key, e8, bps in self.con.execute(
+            f"SELECT key, sum(slippage)::BIGINT, {_SLIPPAGE_BPS} FROM plan_slippage GROUP BY key").fetchall()}
         found = []
         for key, follower, of, state, allocation, net, fees in rows:
             one = PlanFigures(plan=key, follower=follower, leader=of, state=state, allocation_e8=allocation, realised_e8=net,
                               fees_e8=fees)
             self._fill(one, PLAN, key, silent="", volume_min_e8=0)
+            one.slippage_e8, bps = slippage.get(key, (0, None))
+            self._slipped(one, bps)
             found.append(one)
         return found
+
+    def _slipped(self, one: LeaderFigures | PlanFigures, bps: float | None) -> None:
+        one.slippage_bps = bps
+        if bps is None:
+            one.insufficient["slippage_bps"] = "no fill that answers a price of the leader"
 
     def _leader(
         self, number: int, name: str, following: dict[str, Any], curve: list[tuple[str, float]], flows: int

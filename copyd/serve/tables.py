@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
 PARTS_MAX = 48
 """More parts of one table than this are joined into one."""
 
@@ -41,7 +41,7 @@ TABLES: dict[str, tuple[tuple[str, str], ...]] = {
     "leader_fills": (("leader", TEXT), ("leg", INT), ("instrument", TEXT), ("ts_event_ns", INT), ("exec_id", INT), ("live", FLAG),
                      *_FILL),
     "follower_fills": (("plan", INT), ("leader", TEXT), ("follower", TEXT), ("leg", INT), ("instrument", TEXT),
-                       ("ts_event_ns", INT), *_FILL),
+                       ("ts_event_ns", INT), ("slippage_e8", INT), ("reference_e8", INT), *_FILL),
     "marks": (("instrument", TEXT), ("bid_ticks", INT), ("ask_ticks", INT), ("mark_ticks", INT), ("value_mul", INT),
               ("value_div", INT)),
     "equity": (("leader", TEXT), ("equity_e8", INT)),
@@ -60,6 +60,9 @@ TABLES: dict[str, tuple[tuple[str, str], ...]] = {
     funding     of the position: ``fee_e8`` above 0 was paid, below 0 received; ``lots`` 0
     snapshot    a leader's position that a snapshot showed and no fill explains, at the mark
     restated    another lot size, or a hole in the history; ``lots`` 0
+
+``reference_e8`` is what the follower's lots were worth at the leader's own price and ``slippage_e8`` how much worse for the
+follower theirs was (below 0: better); both 0 where no price of the leader caused the order.
 
 A mark's value per lot is ``mark_ticks * value_mul / value_div`` in e8. ``flows`` are a leader's deposits (+) and withdrawals (-).
 """

@@ -59,13 +59,17 @@ class Story:
 
     def follower(
         self, lots: int, px: float, fee: float = 0, follower: str = "bob", leader: str = "ann", instrument: str = "BTC",
+        leaders_px: float = 0,
     ) -> Story:
-        """The follower's leg buys (+) or sells (-)."""
+        """The follower's leg buys (+) or sells (-); ``leaders_px``: what the leader got."""
         plan = self.plans[follower, leader]
         position = self.books.setdefault((follower, leader, instrument), Position())
         leg = list(self.books).index((follower, leader, instrument))
         for entry in book(position, lots, round(abs(lots) * px * E8), round(fee * E8)):
-            self._note("follower_fills", plan, leader, follower, leg, instrument, self.ts, entry.kind, "fill", *entry[1:])
+            reference = round(entry.lots * leaders_px * E8)
+            slippage = entry.side * (entry.value_e8 - reference) if leaders_px else 0
+            self._note("follower_fills", plan, leader, follower, leg, instrument, self.ts, slippage, reference, entry.kind,
+                       "fill", *entry[1:])
         return self
 
     def write(self, out: Path) -> Path:

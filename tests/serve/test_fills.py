@@ -223,6 +223,27 @@ def test_late_and_corrected_reports_are_booked_once(tmp_path: Path) -> None:
     assert not [row for row in rest if row["lots"] and row["kind"] == "opening"]
 
 
+def test_every_fill_is_measured_by_the_leaders_price(tmp_path: Path) -> None:
+    """An opening by the price its order answers, a close by that of the fill that caused it; a better price told later counts."""
+    daemon = one_follower(tmp_path / "journal")
+    order, px = fill(daemon, 1_000), daemon.px[0]
+    qty = order.order_qty
+    report(daemon, cid=order.cid, kind=ReportKind.REPLY, status=OrderState.FILLED, cum_qty=qty)
+    report(daemon, cid=order.cid, kind=ReportKind.TRADE, status=OrderState.FILLED, cum_qty=qty, last_qty=qty, last_px=px + 50,
+           trade_id=1)
+    daemon.leader[0] = 1_000
+    close = fill(daemon, -1_000)
+    report(daemon, cid=close.cid, kind=ReportKind.TRADE, status=OrderState.FILLED, cum_qty=qty, last_qty=qty, last_px=px - 70,
+           trade_id=2)
+    daemon.close()
+    extract(tmp_path / "journal", tmp_path / "out", chunk_records=1)
+    reply, trade, closed = rows(tmp_path / "out", "follower_fills")
+    assert reply["reference_e8"] == closed["reference_e8"] == columns_value(0, qty, px)
+    assert trade["reference_e8"] == 0
+    assert reply["slippage_e8"] + trade["slippage_e8"] == columns_value(0, qty, 50)
+    assert closed["slippage_e8"] == columns_value(0, qty, 70)
+
+
 def test_the_followers_own_hand_closes_at_the_mark(tmp_path: Path) -> None:
     """What he sells of a copied position ends its part of the round trip at the price of that moment."""
     daemon = one_follower(tmp_path / "journal")

@@ -225,6 +225,24 @@ def test_what_followers_hold_at_a_loss_counts_and_is_told_apart(tmp_path: Path) 
     assert found.followers_return == pytest.approx(-0.20)
 
 
+def test_slippage_is_what_followers_paid_beyond_the_leaders_prices(tmp_path: Path) -> None:
+    """Bought 1 % above him and sold 2 % below: both cost; a fill better than his counts against it, one of no price not."""
+    story = Story().at(0).equity(1000).plan(1000, "bob").plan(1000, "cyd").at(1)
+    story.follower(10, 101, 0, "bob", leaders_px=100).follower(-10, 98, 0, "bob", leaders_px=100)
+    story.follower(10, 99, 0, "cyd", leaders_px=100).follower(-10, 50, 0, "cyd")
+    statistics = Statistics(story.write(tmp_path), ALL)
+    bob, cyd = statistics.plans("ann")
+    assert (bob.slippage_e8, bob.slippage_bps) == (30 * E8, pytest.approx(150))
+    assert (cyd.slippage_e8, cyd.slippage_bps) == (-10 * E8, pytest.approx(-100))
+    assert statistics.leader("ann").slippage_bps == pytest.approx(1e4 * 20 / 3000)
+
+
+def test_no_slippage_is_shown_where_nothing_was_answered(tmp_path: Path) -> None:
+    """A plan without a fill has none, and says why."""
+    one = plan(Story().at(0).equity(1000).plan(1000), tmp_path)
+    assert (one.slippage_bps, one.insufficient["slippage_bps"]) == (None, "no fill that answers a price of the leader")
+
+
 def test_a_stopped_plan_stays_in_the_history_and_leaves_the_assets(tmp_path: Path) -> None:
     """What it lost is lost for the leader's followers; its money is not under him any more, its days end."""
     story = Story().at(0).equity(1000).plan(1000, "bob").plan(1000, "cyd").follower(1, 200, 0, "bob").follower(-1, 100, 0, "bob")
