@@ -583,6 +583,9 @@ class Auditor:
                 for part in lane.parts.values():
                     lane.murky = lane.murky or part.own != 0
                     lane.hand = lane.hand or part.own != 0
+                    gone = max(abs(part.own), abs(self.nodes[part.node].legs[part.leg].attributed))
+                    lane.bought += gone  # what netted is nobody's any more, and nobody traded it
+                    lane.sold += gone
                     part.own = 0
         for account_index, instrument, _ in [key for key, lane in self.lanes.items() if 1 in lane.untold.values()]:
             if account_index == account:
