@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 
 from copyd import __version__
-from copyd.config import Config, config_hash, config_version, restart_needed
+from copyd.config import Config, LeaderDeclared, config_hash, config_version, restart_needed
 from copyd.control.protocol import Actor, ImportProgress, Scope
 from copyd.core.engine import (
     HALTED_BY_KILL_SWITCH,
@@ -34,6 +34,7 @@ from copyd.core.engine import (
     Alert,
     Command,
     Configured,
+    Declared,
     InstrumentSpec,
     LeaderFill,
     LegsReady,
@@ -98,6 +99,18 @@ def instrument_specs(config: Config, side: VenueSide) -> list[InstrumentSpec]:
         specs.append(InstrumentSpec(
             item.symbol, row.pack(), item.price_decimals, item.qty_decimals, item.tick, item.lot))
     return specs
+
+
+def declared_profiles(config: Config) -> dict[str, Declared]:
+    """By leader what he declared, as the engine takes it; who declared nothing is not in it."""
+    index = {instrument.symbol: at for at, instrument in enumerate(config.instruments)}
+    return {
+        leader.id: Declared(
+            sum(1 << index[symbol] for symbol in leader.declared.instruments) or Declared().instruments,
+            leader.declared.max_leverage, leader.declared.max_position_e8,
+        )
+        for leader in config.leaders if leader.declared != LeaderDeclared()
+    }
 
 
 def engine_params(config: Config) -> Params:
@@ -507,6 +520,7 @@ class Daemon:
         self._offer(Configured(
             config_version(config), engine_params(config).pack(), instrument_specs(config, self.side),
             [leader.id for leader in config.leaders], [leader.id for leader in config.leaders if leader.suspended],
+            declared_profiles(config),
         ))
 
     async def reload(self, actor: Actor) -> dict[str, Any]:

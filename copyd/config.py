@@ -313,6 +313,22 @@ class InstrumentClasses(Section, frozen=True, kw_only=True):
         return self.majors if instrument_class == "majors" else self.others
 
 
+class LeaderDeclared(Section, frozen=True, kw_only=True):
+    """What a leader declared to stay within. Beyond it nobody opens after him (leader_not_eligible); reductions continue."""
+
+    max_leverage: Annotated[int, Meta(ge=0, le=1_000, description="Highest leverage of his positions; 0 = not declared.")] = 0
+    max_position: Annotated[
+        Money, Meta(description='Most one of his positions is worth at his price, in the quote asset; "0" = not declared.')
+    ] = "0"
+    instruments: Annotated[
+        tuple[str, ...], Meta(description="Symbols he trades; others of his are not copied. Empty = all that are configured.")
+    ] = ()
+
+    @property
+    def max_position_e8(self) -> int:
+        return money_e8(self.max_position)
+
+
 class LeaderConfig(Section, frozen=True, kw_only=True):
     id: Annotated[Name, Meta(description="Name by which plans refer to this leader. Never reuse it for another person.")]
     venue: Annotated[Name, Meta(description="Name of the venue the leader trades on.")]
@@ -355,6 +371,7 @@ class LeaderConfig(Section, frozen=True, kw_only=True):
         bool,
         Meta(description="true: no follower opens after this leader (leader_not_eligible); reductions continue."),
     ] = False
+    declared: Annotated[LeaderDeclared, Meta(description="What he declared to stay within.")] = LeaderDeclared()
 
 
 class CopyDefaults(Section, frozen=True, kw_only=True):

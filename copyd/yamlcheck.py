@@ -591,8 +591,14 @@ def _cross(config: Config) -> Iterator[tuple[Key, str, str, tuple[Key, ...]]]:
                 )
             first.setdefault(name, index)
     hint = "known: " + ", ".join(sorted(venues))
+    symbols = {instrument.symbol for instrument in config.instruments}
+    every_symbol: tuple[Key, ...] = tuple(("instruments", index, "symbol") for index in range(len(config.instruments)))
     for index, leader in enumerate(config.leaders):
         at: Key = ("leaders", index)
+        for number, symbol in enumerate(leader.declared.instruments):
+            if symbol not in symbols:
+                where: Key = (*at, "declared", "instruments", number)
+                yield where, f"no instrument is called {symbol}", "known: " + ", ".join(sorted(symbols)), every_symbol
         if leader.venue not in venues:
             yield (*at, "venue"), f"no venue is called {leader.venue}", hint, every_venue
         if leader.equity_max_age_ms <= leader.equity_poll_interval_ms:

@@ -32,11 +32,13 @@ cdef struct Leader:
     int64_t equity_before_e8  # the snapshot before: a fall counts as drawdown when two say so
     int64_t ts_told         # ns, when the latest snapshot was asked for
     int64_t ts_margin_call  # ns, of the venue's last warning to him; 0 = none
+    int64_t declared_position_e8   # most one position of his may be worth; 0 = not declared
+    uint64_t declared_instruments  # bit i = he declared instrument i
+    int32_t declared_leverage      # 0 = not declared
     uint8_t state           # PlanState: active, paused, close only, stopped
     uint8_t killed
     uint8_t eligible
     uint8_t gap             # he was not heard for a while: what he paid in or took out meanwhile is not known
-    uint8_t pad[4]
 
 cdef struct LeaderPosition:  # one per (leader, instrument, position side)
     int64_t qty             # lots, signed, the leader's whole quantity

@@ -403,6 +403,17 @@ cdef inline int64_t _notional(Instrument* instrument, int64_t lots, int64_t px) 
     return narrow(quotient(wide3(wide(lots, px), instrument.value_mul), instrument.value_div))
 
 
+cdef inline bint _exceeds_declared(
+        Leader* leader, LeaderPosition* position, uint32_t index, Instrument* instrument, int64_t px) noexcept nogil:
+    if not (leader.declared_instruments >> index) & 1:
+        return True
+    if leader.declared_leverage != 0 and position.leverage > leader.declared_leverage:
+        return True
+    return leader.declared_position_e8 > 0 and less(
+        wide(leader.declared_position_e8, instrument.value_div),
+        wide3(wide(_abs(position.qty), px), instrument.value_mul))
+
+
 cdef inline int64_t _lots_for(Instrument* instrument, int64_t value_e8, int64_t px) noexcept nogil:
     if value_e8 <= 0:
         return 0
@@ -972,6 +983,8 @@ cdef class Kernel:
         if not (plan.instruments >> leg.instrument) & 1:
             return INSTRUMENT_NOT_ALLOWED
         if not leader.eligible or (0 < leader.ts_margin_call <= opening.now < leader.ts_margin_call + MARGIN_CALL_PAUSE):
+            return LEADER_NOT_ELIGIBLE
+        if _exceeds_declared(leader, &self.columns.positions[leg.leader_position], leg.instrument, instrument, opening.px):
             return LEADER_NOT_ELIGIBLE
         if not opening.live:
             return OBSERVED

@@ -27,6 +27,7 @@ from copyd.core.instrument import notional
 from copyd.core.leader_event import LeaderBook, split
 from copyd.core.pnl import allocation_equity
 from copyd.core.reconcile import may_catch_up
+from copyd.core.risk import exceeds_declared
 from copyd.core.rows import (
     NONE,
     TERMINAL,
@@ -95,7 +96,7 @@ INFERRED_MAX, INFERRED_AGE = 1_000, 3_600_000_000_000
 CLOCK_SLACK_NS = 2_000_000_000
 """A time of the venue's, put on our clock, may be wrong by this much."""
 NEVER = 1 << 62
-CHECKPOINT_VERSION = 4
+CHECKPOINT_VERSION = 5
 """Raised when a row or a name in the state changes its layout."""
 EXPECTED_GRACE_NS = 1_500_000_000
 """A position the venue pushed may be ahead of its fills for this long; then the leader counts as out of sync."""
@@ -128,6 +129,14 @@ class InstrumentSpec(msgspec.Struct, array_like=True, frozen=True):
     lot: int = 1
 
 
+class Declared(msgspec.Struct, frozen=True):
+    """What a leader says he stays within: a bit per instrument, leverage, and the worth of one position; 0 = not declared."""
+
+    instruments: int = (1 << 64) - 1
+    leverage: int = 0
+    position_e8: int = 0
+
+
 class Configured(Input, tag=2, frozen=True):
     """Configuration that decisions read, with its version; instruments and leaders keep their index for ever."""
 
@@ -136,6 +145,7 @@ class Configured(Input, tag=2, frozen=True):
     instruments: list[InstrumentSpec]
     leaders: list[str]
     suspended: list[str] = []
+    declared: dict[str, Declared] = {}
 
 
 class LeaderFill(Input, tag=3, frozen=True):
@@ -604,7 +614,12 @@ class Engine:
             if index >= len(self.names.leaders):
                 self.columns.add(LEADERS, LeaderRow().pack())
                 self.names.leaders.append(name)
-            self._edit(LEADERS, index, LeaderRow, eligible=int(name not in value.suspended))
+            declared = value.declared.get(name, Declared())
+            self._edit(
+                LEADERS, index, LeaderRow, eligible=int(name not in value.suspended),
+                declared_instruments=declared.instruments, declared_leverage=declared.leverage,
+                declared_position_e8=declared.position_e8,
+            )
 
     def _check_configured(self, value: Configured) -> None:
         """Indexes are for ever; refused before anything has changed."""
@@ -680,6 +695,8 @@ class Engine:
             out.request_sync.append(book.leader)
         row.qty = parts.after
         self.columns.put(POSITIONS, book.position, row.pack())
+        if parts.open_qty and live:
+            self._check_declared(book, parts.before, row, px, out)
         if book.expected and book.expected[0] == row.qty:
             book.expected = None
         event = FillEvent(
@@ -691,6 +708,17 @@ class Engine:
         )
         self.kernel.fan_out(self._group(book), event.pack())
         self._collect(out)
+
+    def _check_declared(self, book: LeaderBook, before: int, row: LeaderPositionRow, px: int, out: Outputs) -> None:
+        """Said when a position of the leader passes what he declared, not with each of its fills."""
+        leader = self._row(LEADERS, book.leader, LeaderRow)
+        instrument = self._row(INSTRUMENTS, book.instrument, InstrumentRow)
+        was = before != 0 and exceeds_declared(
+            leader, LeaderPositionRow(qty=before, leverage=row.leverage), book.instrument, instrument, px)
+        if not was and exceeds_declared(leader, row, book.instrument, instrument, px):
+            out.alerts.append(Alert("leader_profile_exceeded", "beyond what he declared: nobody opens behind it", {
+                "leader": self.names.leaders[book.leader], "symbol": self.names.instruments[book.instrument].symbol,
+                "lots": row.qty, "leverage": row.leverage}))
 
     def _group(self, book: LeaderBook) -> array:
         """The legs of everyone who follows this leader in this instrument and side; made when first needed."""

@@ -14,6 +14,7 @@ from copyd.core.rows import (
     AccountInstrumentRow,
     AccountRow,
     InstrumentRow,
+    LeaderPositionRow,
     LeaderRow,
     LegRow,
     MinPolicy,
@@ -82,6 +83,8 @@ def gate(t: Tables, leg: LegRow, plan: PlanRow, opening: Opening) -> Reason:
         return Reason.INSTRUMENT_NOT_ALLOWED
     if not leader.eligible or in_margin_call(leader, opening.now):
         return Reason.LEADER_NOT_ELIGIBLE
+    if exceeds_declared(leader, t.positions[leg.leader_position], leg.instrument, instrument, opening.px):
+        return Reason.LEADER_NOT_ELIGIBLE
     if not opening.live:
         return Reason.OBSERVED
     if not t.positions[leg.leader_position].synced:
@@ -147,6 +150,18 @@ def standing(leader: LeaderRow) -> int:
     A withdrawal may be in a snapshot before it is told as what it is; by the next one it has been.
     """
     return max(leader.equity_e8, leader.equity_before_e8)
+
+
+def exceeds_declared(
+    leader: LeaderRow, position: LeaderPositionRow, index: int, instrument: InstrumentRow, px: int
+) -> bool:
+    """His position, worth at ``px``, is beyond what he declared: another instrument, more leverage, or larger (semantics 18)."""
+    if not leader.declared_instruments >> index & 1:
+        return True
+    if leader.declared_leverage and position.leverage > leader.declared_leverage:
+        return True
+    worth = abs(position.qty) * px * instrument.value_mul
+    return leader.declared_position_e8 > 0 and worth > leader.declared_position_e8 * instrument.value_div
 
 
 def is_outlier(instrument: InstrumentRow, px: int) -> bool:

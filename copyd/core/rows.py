@@ -227,14 +227,17 @@ class InstrumentRow(Row):
 
 @dataclass(slots=True)
 class LeaderRow(Row):
-    """A leader's equity and standing."""
+    """A leader's equity and standing, and what he declared to stay within (0 = not declared)."""
 
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<5qBBBB4x")
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<6qQiBBBB")
     equity_e8: int = 0
     ts_equity: int = 0
     equity_before_e8: int = 0
     ts_told: int = 0
     ts_margin_call: int = 0
+    declared_position_e8: int = 0
+    declared_instruments: int = (1 << 64) - 1
+    declared_leverage: int = 0
     state: int = 0
     killed: int = 0
     eligible: int = 1

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from copyd.app import declared_profiles
 from copyd.configfile import config_text, example
+from copyd.core.engine import Declared
 from copyd.errors import ConfigError
 from copyd.yamlcheck import check_files, load, load_config, looks_like_secret, reload
 
@@ -251,6 +253,19 @@ def test_a_reload_takes_what_may_change_and_refuses_the_rest_by_name_and_place(w
 def test_names_that_occur_twice_are_refused(written):
     text = GOOD.replace("  - symbol: ETHUSDT", "  - symbol: BTCUSDT")
     assert any("BTCUSDT is already instruments[0]" in problem for problem in _problems(written(text)))
+
+
+def test_what_a_leader_declares_names_instruments_there_are(written):
+    """A symbol nobody configured is said with its place; what is right reaches the engine as bits, units and e8."""
+    text = GOOD.replace("      instruments: []", "      instruments: [ETHUSDT, ETHUSD]", 1)
+    assert text != GOOD
+    [problem] = _problems(written(text))
+    assert "leaders[0].declared.instruments[1]: no instrument is called ETHUSD (known: BTCUSDT, ETHUSDT, " in problem
+    right = text.replace(", ETHUSD]", "]").replace("max_leverage: 0", "max_leverage: 5", 1)
+    config = load_config(written(right.replace('max_position: "0"', 'max_position: "1500.5"', 1)))
+    at = [instrument.symbol for instrument in config.instruments].index("ETHUSDT")
+    assert declared_profiles(config) == {config.leaders[0].id: Declared(1 << at, 5, 150_050_000_000)}
+    assert declared_profiles(load_config(written(GOOD))) == {}
 
 
 def test_an_empty_section_means_its_defaults(written):

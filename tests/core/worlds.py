@@ -98,7 +98,11 @@ class World:
         ))
         _add(columns, 0, InstrumentRow(value_mul=3, value_div=7, min_notional_e8=rng.choice([0, 10**6]), slippage_bps=150))
         self.px = [600_000, 45_000]
-        _add(columns, 1, LeaderRow(equity_e8=rng.choice([0, 5_000, 100_000]) * e8, ts_equity=self.now))
+        _add(columns, 1, LeaderRow(
+            equity_e8=rng.choice([0, 5_000, 100_000]) * e8, ts_equity=self.now, declared_leverage=rng.choice([0, 0, 0, 5]),
+            declared_position_e8=rng.choice([0, 0, 0, 3_000]) * e8,
+            declared_instruments=rng.choice([(1 << 64) - 1, (1 << 64) - 1, (1 << 64) - 1, 2]),
+        ))
         for _ in range(2):
             _add(columns, 2, LeaderPositionRow(qty=rng.choice([0, 0, 7, -30]), leverage=rng.choice([1, 10])))
         followers = rng.randint(1, 6)

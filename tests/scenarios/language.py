@@ -15,7 +15,8 @@ Actions::
 
     leader [L] buy 0.5 [BTCUSDT] @ 64000 [order 7] [of 2.0] [aged 3] [backfilled] [own] [exec 5] [side long]
     leader [L] unsynced | leader [L] synced [0.5 BTCUSDT]... | leader [L] equity 9000 | leader [L] leverage 20
-    leader [L] suspended | leader [L] flow -20000   (he pays in, or takes out)
+    leader [L] suspended | leader [L] declares instruments BTCUSDT leverage 10 position 50000
+    leader [L] flow -20000   (he pays in, or takes out)
     leader [L] margin_call
     quote BTCUSDT 63999.9 64000.1          (from then on quotes of it move only by hand)
     wait 3                                  (seconds; quotes and equity are not refreshed)
@@ -187,6 +188,7 @@ class World:
     setups: dict[str, dict[str, Any]] = field(default_factory=dict)
     params: Params = field(default_factory=lambda: Params(key=bytes(range(16))))
     suspended: list[str] = field(default_factory=list)
+    declared: dict[str, e.Declared] = field(default_factory=dict)
     started: bool = False
     epoch: int = 0
     version: int = 0
@@ -240,7 +242,7 @@ class World:
             self.version, self.params.pack(),
             [e.InstrumentSpec(i.symbol, i.row.pack(), 1, 6, 1, exact(str(i.lot), Fraction(1, 10**6)))
              for i in self.instruments.values()],
-            list(self.leaders), list(self.suspended),
+            list(self.leaders), list(self.suspended), dict(self.declared),
         ))
 
     def start(self) -> None:
@@ -568,6 +570,14 @@ class Runner:
             world.step(e.LeaderSync(leader, False, [], "the table says so"))
         elif words[0] == "suspended":
             world.suspended.append(list(world.leaders)[leader])
+            world.configure()
+        elif words[0] == "declares":
+            said = self.pairs(words[1:], ())
+            symbols = said.get("instruments", "").split(",")
+            world.declared[list(world.leaders)[leader]] = e.Declared(
+                sum(1 << world.index(symbol) for symbol in symbols if symbol) or e.Declared().instruments,
+                int(said.get("leverage", "0")), exact(said.get("position", "0"), Fraction(1, E8)),
+            )
             world.configure()
         elif words[0] == "synced":
             pairs = list(zip(words[1::2], words[2::2], strict=True))
