@@ -299,6 +299,13 @@ class InstrumentClassConfig(Section, frozen=True, kw_only=True):
             "away."
         ),
     ]
+    volatility_bps: Annotated[
+        Bps,
+        Meta(
+            description="Range of the mark within copy.volatility_window_s from which openings pause (volatility_pause), bps; "
+            "0: never. Too small: every lively market stops copying. Too large: followers enter a crash."
+        ),
+    ] = 0
 
 
 class InstrumentClasses(Section, frozen=True, kw_only=True):
@@ -421,6 +428,15 @@ class CopyDefaults(Section, frozen=True, kw_only=True):
             "while, bps. Too narrow: a real crash is believed late. Too wide: a wrong price stops plans.",
         ),
     ] = 3_000
+    volatility_window_s: Annotated[
+        int,
+        Meta(
+            ge=5,
+            le=86_400,
+            description="Window over which a market's range is held against its class's volatility_bps, s; a pause ends when a "
+            "whole window has stayed below. Too short: a slide passes unseen. Too long: one spike pauses for hours.",
+        ),
+    ] = 60
     runaway_orders_per_min: Annotated[
         int,
         Meta(

@@ -16,11 +16,20 @@ from copyd._fast.columns import ReportBatch
 from copyd._fast.encode import Encoder
 from copyd.config import Config
 from copyd.core import engine as core
-from copyd.core.engine import LEADERS, Alert, Engine
+from copyd.core.engine import INSTRUMENTS, LEADERS, Alert, Engine
 from copyd.core.fill import POSITION_SIDE_REJECTED
 from copyd.core.marks import Marks
 from copyd.core.order import placed_since
-from copyd.core.rows import UNFINISHED_MASK, AccountInstrumentRow, AccountRow, LeaderRow, OrderRow, OrderState
+from copyd.core.rows import (
+    UNFINISHED_MASK,
+    AccountInstrumentRow,
+    AccountRow,
+    InstrumentRow,
+    LeaderRow,
+    OrderRow,
+    OrderState,
+)
+from copyd.core.volatility import Range
 from copyd.credentials import Credential, Credentials
 from copyd.errors import OperatorError, VenueUnavailable
 from copyd.runtime.clock import Clock
@@ -129,6 +138,7 @@ class VenueSide:
         self._marks = Marks(copy.mark_band_bps, copy.mark_max_age_ms * 1_000_000)
         self._quote_max_age = copy.quote_max_age_ms * 1_000_000
         self._marks_doubted: set[int] = set()
+        self._ranges: dict[int, Range] = {}
         self._transfers_read: dict[int, int] = {}
         self._quotes: dict[int, tuple[int, int, int]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -428,8 +438,20 @@ class VenueSide:
                 self.owner.alert(Alert("mark_doubted", f"{symbol}: {doubt}; openings hold", {"symbol": symbol}))
             elif not doubt:
                 self._marks_doubted.discard(mark.instrument)
+                self._note_range(mark)
             self._market(mark.instrument)
         self.owner.marks(self._marks.all())
+
+    def _note_range(self, mark: codec.Mark) -> None:
+        """Hold the market's range against its class's limit; a pause found in the journal lasts until a window was calm."""
+        found = self._ranges.get(mark.instrument)
+        if found is None:
+            row = InstrumentRow.unpack(self.engine.columns.get(INSTRUMENTS, mark.instrument))
+            limit = self.config.slippage_of(self.engine.symbol(mark.instrument)).volatility_bps
+            window_ns = self.config.copy.volatility_window_s * 1_000_000_000
+            found = self._ranges[mark.instrument] = Range(limit, window_ns, bool(row.turbulent))
+        if found.note(mark.mark, mark.ts_recv):
+            self.owner.offer(core.Turbulence(mark.instrument, found.turbulent, found.bps))
 
     def _market(self, instrument: int) -> None:
         quote = self._quotes.get(instrument)

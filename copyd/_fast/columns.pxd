@@ -24,7 +24,8 @@ cdef struct Instrument:
     int32_t taker_fee_ppm
     int32_t slippage_bps    # default cap of the instrument's class
     uint8_t halted          # kill switch or venue halt: no openings
-    uint8_t pad[7]
+    uint8_t turbulent       # its mark moves too much to open in
+    uint8_t pad[6]
 
 cdef struct Leader:
     int64_t equity_e8       # latest journaled snapshot; <= 0 = unknown

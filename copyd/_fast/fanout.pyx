@@ -145,6 +145,7 @@ cdef enum:  # Reason
     JOURNAL_LOW = 30
     CLOCK_OFF = 31
     PRICE_OUTLIER = 32
+    VOLATILITY_PAUSE = 33
     SLIPPAGE = 40
     VENUE_REJECTED = 41
 
@@ -996,6 +997,8 @@ cdef class Kernel:
             return QUOTE_STALE
         if _is_outlier(instrument, opening.px):
             return PRICE_OUTLIER
+        if instrument.turbulent:
+            return VOLATILITY_PAUSE
         if opening.now - opening.ts_event > opening.age_max:
             return STALE_EVENT
         reason = self._loss_stop(plan)
@@ -1443,7 +1446,7 @@ cdef class Kernel:
                 leg.detached = 0
         if event.open_qty != 0:
             self._decide_opening(leg_index, event, &cause, &decision)
-            if decision.reason != OBSERVED and decision.reason != PRICE_OUTLIER:
+            if event.live and decision.reason != PRICE_OUTLIER:
                 _book_missed(leg, decision.forgone)
         decision.target = leg.target
         memcpy(_push(&self._decisions), &decision, sizeof(Decision))

@@ -299,6 +299,14 @@ class LeaderMarginCall(Input, tag=20, frozen=True):
     ts_event: int
 
 
+class Turbulence(Input, tag=21, frozen=True):
+    """An instrument's mark moved by ``range_bps`` within the window: too much to open in, or no longer (semantics 18)."""
+
+    instrument: int
+    on: bool
+    range_bps: int
+
+
 class CatchUp(Input, tag=16, frozen=True):
     """Legs whose forgone quantity is wanted after all, by the operator's out-of-sync policy (semantics 1)."""
 
@@ -320,7 +328,7 @@ class Timer(Input, tag=14, frozen=True):
 AnyInput = (
     Started | Configured | LeaderFill | LeaderPosition | LeaderSync | LeaderEquity | LeaderLeverage | Quotes | Reports
     | LegsReady | AccountSnapshots | ExternalFill | Command | Timer | OrphanFill | CatchUp | Marks | Funding
-    | LeaderFlow | LeaderMarginCall
+    | LeaderFlow | LeaderMarginCall | Turbulence
 )
 LENGTHS = struct.Struct("<5I")
 """Bytes of each part of a record's payload."""
@@ -603,8 +611,8 @@ class Engine:
             if index < len(self.names.instruments):
                 self._express_anew(now, index, self.names.instruments[index], spec, out)
                 old = self._row(INSTRUMENTS, index, InstrumentRow)
-                row.bid, row.ask, row.mark, row.ts_quote, row.ts_mark, row.halted = (
-                    old.bid, old.ask, old.mark, old.ts_quote, old.ts_mark, old.halted)
+                row.bid, row.ask, row.mark, row.ts_quote, row.ts_mark, row.halted, row.turbulent = (
+                    old.bid, old.ask, old.mark, old.ts_quote, old.ts_mark, old.halted, old.turbulent)
                 self.columns.put(INSTRUMENTS, index, row.pack())
                 self.names.instruments[index] = spec
             else:
@@ -677,9 +685,11 @@ class Engine:
         book.remember(value.exec_id)
         first_px = book.first_px(value.order_id, value.px)
         cause = cause_id("fill", self.names.leaders[value.leader], self.symbol(value.instrument), value.exec_id)
+        # How large the order of a fill found later was may not be known: nothing is sized by it then, nor by the fill for it.
+        order_qty = max(value.order_qty, value.qty) if value.live or value.order_qty else 0
         self._leader_moved(
-            now, out, book, cause, value.side * value.qty, value.px, first_px, max(value.order_qty, value.qty),
-            value.order_id, value.ts_event, value.live and not value.own,
+            now, out, book, cause, value.side * value.qty, value.px, first_px, order_qty, value.order_id, value.ts_event,
+            value.live and not value.own,
         )
         return None
 
@@ -811,6 +821,17 @@ class Engine:
             self._edit(INSTRUMENTS, instrument, InstrumentRow, bid=bid, ask=ask, mark=mark, ts_quote=ts)
 
     # -- money --------------------------------------------------------------------------------------------------------
+
+    def _turbulence(self, now: int, value: Turbulence, out: Outputs) -> bool | None:
+        row = self._row(INSTRUMENTS, value.instrument, InstrumentRow)
+        if bool(row.turbulent) == value.on:
+            return False
+        self._edit(INSTRUMENTS, value.instrument, InstrumentRow, turbulent=int(value.on))
+        moved = f"its mark moved by {value.range_bps} bps"
+        text = f"{moved}: openings wait, reductions go on" if value.on else f"{moved}: openings are made again"
+        out.alerts.append(Alert("volatility_pause" if value.on else "volatility_over", text, {
+            "symbol": self.symbol(value.instrument), "range_bps": value.range_bps}))
+        return None
 
     def _day(self, now: int) -> int:
         """Number of the day by the reset of the daily loss limit (semantics 18)."""
@@ -1982,7 +2003,7 @@ class Engine:
         Reports: _reports, LegsReady: _legs_ready, AccountSnapshots: _account_snapshots, ExternalFill: _external_fill,
         Command: _command, Timer: _timer, OrphanFill: _orphan_fill, CatchUp: _catch_up,
         Marks: _marks, Funding: _funding, LeaderFlow: _leader_flow,
-        LeaderMarginCall: _leader_margin_call,
+        LeaderMarginCall: _leader_margin_call, Turbulence: _turbulence,
     }
     _COMMANDS: ClassVar[dict[str, Any]] = {
         "import_plans": _import_plans, "change_plan": _change_plan, "stop_plan": _stop_plan, "set_state": _set_state,

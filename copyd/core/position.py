@@ -27,7 +27,7 @@ def decide(t: Tables, leg_index: int, event: FillEvent, out: Outcome) -> None:
             leg.detached = 0
     if event.open_qty:
         decide_opening(t, leg_index, event, cause, decision, out)
-        if decision.reason not in (Reason.OBSERVED, Reason.PRICE_OUTLIER):
+        if event.live and decision.reason != Reason.PRICE_OUTLIER:
             # What nobody decided live is not owed (semantics 12, 13), nor what was sized by a price that was none.
             book_missed(leg, decision.forgone)
     decision.target = leg.target

@@ -95,6 +95,8 @@ def gate(t: Tables, leg: LegRow, plan: PlanRow, opening: Opening) -> Reason:
         return Reason.QUOTE_STALE
     if is_outlier(instrument, opening.px):
         return Reason.PRICE_OUTLIER
+    if instrument.turbulent:
+        return Reason.VOLATILITY_PAUSE
     if opening.now - opening.ts_event > opening.age_max:
         return Reason.STALE_EVENT
     loss = loss_stop(t, plan, opening.now)

@@ -168,6 +168,7 @@ class Reason(IntEnum):
     JOURNAL_LOW = 30
     CLOCK_OFF = 31
     PRICE_OUTLIER = 32
+    VOLATILITY_PAUSE = 33
     SLIPPAGE = 40
     VENUE_REJECTED = 41
 
@@ -208,7 +209,7 @@ class Row:
 class InstrumentRow(Row):
     """Filters, value and the latest quote of an instrument."""
 
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<11qiiB7x")
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<11qiiBB6x")
     value_mul: int = 1
     value_div: int = 1
     lot_min: int = 1
@@ -223,6 +224,7 @@ class InstrumentRow(Row):
     taker_fee_ppm: int = 500
     slippage_bps: int = 50
     halted: int = 0
+    turbulent: int = 0
 
 
 @dataclass(slots=True)

@@ -171,7 +171,7 @@ def _leaders(engine: Engine) -> Iterator[str]:
 def _instruments(engine: Engine) -> Iterator[str]:
     for index, spec in enumerate(engine.names.instruments):
         row = InstrumentRow.unpack(engine.columns.get(INSTRUMENTS, index))
-        halted = ", HALTED for openings" if row.halted else ""
+        halted = ", HALTED for openings" if row.halted else ", openings wait for a calmer market" if row.turbulent else ""
         yield (f"instrument   {spec.symbol}: bid {price(spec, row.bid)}, ask {price(spec, row.ask)}, "
                f"mark {price(spec, row.mark)} as of {at(row.ts_quote)}{halted}")
 

@@ -36,6 +36,7 @@ MEANING: dict[Reason, str] = {
     Reason.BELOW_MINIMUM: "The quantity was below the venue's minimum order.",
     Reason.ABOVE_MAXIMUM: "The quantity is beyond what a leg may ever hold.",
     Reason.JOURNAL_LOW: "The journal was short of room: what is left is kept for closing.",
+    Reason.VOLATILITY_PAUSE: "The market moved more within a short time than openings are made in.",
     Reason.PRICE_OUTLIER: "The price told with the leader's trade was nowhere near the market: nothing was sized by it.",
     Reason.CLOCK_OFF: "This machine's clock disagreed with the venue's by more than orders may: nothing was opened by it.",
     Reason.SLIPPAGE: "The order ended without finding this much inside its price limit.",

@@ -96,7 +96,8 @@ class World:
             value_mul=10_000, lot_max=rng.choice([1 << 40, 50]), lot_max_market=rng.choice([1 << 40, 20]),
             min_notional_e8=rng.choice([0, 5 * e8, 100 * e8]), slippage_bps=50,
         ))
-        _add(columns, 0, InstrumentRow(value_mul=3, value_div=7, min_notional_e8=rng.choice([0, 10**6]), slippage_bps=150))
+        _add(columns, 0, InstrumentRow(value_mul=3, value_div=7, min_notional_e8=rng.choice([0, 10**6]), slippage_bps=150,
+            turbulent=rng.choice([0, 0, 0, 1])))
         self.px = [600_000, 45_000]
         _add(columns, 1, LeaderRow(
             equity_e8=rng.choice([0, 5_000, 100_000]) * e8, ts_equity=self.now, declared_leverage=rng.choice([0, 0, 0, 5]),

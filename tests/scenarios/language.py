@@ -18,6 +18,7 @@ Actions::
     leader [L] suspended | leader [L] declares instruments BTCUSDT leverage 10 position 50000
     leader [L] flow -20000   (he pays in, or takes out)
     leader [L] margin_call
+    turbulence BTCUSDT on | turbulence BTCUSDT off
     quote BTCUSDT 63999.9 64000.1          (from then on quotes of it move only by hand)
     wait 3                                  (seconds; quotes and equity are not refreshed)
     mark 62000 [BTCUSDT] [aged 70]          (a mark comes; the others are told again as they were)
@@ -500,7 +501,7 @@ class Runner:
         if head == "again":
             world.step(world.last_input)
         elif head in ("leader", "quote", "wait", "timer", "set", "kill", "stop", "journal", "restart", "catch_up", "relot",
-                      "flatten", "mark", "tomorrow", "resume"):
+                      "flatten", "mark", "tomorrow", "resume", "turbulence"):
             getattr(self, "do_" + head)(words[1:])
         else:
             self.do_follower(words)
@@ -629,6 +630,9 @@ class Runner:
         instrument = self.world.instruments[words[0]]
         instrument.by_hand = True
         self.world.quote(instrument, instrument.ticks(words[1]), instrument.ticks(words[2]))
+
+    def do_turbulence(self, words: list[str]) -> None:
+        self.world.step(e.Turbulence(self.world.index(words[0]), words[1] == "on", 0))
 
     def do_wait(self, words: list[str]) -> None:
         self.world.now += int(Fraction(words[0]) * SECOND)
