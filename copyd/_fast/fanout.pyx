@@ -887,23 +887,29 @@ cdef class Kernel:
         cdef LeaderPosition* position = &self.columns.positions[event.position]
         cdef Instrument* instrument = &self.columns.instruments[event.instrument]
         cdef i128 over, under, k
+        cdef int64_t worth = 0
         reason[0] = OK
         if plan.mode != FIXED_AMOUNT and plan.mode != RISK_BASED and leg.target != 0:
             if plan.ratio_snapshot == POSITION_OPEN:
                 return leg.k
             if plan.ratio_snapshot == EACH_ORDER and leg.k_order == event.order_id:
                 return leg.k
+        if plan.mode != FIXED_AMOUNT and plan.mode != RISK_BASED:
+            worth = plan.allocation_e8 + self._profit_now(plan) - plan.paid_e8
+            if worth <= 0:
+                reason[0] = TOTAL_LOSS
+                return 0
         if plan.mode == PROPORTIONAL:
-            over = shl32(plan.allocation_e8)
+            over = shl32(worth)
             under = leader.equity_e8
         elif plan.mode == MULTIPLIER:
-            over = shl32(wide(plan.allocation_e8, plan.multiplier_ppm))
+            over = shl32(wide(worth, plan.multiplier_ppm))
             under = wide(leader.equity_e8, PPM)
         elif plan.mode == FIXED_AMOUNT:
             over = shl32(wide(plan.amount_e8, instrument.value_div))
             under = wide3(wide(event.order_qty, event.px), instrument.value_mul)
         elif plan.mode == FIXED_RATIO:
-            over = shl32(wide(plan.allocation_e8, plan.leverage))
+            over = shl32(wide(worth, plan.leverage))
             under = wide(leader.equity_e8, position.leverage)
         else:
             if plan.assumed_stop_bps <= 0:

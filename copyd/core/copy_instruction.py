@@ -22,28 +22,31 @@ K_MAX = 1 << 60
 
 
 def ratio(
-    leg: LegRow, plan: PlanRow, leader: LeaderRow, position: LeaderPositionRow, instrument: InstrumentRow,
+    leg: LegRow, plan: PlanRow, worth_e8: int, leader: LeaderRow, position: LeaderPositionRow, instrument: InstrumentRow,
     event: FillEvent,
 ) -> tuple[int, Reason]:
-    """``k``, follower lots per leader lot in Q32, and why there is none (semantics 2 and 4).
+    """``k``, follower lots per leader lot in Q32, and why there is none (semantics 2, 4 and 16).
 
     A ratio mode keeps the ``k`` of the leg for as long as the leg's target is not 0. Amount and risk modes size each
-    leader order by itself.
+    leader order by itself. ``worth_e8``: the plan's allocation equity (``pnl.allocation_equity``); a plan that has lost all
+    of it opens nothing more in proportion.
     """
     if plan.mode not in (Mode.FIXED_AMOUNT, Mode.RISK_BASED) and leg.target != 0:
         if plan.ratio_snapshot == RatioSnapshot.POSITION_OPEN:
             return leg.k, Reason.NONE
         if plan.ratio_snapshot == RatioSnapshot.EACH_ORDER and leg.k_order == event.order_id:
             return leg.k, Reason.NONE
+    if worth_e8 <= 0 and plan.mode not in (Mode.FIXED_AMOUNT, Mode.RISK_BASED):
+        return 0, Reason.TOTAL_LOSS
     if plan.mode == Mode.PROPORTIONAL:
-        over, under = plan.allocation_e8 * ONE, leader.equity_e8
+        over, under = worth_e8 * ONE, leader.equity_e8
     elif plan.mode == Mode.MULTIPLIER:
-        over, under = plan.allocation_e8 * plan.multiplier_ppm * ONE, leader.equity_e8 * PPM
+        over, under = worth_e8 * plan.multiplier_ppm * ONE, leader.equity_e8 * PPM
     elif plan.mode == Mode.FIXED_AMOUNT:
         over = plan.amount_e8 * instrument.value_div * ONE
         under = event.order_qty * event.px * instrument.value_mul
     elif plan.mode == Mode.FIXED_RATIO:
-        over, under = plan.allocation_e8 * plan.leverage * ONE, leader.equity_e8 * position.leverage
+        over, under = worth_e8 * plan.leverage * ONE, leader.equity_e8 * position.leverage
     else:
         if plan.assumed_stop_bps <= 0:
             return 0, Reason.NO_STOP

@@ -1639,6 +1639,7 @@ class Engine:
     def _catch_up(self, now: int, value: CatchUp, out: Outputs) -> bool | None:
         """What these legs have forgone since the leader was flat is wanted again, and asked of every rule like an opening."""
         changed = False
+        earned = self.profits(now)
         for index in value.legs:
             leg = self._row(LEGS, index, LegRow)
             leader_qty = self._row(POSITIONS, leg.leader_position, LeaderPositionRow).qty
@@ -1647,7 +1648,7 @@ class Engine:
                 continue
             part, leg.missed = leg.missed, 0
             if leg.target == 0:
-                self._take_ratio(leg, leader_qty, part)
+                self._take_ratio(leg, leader_qty, part, earned[leg.plan][0])
             leg.target += part
             defer(leg, part, mark, now)
             set_anchor(leg, leader_qty)
@@ -1666,12 +1667,12 @@ class Engine:
             if sign(leg.attributed) == side and (not hedge or short == (leg.attributed < 0))
         ]
 
-    def _take_ratio(self, leg: LegRow, leader_qty: int, part: int) -> None:
-        """The ratio of a leg that opens by catching up: the one an opening would take now (semantics 4)."""
+    def _take_ratio(self, leg: LegRow, leader_qty: int, part: int, earned: int) -> None:
+        """The ratio of a leg that opens by catching up: the one an opening would take now (semantics 4, 16)."""
         plan = self._row(PLANS, leg.plan, PlanRow)
         event = FillEvent(order_qty=abs(leader_qty), px=1, first_px=1, instrument=leg.instrument, leader=plan.leader)
         k, refused = ratio(
-            leg, plan, self._row(LEADERS, plan.leader, LeaderRow),
+            leg, plan, allocation_equity(plan, earned), self._row(LEADERS, plan.leader, LeaderRow),
             self._row(POSITIONS, leg.leader_position, LeaderPositionRow),
             self._row(INSTRUMENTS, leg.instrument, InstrumentRow), event)
         by_order = plan.mode in (Mode.FIXED_AMOUNT, Mode.RISK_BASED)

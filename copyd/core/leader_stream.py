@@ -243,7 +243,9 @@ class Counters(msgspec.Struct):
 class _Book:
     """One instrument and position side."""
 
-    __slots__ = ("based_ts", "deadline", "history", "instrument", "last_ts", "n", "pushes", "qty", "side", "unmet", "waiting")
+    __slots__ = (
+        "based_ts", "deadline", "doubted", "history", "instrument", "last_ts", "n", "pushes", "qty", "side", "unmet", "waiting",
+    )  # fmt: skip
 
     def __init__(self, instrument: int, side: int) -> None:
         self.instrument, self.side = instrument, side
@@ -255,7 +257,8 @@ class _Book:
         self.history: deque[tuple[int, int]] = deque(maxlen=HISTORY_MAX)  # (venue time, signed quantity) handed on
         self.waiting: list[tuple[int, Execution]] = []
         self.deadline = NEVER
-        self.unmet = NEVER  # when a pushed position that the fold has not reached becomes a mismatch
+        self.doubted = NEVER  # venue time of the first pushed position that the fold has not passed through
+        self.unmet = NEVER  # when that becomes a mismatch
 
     def remaining(self, ts: int, qty: int) -> int | None:
         """What is lacking until the position pushed at ``ts``; None when that is too long ago to say."""
@@ -691,7 +694,7 @@ class LeaderStream:
             self.counters.late += 1
             if book.qty == signed or (book.qty > 0) != (book.qty - signed > 0):
                 event.live = False  # its close was handed on before it: nothing is to be opened by it now
-        if book.unmet != NEVER:
+        if book.doubted != NEVER:
             self._met(book)
         self.counters.executions += 1
         seen = self._seen[event.instrument]
@@ -746,35 +749,53 @@ class LeaderStream:
         if len(pushes) > PUSHES_MAX:
             del pushes[0]
         out: list[Action] = []
+        if ts > book.based_ts and book.remaining(ts, event.qty) not in (0, None):
+            book.doubted = min(book.doubted, ts)
         if book.waiting:
             self._retry(now, book, self._overlap, out)
             return out
+        self._watch(now, book)
         if stale:
             self.counters.stale_pushes += 1
-            return out
-        if event.qty == book.qty:
-            book.unmet = NEVER
-        elif book.unmet == NEVER:
-            book.unmet = now + self.terms.grace_ns
-            self._due = min(self._due, book.unmet)
-        out.append(event)
+        else:
+            out.append(event)
         return out
 
     def _met(self, book: _Book) -> None:
-        """Whether the fold has reached what the venue pushed last."""
-        if book.pushes and book.remaining(*book.pushes[-1]) in (0, None):
-            book.unmet = NEVER
+        """Whether the fold has passed through every position pushed since the first one it had not reached.
+
+        The last one alone proves nothing: what was opened and closed again unheard leaves it where it was. Of several pushed
+        for one moment any may have been the last, but where nothing newer was pushed it is the one that came last.
+        """
+        at, pushes = 0, book.pushes
+        while at < len(pushes):
+            since, agrees = pushes[at][0], False
+            while at < len(pushes) and pushes[at][0] == since:
+                reached = book.remaining(since, pushes[at][1]) in (0, None)
+                agrees = reached or (agrees and at + 1 < len(pushes))
+                at += 1
+            if since >= book.doubted and not agrees:
+                book.doubted = since
+                return
+        book.doubted = book.unmet = NEVER
+
+    def _watch(self, now: int, book: _Book) -> None:
+        """What was pushed and not reached has its time to be explained."""
+        if book.doubted == NEVER:
+            return
+        self._met(book)
+        if book.doubted != NEVER and book.unmet == NEVER:
+            book.unmet = now + self.terms.grace_ns
+            self._due = min(self._due, book.unmet)
 
     def _current_push(self, now: int, book: _Book, out: list[Action]) -> None:
         """What was pushed while executions waited, once they went on."""
         if not book.pushes:
             return
         newest = book.pushes[-1]
-        if book.remaining(*newest) in (0, None):
-            book.unmet = NEVER
-        elif book.unmet == NEVER:
-            book.unmet = now + self.terms.grace_ns
-            self._due = min(self._due, book.unmet)
+        if book.remaining(*newest) not in (0, None):
+            book.doubted = min(book.doubted, newest[0])
+        self._watch(now, book)
         if newest[0] >= book.last_ts:
             out.append(Position(book.instrument, book.side, newest[1], newest[0], now))
 
@@ -791,7 +812,7 @@ class LeaderStream:
             if book.waiting:
                 self._buffer += sorted(book.waiting, key=lambda item: item[0])
                 book.waiting.clear()
-            book.deadline = book.unmet = NEVER
+            book.deadline = book.doubted = book.unmet = NEVER
             book.pushes.clear()
         self._orders.clear()
         self._poll_at = self._sweep_at = NEVER

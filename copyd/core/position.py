@@ -9,6 +9,7 @@ from __future__ import annotations
 from copyd.core.copy_instruction import book_missed, defer, ratio, reduce_target, set_anchor
 from copyd.core.fixed import ONE, TARGET_MAX, sign
 from copyd.core.order import Cause, make_opening, no_opening_in_flight, plan_reduction
+from copyd.core.pnl import allocation_equity, profit
 from copyd.core.risk import Opening, Size, gate, size
 from copyd.core.rows import DecisionRow, FillEvent, LegRow, Part, Reason
 from copyd.core.state import Outcome, Tables
@@ -51,8 +52,9 @@ def decide_opening(
     if leg.deferred == 0:
         leg.replan = 0  # what was to be planned once more has been dropped
     plan = t.plans[leg.plan]
+    worth = allocation_equity(plan, profit(t, plan, event.now)[0])
     k, no_ratio = ratio(
-        leg, plan, t.leaders[event.leader], t.positions[event.position], t.instruments[event.instrument], event
+        leg, plan, worth, t.leaders[event.leader], t.positions[event.position], t.instruments[event.instrument], event
     )
     # Beyond what a leg may hold the decision records the bound itself: it is refused below.
     delta = event.open_side * min(k * event.open_qty, TARGET_MAX)

@@ -33,6 +33,7 @@ from copyd.core.engine import (
     Timer,
 )
 from copyd.core.fixed import ONE, sign
+from copyd.core.pnl import allocation_equity
 from copyd.core.rows import (
     AccountInstrumentRow,
     DecisionRow,
@@ -322,23 +323,27 @@ class Explanation:
         equity = f"leader equity {money(leader.equity_e8)} ({age / 1e9:.3f} s old)"
         whole = event.order_qty * event.px * instrument.value_mul // instrument.value_div
         first = event.order_qty * event.first_px * instrument.value_mul // instrument.value_div
+        earned = engine.profits(event.now)[decision.plan][0]
+        worth = allocation_equity(plan, earned)
         allocation = f"allocation {money(plan.allocation_e8)}"
+        own = f"allocation equity {money(worth)} (allocated {money(plan.allocation_e8)})"
         sources = {
-            Mode.PROPORTIONAL: f"{allocation} ÷ {equity}",
-            Mode.MULTIPLIER: f"{allocation} x {plan.multiplier_ppm / 1e6:g} ÷ {equity}",
+            Mode.PROPORTIONAL: f"{own} ÷ {equity}",
+            Mode.MULTIPLIER: f"{own} x {plan.multiplier_ppm / 1e6:g} ÷ {equity}",
             Mode.FIXED_AMOUNT: f"amount {money(plan.amount_e8)} ÷ value of the whole leader order {money(whole)}",
-            Mode.FIXED_RATIO: f"{allocation} x own leverage {plan.leverage} ÷ ({equity} x leader leverage {position.leverage})",
+            Mode.FIXED_RATIO: f"{own} x own leverage {plan.leverage} ÷ ({equity} x leader leverage {position.leverage})",
             Mode.RISK_BASED: (f"{allocation} x risk {plan.risk_bps} bps ÷ (stop {plan.assumed_stop_bps} bps x "
                               f"value of the whole leader order {money(first)})"),
         }
-        fresh, refused = ratio_rule(LegRow(), plan, leader, position, instrument, event)
+        fresh, refused = ratio_rule(LegRow(), plan, worth, leader, position, instrument, event)
         source = sources[mode]
         if frozen:
             source = "kept from the opening of this leg" if plan.ratio_snapshot == RatioSnapshot.POSITION_OPEN else (
                 "kept from the first fill of this leader order")
         return {
             "k_q32": decision.k, "k": ratio(decision.k), "frozen": frozen, "source": source, "mode": mode.name.lower(),
-            "k_if_taken_now": ratio(fresh), "leader_equity_e8": leader.equity_e8, "leader_equity_age_ns": age,
+            "k_if_taken_now": ratio(fresh), "allocation_equity_e8": worth,
+            "leader_equity_e8": leader.equity_e8, "leader_equity_age_ns": age,
             "no_ratio": refused.name.lower() if refused and not frozen else "",
         }
 

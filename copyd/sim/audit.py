@@ -16,7 +16,8 @@ Rows as given to ``journaled``::
 
 Fields the auditor reads of a record's input (others are ignored)::
 
-    LeaderFill      leader, instrument, position_side, qty (signed lots), exec_id, live; px if the truth is to be compared with it
+    LeaderFill      leader, instrument, position_side, qty (signed lots), exec_id, live; px if the truth is to be compared with
+                    it; equity (the leader's) and earned (profit of each plan, in the unit of Plan.allocation) where k is judged
     LeaderSync      leader, positions: [(instrument, position_side, qty signed)], complete (default True: what is missing is flat)
     LeaderEquity    leader, equity (the unit of Plan.allocation)
     Command         name, args: the cap of a plan (max_notional_symbol_e8) where it is imported or changed
@@ -79,7 +80,7 @@ class Violation(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What the auditor must know of a copy plan. ``allocation`` 0: the size of ``k`` is not checked, only that it stays."""
+    """What the auditor must know of a copy plan. ``allocation`` 0: the size of ``k`` is not judged, only that it stays."""
 
     plan: int
     account: int
@@ -225,7 +226,7 @@ class _Node:
         "armed",
         "caps",
         "closing",
-        "durable",
+        "durable", "earned",
         "epoch",
         "equity",
         "execs",
@@ -267,6 +268,7 @@ class _Node:
         self.fold: dict[tuple[int, int, int], int] = {}
         self.execs: dict[tuple[int, int, Any], int] = {}
         self.equity: dict[int, int] = {}
+        self.earned: Sequence[int] = ()  # profit of each plan at the leader's fill that is being decided
         self.exp: dict[int, int] = {}  # leg -> the target it must have
         self.anchor: dict[int, tuple[int, int]] = {}
         self.k: dict[int, int] = {}
@@ -332,7 +334,6 @@ class Auditor:
         self.leader_net: dict[tuple[int, int, int], int] = {}
         self.epochs: dict[int, int] = {}  # epoch -> node
         self.top = 0
-        self.fresh: dict[tuple[Plan, int], int] = {}  # k of a plan at an equity
         self.caps: dict[tuple[int, int], int] = {}
         self.market: dict[int, int] = {}  # instrument -> price
         self.until: dict[Any, int] = {}
@@ -920,6 +921,9 @@ class Auditor:
                 self._row(n, t, seq, row)
             return 0
         self._put(n, seq, n.execs, execution, seq)
+        if "equity" in fields:
+            self._put(n, seq, n.equity, leader, fields["equity"])
+            n.earned = fields["earned"]
         if self.leader_truth:
             real = self.leader_truth.get(execution)
             if real is None or real[0] != side or real[1] != qty or fields.get("px", real[2]) != real[2]:
@@ -1052,10 +1056,9 @@ class Auditor:
         if plan.ratio_snapshot == "position_open" and plan.allocation and plan.mode != "fixed_ratio":
             equity = n.equity.get(plan.leader, 0)
             if equity > 0:
-                fresh = self.fresh.get((plan, equity))
-                if fresh is None:
-                    scale = plan.multiplier if plan.mode == "multiplier" else Fraction(1)
-                    fresh = self.fresh[(plan, equity)] = plan.allocation * scale.numerator * LOT // (equity * scale.denominator)
+                worth = plan.allocation + (n.earned[plan.plan] if n.earned else 0)  # rule 16
+                scale = plan.multiplier if plan.mode == "multiplier" else Fraction(1)
+                fresh = max(0, worth) * scale.numerator * LOT // (equity * scale.denominator)
                 if k != fresh:
                     self._say("R4", t, (seq, leg), f"record {seq}: leg {leg} opens with k {k}, the rule gives {fresh}")
         self._put(n, seq, n.k, leg, k)

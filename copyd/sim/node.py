@@ -28,6 +28,7 @@ from copyd.core.rows import (
     AccountInstrumentRow,
     AccountRow,
     DecisionRow,
+    LeaderRow,
     LegRow,
     NamedOrder,
     OrderEndRow,
@@ -80,7 +81,7 @@ def _at(row: Any, name: str) -> int:
     return int(row.names().index(name))
 
 
-_ORDER, _LEG = OrderRow.LAYOUT.unpack, LegRow.LAYOUT.unpack
+_ORDER, _LEG, _LEADER = OrderRow.LAYOUT.unpack, LegRow.LAYOUT.unpack, LeaderRow.LAYOUT.unpack
 _AI, _ACCOUNT = AccountInstrumentRow.LAYOUT.unpack, AccountRow.LAYOUT.unpack
 (O_CID, O_QTY, O_LIMIT, O_CUM, O_REF, O_SEQ, O_LEG, O_ACCOUNT, O_INSTRUMENT, O_SIDE, O_KIND, O_STATE, O_POSITION_SIDE,
  O_REDUCE_ONLY, O_VENUE_ID, O_DECIDED, O_CODE) = (_at(OrderRow, name) for name in (
@@ -399,6 +400,8 @@ class Node:
                 fields = {
                     "leader": value.leader, "instrument": value.instrument, "position_side": value.position_side,
                     "qty": value.side * value.qty, "exec_id": value.exec_id, "live": value.live and not value.own,
+                    "equity": _LEADER(self.columns.get(core.LEADERS, value.leader))[0],
+                    "earned": [earned for earned, _ in self.engine.profits(self.clock.now_ns())],
                 }
             elif name == "LeaderSync" and value.synced:
                 fields = {"leader": value.leader, "positions": [position[:3] for position in value.positions]}

@@ -6,7 +6,7 @@ import itertools
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from copyd.core.leader_stream import (
@@ -914,8 +914,14 @@ STEP = st.one_of(
 )
 
 
+ROUND_TRIP_UNHEARD = [("trade", 1, 0), ("trade", 1, 1), ("tell", 0, 0), ("tell", 0, 0), ("trade", -1, 1)]
+"""Opened and closed with both executions lost: the last position pushed is where the fold is, the one before was never."""
+
+
 @settings(max_examples=400, deadline=None)
 @given(st.lists(STEP, max_size=60), st.sampled_from([BOTH, LONG, SHORT]))
+@example([*ROUND_TRIP_UNHEARD, ("tell", 0, 0), ("lose", 0, 0), ("lose", 1, 0)], BOTH)
+@example([*ROUND_TRIP_UNHEARD, ("tell", 2, 0), ("lose", 1, 0), ("tell", 0, 0), ("lose", 0, 0)], BOTH)
 def test_nothing_is_lost_and_nothing_is_doubled_whatever_the_wire_does(steps: list[tuple[str, int, Any]], side: int) -> None:
     """Any order, copies, losses, cuts, renewals, failed, late and old answers: each execution once, no false move, the truth."""
     w = World(Terms(page_max=3)).started()

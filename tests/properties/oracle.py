@@ -42,17 +42,18 @@ class Fill:
     first_px: Fraction
     equity: Fraction
     leader_leverage: int
+    mark: Fraction
 
 
-def ratio(plan: Plan, fill: Fill) -> int:
-    """Follower lots per leader lot in 2^-32, truncated once (semantics 2, 42)."""
+def ratio(plan: Plan, fill: Fill, worth: Fraction) -> int:
+    """Follower lots per leader lot in 2^-32, truncated once (semantics 2, 16, 42); ``worth``: allocation equity."""
     if plan.mode == "proportional":
-        k = plan.allocation / fill.equity
+        k = worth / fill.equity
     elif plan.mode == "multiplier":
-        k = plan.allocation / fill.equity * plan.multiplier
+        k = worth / fill.equity * plan.multiplier
     elif plan.mode == "fixed_ratio":
-        # His margin share = notional / his leverage / his equity; ours = own notional / own leverage / allocation.
-        k = plan.allocation * plan.own_leverage / (fill.equity * fill.leader_leverage)
+        # His margin share = notional / his leverage / his equity; ours = own notional / own leverage / what we are worth.
+        k = worth * plan.own_leverage / (fill.equity * fill.leader_leverage)
     elif plan.mode == "fixed_amount":
         k = plan.amount / (fill.order_lots * fill.px)
     else:
@@ -70,6 +71,13 @@ class Leg:
         self.target = 0
         self.anchor = (0, 0)
         self.k = 0
+        self.held = 0
+        self.cash = Fraction(0)
+
+    def traded(self, lots: int, px: Fraction) -> None:
+        """The follower's own order executed: signed lots, price per lot, no commission."""
+        self.held += lots
+        self.cash -= lots * px
 
     def fill(self, fill: Fill) -> None:
         """Reducing part, then opening part."""
@@ -83,7 +91,7 @@ class Leg:
         if rest:
             per_order = self.plan.mode in ("fixed_amount", "risk_based")
             if self.target == 0 or per_order:
-                self.k = ratio(self.plan, fill)
+                self.k = ratio(self.plan, fill, self.plan.allocation + self.cash + self.held * fill.mark)
             self.leader += rest
             self.target += self.k * rest
             self.anchor = (self.target, self.leader)

@@ -60,7 +60,8 @@ class Trader:
         world.step(e.LeaderFill(0, 0, 0, self.exec_id, order_id, side, abs(signed), px, order_lots, True, False, "trade",
                                 world.now - 1, world.now, b""))
         first = self.first.setdefault(order_id, px)
-        self.leg.fill(Fill(side, abs(signed), Fraction(px, 10_000), order_lots, Fraction(first, 10_000), Fraction(EQUITY), 10))
+        self.leg.fill(Fill(side, abs(signed), Fraction(px, 10_000), order_lots, Fraction(first, 10_000), Fraction(EQUITY), 10,
+                           Fraction(px, 10_000)))
         if self.fill_orders:
             self.venue()
 
@@ -68,8 +69,10 @@ class Trader:
         world = self.world
         while slots := world.unfinished("F1"):
             order = world.order(slots[0])
+            px = order.limit_px or PX
+            self.leg.traded(order.side * order.order_qty, Fraction(px, 10_000))
             world.report(slots[0], ReportKind.REPLY, OrderState.FILLED, cum_qty=order.order_qty,
-                         cost_e8=order.order_qty * (order.limit_px or PX) * 10_000)
+                         cost_e8=order.order_qty * px * 10_000)
 
     @property
     def engine_leg(self):

@@ -25,7 +25,7 @@ Actions::
     tomorrow                                (the next day's reset is past)
     F1 funding -12 [BTCUSDT]
     timer
-    F1 filled 0.030 [@ 64000]               (cumulative, oldest unfinished order of F1; F1#2 names its second order)
+    F1 filled 0.030 [@ 64000]               (cumulative, of F1's oldest unfinished order, at the leader's price or the mark; F1#2: its second)
     F1 trade 0.010 [id 5] | F1 accepted | F1 expired [0.020] | F1 cancelled | F1 rejected -2019 | F1 in doubt | F1 dead
     F1 unsent | F1 held
     F1 books 0.030 [BTCUSDT]                (the venue's own books, asked now; other positions as known)
@@ -765,7 +765,8 @@ class Runner:
             slot = unfinished[0]
         order = world.order(slot)
         instrument = world.instrument_of(world.leg(order.leg))
-        px = instrument.ticks(words[words.index("@") + 1]) if "@" in words else order.limit_px or order.ref_px or 1
+        mark = InstrumentRow.unpack(world.engine.columns.get(e.INSTRUMENTS, order.instrument)).mark
+        px = instrument.ticks(words[words.index("@") + 1]) if "@" in words else order.ref_px or mark or order.limit_px or 1
         qty = instrument.lots(words[2]) if len(words) > 2 and words[2].replace(".", "").isdigit() else order.cum_qty
 
         def cost(lots: int) -> int:
