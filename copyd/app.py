@@ -45,6 +45,7 @@ from copyd.core.engine import (
 )
 from copyd.core.reconcile import EDGES_BPS
 from copyd.core.rows import (
+    TERMINAL_MASK,
     AccountInstrumentRow,
     AccountRow,
     InstrumentRow,
@@ -221,6 +222,8 @@ class Daemon:
         self._check_world()
         for slot in started.queries if started else []:
             self.side.query(slot, self.clock.now_ns())
+        for slot in self.engine.columns.orders_guessed(TERMINAL_MASK):
+            self.side.guess(slot)
         await self.side.start_leaders()
         phase("leaders")
         self._activate(range(len(self.engine.names.accounts)), known=True)
@@ -387,6 +390,9 @@ class Daemon:
             self.reconciler.touch(account)
         for cid in out.settled:
             self.side.ended(cid)
+            slot = self.engine.columns.order_slot(cid)
+            if slot is not None:
+                self.side.guess(slot)
         if isinstance(out.input, AccountSnapshots) and any(alert.fields.get("adopted") for alert in out.alerts):
             for account, *_ in out.input.accounts:
                 self.side.ask_held(account)

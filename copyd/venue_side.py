@@ -384,6 +384,12 @@ class VenueSide:
         self.gateway.query(order.cid, order.account, order.instrument, ts_signed_ns, exposure=exposure, seen=alive,
             ts_placed_ns=placed_since(order.ts_decided, order.cid, self.engine.params.epoch))
 
+    def guess(self, slot: int) -> None:
+        """Where what an order was worth is only a guess, the venue is asked for it."""
+        order = OrderRow.unpack(self.engine.columns.get(ORDERS, slot))
+        if order.estimated and order.account not in self._keyless:
+            self.gateway.guess(order.cid, order.account, order.instrument)
+
     # -- reports in ------------------------------------------------------------------------------------------------------
 
     def _reports(self, batch: ReportBatch, ts_recv: int) -> None:

@@ -313,14 +313,15 @@ cdef class Columns:
     def retire_orders(self, int64_t before_seq, terminal_mask):
         """Forget finished orders named before journal record ``before_seq``; returns how many.
 
-        ``terminal_mask`` has bit s set for every terminal state s. The rows are reused.
+        ``terminal_mask`` has bit s set for every terminal state s. The rows are reused. An order whose value is a guess is
+        kept: what it was worth may still be told.
         """
         cdef uint64_t mask = terminal_mask
         cdef uint32_t slot
         cdef uint32_t freed = 0
         for slot in range(self.counts[T_ORDERS]):
             if (self.orders[slot].state < 64 and (mask >> self.orders[slot].state) & 1
-                    and self.orders[slot].seq < before_seq):
+                    and self.orders[slot].seq < before_seq and not self.orders[slot].estimated):
                 memset(&self.orders[slot], 0, sizeof(Order))
                 self.orders[slot].state = ORDER_FREE
                 self.orders[slot].leg = self.order_free
@@ -331,6 +332,13 @@ cdef class Columns:
             self._retire_trades()
             self.relink = True
         return freed
+
+    def orders_guessed(self, terminal_mask):
+        """Slots of finished orders whose value is a guess, ascending; ``terminal_mask`` as above."""
+        cdef uint64_t mask = terminal_mask
+        cdef uint32_t slot
+        return [slot for slot in range(self.counts[T_ORDERS]) if self.orders[slot].estimated
+                and self.orders[slot].state < 64 and (mask >> self.orders[slot].state) & 1]
 
     def orders_in_state(self, state_mask, uint32_t account=NONE):
         """Slots of orders whose state has its bit set in ``state_mask`` (of one account, or all), ascending."""

@@ -20,6 +20,8 @@ import msgspec
 S_NS: Final = 1_000_000_000
 #: A held order's history that came back cut this often, with slow questions between, is one the venue keeps no more.
 CUT_LISTS: Final = 3
+#: How often the venue is asked, slowly, for the price of what an order was only inferred to have filled.
+GUESS_TRIES: Final = 60
 #: Questions without an answer that are remembered in case one comes.
 OVERDUE_MAX: Final = 10_000
 #: Kinds of a verdict: report rows of the same number.
@@ -127,12 +129,13 @@ class _Group:
 
 class _Doubt:
     __slots__ = (
-        "absent_by_id", "absent_in_list", "ask", "cid", "cut_lists", "differ_ns", "exposure", "fence", "group", "held",
+        "absent_by_id", "absent_in_list", "ask", "cid", "cut_lists", "differ_ns", "exposure", "fence", "group", "guessed", "held",
         "placed", "seen", "token", "tries", "waits",
     )  # fmt: skip
 
     def __init__(self, cid: bytes, group: _Group, placed: int, fence: int, exposure: int) -> None:
         self.cid, self.group, self.placed, self.fence, self.exposure = cid, group, placed, fence, exposure
+        self.guessed = False  # ended, and not in doubt: what it was worth is asked
         self.tries = 0  # questions that led nowhere since the last that did
         self.token = -1  # of the entry in a queue that is valid
         self.waits = False  # its turn has come, it waits for the budget
@@ -170,6 +173,7 @@ class Doubts:
         self._doubts: dict[bytes, _Doubt] = {}
         self._groups: dict[tuple[int, int], _Group] = {}
         self._asks: dict[int, _Asked] = {}
+        self._guesses = 0
         self._overdue: dict[int, _Asked] = {}  # asked again since; what they still bring counts
         self._deadlines: list[tuple[int, int]] = []  # when, question
         self._later: list[tuple[int, int, _Doubt]] = []  # due, token
@@ -185,6 +189,11 @@ class Doubts:
 
     def __contains__(self, cid: object) -> bool:
         return cid in self._doubts
+
+    @property
+    def doubted(self) -> int:
+        """Orders in doubt: those that have ended and are asked about for their price are not."""
+        return len(self._doubts) - self._guesses
 
     @property
     def paused_until(self) -> int:
@@ -225,8 +234,22 @@ class Doubts:
     def ended(self, cid: bytes) -> None:
         """Its end was told otherwise (user stream, late reply): no more questions."""
         doubt = self._doubts.get(cid)
-        if doubt is not None:
+        if doubt is not None and not doubt.guessed:
             self._drop(doubt)
+
+    def guess(self, cid: bytes, account: int, instrument: int) -> None:
+        """The position told that this order has filled, not at what price: its id is asked for until the venue shows it.
+
+        It has ended and is in no doubt: no list, no position and no verdict has to do with it. After ``GUESS_TRIES`` the guess
+        stands, until the next start asks again.
+        """
+        self.ended(cid)
+        if cid not in self._doubts:
+            group = _Group(account, instrument)
+            doubt = self._doubts[cid] = group.members[cid] = _Doubt(cid, group, 0, 0, 0)
+            doubt.guessed = True
+            self._guesses += 1
+            self._now(doubt)
 
     def ask_held(self, account: int) -> None:
         """The account's position is another to us now: its orders in conflict are asked about at once, not after their wait."""
@@ -245,10 +268,11 @@ class Doubts:
     def _drop(self, doubt: _Doubt) -> None:
         group = doubt.group
         del self._doubts[doubt.cid], group.members[doubt.cid]
-        if not group.members:
+        if not group.members and self._groups.get((group.account, group.instrument)) is group:
             del self._groups[group.account, group.instrument]
         doubt.token = -1
         doubt.waits = False
+        self._guesses -= doubt.guessed
 
     # --- out: questions -------------------------------------------------------------------------------------------------
     def asks(self, now: int) -> list[Ask]:
@@ -406,7 +430,10 @@ class Doubts:
     def _again(self, now: int, doubt: _Doubt) -> None:
         """Once more, slower each time, but at the fence at the latest when that is nearer."""
         doubt.tries += 1
-        if doubt.held:
+        if doubt.guessed and doubt.tries >= GUESS_TRIES:
+            self._drop(doubt)
+            return
+        if doubt.held or doubt.guessed:
             self._at(doubt, now + self.terms.held_backoff_ns)
             return
         backoff = self.terms.backoff_ns
@@ -465,7 +492,7 @@ class Doubts:
                 self._again(now, doubt)
             return []
         self.stats.not_found += 1
-        if asked.issued < doubt.fence:
+        if asked.issued < doubt.fence or doubt.guessed:
             self.stats.not_found_early += 1
             if doubt.ask == ask_id:
                 self._again(now, doubt)

@@ -24,6 +24,7 @@ from copyd.core.reconcile import EDGES_BPS, DriftRow, Rounds, SyncAction, SyncWa
 from copyd.core.rows import (
     NONE,
     TERMINAL,
+    TERMINAL_MASK,
     UNFINISHED_MASK,
     AccountInstrumentRow,
     AccountRow,
@@ -84,9 +85,9 @@ def _at(row: Any, name: str) -> int:
 _ORDER, _LEG, _LEADER = OrderRow.LAYOUT.unpack, LegRow.LAYOUT.unpack, LeaderRow.LAYOUT.unpack
 _AI, _ACCOUNT = AccountInstrumentRow.LAYOUT.unpack, AccountRow.LAYOUT.unpack
 (O_CID, O_QTY, O_LIMIT, O_CUM, O_REF, O_SEQ, O_LEG, O_ACCOUNT, O_INSTRUMENT, O_SIDE, O_KIND, O_STATE, O_POSITION_SIDE,
- O_REDUCE_ONLY, O_VENUE_ID, O_DECIDED, O_CODE) = (_at(OrderRow, name) for name in (
+ O_REDUCE_ONLY, O_VENUE_ID, O_DECIDED, O_CODE, O_ESTIMATED) = (_at(OrderRow, name) for name in (
      "cid", "order_qty", "limit_px", "cum_qty", "ref_px", "seq", "leg", "account", "instrument", "side", "kind", "state",
-     "position_side", "reduce_only", "venue_order_id", "ts_decided", "code"))
+     "position_side", "reduce_only", "venue_order_id", "ts_decided", "code", "estimated"))
 (L_PLAN, L_ACCOUNT, L_INSTRUMENT, L_SIDE, L_TARGET, L_ATTRIBUTED, L_PENDING, L_DEFERRED, L_OPEN, L_REDUCE, L_DETACHED,
  L_RETRY) = (
     _at(LegRow, name) for name in ("plan", "account", "instrument", "side", "target", "attributed", "pending", "deferred",
@@ -240,6 +241,8 @@ class Node:
         for slot in started.queries if started else []:
             order = _ORDER(self.columns.get(core.ORDERS, slot))
             self._doubt(order, now)
+        for slot in self.columns.orders_guessed(TERMINAL_MASK):
+            self._guess(_ORDER(self.columns.get(core.ORDERS, slot)))
         self._later(20 * MS + self.draws.draw("boot.streams", 80) * MS, self._open_streams)
 
     def _fold(self) -> core.Engine:
@@ -380,6 +383,9 @@ class Node:
             self._touch(account)
         for cid in out.settled:
             self.doubts.ended(cid)
+            found = self.columns.order_slot(cid)
+            if found is not None:
+                self._guess(_ORDER(self.columns.get(core.ORDERS, found)))
         if out.fenced:
             self.fenced = True
             self.auditor.fenced(self.world.now)
@@ -733,6 +739,11 @@ class Node:
         placed = placed_since(order[O_DECIDED], order[O_CID], self.engine.params.epoch)
         self.doubts.add(order[O_CID], order[O_ACCOUNT], order[O_INSTRUMENT], signed, exposure, seen, placed)
 
+    def _guess(self, order: tuple[Any, ...]) -> None:
+        if order[O_ESTIMATED]:
+            self.doubts.guess(order[O_CID], order[O_ACCOUNT], order[O_INSTRUMENT])
+            self._wake_in(MS)
+
     def _expected(self, account: int, instrument: int, since: int) -> tuple[int, int, bool]:
         """The position we believe in, and whether a comparison can prove anything now."""
         return self.engine.expected(
@@ -1040,7 +1051,7 @@ class Node:
     # -- state, for the end and for people ------------------------------------------------------------------------------
     def quiet(self) -> bool:
         """Nothing unfinished, nothing due, nothing asked."""
-        if not self.ready or len(self.doubts) or self.live or self.adopting or self.looking:
+        if not self.ready or self.doubts.doubted or self.live or self.adopting or self.looking:
             return False
         columns = self.columns
         for index in range(columns.count(core.LEGS)):
@@ -1052,8 +1063,8 @@ class Node:
     def restless(self) -> str:
         """Why it is not quiet."""
         why = [] if self.ready else ["not started"]
-        if len(self.doubts):
-            why.append(f"{len(self.doubts)} orders in doubt")
+        if self.doubts.doubted:
+            why.append(f"{self.doubts.doubted} orders in doubt")
         columns = self.columns
         for slot in self.live:
             row = _ORDER(columns.get(core.ORDERS, slot))

@@ -71,9 +71,11 @@ class Site:
         specs = []
         for index, follower in enumerate(setup.followers):
             specs.append(follower)
-            auditor.plan(Plan(index, setup.accounts.index(follower["account"]), setup.leaders.index(follower["leader"]),
-                              MODES[follower["mode"]], SNAPSHOTS[follower["ratio_snapshot"]], MINIMA[follower["min_policy"]],
-                              follower["allocation_e8"], Fraction(follower["multiplier_ppm"], 10**6), losses(follower), follower["allocation_e8"], follower["loss_policy"]))
+            auditor.plan(Plan(
+                index, setup.accounts.index(follower["account"]), setup.leaders.index(follower["leader"]),
+                MODES[follower["mode"]], SNAPSHOTS[follower["ratio_snapshot"]], MINIMA[follower["min_policy"]],
+                follower["allocation_e8"], Fraction(follower["multiplier_ppm"], 10**6), losses(follower),
+                follower["allocation_e8"], follower["loss_policy"]))
         self.specs = specs
         self.limits = any(any(losses(spec)) for spec in specs)
 

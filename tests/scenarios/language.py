@@ -25,7 +25,7 @@ Actions::
     tomorrow                                (the next day's reset is past)
     F1 funding -12 [BTCUSDT]
     timer
-    F1 filled 0.030 [@ 64000]               (cumulative, of F1's oldest unfinished order, at the leader's price or the mark; F1#2: its second)
+    F1 filled 0.030 [@ 64000]          (cumulative, of F1's oldest unfinished order; F1#2: its second; at his price or the mark)
     F1 trade 0.010 [id 5] | F1 accepted | F1 expired [0.020] | F1 cancelled | F1 rejected -2019 | F1 in doubt | F1 dead
     F1 unsent | F1 held
     F1 books 0.030 [BTCUSDT]                (the venue's own books, asked now; other positions as known)

@@ -237,7 +237,7 @@ class OrderGateway:
     @property
     def queries_open(self) -> int:
         """Orders in doubt that are asked about."""
-        return len(self.doubts)
+        return self.doubts.doubted
 
     @property
     def queries_per_s(self) -> float:
@@ -397,6 +397,10 @@ class OrderGateway:
         signed = ts_signed_ns - min(self._wall_ahead, self.clock() - now)
         placed = None if ts_placed_ns is None else min(signed, now) - max(0, ts_signed_ns - ts_placed_ns)
         self.doubts.add(raw, account, instrument, min(signed, now), exposure, seen, placed)
+
+    def guess(self, cid: bytes, account: int, instrument: int) -> None:
+        """Ask what an order was worth that the position told to have filled: slowly, by its id alone."""
+        self.doubts.guess(cid, account, instrument)
 
     def ended(self, cid: str | bytes) -> None:
         """Its end was told on another way (user stream): no more questions."""
