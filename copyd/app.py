@@ -30,6 +30,7 @@ from copyd.core.engine import (
     INSTRUMENTS,
     LEADERS,
     LEGS,
+    ORDERS,
     AccountSnapshots,
     Alert,
     Command,
@@ -222,8 +223,6 @@ class Daemon:
         self._check_world()
         for slot in started.queries if started else []:
             self.side.query(slot, self.clock.now_ns())
-        for slot in self.engine.columns.orders_guessed(TERMINAL_MASK):
-            self.side.guess(slot)
         await self.side.start_leaders()
         phase("leaders")
         self._activate(range(len(self.engine.names.accounts)), known=True)
@@ -390,9 +389,6 @@ class Daemon:
             self.reconciler.touch(account)
         for cid in out.settled:
             self.side.ended(cid)
-            slot = self.engine.columns.order_slot(cid)
-            if slot is not None:
-                self.side.guess(slot)
         if isinstance(out.input, AccountSnapshots) and any(alert.fields.get("adopted") for alert in out.alerts):
             for account, *_ in out.input.accounts:
                 self.side.ask_held(account)
@@ -489,6 +485,7 @@ class Daemon:
             if self.last_turn - beat_at >= min(beat, 1.0):
                 beat_at = self.last_turn
                 self.notifier.watchdog()
+                self.side.ask_untold(self.clock.now_ns())
             if self.last_turn - room_at >= JOURNAL_CHECK_S:
                 room_at = self.last_turn
                 self._check_world()
@@ -819,7 +816,7 @@ class Daemon:
             "leader_events": self.counts["leader_events"], "decisions": self.counts["decisions"],
             "instructions": self.counts["instructions"], "orders_sent": self.counts["orders_sent"],
             "fills": 0 if starting else self.side.fills, "orders_unfinished": unfinished + waiting, "in_doubt": in_doubt,
-            "held": held,
+            "held": held, "executions_untold": 0 if starting else self._untold(),
             "legs_waiting": waiting, "legs_out_of_sync": excess, "forgone": dict(self.forgone),
             "alerts": self.counts["alerts"], "journal_seq": names.seq if names else 0,
             "journal_bytes": journal_bytes(self._config.journal.path),
@@ -888,6 +885,11 @@ class Daemon:
 
     def _no_answer(self) -> float:
         return float(len(self.reconciler.slow)) if hasattr(self, "reconciler") else 0.0
+
+    def _untold(self) -> int:
+        """Finished orders of which less was told than filled: their fees are not all known."""
+        columns = self.engine.columns
+        return len(columns.orders_untold(0, columns.count(ORDERS), 0, 0, TERMINAL_MASK))
 
     def _census(self, index: int) -> int:
         return int(self.engine.kernel.census()[index]) if hasattr(self, "engine") else 0

@@ -21,6 +21,7 @@ from copyd.core.fill import POSITION_SIDE_REJECTED
 from copyd.core.marks import Marks
 from copyd.core.order import placed_since
 from copyd.core.rows import (
+    TERMINAL_MASK,
     UNFINISHED_MASK,
     AccountInstrumentRow,
     AccountRow,
@@ -45,6 +46,10 @@ from copyd.venues.binance_usdm.signing import Key
 
 ORDERS = 7
 NOT_SENT = 8
+#: Executions come within milliseconds; what has not come by then is asked for, so many orders at once, found by such steps.
+UNTOLD_AFTER_NS = 5_000_000_000
+UNTOLD_MAX = 1_000
+UNTOLD_STEP = 50_000
 ACTIVATE_CONCURRENCY = 16
 ACTIVATE_RETRY_S = 1.0
 ACTIVATE_RETRY_MAX_S = 30.0
@@ -143,6 +148,7 @@ class VenueSide:
         self._quotes: dict[int, tuple[int, int, int]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._keyless: set[int] = set()
+        self._untold_at = 0
         self._adopting: set[int] = set()
         self._gapped: list[int] = []
 
@@ -300,7 +306,8 @@ class VenueSide:
             return None
         order = OrderRow.unpack(self.engine.columns.get(ORDERS, slot))
         return Placed(
-            order.account, order.instrument, order.side, order.position_side, order.order_qty, bool(order.kind))
+            order.account, order.instrument, order.side, order.position_side, order.order_qty, bool(order.kind),
+            order.venue_order_id, max(order.cum_qty - order.exec_qty, order.estimated))
 
     def _expected(self, account: int, instrument: int, since: int) -> tuple[int, int, bool]:
         doubted = self.gateway.doubts.cids(account, instrument)
@@ -384,11 +391,19 @@ class VenueSide:
         self.gateway.query(order.cid, order.account, order.instrument, ts_signed_ns, exposure=exposure, seen=alive,
             ts_placed_ns=placed_since(order.ts_decided, order.cid, self.engine.params.epoch))
 
-    def guess(self, slot: int) -> None:
-        """Where what an order was worth is only a guess, the venue is asked for it."""
-        order = OrderRow.unpack(self.engine.columns.get(ORDERS, slot))
-        if order.estimated and order.account not in self._keyless:
-            self.gateway.guess(order.cid, order.account, order.instrument)
+    def ask_untold(self, now: int) -> None:
+        """Ask for the executions of orders that ended a while ago and of which less was told than filled."""
+        columns, first = self.engine.columns, self._untold_at
+        room = UNTOLD_MAX - self.gateway.untold
+        if room <= 0:
+            return
+        slots = columns.orders_untold(first, UNTOLD_STEP, now - UNTOLD_AFTER_NS, now, TERMINAL_MASK)
+        for slot in slots[:room]:
+            order = OrderRow.unpack(columns.get(ORDERS, slot))
+            if order.account not in self._keyless:
+                self.gateway.tell(order.cid, order.account, order.instrument, order.venue_order_id != 0)
+        first += UNTOLD_STEP
+        self._untold_at = first if first < columns.count(ORDERS) else 0
 
     # -- reports in ------------------------------------------------------------------------------------------------------
 

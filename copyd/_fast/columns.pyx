@@ -310,18 +310,20 @@ cdef class Columns:
         cdef uint32_t slot = self.find_order(<const uint8_t*>PyBytes_AS_STRING(cid))
         return None if slot == NONE else slot
 
-    def retire_orders(self, int64_t before_seq, terminal_mask):
+    def retire_orders(self, int64_t before_seq, terminal_mask, int64_t untold_before=0):
         """Forget finished orders named before journal record ``before_seq``; returns how many.
 
-        ``terminal_mask`` has bit s set for every terminal state s. The rows are reused. An order whose value is a guess is
-        kept: what it was worth may still be told.
+        ``terminal_mask`` has bit s set for every terminal state s. The rows are reused. An order of which less was told
+        than filled is kept, unless it was decided before ``untold_before`` (ns): its fee and price may still be told.
         """
         cdef uint64_t mask = terminal_mask
         cdef uint32_t slot
         cdef uint32_t freed = 0
         for slot in range(self.counts[T_ORDERS]):
             if (self.orders[slot].state < 64 and (mask >> self.orders[slot].state) & 1
-                    and self.orders[slot].seq < before_seq and not self.orders[slot].estimated):
+                    and self.orders[slot].seq < before_seq
+                    and (self.orders[slot].ts_decided < untold_before
+                         or (self.orders[slot].exec_qty >= self.orders[slot].cum_qty and not self.orders[slot].estimated))):
                 memset(&self.orders[slot], 0, sizeof(Order))
                 self.orders[slot].state = ORDER_FREE
                 self.orders[slot].leg = self.order_free
@@ -333,12 +335,22 @@ cdef class Columns:
             self.relink = True
         return freed
 
-    def orders_guessed(self, terminal_mask):
-        """Slots of finished orders whose value is a guess, ascending; ``terminal_mask`` as above."""
+    def orders_untold(self, uint32_t first, uint32_t count, int64_t since, int64_t now, terminal_mask):
+        """Slots, of ``count`` from ``first`` on, of finished orders of which less was told than filled.
+
+        Some execution of them was never told by itself: its fee is not known, perhaps not even its price. Those decided from
+        ``since`` to ``now`` (ns) may still be told; one of later was decided before the clock was put back.
+        """
         cdef uint64_t mask = terminal_mask
         cdef uint32_t slot
-        return [slot for slot in range(self.counts[T_ORDERS]) if self.orders[slot].estimated
-                and self.orders[slot].state < 64 and (mask >> self.orders[slot].state) & 1]
+        cdef Order* order
+        found = []
+        for slot in range(first, min(first + count, self.counts[T_ORDERS])):
+            order = &self.orders[slot]
+            if (order.state < 64 and (mask >> order.state) & 1 and not since <= order.ts_decided <= now
+                    and (order.exec_qty < order.cum_qty or order.estimated)):
+                found.append(slot)
+        return found
 
     def orders_in_state(self, state_mask, uint32_t account=NONE):
         """Slots of orders whose state has its bit set in ``state_mask`` (of one account, or all), ascending."""

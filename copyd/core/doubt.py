@@ -20,8 +20,11 @@ import msgspec
 S_NS: Final = 1_000_000_000
 #: A held order's history that came back cut this often, with slow questions between, is one the venue keeps no more.
 CUT_LISTS: Final = 3
-#: How often the venue is asked, slowly, for the price of what an order was only inferred to have filled.
-GUESS_TRIES: Final = 60
+#: How often the venue is asked, slowly, for the trades of an order that has ended, and behind all that is in doubt.
+TELL_TRIES: Final = 60
+LAST_TURN: Final = 1_000_000
+#: Orders the venue was asked about in vain for so long that it is not asked again, remembered.
+SILENT_MAX: Final = 10_000
 #: Questions without an answer that are remembered in case one comes.
 OVERDUE_MAX: Final = 10_000
 #: Kinds of a verdict: report rows of the same number.
@@ -35,6 +38,7 @@ class AskKind(IntEnum):
     ORDER = 1  # one order by its id
     ORDERS = 2  # every order of an account in an instrument since a time, open or ended
     POSITION = 3  # the account's position in the instrument
+    TRADES = 4  # the executions of one order that has ended
 
 
 class Ask(NamedTuple):
@@ -100,6 +104,7 @@ class DoubtStats(msgspec.Struct):
     asked_order: int = 0
     asked_orders: int = 0
     asked_position: int = 0
+    asked_trades: int = 0
     weight: int = 0
     failed: int = 0
     timeouts: int = 0
@@ -129,13 +134,14 @@ class _Group:
 
 class _Doubt:
     __slots__ = (
-        "absent_by_id", "absent_in_list", "ask", "cid", "cut_lists", "differ_ns", "exposure", "fence", "group", "guessed", "held",
-        "placed", "seen", "token", "tries", "waits",
+        "absent_by_id", "absent_in_list", "ask", "cid", "cut_lists", "differ_ns", "exposure", "fence", "group", "held", "listed",
+        "placed", "seen", "token", "tries", "untold", "waits",
     )  # fmt: skip
 
     def __init__(self, cid: bytes, group: _Group, placed: int, fence: int, exposure: int) -> None:
         self.cid, self.group, self.placed, self.fence, self.exposure = cid, group, placed, fence, exposure
-        self.guessed = False  # ended, and not in doubt: what it was worth is asked
+        self.untold = False  # ended, and in no doubt: its executions are asked for
+        self.listed = False  # and the venue's own number of it is known
         self.tries = 0  # questions that led nowhere since the last that did
         self.token = -1  # of the entry in a queue that is valid
         self.waits = False  # its turn has come, it waits for the budget
@@ -173,7 +179,8 @@ class Doubts:
         self._doubts: dict[bytes, _Doubt] = {}
         self._groups: dict[tuple[int, int], _Group] = {}
         self._asks: dict[int, _Asked] = {}
-        self._guesses = 0
+        self._untold = 0
+        self._silent: dict[bytes, None] = {}
         self._overdue: dict[int, _Asked] = {}  # asked again since; what they still bring counts
         self._deadlines: list[tuple[int, int]] = []  # when, question
         self._later: list[tuple[int, int, _Doubt]] = []  # due, token
@@ -192,8 +199,8 @@ class Doubts:
 
     @property
     def doubted(self) -> int:
-        """Orders in doubt: those that have ended and are asked about for their price are not."""
-        return len(self._doubts) - self._guesses
+        """Orders in doubt: those that have ended, and whose executions are asked for, are not."""
+        return len(self._doubts) - self._untold
 
     @property
     def paused_until(self) -> int:
@@ -234,21 +241,20 @@ class Doubts:
     def ended(self, cid: bytes) -> None:
         """Its end was told otherwise (user stream, late reply): no more questions."""
         doubt = self._doubts.get(cid)
-        if doubt is not None and not doubt.guessed:
+        if doubt is not None and not doubt.untold:
             self._drop(doubt)
 
-    def guess(self, cid: bytes, account: int, instrument: int) -> None:
-        """The position told that this order has filled, not at what price: its id is asked for until the venue shows it.
+    def tell(self, cid: bytes, account: int, instrument: int, listed: bool) -> None:
+        """It has ended, and not every execution of it was told: its fees, or even what it was worth, are not known.
 
-        It has ended and is in no doubt: no list, no position and no verdict has to do with it. After ``GUESS_TRIES`` the guess
-        stands, until the next start asks again.
+        It is in no doubt: no list, no position and no verdict has to do with it. Behind all that is in doubt its executions are
+        asked for, by the venue's own number of it (``listed``), which its id gives. Silence ends it after ``TELL_TRIES``.
         """
-        self.ended(cid)
-        if cid not in self._doubts:
+        if cid not in self._doubts and cid not in self._silent:
             group = _Group(account, instrument)
             doubt = self._doubts[cid] = group.members[cid] = _Doubt(cid, group, 0, 0, 0)
-            doubt.guessed = True
-            self._guesses += 1
+            doubt.untold, doubt.listed = True, listed
+            self._untold += 1
             self._now(doubt)
 
     def ask_held(self, account: int) -> None:
@@ -272,7 +278,7 @@ class Doubts:
             del self._groups[group.account, group.instrument]
         doubt.token = -1
         doubt.waits = False
-        self._guesses -= doubt.guessed
+        self._untold -= doubt.untold
 
     # --- out: questions -------------------------------------------------------------------------------------------------
     def asks(self, now: int) -> list[Ask]:
@@ -302,10 +308,13 @@ class Doubts:
             elif kind is AskKind.ORDERS:
                 if not self._ask_orders(now, doubt, asks):
                     break
-            elif not self._spend(self.terms.weight_order):
+            elif not self._spend(self._weight(kind)):
                 break
             else:
-                self.stats.asked_order += 1
+                if kind is AskKind.ORDER:
+                    self.stats.asked_order += 1
+                else:
+                    self.stats.asked_trades += 1
                 asked = self._issue(now, kind, doubt.group, doubt, 0, (0, 0))
                 asks.append(Ask(asked.id, kind, doubt.group.account, doubt.group.instrument, doubt.cid, 0))
                 self._wait_for(doubt, asked)
@@ -339,6 +348,8 @@ class Doubts:
 
     def _kind(self, doubt: _Doubt) -> AskKind:
         terms = self.terms
+        if doubt.untold:
+            return AskKind.TRADES if doubt.listed else AskKind.ORDER
         if not doubt.absent_by_id:
             if terms.weight_orders and not doubt.absent_in_list:
                 most = terms.weight_orders // terms.weight_order
@@ -357,7 +368,7 @@ class Doubts:
         terms = self.terms
         if kind is AskKind.ORDER:
             return terms.weight_order
-        return terms.weight_orders if kind is AskKind.ORDERS else terms.weight_position
+        return terms.weight_position if kind is AskKind.POSITION else terms.weight_orders
 
     def _ask_orders(self, now: int, doubt: _Doubt, asks: list[Ask]) -> bool:
         group, lead = doubt.group, self.terms.lead_ns
@@ -418,7 +429,7 @@ class Doubts:
         doubt.token = self._last_token
         doubt.waits = True
         doubt.ask = 0
-        heappush(self._ready, (doubt.tries, -doubt.exposure, self._last_token, doubt))
+        heappush(self._ready, (doubt.tries + doubt.untold * LAST_TURN, -doubt.exposure, self._last_token, doubt))
 
     def _at(self, doubt: _Doubt, due: int) -> None:
         self._last_token += 1
@@ -430,10 +441,10 @@ class Doubts:
     def _again(self, now: int, doubt: _Doubt) -> None:
         """Once more, slower each time, but at the fence at the latest when that is nearer."""
         doubt.tries += 1
-        if doubt.guessed and doubt.tries >= GUESS_TRIES:
-            self._drop(doubt)
+        if doubt.untold and doubt.tries >= TELL_TRIES:
+            self._silence(doubt)
             return
-        if doubt.held or doubt.guessed:
+        if doubt.held or doubt.untold:
             self._at(doubt, now + self.terms.held_backoff_ns)
             return
         backoff = self.terms.backoff_ns
@@ -442,6 +453,13 @@ class Doubts:
             due = doubt.fence
             doubt.tries = 0
         self._at(doubt, due)
+
+    def _silence(self, doubt: _Doubt) -> None:
+        """The venue does not tell its executions: what is known of it stands."""
+        self._drop(doubt)
+        self._silent[doubt.cid] = None
+        while len(self._silent) > SILENT_MAX:
+            del self._silent[next(iter(self._silent))]
 
     def _refill(self, now: int) -> None:
         terms = self.terms
@@ -492,7 +510,7 @@ class Doubts:
                 self._again(now, doubt)
             return []
         self.stats.not_found += 1
-        if asked.issued < doubt.fence or doubt.guessed:
+        if asked.issued < doubt.fence or doubt.untold:
             self.stats.not_found_early += 1
             if doubt.ask == ask_id:
                 self._again(now, doubt)
@@ -537,6 +555,17 @@ class Doubts:
                 else:
                     self._again(now, doubt)
         return verdicts
+
+    def answered_trades(self, now: int, ask_id: int, all_told: bool) -> None:
+        """The answer to TRADES was booked; ``all_told``: nothing of the order is untold any more."""
+        asked = self._take(ask_id, AskKind.TRADES)
+        doubt = asked.doubt if asked is not None else None
+        if doubt is None or self._doubts.get(doubt.cid) is not doubt:
+            return
+        if all_told:
+            self._drop(doubt)
+        elif doubt.ask == ask_id:
+            self._again(now, doubt)
 
     def answered_position(self, now: int, ask_id: int, net: int, net_short: int) -> list[Verdict]:
         """The answer to POSITION, in the terms of ``expected``."""
@@ -611,6 +640,11 @@ class Doubts:
             self._found(now, doubt, found)
 
     def _found(self, now: int, doubt: _Doubt, found: Found) -> None:
+        if doubt.untold:
+            if not doubt.listed:
+                doubt.listed = True
+                self._now(doubt)
+            return
         if found.ended:
             self.stats.found_ended += 1
             self._drop(doubt)

@@ -89,6 +89,8 @@ RUNAWAY_LEAST = 1_000
 """So many orders a minute never trip the breaker, however few the followers."""
 EXTERNAL_SEEN_MAX = 20_000
 """Trades of followers' own that are remembered; a copy of one follows within seconds, over a connection being renewed."""
+UNTOLD_KEPT_NS = 24 * 3_600_000_000_000
+"""So long an order is kept whose executions were not all told."""
 HELD_PATIENCE = 60
 """A difference that an order in conflict may have made is another hand's only after this many times the read lag."""
 INFERRED_MAX, INFERRED_AGE = 1_000, 3_600_000_000_000
@@ -1923,7 +1925,7 @@ class Engine:
 
     def _retire(self, now: int, args: dict[str, Any], out: Outputs) -> None:
         """Forget finished orders named before record ``before_seq``; bounds memory."""
-        self.columns.retire_orders(args["before_seq"], TERMINAL_MASK)
+        self.columns.retire_orders(args["before_seq"], TERMINAL_MASK, now - UNTOLD_KEPT_NS)
 
     # -- reading ----------------------------------------------------------------------------------------------------
 

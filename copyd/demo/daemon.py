@@ -23,6 +23,9 @@ from .processes import Child, run_to_end
 LEADER = "leader"
 SITE = 1
 VENUE = "binance"
+PLATFORM = "platform"
+PERFORMANCE_BPS = 1_000
+PLATFORM_SHARE_BPS = 2_000
 
 
 def free_port() -> int:
@@ -84,9 +87,11 @@ def configuration(
         "instruments": [
             {"symbol": symbol, "venue": VENUE, "class": "majors" if symbol in majors else "others"} for symbol in symbols
         ],
-        "leaders": [{"id": LEADER, "venue": VENUE, "credential": LEADER}],
+        "leaders": [{"id": LEADER, "venue": VENUE, "credential": LEADER, "equity_poll_interval_ms": 1_000}],
         "credentials": [{"file": str(directory / "credentials.jsonl")}],
-        "copy": {"position_mode": "keep"},
+        # The day begins twelve hours from now: no daily limit starts anew while the verifier looks on.
+        "copy": {"position_mode": "keep", "daily_reset_utc": time.strftime("%H:%M", time.gmtime(time.time() + 43_200))},
+        "fees": {"performance_bps": PERFORMANCE_BPS, "platform_share_bps": PLATFORM_SHARE_BPS, "platform_account": PLATFORM},
         "control": {"socket": str(directory / "control.sock"), "socket_mode": "0600"},
         "health": {"host": "127.0.0.1", "port": port},
         "telemetry": {"log_format": "json", "log_level": "info"},
@@ -186,6 +191,13 @@ class Daemon:
         )
         if code:
             raise WorldError(f"the import of {path.name} failed with code {code}:\n{log.read_text(errors='replace')[-2000:]}")
+
+    async def stop_plan(self, follower: str) -> None:
+        """As ``copyd ctl plan stop`` does: the plan opens nothing more, and closes with the leader."""
+        assert self.control is not None
+        async with self.control.post(f"http://copyd/v1/plans/{follower}/stop") as answer:
+            if answer.status != 200:
+                raise WorldError(f"plan {follower} was not stopped: {(await answer.read())[:200].decode(errors='replace')}")
 
     async def export(self, path: Path, seconds: float = 600) -> None:
         """The decision export, written from the journal by a process of its own."""

@@ -63,6 +63,8 @@ class TradeRow(msgspec.Struct, gc=False):
     buyOrderId: int
     seller: str
     sellOrderId: int
+    buyFee: str
+    sellFee: str
 
 
 class QuoteRow(msgspec.Struct, gc=False):
@@ -84,6 +86,25 @@ class PositionRow(msgspec.Struct, gc=False):
     symbol: str
     positionSide: str
     lots: int
+
+
+class BalanceRow(msgspec.Struct, gc=False):
+    """A line of /truth/balances."""
+
+    seq: int
+    account: str
+    wallet: str
+
+
+class TransferRow(msgspec.Struct, gc=False, rename={"source": "from"}):
+    """A line of /truth/transfers."""
+
+    seq: int
+    id: str
+    source: str
+    to: str
+    amount: str
+    state: str
 
 
 class ReadRow(msgspec.Struct, gc=False):
@@ -203,6 +224,35 @@ class Control:
         """Another request weight per address and minute, enforced."""
         await self._post("/limits", {"weight_per_minute": per_minute})
 
+    async def move_market(self, symbol: str, bps: int) -> None:
+        """The makers quote this much higher (negative: lower) from now on."""
+        await self._post("/market", {"symbol": symbol, "move_bps": bps})
+
+    async def positions_now(self, leader: str) -> dict[tuple[str, str, str], int]:
+        """Signed lots of every open position of the followers."""
+        keep, self.keep = self.keep, None
+        found: dict[tuple[str, str, str], int] = {}
+        async for positions in self.pages("/truth/positions", PositionRow):
+            found.update({(row.account, row.symbol, row.positionSide): row.lots for row in positions if row.lots})
+        self.keep = keep
+        return {key: lots for key, lots in found.items() if key[0] != leader}
+
+    async def balances(self, accounts: set[str]) -> dict[str, int]:
+        """Wallets of these accounts, 1e-8."""
+        keep, self.keep = self.keep, None
+        found: dict[str, int] = {}
+        async for rows in self.pages("/truth/balances", BalanceRow):
+            found.update({row.account: to_e8(row.wallet) for row in rows if row.account in accounts})
+        self.keep = keep
+        return found
+
+    async def transfers(self) -> list[TransferRow]:
+        """Every transfer the exchange was ordered, in the order it decided them."""
+        found: list[TransferRow] = []
+        async for rows in self.pages("/truth/transfers", TransferRow):
+            found += rows
+        return found
+
     async def stats(self) -> dict[str, Any]:
         """Counters of the whole exchange."""
         answer: dict[str, Any] = msgspec.json.decode(await self._get("/truth/stats"))
@@ -275,13 +325,16 @@ class Control:
             if progress is not None:
                 progress(len(truth.orders))
         fills: dict[str, int] = defaultdict(int)
+        executions: dict[str, list[tuple[int, str, int, int, int]]] = defaultdict(list)
         async for trades in self.pages("/truth/trades", TradeRow):
             for trade in trades:
                 instrument = instruments.get(trade.symbol)
                 if instrument is None:
                     continue
                 lots = 0
-                for account, order_id, side in ((trade.buyer, trade.buyOrderId, 1), (trade.seller, trade.sellOrderId, -1)):
+                for account, order_id, side, fee in (
+                    (trade.buyer, trade.buyOrderId, 1, trade.buyFee), (trade.seller, trade.sellOrderId, -1, trade.sellFee),
+                ):  # fmt: skip
                     key = (trade.symbol, order_id)
                     if account == leader:
                         lots = instrument.lots(trade.qty)
@@ -293,9 +346,12 @@ class Control:
                     else:
                         cid = cid_of.get(key)
                         if cid is not None:
-                            fills[cid] += instrument.lots(trade.qty)
+                            lots = instrument.lots(trade.qty)
+                            fills[cid] += lots
                             truth.fill_count += 1
-        truth.fills = dict(fills)
+                            value = instrument.notional_e8(lots, instrument.ticks(trade.price))
+                            executions[account].append((trade.ts, trade.symbol, side * lots, value, to_e8(fee)))
+        truth.fills, truth.executions = dict(fills), dict(executions)
         async for positions in self.pages("/truth/positions", PositionRow):
             for position in positions:
                 if position.account != leader and position.lots:

@@ -217,6 +217,10 @@ class Truth(msgspec.Struct):
     leader_reads: list[tuple[int, int]] = []  #: (ts, equity_e8) the exchange served to the leader's account
     fills: dict[str, int] = {}  #: client order id -> lots in the trade book; empty: not compared
     fill_count: int = 0
+    #: account -> (ts, symbol, signed lots, value, fee; both in 1e-8) by time
+    executions: dict[str, list[tuple[int, str, int, int, int]]] = {}
+    held_ts: int = 0  #: when the positions were read in the middle of the run, 0: they were not
+    held: dict[tuple[str, str, str], int] = {}  #: as ``positions``, at ``held_ts``
     faults: list[Fault] = []  #: everything that went wrong on purpose, in order
     balances: dict[str, int] = {}  #: account -> wallet balance in 1e-8 at its creation
 
@@ -247,6 +251,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     total_loss_bps: int = 0
     daily_loss_bps: int = 0
     leader_drawdown_bps: int = 0
+    on_loss_stop: str = "close_now"
     require_stop: bool = False
     slippage_bps: int = 0
     slippage_mid_bps: int = 0
@@ -283,6 +288,9 @@ class Claim(msgspec.Struct, gc=False):
     ts_recv: int = 0
     ts_decided: int = 0
     client_order_id: str = ""
+    policy: str = ""  #: of a loss stop, with the two below
+    loss_e8: int = 0
+    limit_e8: int = 0
     epoch: int = 0
     ts: int = 0
 

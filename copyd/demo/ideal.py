@@ -62,25 +62,27 @@ def k_q32(
     px: int,
     leader_equity_e8: int,
     leader_leverage: int,
+    worth_e8: int,
 ) -> int:
-    """Follower lots per leader lot in Q32, truncated once (semantics 2, 42).
+    """Follower lots per leader lot in Q32, truncated once (semantics 2, 16, 42).
 
-    ``order_lots`` is the leader order's original quantity; ``px`` the price of this fill for fixed_amount and of the
-    order's first fill for risk_based. 0 where the mode cannot size (no equity, no stop).
+    ``worth_e8`` is the plan's allocation equity; ``order_lots`` is the leader order's original quantity; ``px`` the price of
+    this fill for fixed_amount and of the order's first fill for risk_based. 0 where the mode cannot size (no equity, no stop).
     """
     plan = numbers.plan
+    own = max(0, worth_e8)
     match plan.mode:
         case "proportional":
-            return Q32 * numbers.allocation_e8 // leader_equity_e8 if leader_equity_e8 > 0 else 0
+            return Q32 * own // leader_equity_e8 if leader_equity_e8 > 0 else 0
         case "multiplier":
             if leader_equity_e8 <= 0:
                 return 0
             m = numbers.multiplier
-            return Q32 * numbers.allocation_e8 * m.numerator // (leader_equity_e8 * m.denominator)
+            return Q32 * own * m.numerator // (leader_equity_e8 * m.denominator)
         case "fixed_ratio":
             if leader_equity_e8 <= 0 or leader_leverage <= 0:
                 return 0
-            return Q32 * numbers.allocation_e8 * own_leverage(plan) // (leader_equity_e8 * leader_leverage)
+            return Q32 * own * own_leverage(plan) // (leader_equity_e8 * leader_leverage)
         case "fixed_amount":
             notional = instrument.notional_e8(order_lots, px)
             return Q32 * numbers.amount_e8 // notional if notional else 0
@@ -156,7 +158,7 @@ def ideal_targets(
     leader_equity_e8: int,
     leader_leverage: int = 1,
 ) -> list[int]:
-    """A leg's target after each leader trade when nothing is refused, cut or left unfilled (Q32 lots)."""
+    """A leg's target after each leader trade when nothing is refused, cut, left unfilled, won or lost (Q32 lots)."""
     leg = Anchor()
     k = 0
     first_px: dict[str, int] = {}
@@ -172,7 +174,8 @@ def ideal_targets(
             fresh = leg.target == 0 or mode == "fixed_amount" or snapshot == "follow"
             if fresh or ((mode == "risk_based" or snapshot == "each_order") and k_of_order != trade.order_id):
                 at = trade.px if mode == "fixed_amount" else px
-                k = k_q32(numbers, instrument, trade.order_lots, at, leader_equity_e8, leader_leverage)
+                worth = numbers.allocation_e8
+                k = k_q32(numbers, instrument, trade.order_lots, at, leader_equity_e8, leader_leverage, worth)
                 k_of_order = trade.order_id
             leg.open(opening, k)
         out.append(leg.target)

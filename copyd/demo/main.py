@@ -4,8 +4,10 @@
 2. the daemon starts, the followers are imported, every leg is made ready
 3. the leader trades by a seeded script; half way the daemon is killed with SIGKILL in mid fan-out, the leader trades on
    while it is down, and it is started again
-4. when everything is quiet the daemon is stopped, its decisions are exported, the exchange's books are read
-5. the verifier compares books, plans and decisions; exit 0 only when they agree
+4. a losing stretch: the market falls while he adds, loss limits act by themselves; it comes back, and some followers leave
+5. when everything is quiet the daemon is stopped, its decisions are exported, the exchange's books are read
+6. the verifier compares books, plans and decisions
+7. fees are settled by ``copyd settle``, killed on the way; statements are held against the wallets. Exit 0 only when all agree
 """
 
 from __future__ import annotations
@@ -31,10 +33,11 @@ import msgspec
 from copyd.errors import CopydError, WorldError
 
 from .chaos import LEVELS, Cutter, chaos
-from .daemon import LEADER, SITE, Daemon, configuration, free_port, percentiles, write_secret_file
+from .daemon import LEADER, PLATFORM, SITE, Daemon, configuration, free_port, percentiles, write_secret_file
 from .exchange import AccountMade, Control, LeaderClient
-from .history import SECOND, Outage, Plan, Truth, VerifyConfig, read_claims
+from .history import SECOND, Command, Outage, Plan, Truth, VerifyConfig, read_claims, to_e8
 from .processes import Child
+from .settling import Books, Office, Settled, judge, read_statements
 from .verifier import Verdict, verify
 from .view import Board, View, make_view, summary_table
 from .workload import (
@@ -45,6 +48,7 @@ from .workload import (
     Step,
     follower_plans,
     leader_script,
+    leaving,
     plan_lines,
     starting_balance,
 )
@@ -109,6 +113,10 @@ class Demo:
         self.lives: list[dict[str, Any]] = []
         self.deltas: dict[str, int] = {}
         self.limits_lifted: list[str] = []
+        self.commands: list[Command] = []
+        self.held: tuple[int, dict[tuple[str, str, str], int]] = 0, {}
+        self.ended_at = 0.0
+        self.settled = Settled()
 
     @property
     def disturbed(self) -> bool:
@@ -158,6 +166,7 @@ class Demo:
         takes it as it is.
         """
         made = await self.control.make_accounts([{"name": LEADER, "balance": str(LEADER_EQUITY)}])
+        await self.control.make_accounts([{"name": PLATFORM, "balance": "0"}])
         await self.control.mark_account(LEADER)
         for start in range(0, len(self.plans), ACCOUNTS_PER_CALL):
             rows = []
@@ -217,7 +226,10 @@ class Demo:
         return f"{step.label}: {side} {instrument.qty_text(step.lots)} {step.symbol}"
 
     async def trade(self, step: Step) -> None:
-        """One leader order; a resting one is waited for."""
+        """One leader order; a resting one is waited for. Or the market moves."""
+        if step.move_bps:
+            await self.control.move_market(step.symbol, step.move_bps)
+            return
         self.view.trade(self.describe(step))
         self.board.leader_orders += 1
         instrument = self.control.instruments[step.symbol]
@@ -338,6 +350,25 @@ class Demo:
             await self.run_steps(kill + down, start)
         await self.run_steps(self.script.phase("second"), start, shift)
 
+    async def lose(self) -> None:
+        """The losing stretch, and followers who leave before the leader's last close."""
+        self.view.say("a losing stretch: the leader goes long, and the market falls")
+        start = time.monotonic()
+        await self.run_steps(self.script.phase("losing"), start)
+        names = leaving(self.plans)
+        self.view.say(f"{len(names)} followers leave: copyd ctl plan stop NAME")
+        for name in names:
+            sent = time.time_ns()
+            await self.daemon.stop_plan(name)
+            self.commands.append(Command("stop", sent, time.time_ns(), name))
+            self.checkpoint()
+        await self.run_steps(self.script.phase("leaving"), time.monotonic())
+
+    async def look_midway(self) -> None:
+        """All is quiet and legs are open: what everybody holds, for the verifier."""
+        await self.settle(60 + (30 if self.disturbed else 0))
+        self.held = time.time_ns(), await self.control.positions_now(LEADER)
+
     async def watch(self) -> None:
         """Keep the board and the quote log up to date."""
         last_orders, last_time = 0, time.monotonic()
@@ -377,8 +408,8 @@ class Demo:
 
     # -- 4. the end --------------------------------------------------------------------------------------------
 
-    async def settle(self, seconds: float = 60) -> None:
-        """Wait until nothing is unfinished: no orders arriving, none open, none in doubt."""
+    async def settle(self, seconds: float = 60, told: bool = False) -> None:
+        """Wait until nothing is unfinished: no orders arriving, none open, none in doubt; ``told``: and every fee is known."""
         self.view.say("the leader has finished; waiting until everything is quiet")
         for symbol in self.control.instruments:
             with contextlib.suppress(CopydError):
@@ -389,6 +420,7 @@ class Demo:
             orders = await self.orders_accepted()
             status = await self.daemon.status()
             unfinished = int(status.get("orders_unfinished", 0)) + int(status.get("in_doubt", 0))
+            unfinished += told and int(status.get("executions_untold", 0))
             if orders != last or unfinished:
                 last, since = orders, time.monotonic()
             elif time.monotonic() - since > 2.0:
@@ -406,29 +438,54 @@ class Demo:
             if code != 0:
                 self.view.say(f"the daemon ended with code {code}", "bold red")
         self.board.daemon = "stopped"
+        self.ended_at = time.time()
         self.view.say("exporting the daemon's decisions from the journal")
         claims = self.directory / "decisions.jsonl"
         await self.daemon.export(claims)
         self.view.say("reading the exchange's books")
         truth = await self.control.truth(LEADER)
-        truth.balances = {plan.account: int(float(starting_balance(plan, self.options.seed)) * 10**8) for plan in self.plans}
+        truth.balances = {plan.account: to_e8(starting_balance(plan, self.options.seed)) for plan in self.plans}
+        truth.held_ts, truth.held = self.held
         stats = await self.control.stats()
         self.maker_flow_hash = str(stats.get("maker_flow_hash", ""))
         self.limits_lifted = list(stats.get("limits_lifted", []))
         self.memory["exchange"] = self.exchange.memory_bytes()
+        if not self.interrupted:
+            await self.settle_fees(truth)
         await self.exchange.end()
         self.view.say("copyd verify: every recorded decision computed again from the journal")
         journal_check = await self.daemon.verify_journal()
         self.view.say("comparing the exchange's books with what the rules give")
         config = self.verify_config()
-        (self.directory / "verify.json").write_bytes(msgspec.json.encode({"config": config, "balances": truth.balances}))
+        held = [[*key, lots] for key, lots in truth.held.items()]
+        (self.directory / "verify.json").write_bytes(
+            msgspec.json.encode({"config": config, "balances": truth.balances, "held_ts": truth.held_ts, "held": held})
+        )
         verdict = await asyncio.to_thread(verify, truth, self.plans, read_claims(claims), config)
         return truth, verdict, journal_check
+
+    async def settle_fees(self, truth: Truth) -> None:
+        """Fees of those who have left, paid at the exchange; killed on the way, and held against the wallets."""
+        self.view.say("copyd settle: fees of the followers who left, killed after every step that shows")
+        people = {LEADER, PLATFORM, *(plan.account for plan in self.plans)}  # the makers trade on meanwhile
+        before = await self.control.balances(people)
+        office = Office(self.directory, self.daemon, self.control)
+        await office.run(self.ended_at)
+        books = Books(
+            before, await self.control.balances(people), await self.control.transfers(), truth.balances,
+            {account for account, _, _ in truth.positions},
+        )  # fmt: skip
+        self.settled = judge(self.plans, read_statements(office.folder), books)
+        self.settled.kills = office.kills
+        self.settled.statements, fault = await office.verified()
+        if fault:
+            self.settled.problems.append(fault)
 
     def verify_config(self) -> VerifyConfig:
         """What both sides were configured with."""
         return VerifyConfig(
             outages=self.outages,
+            commands=self.commands,
             leader_leverage=dict.fromkeys(self.control.instruments, LEADER_LEVERAGE),
             plans_since=self.plans_since,
             ready_since=self.ready_since,
@@ -484,6 +541,10 @@ class Demo:
         await self.disturb()
         try:
             await self.run_script()
+            await self.calm()
+            await self.look_midway()
+            await self.disturb()
+            await self.lose()
         except Stopped:
             self.interrupted = True
             self.stopping.clear()
@@ -492,7 +553,7 @@ class Demo:
                 await self.restart()
         try:
             await self.calm()
-            await self.settle((15 if self.interrupted else 60) + (30 if self.disturbed else 0))
+            await self.settle((15 if self.interrupted else 60) + (30 if self.disturbed else 0), told=not self.interrupted)
         finally:
             watcher.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -507,6 +568,7 @@ class Demo:
         code, words = journal_check
         if code:
             problems.insert(0, f"copyd verify ended with code {code}: {words.strip().splitlines()[-1] if words.strip() else ''}")
+        problems += [f"settlement: {text}" for text in self.settled.problems[:20]]
         seconds = Counter(order.ts // SECOND for order in truth.orders)
         first, last = fanout_at_exchange(truth)
         own_first, own_last = self.own_fanout()
@@ -532,7 +594,10 @@ class Demo:
             "restarts": len(self.outages),
             "restart_ready_s": self.restart_ready_s,
             "kill": self.kill_report,
-            "verified": verdict.verified and code == 0,
+            "verified": verdict.verified and code == 0 and not self.settled.problems,
+            "stops": verdict.stops,
+            "legs_held_midway": verdict.legs_held_midway,
+            "settlement": msgspec.to_builtins(self.settled),
             "journal_verified": code == 0,
             "problems": problems,
             "problem_counts": verdict.problem_counts,
@@ -641,7 +706,9 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(prog="copyd demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--followers", type=int, default=1000, help="follower accounts (default 1000)")
-    p.add_argument("--seconds", type=float, default=60, help="how long the leader trades (default 60)")
+    p.add_argument(
+        "--seconds", type=float, default=60, help="how long the leader trades before the losing stretch (default 60)"
+    )
     p.add_argument("--seed", type=int, default=7, help="same seed: same leader orders, same maker order flow (default 7)")
     p.add_argument("--json", type=Path, help="write the result to this file")
     p.add_argument("--keep", type=Path, help="work in this new directory and keep it (journal, logs, plans, decisions)")

@@ -16,6 +16,7 @@ import msgspec
 
 from .history import MS, SECOND, Claim, Command, Instrument, LeaderTrade, Order, Truth, VerifyConfig
 from .ideal import PlanNumbers, own_leverage
+from .stops import LOSSES, Stops
 
 #: The order in which refusals are tried (semantics 18); the first that binds names the decision.
 ENTRY_REASONS = (
@@ -32,6 +33,9 @@ ENTRY_REASONS = (
     "quote_stale",
     "stale_event",
     "observed",
+    "leader_drawdown",
+    "total_loss",
+    "daily_loss",
     "max_open_trades",
     "leverage_above_max",
     "no_stop",
@@ -72,6 +76,8 @@ def counts_as_plan_limit(reason: str, numbers: PlanNumbers, symbol: str) -> bool
     that is not ready only where the plan's own list leaves the instrument out (such a leg is never made ready)."""
     if reason in SLIPPAGE:
         return numbers.plan.slippage_bps > 0 or numbers.plan.slippage_mid_bps > 0
+    if reason in LOSSES or reason == "leg_detached":  # detached: nobody's hand trades here, only a stop does it
+        return any(getattr(numbers.plan, name) for name in LOSSES.values())
     if reason == "leg_not_ready":
         return bool(numbers.instruments) and symbol not in numbers.instruments
     return reason in PLAN_LIMITS
@@ -200,9 +206,10 @@ def within(times: list[int], since: int, until: int) -> bool:
 class Reasons:
     """Checks of every reason against one run's truth."""
 
-    def __init__(self, truth: Truth, config: VerifyConfig) -> None:
+    def __init__(self, truth: Truth, config: VerifyConfig, stops: Stops) -> None:
         self.truth = truth
         self.config = config
+        self.stops = stops
         self.reads = sorted(truth.leader_reads)
         self.reads_of: dict[int, list[int]] = {}
         for ts, equity in self.reads:
@@ -217,6 +224,7 @@ class Reasons:
             "plan_close_only": partial(self.commanded, "close_only"),
             "plan_stopped": partial(self.commanded, "stop"),
             "leg_not_ready": self.leg_not_ready,
+            "leg_detached": self.leg_detached,
             "instrument_not_allowed": self.instrument_not_allowed,
             "leader_unsynced": self.leader_unsynced,
             "leader_equity_stale": self.leader_equity_stale,
@@ -230,6 +238,7 @@ class Reasons:
             "rate_limited": self.rate_limited,
             "below_minimum": self.below_minimum,
             **{name: partial(self.capped, name) for name in CAPS},
+            **{name: partial(self.lost, name) for name in LOSSES},
         }
 
     # -- the whole of an opening -------------------------------------------------------------------------------
@@ -273,6 +282,16 @@ class Reasons:
         if o.numbers.instruments and o.instrument.symbol not in o.numbers.instruments:
             return ""
         return "all legs were ready by then"
+
+    def leg_detached(self, o: Opening) -> str:
+        """A stop that closes with the leader: nothing new until he is flat."""
+        if self.stops.policy(o.claim.plan, o.ts) == "close_gracefully":
+            return ""
+        return "no loss stop closes it with the leader, and nobody else trades there"
+
+    def lost(self, name: str, o: Opening) -> str:
+        """Stopped by this limit, or beyond it now."""
+        return self.stops.refusal(name, o.numbers, o.ts)
 
     def leader_unsynced(self, o: Opening) -> str:
         """Only an outage, or a disturbed stream, makes the leader's position unknown here."""

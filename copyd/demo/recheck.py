@@ -22,6 +22,8 @@ class Kept(msgspec.Struct):
 
     config: VerifyConfig
     balances: dict[str, int]
+    held_ts: int = 0
+    held: list[tuple[str, str, str, int]] = []
 
 
 def recheck(directory: Path) -> Verdict:
@@ -29,6 +31,7 @@ def recheck(directory: Path) -> Verdict:
     kept = msgspec.json.decode((directory / "verify.json").read_bytes(), type=Kept)
     truth = asyncio.run(KeptBooks(directory / "books").truth(LEADER))
     truth.balances = kept.balances
+    truth.held_ts, truth.held = kept.held_ts, {row[:3]: row[3] for row in kept.held}
     return verify(truth, read_plans(directory / "followers.jsonl"), read_claims(directory / "decisions.jsonl"), kept.config)
 
 

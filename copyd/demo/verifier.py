@@ -4,11 +4,15 @@ Fed only with the exchange's truth, the plan file and the daemon's decision expo
 things were decided and the *claims* of why; every number in it is recomputed:
 
 1. each leader trade is split into its reducing and opening part by the leader's whole position;
-2. each leg's target follows by the plain rule (``ideal``), with a ratio whose equity the exchange really served;
+2. each leg's target follows by the plain rule (``ideal``), with a ratio whose leader equity the exchange really served and whose
+   own equity is what the plan's executions and the market make it (``worth``);
 3. what a claim says was forgone leaves the target only where ``reasons`` derives the same reason from the truth;
 4. each order must be wanted: opening = whole lots of target less what the leg holds, reducing never past the target;
 5. each order on a follower's account must be claimed once, each claimed order must look the same in the books;
-6. at the end the venue position must be the target, to less than a lot, unless it waits for the venue's minimum.
+6. at the end, and where the positions were read on the way, the venue position must be the target, to less than a lot, unless
+   it waits for the venue's minimum;
+7. each loss stop must have been reached by the books, be the plan's own, and open nothing after it; a plan beyond its limit must
+   have been stopped (``stops``).
 
 A *duplicate* is a client order id accepted twice or an intent executed twice. An *omission* is a (leader trade, plan)
 with neither order nor recorded reason.
@@ -24,6 +28,8 @@ import msgspec
 from .history import Claim, Instrument, LeaderTrade, Order, Plan, Truth, VerifyConfig
 from .ideal import PER_ORDER_MODES, Anchor, PlanNumbers, k_q32, limit_price, own_leverage, sign, split, toward_zero_to_lot
 from .reasons import Account, Opening, Reasons, counts_as_plan_limit
+from .stops import Stops
+from .worth import Worth
 
 REFUSED_BEFORE_SIZING = frozenset(
     [
@@ -66,6 +72,8 @@ class Verdict(msgspec.Struct):
     followers: int = 0
     followers_in_sync: int = 0
     restarts: int = 0
+    stops: dict[str, int] = {}  #: plans stopped by a loss limit, by reason
+    legs_held_midway: int = 0  #: open positions compared in the middle of the run
     forgone: dict[str, int] = {}
     forgone_other_outside_restart: int = 0
     heard_out_of_order: int = 0  #: leader trades that came late behind others of their kind
@@ -126,7 +134,9 @@ class Verifier:
     def __init__(self, truth: Truth, plans: list[Plan], config: VerifyConfig) -> None:
         self.truth = truth
         self.config = config
-        self.reasons = Reasons(truth, config)
+        self.worth = Worth(truth, config)
+        self.stops = Stops(truth, config, self.worth)
+        self.reasons = Reasons(truth, config, self.stops)
         self.verdict = Verdict(fills=truth.fill_count, followers=len(plans))
         self.numbers = {plan.follower: PlanNumbers(plan) for plan in plans}
         self.account_plan = {numbers.account: name for name, numbers in self.numbers.items()}
@@ -212,9 +222,14 @@ class Verifier:
         if claim.seq < self.last_seq:
             self.problem("order of claims", f"record {claim.seq} after record {self.last_seq}")
         self.last_seq = claim.seq
+        if self.truth.held_ts and claim.ts_decided > self.truth.held_ts:
+            self.midway()
         numbers = self.numbers.get(claim.plan)
         if numbers is None:
             self.problem("unknown plan", f"a decision names the plan {claim.plan!r}, which is not in the plan file")
+            return
+        if claim.cause == "loss_stop":
+            self.loss_stop(claim, numbers)
             return
         instrument = self.truth.instruments.get(claim.symbol)
         if instrument is None:
@@ -225,8 +240,22 @@ class Verifier:
             self.order_end(claim, numbers, leg)
         elif claim.cause == "leader_fill":
             self.leader_fill(claim, numbers, instrument, leg)
+        elif claim.cause == "external":
+            self.problem("moved otherwise", f"{claim.plan} {claim.symbol}: its target changed, and nobody but copyd trades there")
         else:
             self.later(claim, numbers, instrument, leg)
+
+    def loss_stop(self, claim: Claim, numbers: PlanNumbers) -> None:
+        """A limit stopped a plan: it must have been reached, and its legs become what the plan's policy says."""
+        self.verdict.stops[claim.reason] = self.verdict.stops.get(claim.reason, 0) + 1
+        fault = self.stops.take(claim, numbers)
+        if fault:
+            self.problem("false stop", f"{claim.plan} was stopped by {claim.reason}, but {fault}")
+        if claim.policy == "close_now":
+            for symbol in self.truth.instruments:
+                leg = self.leg(claim.plan, symbol)
+                leg.target, leg.deferred = 0, []
+                leg.reset()
 
     def leader_fill(self, claim: Claim, numbers: PlanNumbers, instrument: Instrument, leg: Leg) -> None:
         """The one decision about (leader trade, plan)."""
@@ -337,7 +366,13 @@ class Verifier:
                 self.problem("wrong k", f"{claim.plan} {claim.symbol} trade {claim.exec_id}: {fault}")
         px = trade.px if plan.mode == "fixed_amount" else event.first_px
         leverage = self.config.leader_leverage.get(claim.symbol, 1)
-        return k_q32(numbers, instrument, trade.order_lots, px, equity, leverage)
+        least, most = self.worth.at(numbers.account, claim.ts_decided)
+        low, high = (
+            k_q32(numbers, instrument, trade.order_lots, px, equity, leverage, numbers.allocation_e8 + earned)
+            for earned in (least, most)
+        )
+        # The daemon's own equity is known to a range; within it its k stands, and all that follows from it is exact.
+        return claim.k_q32 if low <= claim.k_q32 <= high else high
 
     def equity_fault(self, equity: int, ts: int) -> str:
         """One answer per (equity, millisecond): all followers of an event ask the same."""
@@ -487,6 +522,8 @@ class Verifier:
         side = sign(leg.target)
         if claim.open == "order":
             leg.open_slack = 0  # one opening in flight per leg: the one before has ended
+            if self.stops.stopped(claim.plan, claim.ts_decided):
+                self.problem("opened after a stop", f"{claim.plan} {claim.symbol}: opens, and a loss limit had stopped the plan")
         # reducing part: never more than the leg may hold, never past the target
         if claim.reduce == "order":
             from_side = leg.side_held()
@@ -739,9 +776,23 @@ class Verifier:
 
     # -- the end -----------------------------------------------------------------------------------------------
 
+    def midway(self) -> None:
+        """The positions as they were read in the middle of the run, when all was quiet, against the targets of then."""
+        truth = self.truth
+        truth.held_ts = 0
+        for plan in self.numbers:
+            for symbol in self.events:
+                leg = self.leg(plan, symbol)
+                self.position(plan, symbol, leg, truth.held)
+                self.verdict.legs_held_midway += leg.lots != 0
+
     def finish(self) -> Verdict:
-        """Every trade decided, every order explained, every position at its target."""
+        """Every trade decided, every order explained, every position at its target, every limit acted on."""
         verdict = self.verdict
+        if self.truth.held_ts:
+            self.midway()
+        for text in self.stops.missed(self.numbers):
+            self.problem("limit passed", text)
         for cid in sorted(self.unclaimed, key=lambda cid: self.orders[cid].ts):
             order = self.orders[cid]
             verdict.duplicates += 1
@@ -756,7 +807,8 @@ class Verifier:
                 leg = self.leg(plan, symbol)
                 while leg.next_event < len(events):
                     self.skipped(events[leg.next_event], plan, leg)
-                in_sync &= self.position(plan, symbol, leg)
+                in_sync &= self.position(plan, symbol, leg, self.truth.positions)
+                verdict.legs += bool(leg.target or leg.lots)
             verdict.followers_in_sync += in_sync
         for (account, symbol, side), lots in self.truth.positions.items():
             plan_name = self.account_plan.get(account)
@@ -784,16 +836,14 @@ class Verifier:
         verdict.verified = not self.counts and not verdict.duplicates and not verdict.omissions and not verdict.out_of_sync
         return verdict
 
-    def position(self, plan: str, symbol: str, leg: Leg) -> bool:
+    def position(self, plan: str, symbol: str, leg: Leg, positions: dict[tuple[str, str, str], int]) -> bool:
         """The venue position of a leg against its target."""
         numbers = self.numbers[plan]
         instrument = self.truth.instruments[symbol]
-        sides = [self.truth.positions.get((numbers.account, symbol, side), 0) for side in ("BOTH", "LONG", "SHORT")]
+        sides = [positions.get((numbers.account, symbol, side), 0) for side in ("BOTH", "LONG", "SHORT")]
         lots = sum(sides)
         verdict = self.verdict
-        if leg.target or lots or leg.lots:
-            verdict.legs += 1
-        verdict.legs_open += lots != 0
+        verdict.legs_open += positions is self.truth.positions and lots != 0
         fine = True
         if sides[1] > 0 and sides[2] < 0:
             self.problem("position", f"{plan} {symbol}: holds both a long and a short position")

@@ -212,6 +212,8 @@ def summary_table(result: dict[str, Any], out: TextIO = sys.stdout) -> None:
         ("fan-out to the last follower, p50 / p99 / max", latency("fanout_last_us")),
         ("SIGKILLs, ready again after", f"{result['restarts']}, {result['restart_ready_s'] or 0:.2f} s"),
         ("forgone by reason", "\n".join(f"{name} {count}" for name, count in result["forgone"].items()) or "none"),
+        ("plans stopped by a loss limit", "\n".join(f"{name} {count}" for name, count in result["stops"].items()) or "none"),
+        ("open positions compared midway", f"{result['legs_held_midway']}"),
         ("duplicates", f"{result['duplicates']}"),
         ("omissions", f"{result['omissions']}"),
         ("legs out of sync", f"{result['out_of_sync']}"),
@@ -219,6 +221,14 @@ def summary_table(result: dict[str, Any], out: TextIO = sys.stdout) -> None:
         ("daemon memory", size(result["memory_bytes"]["daemon"])),
         ("limits lifted", ", ".join(result["limits_lifted"]) or "none"),
     ]
+    settled = result["settlement"]
+    if settled["plans"]:
+        rows += [
+            ("settlement killed", f"{len(settled['kills'])} times"),
+            ("fees charged / paid", f"{settled['charged_e8'] / 1e8:,.2f} / {settled['paid_e8'] / 1e8:,.2f}"),
+            ("profits that are their wallet's, to the unit", f"{settled['exact']} of {settled['plans']}"),
+            ("statements that prove themselves", f"{settled['statements']}"),
+        ]
     if result.get("faults_made"):
         made = result["faults_made"]
         rows += [

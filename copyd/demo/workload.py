@@ -2,8 +2,9 @@
 
 The script is a story that contains every kind of event however short the run is: opens, adds, orders filled in several
 parts, ten small clips, partial closes, flips through zero, a resting order, a position held since before the plans
-began, trades while the daemon is down, and an end with some legs open and some flat. A longer run repeats seeded
-variations of it. Quantities are in lots, prices in ticks, both fixed by the instruments' opening prices.
+began, trades while the daemon is down, and some legs open and some flat; then a losing stretch, in which the market falls while
+he adds, comes back for those who are still in it, and some followers leave. A longer run repeats seeded variations of the first
+part. Quantities are in lots, prices in ticks, both fixed by the instruments' opening prices.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ from .history import Instrument, Plan
 
 LEADER_EQUITY = 1_000_000  #: USDT
 LEADER_LEVERAGE = 10
+STRETCH_STEP_MS = 450
 MODES = ("proportional", "multiplier", "fixed_amount", "fixed_ratio", "risk_based")
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """One leader order. ``at_ms`` counts from the start of trading."""
+    """One leader order, or a move of the market. ``at_ms`` counts from the start of trading, or of the losing stretch."""
 
     at_ms: int
-    phase: str  #: before (the daemon), first, kill, down, second
+    phase: str  #: before (the daemon), first, kill, down, second, losing, leaving
     symbol: str
     label: str  #: what a trader would say he did
     side: int
@@ -33,6 +35,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     px: int = 0  #: limit, ticks; 0 for market and for REST (joins the best price of its side)
     reduce_only: bool = False
     burst: bool = False  #: does not wait for the followers of the order before
+    move_bps: int = 0  #: the makers' prices move by this; no order
 
 
 class Script(msgspec.Struct, frozen=True):
@@ -119,6 +122,32 @@ class Storyteller:
     def rest(self, symbol: str, side: int, usdt: float) -> None:
         self.order(symbol, "resting order", side * self.lots(symbol, usdt), kind="REST")
 
+    def market(self, symbol: str, bps: int, times: int) -> None:
+        """The market moves by ``bps``, so many times in a row."""
+        for _ in range(times):
+            self.slot += 1
+            label = "the market falls" if bps < 0 else "the market comes back"
+            step = Step(at_ms=self.slot, phase=self.phase, symbol=symbol, label=label, side=0, lots=0, move_bps=bps)
+            self.steps.append((self.phase, step))
+
+    def losing_stretch(self, symbol: str) -> None:
+        """Flat, then long and adding while it falls by some 7 %; it comes back, and he takes half off."""
+        self.phase = "losing"
+        for name in self.symbols:
+            if self.position[name]:
+                self.close(name)
+        for _ in range(5):
+            self.open(symbol, 1, 70_000)
+        self.market(symbol, -60, 8)
+        self.open(symbol, 1, 40_000)
+        self.market(symbol, -60, 4)
+        self.open(symbol, 1, 40_000)
+        self.market(symbol, 90, 10)
+        self.partial(symbol, 0.5)
+        self.phase = "leaving"
+        self.open(symbol, 1, 30_000)
+        self.close(symbol)
+
     def variation(self) -> None:
         """One seeded step that keeps the leader's book within bounds."""
         symbol = self.rng.choice(self.symbols)
@@ -195,16 +224,20 @@ class Storyteller:
         self.partial(a, 0.21)
         if len(self.symbols) > 2 and self.position[c]:
             self.close(c)
+        self.losing_stretch(a)
         return Script(self.timed())
 
     def timed(self) -> list[Step]:
         """Spread the slots over the run; steps of a burst follow each other at once."""
-        trading = [step for phase, step in self.steps if phase != "before"]
+        trading = [step for phase, step in self.steps if phase not in ("before", "losing", "leaving")]
         first, last = trading[0].at_ms, trading[-1].at_ms
         each = self.seconds * 1000 * 0.95 / (last - first + 1)
+        began: dict[str, int] = {}
         out = []
         for _, step in self.steps:
             at = 0 if step.phase == "before" else int((step.at_ms - first) * each)
+            if step.phase in ("losing", "leaving"):
+                at = (step.at_ms - began.setdefault(step.phase, step.at_ms)) * STRETCH_STEP_MS
             out.append(msgspec.structs.replace(step, at_ms=at))
         return out
 
@@ -267,8 +300,32 @@ def follower_plans(count: int, symbols: list[str], seed: int, leader: str = "lea
             fields["max_notional_total"] = money(max(60, allocation * rng.uniform(0.05, 0.2)))
         elif roll < 0.30:
             fields["state"] = rng.choice(("paused", "close_only"))
+        if n not in SPARED:
+            fields |= loss_limits(random.Random(f"limits {seed} {n}"))
         plans.append(Plan(**fields))  # type: ignore[arg-type]
     return plans
+
+
+SPARED = (0, 2, 7)
+"""Large plans without a loss limit: they show that the leader was copied all the way."""
+
+
+def loss_limits(rng: random.Random) -> dict[str, object]:
+    """None for most; else one that a losing stretch reaches, or does not, and what is then to be done."""
+    roll = rng.random()
+    if roll > 0.36:
+        return {}
+    policy = rng.choices(("close_now", "close_gracefully", "opens_paused"), (6, 2, 2))[0]
+    if roll < 0.14:
+        return {"total_loss_bps": rng.choice((60, 120, 250, 600)), "on_loss_stop": policy}
+    if roll < 0.26:
+        return {"daily_loss_bps": rng.choice((50, 100, 200, 400)), "on_loss_stop": policy}
+    return {"leader_drawdown_bps": rng.choice((80, 150, 900)), "on_loss_stop": policy}
+
+
+def leaving(plans: list[Plan]) -> list[str]:
+    """Every fourth follower leaves before the leader's last close."""
+    return [plan.follower for plan in plans[1::4]]
 
 
 def plan_lines(plans: list[Plan]) -> bytes:
@@ -277,7 +334,7 @@ def plan_lines(plans: list[Plan]) -> bytes:
         *("leader", "account", "mode", "leverage", "leverage_max", "ratio_snapshot", "min_policy", "max_position_bps"),
         "max_notional_symbol",
         *("max_notional_total", "max_open_trades", "max_loss_per_trade_bps", "require_stop", "slippage_bps", "slippage_mid_bps"),
-        *("total_loss_bps", "daily_loss_bps", "leader_drawdown_bps"),
+        *("total_loss_bps", "daily_loss_bps", "leader_drawdown_bps", "on_loss_stop"),
     }
     default = msgspec.structs.asdict(Plan(follower="", allocation="0"))
     lines = []

@@ -1,12 +1,13 @@
 """Every recorded decision as one JSON object per line, for whoever checks them without our code.
 
-Lines of one record: orders that ended with something unfilled first, then reductions sent because of what the venue said
-or because time passed, then decisions. Every client order id stands in exactly one line.
+Lines of one record: orders that ended with something unfilled first, then loss stops, then reductions sent because of what the
+venue said or because time passed, then decisions. Every client order id stands in exactly one line.
 
     leader_fill   one per (leader execution, plan); a change found in a snapshot has the exec_id ``snapshot:<record>``
     release       an opening that had waited
     report timer  a reduction after a report, or after a back-off
     order_end     quantity an opening left unfilled: it leaves the target
+    loss_stop     a limit stopped a plan: by how much, and what it does to the legs; what it closes follows as ``timer``
     external      the target followed the follower's own hand, a liquidation or an operator's stop
     restart       a daemon took over
 """
@@ -25,6 +26,7 @@ from copyd.core.engine import (
     LEADERS,
     LEGS,
     ORDERS,
+    PLANS,
     AccountSnapshots,
     Command,
     Engine,
@@ -43,11 +45,14 @@ from copyd.core.rows import (
     Kind,
     LeaderRow,
     LegRow,
+    LossPolicy,
     NamedOrder,
     OrderEndRow,
     OrderRow,
     Part,
+    PlanRow,
     Reason,
+    StopRow,
 )
 from copyd.journal import Record
 
@@ -105,6 +110,8 @@ class Claims:
         if recorded.ends:
             self._grow()
             self._ends(record, recorded)
+        if recorded.stops:
+            self._stops(record, recorded)
         if recorded.decisions or recorded.named:
             self._grow()
             self._market.clear()
@@ -125,6 +132,18 @@ class Claims:
                 "client_order_id": cid.hex(), "reason": f"{name}:{code}" if reason == Reason.VENUE_REJECTED else name,
                 "forgone_q32": forgone, "target_q32": self._targets[leg], "ts_decided": record.ts_ns,
             })
+
+    def _stops(self, record: Record, recorded: Recorded) -> None:
+        names, get = self.engine.names, self.engine.columns.get
+        for row in StopRow.unpack_all(recorded.stops):
+            self._emit({
+                "seq": record.seq, "cause": "loss_stop", "leader": names.plan_leaders[row.plan],
+                "plan": names.followers[row.plan], "reason": REASON_NAMES[row.reason],
+                "policy": LossPolicy(row.policy).name.lower(), "loss_e8": row.loss_e8, "limit_e8": row.limit_e8,
+                "equity_e8": row.equity_e8, "ts_decided": record.ts_ns,
+            })
+            for leg in self._account_legs.get(PlanRow.unpack(get(PLANS, row.plan)).account, ()):
+                self._targets[leg] = int.from_bytes(get(LEGS, leg)[:8], "little", signed=True)
 
     def _decisions(self, record: Record, recorded: Recorded) -> None:
         value = recorded.input

@@ -934,6 +934,11 @@ def _engine() -> Any:
     return Engine
 
 
+@mutant("fees_as_told", "executions that the streams lost are never asked for", "M3", "L2")
+def _(patches: Patches) -> None:
+    patches.set(_doubts().Doubts, "tell", lambda self, cid, account, instrument, listed: None)
+
+
 @mutant("losses_on_trades_only", "no mark ever stops a plan", "M4")
 def _(patches: Patches) -> None:
     patches.set(_engine(), "marks_due", lambda self, now, marks: False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,7 @@ from copyd.kinds import kind_of, pack_checkpoint, unpack_checkpoint
 from copyd.runtime.pump import Pump, Sent
 from copyd.sim.disk import Disk, Journal
 from copyd.sim.leaders import LeaderLink
-from copyd.sim.venue import NEW, PARTIAL, Reply, Request, Shown, Stream, Trade, Venue
+from copyd.sim.venue import NEW, PARTIAL, Reply, Request, Shown, Stream, Trade, Venue, fee_e8
 from copyd.sim.world import (
     ACK_TIMEOUT,
     ANSWER_TIMEOUT,
@@ -67,6 +67,7 @@ if TYPE_CHECKING:
 
 TERMS = Terms(fence_ns=FENCE, ask_timeout_ns=ANSWER_TIMEOUT, read_lag_ns=READ_LAG, guard_ns=GUARD, held_backoff_ns=20 * S)
 RETIRE_AFTER = 36 * S
+UNTOLD_AFTER = 5 * S
 """Longer than anything is told late."""
 WINDOW = 10 * S
 """The budget of questions is judged over this."""
@@ -85,9 +86,9 @@ def _at(row: Any, name: str) -> int:
 _ORDER, _LEG, _LEADER = OrderRow.LAYOUT.unpack, LegRow.LAYOUT.unpack, LeaderRow.LAYOUT.unpack
 _AI, _ACCOUNT = AccountInstrumentRow.LAYOUT.unpack, AccountRow.LAYOUT.unpack
 (O_CID, O_QTY, O_LIMIT, O_CUM, O_REF, O_SEQ, O_LEG, O_ACCOUNT, O_INSTRUMENT, O_SIDE, O_KIND, O_STATE, O_POSITION_SIDE,
- O_REDUCE_ONLY, O_VENUE_ID, O_DECIDED, O_CODE, O_ESTIMATED) = (_at(OrderRow, name) for name in (
+ O_REDUCE_ONLY, O_VENUE_ID, O_DECIDED, O_CODE, O_ESTIMATED, O_EXEC) = (_at(OrderRow, name) for name in (
      "cid", "order_qty", "limit_px", "cum_qty", "ref_px", "seq", "leg", "account", "instrument", "side", "kind", "state",
-     "position_side", "reduce_only", "venue_order_id", "ts_decided", "code", "estimated"))
+     "position_side", "reduce_only", "venue_order_id", "ts_decided", "code", "estimated", "exec_qty"))
 (L_PLAN, L_ACCOUNT, L_INSTRUMENT, L_SIDE, L_TARGET, L_ATTRIBUTED, L_PENDING, L_DEFERRED, L_OPEN, L_REDUCE, L_DETACHED,
  L_RETRY) = (
     _at(LegRow, name) for name in ("plan", "account", "instrument", "side", "target", "attributed", "pending", "deferred",
@@ -241,9 +242,8 @@ class Node:
         for slot in started.queries if started else []:
             order = _ORDER(self.columns.get(core.ORDERS, slot))
             self._doubt(order, now)
-        for slot in self.columns.orders_guessed(TERMINAL_MASK):
-            self._guess(_ORDER(self.columns.get(core.ORDERS, slot)))
         self._later(20 * MS + self.draws.draw("boot.streams", 80) * MS, self._open_streams)
+        self._later(UNTOLD_AFTER, self._ask_untold)
 
     def _fold(self) -> core.Engine:
         records = self.disk.records
@@ -383,9 +383,6 @@ class Node:
             self._touch(account)
         for cid in out.settled:
             self.doubts.ended(cid)
-            found = self.columns.order_slot(cid)
-            if found is not None:
-                self._guess(_ORDER(self.columns.get(core.ORDERS, found)))
         if out.fenced:
             self.fenced = True
             self.auditor.fenced(self.world.now)
@@ -739,10 +736,14 @@ class Node:
         placed = placed_since(order[O_DECIDED], order[O_CID], self.engine.params.epoch)
         self.doubts.add(order[O_CID], order[O_ACCOUNT], order[O_INSTRUMENT], signed, exposure, seen, placed)
 
-    def _guess(self, order: tuple[Any, ...]) -> None:
-        if order[O_ESTIMATED]:
-            self.doubts.guess(order[O_CID], order[O_ACCOUNT], order[O_INSTRUMENT])
-            self._wake_in(MS)
+    def _ask_untold(self) -> None:
+        """As the venue side of the daemon asks for executions that were never told."""
+        now = self.clock.now_ns()
+        for slot in self.columns.orders_untold(0, 1 << 31, now - UNTOLD_AFTER, now, TERMINAL_MASK):
+            order = _ORDER(self.columns.get(core.ORDERS, slot))
+            self.doubts.tell(order[O_CID], order[O_ACCOUNT], order[O_INSTRUMENT], order[O_VENUE_ID] != 0)
+        self._later(UNTOLD_AFTER, self._ask_untold)
+        self.dirty = True
 
     def _expected(self, account: int, instrument: int, since: int) -> tuple[int, int, bool]:
         """The position we believe in, and whether a comparison can prove anything now."""
@@ -763,6 +764,10 @@ class Node:
                 since = ask.since_ns + self.world.now - now - self.clock_error
                 told = partial(self._told_orders, ask.id)
                 self.call(self.venue.show_orders, (ask.account, ask.instrument, since), told, failed)
+            elif ask.kind is AskKind.TRADES:
+                slot = self.columns.order_slot(ask.cid)
+                number = _ORDER(self.columns.get(core.ORDERS, slot))[O_VENUE_ID] if slot is not None else 0
+                self.call(self.venue.show_trades, (ask.account, number), partial(self._told_trades, ask.id, ask.cid), failed)
             else:
                 told = partial(self._told_position, ask.id, ask.instrument)
                 self.call(self.venue.show_position, (ask.account,), told, failed)
@@ -770,7 +775,7 @@ class Node:
     def _weigh(self, now: int, kind: AskKind) -> None:
         """S16: the questions stay within their budget, and none is put before the venue wants one."""
         terms, weights = self.terms, self.weights
-        weight = (terms.weight_order, terms.weight_orders, terms.weight_position)[kind - 1]
+        weight = (terms.weight_order, terms.weight_orders, terms.weight_position, terms.weight_orders)[kind - 1]
         weights.append((now, weight))
         self.weight += weight
         while weights[0][0] <= now - WINDOW:
@@ -809,6 +814,19 @@ class Node:
             if shown.cid in self.doubts:
                 self._show(ReportKind.REPLY, shown)
         self._judged(self.doubts.answered_orders(self.clock.now_ns(), ask, [_found(shown) for shown in found], complete))
+
+    def _told_trades(self, ask: int, cid: bytes, trades: list[Trade]) -> None:
+        self.crashpoint("pre_answer")
+        for trade in trades:
+            self.rows.append(
+                ReportKind.TRADE, trade.status, cid, 0, 0, abs(trade.qty), trade.px, fee_e8(trade), trade.id, trade.order_id,
+                trade.t)
+        self._flush()
+        if self.alive:
+            slot = self.columns.order_slot(cid)
+            order = _ORDER(self.columns.get(core.ORDERS, slot)) if slot is not None else None
+            told = order is None or (order[O_EXEC] >= order[O_CUM] and not order[O_ESTIMATED])
+            self.doubts.answered_trades(self.clock.now_ns(), ask, told)
 
     def _told_position(self, ask: int, instrument: int, answer: tuple[int, list[tuple[int, int, int]]]) -> None:
         self.crashpoint("pre_answer")
@@ -971,8 +989,8 @@ class Node:
             if self.columns.order_slot(trade.cid) is None:
                 self._on_orphan(account, trade, ts)
                 return
-            self.rows.append(ReportKind.TRADE, trade.status, trade.cid, trade.cum, trade.cost_e8, abs(trade.qty), trade.px, 0,
-                             trade.id, trade.order_id, trade.t)
+            self.rows.append(ReportKind.TRADE, trade.status, trade.cid, trade.cum, trade.cost_e8, abs(trade.qty), trade.px,
+                             fee_e8(trade), trade.id, trade.order_id, trade.t)
             self._flush()
             return
         self.offer(core.ExternalFill(
@@ -1058,7 +1076,14 @@ class Node:
             row = _LEG(columns.get(core.LEGS, index))
             if row[L_RETRY] or row[L_DEFERRED] or row[L_OPEN] or row[L_REDUCE]:
                 return False
-        return all(link.synced for link in self.leaders)
+        return all(link.synced for link in self.leaders) and not any(self.untold())
+
+    def untold(self) -> Iterator[bytes]:
+        """Orders that have ended, whose executions the venue shows and has not told: their fees are not known."""
+        for slot in self.columns.orders_untold(0, 1 << 31, 0, 0, TERMINAL_MASK):
+            row = _ORDER(self.columns.get(core.ORDERS, slot))
+            if row[O_VENUE_ID]:
+                yield row[O_CID]
 
     def restless(self) -> str:
         """Why it is not quiet."""
@@ -1074,6 +1099,7 @@ class Node:
             if row[L_RETRY] or row[L_DEFERRED] or row[L_OPEN] or row[L_REDUCE]:
                 why.append(f"leg {index} waits: retry {row[L_RETRY]}, deferred {row[L_DEFERRED]}, open {row[L_OPEN]}, "
                            f"reduce {row[L_REDUCE]}")
+        why += [f"of order {cid.hex()[:14]} less was told than filled" for cid in self.untold()]
         why += [f"leader {link.leader} is out of sync: {link.stream.reason}" for link in self.leaders if not link.synced]
         return "; ".join(why)
 

@@ -15,7 +15,7 @@ from copyd.sim.audit import Auditor, Violation
 from copyd.sim.draws import Draws, Fired
 from copyd.sim.leaders import EQUITY_E8
 from copyd.sim.people import E8, PX_LEAST, PX_MOST, SITE_ID, Leader, Site, Weather
-from copyd.sim.venue import VALUE_MUL, Account, Instrument, Venue
+from copyd.sim.venue import VALUE_MUL, Account, Instrument, Venue, fee_e8
 from copyd.sim.world import MS, START, Looping, S, World
 
 FAIR_LEAST = 24 * S
@@ -286,20 +286,25 @@ class _History:
             plans.setdefault(PlanRow.unpack(engine.columns.get(core.PLANS, index)).account, []).append(index)
         marks = [InstrumentRow.unpack(engine.columns.get(core.INSTRUMENTS, index)).mark
                  for index in range(len(self.venue.instruments))]
-        guessed = {order.account for order in OrderRow.unpack_all(engine.columns.dump()[core.ORDERS]) if order.estimated}
+        # What the venue shows to no question nobody knows the price or the fee of.
+        untold = {
+            order.account for order in OrderRow.unpack_all(engine.columns.dump()[core.ORDERS])
+            if (order.estimated or order.exec_qty < order.cum_qty) and not order.venue_order_id
+        }
         profits = engine.profits(node.clock.now_ns())
         for account in self.venue.accounts:
             mine = plans.get(account.index, [])
-            if len(mine) != 1 or account.index in guessed or any(trade.kind != "ours" for trade in account.trades):
+            if len(mine) != 1 or account.index in untold or any(trade.kind != "ours" for trade in account.trades):
                 continue
-            earned = sum(trade.qty * (marks[trade.instrument] - trade.px) for trade in account.trades) * VALUE_MUL
+            fees = sum(fee_e8(trade) for trade in account.trades)
+            earned = sum(trade.qty * (marks[trade.instrument] - trade.px) for trade in account.trades) * VALUE_MUL - fees
             believed, fresh = profits[mine[0]]
             if earned != believed:
                 site.violated("M3", f"plan {mine[0]}: traded to a profit of {earned}, believed {believed}")
             heard = {instrument: px for instrument, px, _ in node.heard_marks.values()}
             if fresh and all(trade.instrument in heard for trade in account.trades):
-                self._unstopped(
-                    mine[0], sum(trade.qty * (heard[trade.instrument] - trade.px) for trade in account.trades) * VALUE_MUL)
+                self._unstopped(mine[0], sum(
+                    trade.qty * (heard[trade.instrument] - trade.px) for trade in account.trades) * VALUE_MUL - fees)
 
     def _unstopped(self, index: int, earned: int) -> None:
         """A plan whose total loss is at its limit, at the marks its daemon has heard, is stopped."""

@@ -81,6 +81,15 @@ class Order:
         return None
 
 
+FEE_PPM = 500
+"""The taker's fee."""
+
+
+def fee_e8(trade: Trade) -> int:
+    """Its commission, rounded down."""
+    return abs(trade.qty) * trade.px * VALUE_MUL * FEE_PPM // 1_000_000
+
+
 class Trade(NamedTuple):
     """One execution, as a stream tells it and a history lists it. ``qty`` is signed."""
 
@@ -510,6 +519,11 @@ class Venue:
         if found and ((self.evicting and self.draws.draw("venue.page", 3) == 0) or self.draws.fault("O28/page", 20_000)):
             return found[: len(found) // 2], False
         return found, True
+
+    def show_trades(self, account: int, order_id: int) -> list[Trade]:
+        """The executions of one order."""
+        t = self._lag("O27/trades")
+        return [trade for trade in self.accounts[account].trades if trade.order_id == order_id and trade.t <= t]
 
     def show_position(self, account: int) -> tuple[int, list[tuple[int, int, int]]]:
         """Wallet and positions of an account."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from copyd.core.doubt import DEAD, GUESS_TRIES, HELD, S_NS, Ask, AskKind, Doubts, Found, Terms, Verdict
+from copyd.core.doubt import DEAD, HELD, S_NS, TELL_TRIES, Ask, AskKind, Doubts, Found, Terms, Verdict
 
 ORDER, ORDERS, POSITION = AskKind.ORDER, AskKind.ORDERS, AskKind.POSITION
 MS = 1_000_000
@@ -683,34 +683,35 @@ def test_never_dead_what_the_venue_accepted_and_everything_settles_once_it_is_he
             assert used * S_NS <= burst * S_NS + (at - spent[first][0]) * terms.weight_per_s
 
 
-def test_the_price_of_what_was_only_inferred_is_asked_for_slowly_and_is_no_doubt():
-    """It has ended: no list, no position, no verdict; asked by its id until the venue shows it."""
+def test_executions_that_were_not_told_are_asked_for_slowly_and_behind_every_doubt():
+    """The order has ended: no list, no position, no verdict; its number by its id, then its executions, until all are told."""
     doubts = made()
-    doubts.add(cid(1), 3, 4, T0, 10)
-    doubts.guess(cid(1), 3, 4)
-    assert doubts.doubted == 0 and cid(1) in doubts and doubts.cids(3, 4) == ()
-    now = PAST + 99 * S_NS
-    for _ in range(3):
-        assert doubts.answered_order(now, only(doubts.asks(now), ORDER).id, None) == []
-        assert doubts.asks(now + TERMS.held_backoff_ns - 1) == []
-        now += TERMS.held_backoff_ns
-    doubts.ended(cid(1))  # a report that tells no price
-    ask = only(doubts.asks(now), ORDER)
-    assert doubts.answered_order(now, ask.id, Found(cid(1), 4, 41, True)) == []
+    doubts.tell(cid(1), 3, 4, listed=False)
+    doubts.add(cid(2), 3, 4, T0, 10)
+    assert doubts.doubted == 1 and cid(1) in doubts and list(doubts.cids(3, 4)) == [cid(2)]
+    first, second = doubts.asks(T0)
+    assert (first.cid, first.kind, second.cid, second.kind) == (cid(2), ORDER, cid(1), ORDER)
+    doubts.ended(cid(2))
+    assert doubts.answered_order(T0, second.id, None) == []
+    assert doubts.asks(T0 + TERMS.held_backoff_ns - 1) == []
+    now = T0 + TERMS.held_backoff_ns
+    doubts.ended(cid(1))  # a report that tells no execution
+    assert doubts.answered_order(now, only(doubts.asks(now), ORDER).id, Found(cid(1), 4, 41, True)) == []
+    doubts.answered_trades(now, only(doubts.asks(now), AskKind.TRADES).id, False)
+    now += TERMS.held_backoff_ns
+    doubts.answered_trades(now, only(doubts.asks(now), AskKind.TRADES).id, True)
     assert len(doubts) == 0 and doubts.next_due() is None
 
 
-def test_a_venue_that_never_tells_the_price_is_asked_no_more_after_a_while():
-    """The guess stands; nothing else was waiting for it."""
+def test_a_venue_that_never_tells_them_is_asked_no_more_after_a_while():
+    """What is known stands; the same order is not begun with anew."""
     doubts = made()
-    doubts.guess(cid(1), 3, 4)
-    doubts.add(cid(2), 3, 4, T0, 10)
-    assert doubts.doubted == 1
-    doubts.ended(cid(2))
+    doubts.tell(cid(1), 3, 4, listed=True)
     now, asked = T0, 0
     while len(doubts):
         now += TERMS.held_backoff_ns
         for ask in doubts.asks(now):
             asked += 1
             doubts.failed(now, ask.id)
-    assert asked == GUESS_TRIES
+        doubts.tell(cid(1), 3, 4, listed=True)
+    assert asked == TELL_TRIES

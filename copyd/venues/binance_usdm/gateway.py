@@ -42,7 +42,7 @@ from copyd.venues.binance_usdm.codec import (
 from copyd.venues.binance_usdm.connection import Link, Session, watched
 from copyd.venues.binance_usdm.contract import MS_NS, VenueContract
 from copyd.venues.binance_usdm.errors import NOT_FOUND_CODES, Outcome, classify
-from copyd.venues.binance_usdm.instruments import Instruments
+from copyd.venues.binance_usdm.instruments import Instrument, Instruments
 from copyd.venues.binance_usdm.rest import Bans, RestClient, RestError, VenueClock, retry_after_ns
 from copyd.venues.binance_usdm.signing import QUERY_PREFIX, Key, cut_frames, status_request
 
@@ -71,6 +71,7 @@ class GatewayStats(msgspec.Struct):
     lost_in_flight: int = 0
     late_replies: int = 0
     malformed: int = 0
+    fees_in_other_asset: int = 0
     unmatched: int = 0
     queries: int = 0
     queries_failed: int = 0
@@ -96,6 +97,8 @@ class Placed(NamedTuple):
     position_side: int
     qty: int
     reduce_only: bool = False
+    venue_order_id: int = 0
+    lacking: int = 0  # lots that filled and whose executions were not told
 
 
 class _Question(NamedTuple):
@@ -177,6 +180,7 @@ class OrderGateway:
         self._weight_per_s = queries_per_s or QUERY_SHARE * limit.limit * 1000 / limit.interval_ms
         terms = contract.doubt_terms(self._weight_per_s, lists=rest is not None, position=expected is not None)
         self.doubts = Doubts(terms, expected)
+        self._lists = {AskKind.ORDERS: self._ask_orders, AskKind.POSITION: self._ask_position, AskKind.TRADES: self._ask_trades}
 
         async def address() -> str:
             await self.bans.passed()
@@ -398,9 +402,15 @@ class OrderGateway:
         placed = None if ts_placed_ns is None else min(signed, now) - max(0, ts_signed_ns - ts_placed_ns)
         self.doubts.add(raw, account, instrument, min(signed, now), exposure, seen, placed)
 
-    def guess(self, cid: bytes, account: int, instrument: int) -> None:
-        """Ask what an order was worth that the position told to have filled: slowly, by its id alone."""
-        self.doubts.guess(cid, account, instrument)
+    def tell(self, cid: bytes, account: int, instrument: int, listed: bool) -> None:
+        """Ask for the executions of an order that has ended: see ``Doubts.tell``. Without ``rest`` nobody can."""
+        if self.rest is not None:
+            self.doubts.tell(cid, account, instrument, listed)
+
+    @property
+    def untold(self) -> int:
+        """Orders whose executions are asked for."""
+        return len(self.doubts) - self.doubts.doubted
 
     def ended(self, cid: str | bytes) -> None:
         """Its end was told on another way (user stream): no more questions."""
@@ -637,7 +647,7 @@ class OrderGateway:
                 if ask.kind is AskKind.ORDER:
                     self._ask_order(now, ask)
                 else:
-                    work = self._ask_orders(ask) if ask.kind is AskKind.ORDERS else self._ask_position(ask)
+                    work = self._lists[ask.kind](ask)
                     call = watched(asyncio.get_running_loop().create_task(work, name=f"orders-ask-{ask.id}"))
                     self._calls.add(call)
                     call.add_done_callback(self._calls.discard)
@@ -738,6 +748,40 @@ class OrderGateway:
                 break  # a page full of one millisecond: what follows it cannot be reached
             start = newest
         return rows, False
+
+    async def _ask_trades(self, ask: Ask) -> None:
+        """The executions of one order: each is booked once by its own number, with its fee."""
+        assert self.rest is not None
+        asked = self.placed(ask.cid) if self.placed is not None else None
+        if asked is None or not asked.venue_order_id:
+            self.doubts.answered_trades(self.mono(), ask.id, asked is None)
+            return
+        instrument = self.instruments[ask.instrument]
+        params: dict[str, Any] = {"symbol": instrument.symbol, "orderId": asked.venue_order_id, "limit": 1000}
+        try:
+            rows = codec.trades(await self.rest.call("GET", "/fapi/v1/userTrades", params, self._keys[ask.account]))
+            for row in rows:
+                if row.orderId == asked.venue_order_id and row.symbol == instrument.symbol:
+                    self._executed(ask.cid, row, instrument)
+        except (VenueUnavailable, RestError, ValueError):
+            self._failed(self.mono(), ask.id)
+            return
+        self._flush()
+        told = self.placed(ask.cid) if self.placed is not None else None
+        self.doubts.answered_trades(self.mono(), ask.id, told is None or not told.lacking)
+
+    def _executed(self, raw: bytes, row: codec.UserTrade, instrument: Instrument) -> None:
+        """An execution that a list told: it moves no quantity, its price and fee are booked unless they were before."""
+        fee = 0
+        if row.commissionAsset == instrument.margin_asset:
+            fee = codec.money_e8(row.commission)
+        elif row.commission.strip("-0."):
+            self.stats.fees_in_other_asset += 1
+        self._batch.append(
+            codec.TRADE, STATUS["FILLED"], raw, 0, 0, instrument.lots(row.qty), instrument.ticks(row.price), fee, row.id,
+            row.orderId, row.time * MS_NS,
+        )  # fmt: skip
+        self._ts_recv = self.clock()
 
     async def _ask_position(self, ask: Ask) -> None:
         assert self.rest is not None
