@@ -119,7 +119,7 @@ class Stops:
                 for ts in moments:
                     if stop is not None and stop.ts <= ts + NOTICE:
                         break
-                    _, most = self.worth.at(numbers.account, ts)
+                    _, most = self.worth.surely(numbers.account, ts)
                     if -most >= limit:
                         yield f"{name} had lost at least {money(-most)} of {money(limit)} and was not stopped"
                         break

@@ -63,8 +63,9 @@ class Worth:
             known = self.ranges[key] = self.quotes[symbol].price_range(since, until)
         return known
 
-    def profit(self, account: str, since: int, until: int) -> tuple[int, int]:
-        """Least and most the account's plan may be believed to have earned, heard of up to some moment of these."""
+    def profit(self, account: str, since: int, until: int, priced: int) -> tuple[int, int]:
+        """Least and most the account's plan may be believed to have earned by ``until``: the executions heard up to some moment
+        from ``since`` on, at some price in force from ``priced`` on."""
         states, times = self.states.get(account, []), self.times.get(account, [])
         first, last = bisect_right(times, since) - 1, bisect_right(times, until)
         low = high = 0 if first < 0 else None
@@ -72,7 +73,7 @@ class Worth:
             unsure = state.fee_e8 if state.ts > since else 0  # a reply tells no fee, the execution does
             least = most = state.cash_e8
             for symbol, lots in state.held.items():
-                cheap, dear = self.prices(symbol, since - MARK_LAG, until)
+                cheap, dear = self.prices(symbol, priced, until)
                 instrument = self.instruments[symbol]
                 ends = [instrument.notional_e8(lots, px) for px in (cheap, dear)]
                 least, most = least + min(ends), most + max(ends)
@@ -81,8 +82,14 @@ class Worth:
         return low or 0, high or 0
 
     def at(self, account: str, ts: int) -> tuple[int, int]:
-        """The range at a moment, for whoever had heard of everything up to ``since``."""
-        return self.profit(account, self.since(ts), ts)
+        """The range at a moment, for whoever had heard of everything up to ``since``, and of prices a little less surely."""
+        since = self.since(ts)
+        return self.profit(account, since, ts, min(since, ts - MARK_LAG))
+
+    def surely(self, account: str, ts: int) -> tuple[int, int]:
+        """The range for whoever hears prices as well as executions: a mark comes every second."""
+        since = self.since(ts)
+        return self.profit(account, since, ts, since)
 
 
 def from_orders(truth: Truth, fee_ppm: int) -> dict[str, list[tuple[int, str, int, int, int]]]:

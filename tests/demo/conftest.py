@@ -88,6 +88,7 @@ class World:
         leg = self.legs.setdefault((plan.follower, symbol), FollowerLeg())
         reducing, opening = split(before, trade.lots)
         claim = self.claim(plan, trade)
+        worth = self.worth(numbers)
         if reducing:
             leg.reduce(reducing)
             excess = toward_zero_to_lot((abs(leg.lots) << 32) - abs(leg.target))
@@ -101,7 +102,7 @@ class World:
             per_order = plan.mode in ("fixed_amount", "risk_based")
             if leg.target == 0 or per_order or (plan.ratio_snapshot == "each_order" and leg.k_order != trade.order_id):
                 px = self.first_px[trade.order_id] if plan.mode == "risk_based" else trade.px
-                leg.k = k_q32(numbers, instrument, trade.order_lots, px, self.equity_e8, 10)
+                leg.k = k_q32(numbers, instrument, trade.order_lots, px, self.equity_e8, 10, worth)
                 leg.k_order = trade.order_id
             claim.k_q32, claim.delta_q32 = leg.k, leg.k * opening
             side = sign(opening)
@@ -174,6 +175,15 @@ class World:
             )
         )  # fmt: skip
         return cid
+
+    def worth(self, numbers: PlanNumbers) -> int:
+        """Allocation, what the orders so far brought and cost, and what is held at the last price (semantics 16)."""
+        worth = numbers.allocation_e8
+        for order in self.orders:
+            if order.account == numbers.account:
+                worth -= order.side * order.cost_e8 + order.cost_e8 * 500 // 1_000_000
+                worth += order.side * self.value(order.symbol, order.executed)
+        return worth
 
     def value(self, symbol: str, lots: int) -> int:
         """Cost of lots at the last price, 1e-8."""

@@ -100,7 +100,7 @@ def test_ratios_by_hand() -> None:
 
     def k(**fields: object) -> float:
         plan = Plan(follower="anna", allocation="10000", **fields)  # type: ignore[arg-type]
-        return k_q32(PlanNumbers(plan), BTC, 2000, 600_000, EQUITY_E8, 10) / 2**32
+        return k_q32(PlanNumbers(plan), BTC, 2000, 600_000, EQUITY_E8, 10, 10_000 * 10**8) / 2**32
 
     assert abs(k() - 0.01) < 1e-9
     assert abs(k(mode="multiplier", multiplier="1.5") - 0.015) < 1e-9

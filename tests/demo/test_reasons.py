@@ -24,6 +24,8 @@ from copyd.demo.history import (
 )
 from copyd.demo.ideal import PlanNumbers, limit_price
 from copyd.demo.reasons import Account, Opening, Reasons, counts_as_plan_limit
+from copyd.demo.stops import Stops
+from copyd.demo.worth import Worth
 
 NOW = 1_000 * SECOND
 BTC = Instrument("BTCUSDT", "0.10", "0.001", "50", "0.001", "1000", "120")
@@ -51,7 +53,8 @@ def situation(plan: dict[str, Any], opening: dict[str, Any], config: dict[str, A
         "held_low": 0, "held_high": 0, "wanted_low": wanted, "wanted_high": wanted, "wanted_q32": wanted << 32, "allowed": 0,
         "new_leg": True, "other_legs": {}, "account": account,
     }  # fmt: skip
-    return Reasons(truth, VerifyConfig(**config)), Opening(**{**facts, **opening})
+    settings = VerifyConfig(**config)
+    return Reasons(truth, settings, Stops(truth, settings, Worth(truth, settings))), Opening(**{**facts, **opening})
 
 
 def accepted(at: int) -> Order:

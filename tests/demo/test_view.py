@@ -19,6 +19,7 @@ RESULT: dict[str, Any] = {
     "fanout_first_us": {"p50": 900.0, "p99": 1500.0, "max": 2000.0}, "fanout_last_us": {}, "restarts": 1, "restart_ready_s": 1.25,
     "forgone": {"slippage": 3}, "duplicates": 0, "omissions": 0, "out_of_sync": 0, "journal_bytes": 1 << 20,
     "memory_bytes": {"daemon": 5 << 20}, "limits_lifted": ["request_weight"], "problems": [], "verified": True,
+    "stops": {"total_loss": 4}, "legs_held_midway": 17, "settlement": {"plans": 0},
 }  # fmt: skip
 
 
@@ -75,6 +76,19 @@ def test_the_summary_says_whether_it_is_proven(verified: bool) -> None:
     assert ("NOT VERIFIED" in text) is not verified
     assert ("out of sync: f1" in text) is not verified
     assert "900 us / 1.50 ms / 2.00 ms" in text
+
+
+def test_the_summary_tells_of_stops_and_fees() -> None:
+    """Who was stopped, and what the settlement came to; without one not a word of it."""
+    out = io.StringIO()
+    settled = {"plans": 9, "kills": ["snapshot", "statements"], "charged_e8": 123_450_000_000, "paid_e8": 10**8, "exact": 9,
+               "statements": 10}
+    summary_table(RESULT | {"settlement": settled}, out)
+    for part in ("total_loss 4", "17", "2 times", "1,234.50 / 1.00", "9 of 9"):
+        assert part in out.getvalue()
+    out = io.StringIO()
+    summary_table(RESULT, out)
+    assert "settlement" not in out.getvalue()
 
 
 def test_percentiles_are_samples_of_the_run() -> None:

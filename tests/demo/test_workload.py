@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from copyd.demo.history import Instrument
-from copyd.demo.workload import MODES, Market, follower_plans, leader_script, plan_lines, starting_balance
+from copyd.demo.workload import MODES, Market, follower_plans, leader_script, leaving, plan_lines, starting_balance
 
 MARKETS = [
     Market(Instrument("BTCUSDT", "0.10", "0.001", "50"), 600_000),
@@ -29,13 +29,16 @@ def test_every_run_has_every_kind_of_event(seconds: float, count: int) -> None:
         labels = " ".join(step.label for step in script.steps)
         for kind in ("open long", "add to", "several fills", "small clip 10", "partial close", "flip", "close", "resting order"):
             assert kind in labels
-        assert {step.phase for step in script.steps} == {"before", "first", "kill", "down", "second"}
-        assert all(step.lots > 0 for step in script.steps)
-        times = [step.at_ms for step in script.steps if step.phase != "before"]
-        assert times == sorted(times)
-        assert times[-1] <= seconds * 1000
+        assert {step.phase for step in script.steps} == {
+            "before", "first", "kill", "down", "second", "losing", "leaving"}
+        assert all((step.lots > 0) is (step.move_bps == 0) for step in script.steps)
+        main = [step for step in script.steps if step.phase not in ("losing", "leaving")]
+        for phase in (main[len(script.phase("before")) :], script.phase("losing"), script.phase("leaving")):
+            times = [step.at_ms for step in phase]
+            assert times == sorted(times)
+        assert main[-1].at_ms <= seconds * 1000
         held = {market.instrument.symbol: 0 for market in markets}
-        for step in script.steps:
+        for step in main:
             before = held[step.symbol]
             held[step.symbol] += step.side * step.lots
             if step.reduce_only:
@@ -43,6 +46,11 @@ def test_every_run_has_every_kind_of_event(seconds: float, count: int) -> None:
         assert any(held.values()), "some legs stay open"
         if count > 2:
             assert not all(held.values()), "some are flat"
+        for step in script.phase("losing") + script.phase("leaving"):
+            held[step.symbol] += step.side * step.lots
+        assert not any(held.values()), "in the end he is flat"
+        falls = [step.move_bps for step in script.phase("losing") if step.move_bps]
+        assert min(falls) < 0 < max(falls) and sum(bps for bps in falls if bps < 0) < -500
 
 
 def test_followers_are_mixed_and_within_bounds() -> None:
@@ -54,6 +62,10 @@ def test_followers_are_mixed_and_within_bounds() -> None:
     assert {plan.ratio_snapshot for plan in plans} == {"position_open", "each_order", "follow"}
     assert any(plan.instruments for plan in plans)
     assert any(plan.max_open_trades for plan in plans)
+    assert any(plan.total_loss_bps for plan in plans) and any(plan.daily_loss_bps for plan in plans)
+    assert any(plan.leader_drawdown_bps for plan in plans)
+    assert {plan.on_loss_stop for plan in plans} == {"close_now", "close_gracefully", "opens_paused"}
+    assert 200 < len(leaving(plans)) < 300
     assert any(plan.assumed_stop_bps == 0 for plan in plans if plan.mode == "risk_based")
     assert any(float(starting_balance(plan, 7)) < float(plan.allocation) / 10 for plan in plans)
     assert {plan.mode for plan in follower_plans(5, ["BTCUSDT"], 3)} == set(MODES)
