@@ -124,13 +124,15 @@ class _Told:
             first = engine.columns.count(PLANS) - len(value.args["plans"])
             for index in range(first, engine.columns.count(PLANS)):
                 self._flow(index, now, PlanRow.unpack(engine.columns.get(PLANS, index)).allocation_e8, 0)
+        symbols: dict[int, str] | None = None
         for index, was in watched.items():
             is_now = _worth(engine, index)
             if now <= self.since:
                 self.funding[index] = is_now.funding_e8
             elif is_now[:2] != was[:2]:
+                symbols = _symbols(engine, value) if symbols is None else symbols
                 self.trades.setdefault(index, []).append(Trade(
-                    now, _symbol(engine, value, index), is_now.realised_e8 - was.realised_e8,
+                    now, symbols.get(index, "several"), is_now.realised_e8 - was.realised_e8,
                     is_now.commission_e8 - was.commission_e8))
 
     def _flow(self, index: int, now: int, amount_e8: int, nav_before_e8: int) -> None:
@@ -186,15 +188,16 @@ def _accounts(engine: Engine, value: Any) -> set[int] | None:
     return None
 
 
-def _symbol(engine: Engine, value: Any, plan: int) -> str:
-    """What was traded; several instruments of a plan in one record are named together."""
-    found: dict[str, None] = {}
+def _symbols(engine: Engine, value: Any) -> dict[int, str]:
+    """What each plan traded in a record; several instruments of one plan are named together."""
+    found: dict[int, dict[str, None]] = {}
     if isinstance(value, core.Reports):
         for row in ReportRow.unpack_all(value.rows):
             slot = engine.columns.order_slot(row.cid)
-            order = None if slot is None else OrderRow.unpack(engine.columns.get(ORDERS, slot))
-            if order is not None and order.plan == plan:
-                found[engine.symbol(order.instrument)] = None
+            if slot is not None:
+                order = OrderRow.unpack(engine.columns.get(ORDERS, slot))
+                found.setdefault(order.plan, {})[engine.symbol(order.instrument)] = None
     elif isinstance(value, core.ExternalFill | core.OrphanFill):
-        found[engine.symbol(value.instrument)] = None
-    return "+".join(found) or "several"
+        for plan in engine.plans_of(value.account):
+            found[plan] = {engine.symbol(value.instrument): None}
+    return {plan: "+".join(names) for plan, names in found.items()}
