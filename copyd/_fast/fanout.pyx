@@ -1686,9 +1686,9 @@ cdef class Kernel:
         cdef int64_t told = 0
         if report.kind == R_TRADE and order.exec_qty == order.cum_qty:
             told = order.exec_cost_e8
-        elif report.kind != R_TRADE and report.cum_qty == order.cum_qty:
+        elif report.kind != R_TRADE and report.cum_qty == order.cum_qty and order.estimated:
             told = report.cost_e8
-        if not order.estimated or told <= 0:
+        if told <= 0:
             return
         difference = told - order.cost_e8
         order.cost_e8 = told

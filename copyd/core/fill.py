@@ -130,13 +130,16 @@ def is_estimate(order: OrderRow, report: ReportRow, filled: int) -> bool:
 
 
 def correct_value(t: Tables, order: OrderRow, report: ReportRow) -> None:
-    """The venue tells what the filled lots were worth, of which we had only a guess: the difference goes where the guess went."""
+    """The venue tells what the filled lots were worth, of which we had only a guess: the difference goes where the guess went.
+
+    When every trade of the order has been told, they are what counts: a value by its average price is rounded.
+    """
     told = 0
     if report.kind == ReportKind.TRADE and order.exec_qty == order.cum_qty:
-        told = order.exec_cost_e8  # every trade of it has been told by now
-    elif report.kind != ReportKind.TRADE and report.cum_qty == order.cum_qty:
+        told = order.exec_cost_e8
+    elif report.kind != ReportKind.TRADE and report.cum_qty == order.cum_qty and order.estimated:
         told = report.cost_e8
-    if not order.estimated or told <= 0:
+    if told <= 0:
         return
     difference = told - order.cost_e8
     order.cost_e8 = told
