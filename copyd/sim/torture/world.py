@@ -306,8 +306,10 @@ def rotten_page(world: World) -> None:
         with Reader(show.stage.journal) as reader:
             last = list(reader.iterate())[-1]
         raw = bytearray((show.stage.journal / "data.mdb").read_bytes())
-        at = raw.rindex(bytes(last.payload)[:64])
-        raw[at + 5] ^= 0x10
+        at = raw.index(bytes(last.payload)[:64])
+        while at >= 0:  # pages given up keep what stood on them: each copy, the living one among them
+            raw[at + 5] ^= 0x10
+            at = raw.find(bytes(last.payload)[:64], at + 1)
         (show.stage.journal / "data.mdb").write_bytes(raw)
         daemon = show.launch()
         code = daemon.wait(15)
