@@ -222,6 +222,25 @@ app.command(
 
 
 @app.command(group=INSPECT)
+def ledger(journal: Path, /, *, plan: str = "", json: Annotated[bool, Parameter(negative="")] = False) -> int:
+    """The journal as double-entry books: a trial balance, held against what the daemon believes. Exit 65 when they differ.
+
+    Example: copyd ledger var/journal --plan bob
+
+    Parameters
+    ----------
+    journal
+        The journal's directory.
+    plan
+        Only the accounts of this follower's plans.
+    json
+        JSON instead of a table.
+    """
+    result: int = _late("copyd.inspect.ledger", "ledger")(journal, plan, json)
+    return result
+
+
+@app.command(group=INSPECT)
 def replay(journal: Path, /, *, decisions: Path | None = None) -> int:
     """Rebuild the state from a journal and print it.
 

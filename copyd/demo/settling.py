@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import signal
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,16 @@ from copyd.errors import WorldError
 from .daemon import PERFORMANCE_BPS, Daemon
 from .exchange import Control, TransferRow
 from .history import Plan, to_e8
-from .processes import Child, run_to_end
+from .processes import run_to_end
 
 PERIOD = "demo"
 LATER_S = 11  #: a record is on disk this long after it was decided, says the settlement, and asks for as much
-ATTEMPTS = 8
 BPS = 10_000
+STEPS = (
+    "snapshot_written", "begun", "calculated", "file_written", "filed", "sending", "sent", "confirmed", "statements_written",
+    "handed_over", "notified", "accounts_written", "moved",
+)  # fmt: skip
+"""Where the settlement says it may be killed: it is, at each."""
 
 
 class Settled(msgspec.Struct):
@@ -63,57 +68,32 @@ class Office:
         self.log = directory / "settlement.log"
         self.kills: list[str] = []
 
-    def command(self, as_of: int) -> list[str]:
-        """One command line, the same however often it was killed."""
-        when = datetime.fromtimestamp(as_of, UTC).isoformat()
-        return [
-            "copyd.cli", "settle", "-c", str(self.daemon.config), "--as-of", when, "--period", PERIOD,
-            "--book", str(self.out / "book"), "--out", str(self.out), "--key", str(self.key), "--exchange", self.control.url,
-        ]  # fmt: skip
-
     async def run(self, ended_at: float) -> None:
-        """Everything up to ``ended_at`` (when the daemon was gone) is settled; killed after each step that shows outside."""
+        """Everything up to ``ended_at`` (when the daemon was gone) is settled, by a run that is killed at every step of it."""
         self.out.mkdir(mode=0o700, exist_ok=True)
         self.key.touch(mode=0o600)
         self.key.write_text(secrets.token_hex(32) + "\n")
         as_of = int(ended_at) + 1
         await asyncio.sleep(max(0.0, as_of + LATER_S - time.time()))
-        command = self.command(as_of)
-        steps: list[tuple[str, Callable[[], Awaitable[bool]]]] = [
-            ("snapshot", self.there("snapshot.json")), ("transfer file", self.there("transfers.jsonl")),
-            ("first transfers", self.any_transfer), ("statements", self.there("followers")),
+        when = datetime.fromtimestamp(as_of, UTC).isoformat()
+        first = ["-c", str(self.daemon.config), "--as-of", when, "--period", PERIOD]
+        for step in STEPS:
+            # Before it has begun the command is given again as it was; then the period under way goes on.
+            code = await self.settle([*([] if "begun" in self.kills else first), "--kill-at", step])
+            if code == -signal.SIGKILL:
+                self.kills.append(step)
+            elif code:
+                raise WorldError(f"the settlement ended with code {code}:\n{self.log.read_text(errors='replace')[-2000:]}")
+            else:
+                return  # it had nothing to do at this step, and went through
+
+    async def settle(self, more: list[str]) -> int:
+        """``copyd settle``, once; its exit code."""
+        arguments = [
+            "copyd.cli", "settle", "--book", str(self.out / "book"), "--out", str(self.out), "--key", str(self.key),
+            "--exchange", self.control.url, *more,
         ]  # fmt: skip
-        for name, reached in steps:
-            if await self.killed_at(name, reached, command):
-                return
-        for _ in range(ATTEMPTS):
-            if await run_to_end("settle", command, self.log, self.directory, 600) == 0:
-                return
-        raise WorldError(f"the settlement does not end:\n{self.log.read_text(errors='replace')[-2000:]}")
-
-    def there(self, name: str) -> Callable[[], Awaitable[bool]]:
-        """Whether the period's folder has this already."""
-
-        async def reached() -> bool:
-            return (self.folder / name).exists()
-
-        return reached
-
-    async def any_transfer(self) -> bool:
-        """Whether the exchange has been ordered a transfer."""
-        return bool(await self.control.transfers())
-
-    async def killed_at(self, name: str, reached: Callable[[], Awaitable[bool]], command: list[str]) -> bool:
-        """One run, SIGKILL as soon as the step shows; True when it was done before."""
-        child = Child("the settlement", command, self.log, self.directory)
-        await child.start()
-        while child.running:
-            if await reached():
-                child.kill()
-                self.kills.append(name)
-                break
-            await asyncio.sleep(0.001)
-        return await child.wait(30) == 0
+        return await run_to_end("settle", arguments, self.log, self.directory, 600)
 
     async def verified(self) -> tuple[int, str]:
         """``copyd statement verify`` over every statement: how many, and what it says when one does not hold."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,6 +41,7 @@ def settle_period(
     confirmations: Path | None = None,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
+    kill_at: Annotated[str, Parameter(show=False)] = "",
 ) -> int:
     """Settle a period, or go on with the one under way.
 
@@ -71,10 +74,20 @@ def settle_period(
         Calculate and say; write and pay nothing.
     json
         JSON even on a terminal.
+    kill_at
+        For drills: SIGKILL at this point of the run (``copyd.settlement.run.POINTS``).
     """
     from copyd.runtime.clock import SystemClock
+    from copyd.settlement.run import POINTS
     from copyd.settlement.run import settle as run
     from copyd.settlement.snapshot import decode_snapshot
+
+    if kill_at and kill_at not in POINTS:
+        raise UsageError(f"--kill-at {kill_at}: one of {', '.join(POINTS)}")
+
+    def at(point: str) -> None:
+        if point == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     if exchange and confirmations is not None:
         raise UsageError("give --exchange or --confirmations, not both")
@@ -86,7 +99,7 @@ def settle_period(
         decoded = _from_journal(config, book, as_of, period, now)
     report = run(
         decoded, book=book, out=out, key=key, now_ns=now, executor=_executor(exchange, confirmations),
-        dry_run=dry_run, progress=_progress,
+        dry_run=dry_run, progress=_progress, at=at,
     )  # fmt: skip
     _show(report, json)
     return 0

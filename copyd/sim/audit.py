@@ -59,7 +59,7 @@ GROWING = frozenset({"CatchUp"})
 LONG, SHORT = 1, 2
 
 _MISSING: Any = object()
-_TABLES = ("fold", "execs", "equity", "exp", "anchor", "k", "plan_of", "caps", "stops")
+_TABLES = ("fold", "execs", "equity", "exp", "anchor", "k", "plan_of", "caps", "capital", "stops")
 """What a node knows by its journal, as the names of ``_Node``."""
 LEADER_DRAWDOWN, TOTAL_LOSS, DAILY_LOSS = 14, 15, 16
 CLOSE_NOW = 0
@@ -224,6 +224,7 @@ class _Node:
     __slots__ = (
         "anchor",
         "armed",
+        "capital",
         "caps",
         "closing",
         "durable", "earned",
@@ -274,6 +275,7 @@ class _Node:
         self.k: dict[int, int] = {}
         self.plan_of: dict[tuple[str, str], int] = {}  # follower, leader -> plan
         self.caps: dict[int, int] = {}  # plan -> the most its leg may be worth, e8; 0 none
+        self.capital: dict[int, int] = {}  # plan -> what is allocated to it by now
         self.stops: dict[int, int] = {}  # plan -> 1 + policy of the loss stop it is under; 0 none
         self.undo: deque[tuple[int, Any, Any, Any]] = deque()
         self.log: list[tuple[Any, ...]] = []
@@ -691,7 +693,7 @@ class Auditor:
     def _refold(self, n: _Node) -> None:
         """The disk lost what it had committed: what the journal said is folded anew from what is left of it."""
         most, self.most = self.most, 0
-        for table in (n.fold, n.execs, n.equity, n.exp, n.anchor, n.k, n.plan_of, n.caps):
+        for table in (n.fold, n.execs, n.equity, n.exp, n.anchor, n.k, n.plan_of, n.caps, n.capital):
             table.clear()
         for seq, name, fields, decisions, ends in n.log:
             if name:
@@ -838,9 +840,10 @@ class Auditor:
             self._say("M1", t, (seq, plan), f"record {seq}: plan {plan} is stopped by policy {policy}, its own is {known.policy}")
         if loss < limit or loss <= 0:
             self._say("M1", t, (seq, plan), f"record {seq}: plan {plan} is stopped with a loss of {loss}, limit {limit}")
-        if reason == TOTAL_LOSS and known.capital and limit != known.capital * bps // 10_000:
+        capital = n.capital.get(plan, known.capital)
+        if reason == TOTAL_LOSS and capital and limit != capital * bps // 10_000:
             self._say("M1", t, (seq, plan), f"record {seq}: plan {plan} is stopped by a limit of {limit}, it has "
-                                            f"{known.capital * bps // 10_000}")
+                                            f"{capital * bps // 10_000}")
         self._put(n, seq, n.stops, plan, 1 + policy)
         n.loose = True
 
@@ -856,10 +859,12 @@ class Auditor:
                 plan = len(n.plan_of)
                 self._put(n, seq, n.plan_of, (spec["follower"], spec["leader"]), plan)
                 self._put(n, seq, n.caps, plan, spec["max_notional_symbol_e8"])
+                self._put(n, seq, n.capital, plan, spec["allocation_e8"])
         elif name == "change_plan":
             changed = n.plan_of.get((args["follower"], args["leader"]))
             if changed is not None:
                 self._put(n, seq, n.caps, changed, args["spec"]["max_notional_symbol_e8"])
+                self._put(n, seq, n.capital, changed, args["spec"]["allocation_e8"])
 
     def _put(self, n: _Node, seq: int, table: Any, key: Any, value: Any) -> None:
         n.undo.append((seq, table, key, table.get(key, _MISSING)))
@@ -1056,7 +1061,7 @@ class Auditor:
         if plan.ratio_snapshot == "position_open" and plan.allocation and plan.mode != "fixed_ratio":
             equity = n.equity.get(plan.leader, 0)
             if equity > 0:
-                worth = plan.allocation + (n.earned[plan.plan] if n.earned else 0)  # rule 16
+                worth = n.capital.get(plan.plan, plan.allocation) + (n.earned[plan.plan] if n.earned else 0)  # rule 16
                 scale = plan.multiplier if plan.mode == "multiplier" else Fraction(1)
                 fresh = max(0, worth) * scale.numerator * LOT // (equity * scale.denominator)
                 if k != fresh:

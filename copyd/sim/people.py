@@ -610,6 +610,8 @@ class Weather:
         state = PlanRow.unpack(node.columns.get(PLANS, plan)).state if plan < node.columns.count(PLANS) else 0
         spec |= {"max_notional_symbol_e8": (0, 3_000, 20_000)[param("A06", "cap", 0, 2)] * E8, "state": state,
                  "on_insufficient": param("A06", "margin", 0, 1)}
+        # He pays in as much again, or takes half of it out: neither profit nor loss (semantics 16).
+        spec["allocation_e8"] = spec["allocation_e8"] * (2, 2, 4, 1)[param("A06", "flow", 0, 3)] // 2
         node.command("change_plan", {"follower": spec["follower"], "leader": spec["leader"], "spec": spec})
 
     # -- the end --------------------------------------------------------------------------------------------------------
