@@ -104,14 +104,14 @@ def instrument_specs(config: Config, side: VenueSide) -> list[InstrumentSpec]:
 
 
 def declared_profiles(config: Config) -> dict[str, Declared]:
-    """By leader what he declared, as the engine takes it; who declared nothing is not in it."""
+    """By leader what he declared and must have traded, as the engine takes it; of whom nothing is asked is not in it."""
     index = {instrument.symbol: at for at, instrument in enumerate(config.instruments)}
     return {
         leader.id: Declared(
             sum(1 << index[symbol] for symbol in leader.declared.instruments) or Declared().instruments,
-            leader.declared.max_leverage, leader.declared.max_position_e8,
+            leader.declared.max_leverage, leader.declared.max_position_e8, leader.min_volume_e8,
         )
-        for leader in config.leaders if leader.declared != LeaderDeclared()
+        for leader in config.leaders if leader.declared != LeaderDeclared() or leader.min_volume_e8
     }
 
 

@@ -378,7 +378,19 @@ class LeaderConfig(Section, frozen=True, kw_only=True):
         bool,
         Meta(description="true: no follower opens after this leader (leader_not_eligible); reductions continue."),
     ] = False
+    min_volume: Annotated[
+        Money,
+        Meta(
+            description="What he must have traded within 30 days, as copyd has heard it, before anybody opens after him "
+            '(leader_not_eligible), quote asset; "0": nothing. Too much: a good leader waits for weeks.'
+        ),
+    ] = "0"
     declared: Annotated[LeaderDeclared, Meta(description="What he declared to stay within.")] = LeaderDeclared()
+
+    @property
+    def min_volume_e8(self) -> int:
+        """The same in 1e-8."""
+        return money_e8(self.min_volume)
 
 
 class CopyDefaults(Section, frozen=True, kw_only=True):

@@ -89,6 +89,8 @@ RUNAWAY_LEAST = 1_000
 """So many orders a minute never trip the breaker, however few the followers."""
 EXTERNAL_SEEN_MAX = 20_000
 """Trades of followers' own that are remembered; a copy of one follows within seconds, over a connection being renewed."""
+VOLUME_DAYS = 30
+"""A leader's volume is that of so many days, by UTC; of those he must have shown some of (semantics 18: eligible)."""
 UNTOLD_KEPT_NS = 24 * 3_600_000_000_000
 """So long an order is kept whose executions were not all told."""
 HELD_PATIENCE = 60
@@ -132,11 +134,15 @@ class InstrumentSpec(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Declared(msgspec.Struct, frozen=True):
-    """What a leader says he stays within: a bit per instrument, leverage, and the worth of one position; 0 = not declared."""
+    """What a leader says he stays within: a bit per instrument, leverage, and the worth of one position; 0 = not declared.
+
+    ``volume_e8``: what he must have traded here within ``VOLUME_DAYS`` before anybody opens after him; 0 = nothing.
+    """
 
     instruments: int = (1 << 64) - 1
     leverage: int = 0
     position_e8: int = 0
+    volume_e8: int = 0
 
 
 class Configured(Input, tag=2, frozen=True):
@@ -476,6 +482,9 @@ class Names(msgspec.Struct):
     minute_orders: int = 0
     funding_seen: list[tuple[int, int, int]] = []
     flows_seen: list[tuple[int, int, int]] = []
+    suspended: list[int] = []  # leaders, by the configuration
+    volume_least: dict[int, int] = {}  # leader -> volume below which nobody opens after him
+    volumes: dict[int, dict[int, int]] = {}  # leader -> day -> what he traded in it, e8
     jumped: dict[int, int] = {}  # leader -> when a fall was last taken for a withdrawal
 
 
@@ -626,10 +635,12 @@ class Engine:
                 self.names.leaders.append(name)
             declared = value.declared.get(name, Declared())
             self._edit(
-                LEADERS, index, LeaderRow, eligible=int(name not in value.suspended),
-                declared_instruments=declared.instruments, declared_leverage=declared.leverage,
+                LEADERS, index, LeaderRow, declared_instruments=declared.instruments, declared_leverage=declared.leverage,
                 declared_position_e8=declared.position_e8,
             )
+            self.names.volume_least[index] = declared.volume_e8
+        self.names.suspended = [index for index, name in enumerate(value.leaders) if name in value.suspended]
+        self._judge_leaders(now)
 
     def _check_configured(self, value: Configured) -> None:
         """Indexes are for ever; refused before anything has changed."""
@@ -693,6 +704,8 @@ class Engine:
             now, out, book, cause, value.side * value.qty, value.px, first_px, order_qty, value.order_id, value.ts_event,
             value.live and not value.own,
         )
+        if not value.own:
+            self._traded(now, value.leader, value.instrument, value.qty, value.px, out)
         return None
 
     def _leader_moved(
@@ -720,6 +733,28 @@ class Engine:
         )
         self.kernel.fan_out(self._group(book), event.pack())
         self._collect(out)
+
+    def _traded(self, now: int, leader: int, instrument: int, lots: int, px: int, out: Outputs) -> None:
+        """What a leader trades here is his real volume, his orders of our own making left out."""
+        if not self.names.volume_least.get(leader):
+            return
+        days, day = self.names.volumes.setdefault(leader, {}), now // DAY_NS
+        days[day] = days.get(day, 0) + notional(self._row(INSTRUMENTS, instrument, InstrumentRow), lots, px)
+        if not self._row(LEADERS, leader, LeaderRow).eligible:
+            self._judge_leaders(now)
+            if self._row(LEADERS, leader, LeaderRow).eligible:
+                out.alerts.append(Alert("leader_eligible", "has traded as much as he must have: followers open after him", {
+                    "leader": self.names.leaders[leader]}))
+
+    def _judge_leaders(self, now: int) -> None:
+        """Nobody opens after a leader who is suspended, or has not traded enough within ``VOLUME_DAYS`` (semantics 18)."""
+        oldest = now // DAY_NS - VOLUME_DAYS
+        for leader, least in self.names.volume_least.items():
+            days = self.names.volumes.get(leader, {})
+            for day in [day for day in days if day <= oldest]:
+                del days[day]
+            eligible = leader not in self.names.suspended and sum(days.values()) >= least
+            self._edit(LEADERS, leader, LeaderRow, eligible=int(eligible))
 
     def _check_declared(self, book: LeaderBook, before: int, row: LeaderPositionRow, px: int, out: Outputs) -> None:
         """Said when a position of the leader passes what he declared, not with each of its fills."""
@@ -855,6 +890,8 @@ class Engine:
         anew = self._day(now) > self.names.day
         self.names.day = max(self.names.day, self._day(now))
         self.kernel.begin_day(now, anew)
+        if anew:
+            self._judge_leaders(now)
         return None
 
     def _leader_flow(self, now: int, value: LeaderFlow, out: Outputs) -> bool | None:

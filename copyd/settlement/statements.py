@@ -13,17 +13,27 @@ as well, and then the arithmetic from opening to closing must still hold, and th
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import ctypes
 import hashlib
 import io
+import os
+import signal
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import lru_cache, partial
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import orjson
 
 from copyd.core import fees
 from copyd.core.fees import FeeTerms, UnitAccount
+from copyd.errors import WorldError
 from copyd.settlement.calculate import PlanResult, PlanState, closing_state
 from copyd.settlement.snapshot import Flow, Sample, Snapshot
 from copyd.settlement.text import money, per_unit, units
@@ -31,6 +41,9 @@ from copyd.settlement.transfers import PARTS, transfer_id
 
 FORMAT = "copyd statement 1"
 FIRST_LINE = 2  # of the file: JSON opens its list on line 1, CSV names its columns there
+PARTIES = 500
+"""Statements one process writes at a time."""
+PR_SET_PDEATHSIG = 1
 Line = dict[str, str]
 Outcomes = tuple[str, str]
 """What became of the transfers to leader and platform: executed, refused, or empty where there was none."""
@@ -143,7 +156,9 @@ def _yes(value: bool) -> str:
     return "yes" if value else "no"
 
 
+@lru_cache(maxsize=1_000)
 def _terms(prefix: str, terms: FeeTerms) -> Line:
+    """The same for all plans on the same terms; the caller copies it."""
     return {
         f"{prefix}_performance_bps": str(terms.performance_bps),
         f"{prefix}_management_bps_per_year": str(terms.management_bps_per_year),
@@ -237,24 +252,76 @@ def render_csv(lines: list[Line]) -> bytes:
 def write_statements(
     folder: Path, snapshot: Snapshot, results: list[tuple[PlanResult, Outcomes]], advance: Callable[[int], None]
 ) -> bytes:
-    """Every statement of a period below ``folder``: the index of all files (SHA-256 and name), which is written as well."""
+    """Every statement of a period below ``folder``: the index of all files (SHA-256 and name), which is written as well.
+
+    Many are written by one process per core; the bytes are the same. WorldError where one of them dies.
+    """
     index: list[str] = []
-    for of, lines_of in (("follower", follower_lines), ("leader", leader_lines)):
-        place = folder / f"{of}s"
-        place.mkdir(parents=True, exist_ok=True)
+    for of in ("follower", "leader"):
+        (folder / f"{of}s").mkdir(parents=True, exist_ok=True)
         parties: dict[str, list[tuple[PlanResult, Outcomes]]] = {}
         for result in results:
             parties.setdefault(getattr(result[0].plan, of), []).append(result)
-        for name in sorted(parties):
-            lines = list(checked(lines_of(snapshot.site, snapshot.period, snapshot.as_of, name, parties[name])))
-            for suffix, body in (("json", render_json(lines)), ("csv", render_csv(lines))):
-                file = place / f"{_file_name(name)}.{suffix}"
-                file.write_bytes(body)
-                index.append(f"{hashlib.sha256(body).hexdigest()}  {of}s/{file.name}\n")
-            advance(len(parties[name]))
+        names = sorted(parties)
+        batches = [names[first : first + PARTIES] for first in range(0, len(names), PARTIES)]
+        for lines, plans in _in_processes(partial(_write, folder, snapshot, of, parties), batches):
+            index += lines
+            advance(plans)
     body = "".join(index).encode()
     (folder / "statements.sha256").write_bytes(body)
     return body
+
+
+Written = tuple[list[str], int]
+"""Lines of the index, and how many plans stand in the files."""
+
+
+def _write(folder: Path, snapshot: Snapshot, of: str, parties: dict[str, list[Any]], names: list[str]) -> Written:
+    """The statements of these parties, two files each."""
+    lines_of = follower_lines if of == "follower" else leader_lines
+    index: list[str] = []
+    for name in names:
+        lines = list(checked(lines_of(snapshot.site, snapshot.period, snapshot.as_of, name, parties[name])))
+        for suffix, body in (("json", render_json(lines)), ("csv", render_csv(lines))):
+            file = f"{of}s/{_file_name(name)}.{suffix}"
+            (folder / file).write_bytes(body)
+            index.append(f"{hashlib.sha256(body).hexdigest()}  {file}\n")
+    return index, sum(len(parties[name]) for name in names)
+
+
+def _in_processes(work: Callable[[list[str]], Written], batches: list[list[str]]) -> Iterator[Written]:
+    """The batches' results in their order. The processes are forks: they have the results already, nothing is copied to them.
+
+    None outlives this one (Linux); what a killed run has left half written the next one writes again, to the same bytes.
+    """
+    if len(batches) < 2:
+        yield from map(work, batches)
+        return
+    global _work
+    _work = work
+    workers = min(len(batches), os.cpu_count() or 1)
+    try:
+        with ProcessPoolExecutor(workers, get_context("fork"), initializer=_end_with_parent) as pool:
+            yield from pool.map(_worked, batches)
+    except BrokenProcessPool as error:
+        raise WorldError(f"a process that wrote statements died ({error}); run again to go on") from error
+    finally:
+        _work = None
+
+
+_work: Callable[[list[str]], Written] | None = None
+"""What a fork is to do: it finds it here."""
+
+
+def _worked(batch: list[str]) -> Written:
+    assert _work is not None
+    return _work(batch)
+
+
+def _end_with_parent() -> None:
+    """In a fork: die when the run dies, however it dies."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _file_name(name: str) -> str:

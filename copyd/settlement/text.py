@@ -7,14 +7,19 @@ import re
 from copyd.core.fees import NAV_ONE, UNIT
 from copyd.decimals import E8
 
+PLACES = {E8: 8, UNIT: 24, NAV_ONE: 32}
 _DECIMAL = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?", re.ASCII)
 
 
 def scaled_text(value: int, one: int) -> str:
     """``value / one`` exactly (``one`` a power of ten), the shortest text: 150000000 of 1e8 -> ``"1.5"``."""
-    whole, part = divmod(abs(value), one)
-    digits = str(part).rjust(len(str(one)) - 1, "0").rstrip("0")
-    return f"{'-' if value < 0 else ''}{whole}{'.' + digits if digits else ''}"
+    if value == 0:
+        return "0"
+    places = PLACES.get(one) or len(str(one)) - 1
+    text = str(abs(value)).rjust(places + 1, "0")
+    sign = "-" if value < 0 else ""
+    digits = text[-places:].rstrip("0")
+    return f"{sign}{text[:-places]}.{digits}" if digits else sign + text[:-places]
 
 
 def scaled(text: str, one: int) -> int:

@@ -15,7 +15,7 @@ Actions::
 
     leader [L] buy 0.5 [BTCUSDT] @ 64000 [order 7] [of 2.0] [aged 3] [backfilled] [own] [exec 5] [side long]
     leader [L] unsynced | leader [L] synced [0.5 BTCUSDT]... | leader [L] equity 9000 | leader [L] leverage 20
-    leader [L] suspended | leader [L] declares instruments BTCUSDT leverage 10 position 50000
+    leader [L] suspended | leader [L] declares instruments BTCUSDT leverage 10 position 50000 volume 9000
     leader [L] flow -20000   (he pays in, or takes out)
     leader [L] margin_call
     turbulence BTCUSDT on | turbulence BTCUSDT off
@@ -578,6 +578,7 @@ class Runner:
             world.declared[list(world.leaders)[leader]] = e.Declared(
                 sum(1 << world.index(symbol) for symbol in symbols if symbol) or e.Declared().instruments,
                 int(said.get("leverage", "0")), exact(said.get("position", "0"), Fraction(1, E8)),
+                exact(said.get("volume", "0"), Fraction(1, E8)),
             )
             world.configure()
         elif words[0] == "synced":
