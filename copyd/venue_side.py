@@ -37,6 +37,7 @@ from copyd.runtime.clock import Clock
 from copyd.telemetry.logs import get_logger
 from copyd.venues.binance_usdm import codec
 from copyd.venues.binance_usdm.accounts import AccountSetup, FollowerStreams, in_parallel
+from copyd.venues.binance_usdm.commissions import Commissions
 from copyd.venues.binance_usdm.contract import CONTRACT, Endpoints, VenueContract
 from copyd.venues.binance_usdm.feed import LeaderFeed, MarketFeed
 from copyd.venues.binance_usdm.gateway import OrderGateway, Placed
@@ -173,13 +174,15 @@ class VenueSide:
         for item in self.instruments:
             self.encoder.set_instrument(
                 item.index, item.symbol, item.price_decimals, item.tick, item.qty_decimals, item.lot)
+        commissions = Commissions(self.instruments, self._marks.believed, self._unknown_fee)
         self.gateway = OrderGateway(
             url=self.endpoints.ws_api, connections=venue.order_connections, instruments=self.instruments,
             contract=self.contract, clock=now, venue_clock=self.rest.venue_clock, on_reports=self._reports,
             on_connection=self._connection,
             # Half of the request budget may go into settling orders in doubt; the rest stays for snapshots and keys.
             queries_per_s=QUERY_SHARE * venue.request_weight_per_min / 60,
-            rest=self.rest, placed=self._placed, on_mismatch=self._mismatch, on_unknown_code=self._unknown_code,
+            rest=self.rest, commissions=commissions, placed=self._placed,
+            on_mismatch=self._mismatch, on_unknown_code=self._unknown_code,
             expected=self._expected,
         )
         self.rest.bans.on_ban = self._banned
@@ -188,7 +191,7 @@ class VenueSide:
         self.streams = FollowerStreams(
             rest=self.rest, endpoints=self.endpoints, instruments=self.instruments, contract=self.contract, clock=now,
             site_tag=f"{self.config.site.id:04x}", on_reports=self._reports, on_event=self._follower_event,
-            is_known=self._is_known,
+            is_known=self._is_known, commissions=commissions,
         )
         self.market = MarketFeed(
             instruments=self.instruments, endpoints=self.endpoints, contract=self.contract, clock=now,
@@ -312,6 +315,10 @@ class VenueSide:
     def _expected(self, account: int, instrument: int, since: int) -> tuple[int, int, bool]:
         doubted = self.gateway.doubts.cids(account, instrument)
         return self.engine.expected(account, instrument, self.gateway.wall(since), doubted)
+
+    def _unknown_fee(self, asset: str, symbol: str) -> None:
+        text = f"commissions are taken in {asset} and counted as 0: add the instrument {symbol} to the configuration"
+        self.owner.alert(Alert("fee_asset_unknown", text, {"asset": asset}))
 
     def _mismatch(self, cid: bytes, what: str) -> None:
         text = f"the venue's answer shows another order: {what}"

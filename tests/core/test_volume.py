@@ -25,7 +25,7 @@ def test_what_he_traded_counts_for_thirty_days() -> None:
         world.now += DAY
         world.step(e.Marks([(0, 640_000, world.now)]))
         if day == 10:
-            runner.act("leader sell 0.500 @ 64000".split())
+            runner.act(["leader", "sell", "0.500", "@", "64000"])
         assert eligible(runner) is (10 <= day < 30), f"day {day}: 64 000 while both count"
         if day == 20:
             world.engine = e.Engine.restore([bytes(part) for part in world.engine.checkpoint()])

@@ -35,6 +35,7 @@ from copyd.venues.binance_usdm.codec import (
     Unlisted,
     money_e8,
 )
+from copyd.venues.binance_usdm.commissions import Commissions
 from copyd.venues.binance_usdm.connection import Link, Session, watched
 from copyd.venues.binance_usdm.contract import MS_NS, Endpoints, VenueContract
 from copyd.venues.binance_usdm.errors import LISTEN_KEY_UNKNOWN, NO_CHANGE_CODES
@@ -335,7 +336,6 @@ class StreamStats(msgspec.Struct):
     malformed: int = 0
     foreign_symbols: int = 0
     unknown_accounts: int = 0
-    fees_in_other_asset: int = 0
     keys_renewed: int = 0
     keep_alives: int = 0
     gaps: int = 0
@@ -379,8 +379,10 @@ class FollowerStreams:
         on_reports: Callable[[ReportBatch, int], None],
         on_event: Callable[[AccountEvent], None],
         is_known: Callable[[bytes], bool] = lambda cid: True,
+        commissions: Commissions | None = None,
         seed: int = 0,
     ) -> None:
+        self.commissions = commissions or Commissions(instruments, lambda instrument: 0)
         self.rest, self.endpoints, self.instruments = rest, endpoints, instruments
         self.contract, self.clock, self.site_tag, self.is_known = contract, clock, site_tag, is_known
         self.on_reports, self.on_event = on_reports, on_event
@@ -748,12 +750,7 @@ class FollowerStreams:
             self._row()
             self._batch.append(STREAM, status, raw, cum_qty=cum, cost_e8=cost, venue_order_id=order.i, ts_event=event.T * MS_NS)
             return
-        fee = 0
-        if order.n:
-            if instrument.margin_asset == order.N:
-                fee = money_e8(order.n)
-            else:
-                self.stats.fees_in_other_asset += 1
+        fee = self.commissions.e8(order.n, order.N or "", instrument) if order.n else 0
         last_qty, last_px = instrument.lots(order.l), instrument.ticks(order.L)
         self.stats.trades += 1
         if not self.is_known(raw):

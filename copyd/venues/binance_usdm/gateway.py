@@ -39,6 +39,7 @@ from copyd.venues.binance_usdm.codec import (
     Malformed,
     OrderResult,
 )
+from copyd.venues.binance_usdm.commissions import Commissions
 from copyd.venues.binance_usdm.connection import Link, Session, watched
 from copyd.venues.binance_usdm.contract import MS_NS, VenueContract
 from copyd.venues.binance_usdm.errors import NOT_FOUND_CODES, Outcome, classify
@@ -71,7 +72,6 @@ class GatewayStats(msgspec.Struct):
     lost_in_flight: int = 0
     late_replies: int = 0
     malformed: int = 0
-    fees_in_other_asset: int = 0
     unmatched: int = 0
     queries: int = 0
     queries_failed: int = 0
@@ -150,6 +150,7 @@ class OrderGateway:
         queries_per_s: float | None = None,
         seed: int = 0,
         rest: RestClient | None = None,
+        commissions: Commissions | None = None,
         expected: Callable[[int, int, int], tuple[int, int, bool]] | None = None,
         placed: Callable[[bytes], Placed | None] | None = None,
         on_mismatch: Callable[[bytes, str], None] | None = None,
@@ -173,6 +174,7 @@ class OrderGateway:
         self.mono = mono
         self.rest = rest
         self.placed = placed
+        self.commissions = commissions or Commissions(instruments, lambda instrument: 0)
         self.on_mismatch = on_mismatch or (lambda cid, what: None)
         self.on_unknown_code = on_unknown_code or (lambda code: None)
         self.bans = rest.bans if rest is not None else Bans(contract, mono)
@@ -772,11 +774,7 @@ class OrderGateway:
 
     def _executed(self, raw: bytes, row: codec.UserTrade, instrument: Instrument) -> None:
         """An execution that a list told: it moves no quantity, its price and fee are booked unless they were before."""
-        fee = 0
-        if row.commissionAsset == instrument.margin_asset:
-            fee = codec.money_e8(row.commission)
-        elif row.commission.strip("-0."):
-            self.stats.fees_in_other_asset += 1
+        fee = self.commissions.e8(row.commission, row.commissionAsset, instrument)
         self._batch.append(
             codec.TRADE, STATUS["FILLED"], raw, 0, 0, instrument.lots(row.qty), instrument.ticks(row.price), fee, row.id,
             row.orderId, row.time * MS_NS,
