@@ -5,7 +5,7 @@ import time
 import pytest
 
 from copyd._fast.encode import Encoder
-from copyd.venues.binance_usdm.codec import DEAD, IN_DOUBT, NOT_SENT, REPLY
+from copyd.venues.binance_usdm.codec import DEAD, IN_DOUBT, NOT_SENT, REPLY, TRADE
 from copyd.venues.binance_usdm.gateway import OrderGateway, Placed
 
 from .conftest import rows
@@ -83,3 +83,30 @@ async def test_doubts_of_every_kind_end_as_the_books_say(world, each):
     fence = desk.contract.fence_ns()
     assert all(row["event"] >= desk.signed[row["cid"]] + fence for row in desk.reports if row["kind"] == DEAD)
     assert desk.gateway.stats.positions > 0 and desk.gateway.stats.lists > 0
+
+
+async def test_executions_that_no_stream_told_are_read_from_the_list(world):
+    """The reply tells what filled, not what it cost in fees: each execution of the order comes once, as the books have it."""
+    keys = await world.accounts(1, leverage=10)
+    desk = Desk(world, keys)
+    await desk.gateway.start()
+    world.closing.append(lambda: desk.gateway.stop(0.0))
+    name = cid(int(time.time_ns()) % 10**12)
+    await until(lambda: desk.gateway.ready)
+    desk.send(0, name, 40)
+    await until(lambda: desk.booked.get(name) == 40)
+    reply = next(row for row in desk.reports if row["kind"] == REPLY)
+
+    def placed(which):
+        told = sum(row["last_qty"] for row in desk.reports if row["kind"] == TRADE)
+        return desk.asked[which]._replace(venue_order_id=reply["order"], lacking=40 - told)
+
+    desk.gateway.placed = placed
+    desk.gateway.tell(name, 0, BTC, listed=True)
+    assert desk.gateway.untold == 1 and desk.gateway.queries_open == 0
+    await until(lambda: desk.gateway.untold == 0)
+    told = [row for row in desk.reports if row["kind"] == TRADE]
+    books = [trade for trade in await world.truth("/truth/trades?limit=100000") if trade["buyOrderId"] == reply["order"]]
+    assert {row["trade"] for row in told} == {trade["id"] for trade in books} and len(told) == len(books) > 0
+    assert sum(row["last_qty"] for row in told) == 40 and all(row["cum"] == 0 for row in told)
+    assert sum(row["fee"] for row in told) == sum(round(float(trade["buyFee"]) * 10**8) for trade in books) > 0
