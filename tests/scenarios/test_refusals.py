@@ -1,9 +1,9 @@
 """Semantics section 3, one line per rule: what a leader's buy or sell of 0.8 BTC (0.1 for a follower with an eighth) becomes.
 
 ``rule [: settings of the follower] : what happens, one after the other => what follows for F1``. Actions and outcomes are in the
-words of the tables beside this file (``language.py``); ``buy`` and ``sell`` are the leader's 0.8 at 64 000, ``in`` is a buy that was
-filled. The order of the rules among themselves is in ``49_precedence.txt`` and ``50_precedence_of_staleness.txt``, what a decision
-records in ``tests/inspect/test_reasons.py``.
+words of the tables beside this file (``language.py``); ``buy`` and ``sell`` are the leader's 0.8 at 64 000, ``in`` is a buy that
+was filled. The order of the rules among themselves is in ``49_precedence.txt`` and ``50_precedence_of_staleness.txt``, what a
+decision records in ``tests/inspect/test_reasons.py``.
 """
 
 from __future__ import annotations
