@@ -80,6 +80,8 @@ from copyd.venue_side import VenueSide, contract_of
 SAMPLES_MAX = 20_000
 #: Order rows between two checkpoints, at most: finished ones are forgotten then, and every walk over them stays short.
 ORDERS_PER_CHECKPOINT = 100_000
+LIQUIDATION_CHECK_S = 5.0
+LIQUIDATIONS_SAID = 20
 END_SIZE, END_NOTE, NOTE_HELD = OrderEndRow.LAYOUT.size, 33, int(Note.HELD)
 JOURNAL_CHECK_S = 1.0
 EXPLAIN_TIMEOUT_S = 30.0
@@ -159,6 +161,8 @@ class Daemon:
         self.records_since_checkpoint = 0
         self.orders_since_checkpoint = 0
         self._retire_before = self._last_checkpoint = 0
+        self._liquidation_at = 0.0
+        self._near_liquidation: set[int] = set()  # legs it was said of
         self.failing = False
         self.unsound = False
         self._wall_step = 0
@@ -354,6 +358,21 @@ class Daemon:
         """Mark prices: an input only where a loss limit is reached by them, or a day begins."""
         if not self.pump.stopped and self.engine.marks_due(self.clock.now_ns(), marks):
             self._offer(Marks(marks))
+        if self._config.copy.liquidation_warn_bps and time.monotonic() - self._liquidation_at >= LIQUIDATION_CHECK_S:
+            self._liquidation_at = time.monotonic()
+            self._warn_liquidation(marks)
+
+    def _warn_liquidation(self, marks: list[tuple[int, int, int]]) -> None:
+        """Say it of each leg once, as it comes near; of many at once, of the nearest."""
+        terms = self._config.copy
+        found = dict(self.engine.kernel.near_liquidation(marks, terms.maintenance_margin_bps, terms.liquidation_warn_bps))
+        new = sorted((left, leg) for leg, left in found.items() if leg not in self._near_liquidation)
+        self._near_liquidation = set(found)
+        for left, leg in new[:LIQUIDATIONS_SAID]:
+            row = LegRow.unpack(self.engine.columns.get(LEGS, leg))
+            self.alert(Alert("near_liquidation", f"{left / 100:.2f} % from it; {len(found)} legs are as near", {
+                "follower": self.engine.names.followers[row.plan], "symbol": self.engine.symbol(row.instrument),
+                "left_bps": left}))
 
     def _durable(self, seq: int) -> None:
         try:
@@ -748,7 +767,7 @@ class Daemon:
         """As ``copyd ctl losses``: at the marks as they are now."""
         if "starting" in self.reasons:
             raise RequestRefused("the daemon is starting")
-        return losses(self.engine, self.clock.now_ns(), self.side.marks(), count)
+        return losses(self.engine, self.clock.now_ns(), self.side.marks(), count, self._config.copy.maintenance_margin_bps)
 
     async def explain_order(self, client_order_id: str) -> dict[str, Any]:
         """As ``copyd explain``."""
@@ -857,6 +876,8 @@ class Daemon:
         m.counter_read("copyd_decisions_total", "Decisions, one per leader event and plan.", self._reader("decisions"))
         m.counter_read("copyd_fills_total", "Executions the venue reported.", self._fills)
         m.counter_read("copyd_alerts_total", "Alerts raised.", self._reader("alerts"))
+        m.gauge("copyd_legs_near_liquidation", "Legs nearer to liquidation than copy.liquidation_warn_bps.",
+                lambda: float(len(self._near_liquidation)))
         m.gauge("copyd_orders_in_doubt", "Orders whose outcome is not known.", lambda: float(self._census(1)))
         m.gauge("copyd_orders_unfinished", "Orders that have not ended.", lambda: float(self._census(0)))
         m.gauge("copyd_legs_waiting", "Legs with an opening held back.", lambda: float(self._census(2)))

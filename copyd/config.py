@@ -458,6 +458,20 @@ class CopyDefaults(Section, frozen=True, kw_only=True):
             "on); 0: never. Too few: a busy leader trips it.",
         ),
     ] = 600
+    maintenance_margin_bps: Annotated[
+        Bps,
+        Meta(
+            description="Share of a position's worth the venue wants as maintenance margin, bps, for the distance to "
+            "liquidation. Too small: warnings come late."
+        ),
+    ] = 50
+    liquidation_warn_bps: Annotated[
+        Bps,
+        Meta(
+            description="Distance to liquidation, bps of a position's worth, below which it is alarmed (near_liquidation); "
+            "0: never. Too large: every leveraged position is alarmed."
+        ),
+    ] = 300
     daily_reset_utc: Annotated[
         str,
         Meta(

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from copyd.core.engine import LEADERS, PLANS, Engine
+from copyd.core.engine import LEADERS, LEGS, PLANS, Engine
 from copyd.core.fixed import BPS
 from copyd.core.pnl import allocation_equity
 from copyd.core.risk import standing
-from copyd.core.rows import LeaderRow, LossPolicy, PlanRow, PlanState, Reason
+from copyd.core.rows import LeaderRow, LegRow, LossPolicy, PlanRow, PlanState, Reason
 from copyd.decimals import money_text
 
 
-def losses(engine: Engine, now: int, marks: list[tuple[int, int, int]], count: int) -> dict[str, Any]:
-    """The ``count`` plans nearest to a limit at these marks (instrument, ticks, ts), those stopped first."""
+def losses(engine: Engine, now: int, marks: list[tuple[int, int, int]], count: int, maintenance_bps: int) -> dict[str, Any]:
+    """The ``count`` plans nearest to a limit at these marks (instrument, ticks, ts), those stopped first.
+
+    ``liquidation_bps``: how far the price may still go against the plan's leg that is nearest to it; None: nothing is held.
+    """
+    nearest: dict[int, int] = {}
+    for leg, left in engine.kernel.near_liquidation(marks, maintenance_bps, 1 << 62):
+        plan = LegRow.unpack(engine.columns.get(LEGS, leg)).plan
+        nearest[plan] = min(left, nearest.get(plan, left))
     profits = engine.kernel.profits(now, marks)
     rows = [PlanRow.unpack(engine.columns.get(PLANS, index)) for index in range(engine.columns.count(PLANS))]
-    found = [_line(engine, index, row, *profits[index]) for index, row in enumerate(rows)]
+    found = [
+        _line(engine, index, row, *profits[index]) | {"liquidation_bps": nearest.get(index)} for index, row in enumerate(rows)
+    ]
     found.sort(key=lambda line: (not line["stopped_by"], -line["used_bps"], line["follower"]))
     return {
         "plans": found[:count], "stopped": sum(bool(line["stopped_by"]) for line in found), "of": len(found),

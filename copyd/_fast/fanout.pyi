@@ -19,6 +19,9 @@ class Kernel:
     def stop_losses(self, cause: bytes, now: int, seq: int) -> None:
         """Hold every plan against its loss limits, at the marks in the tables; ``stops`` are the result."""
 
+    def near_liquidation(
+        self, marks: Iterable[tuple[int, int, int]], maintenance_bps: int, warn_bps: int
+    ) -> list[tuple[int, int]]: ...
     def losses_due(self, marks: Iterable[tuple[int, int, int]], now: int) -> bool:
         """Whether ``stop_losses`` would stop a plan if these were the marks: (instrument, ticks, ts)."""
 

@@ -560,6 +560,30 @@ cdef class Kernel:
                 return True
         return False
 
+    def near_liquidation(self, marks, int64_t maintenance_bps, int64_t warn_bps):
+        """(leg, ``pnl.margin_left`` in bps) of every leg on isolated margin that is nearer than ``warn_bps`` at these marks."""
+        cdef uint32_t i
+        cdef Leg* leg
+        cdef int64_t mark, worth, left
+        cdef list found = []
+        self._take_marks()
+        for instrument, mark, _ in marks:
+            self._marks[instrument & 63] = mark
+        for i in range(self.columns.counts[6]):
+            leg = &self.columns.legs[i]
+            mark = self._marks[leg.instrument]
+            if leg.attributed == 0 or mark <= 0 or not self._account_instrument(leg).isolated:
+                continue
+            worth = _notional(&self.columns.instruments[leg.instrument], _abs(leg.attributed), mark)
+            if worth <= 0:
+                continue
+            left = leg.margin_e8 + _unrealised(&self.columns.instruments[leg.instrument], leg, mark) - narrow(
+                quotient(wide(worth, maintenance_bps), BPS))
+            left = mul_div_trunc(left, BPS, worth)
+            if left < warn_bps:
+                found.append((i, left))
+        return found
+
     def profits(self, int64_t now, marks=()):
         """(profit in e8 at mark, whether every mark is fresh) of every plan, with ``marks`` in place of the tables'."""
         cdef uint32_t i

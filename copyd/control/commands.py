@@ -294,7 +294,8 @@ def show_losses(*, where: Where = _HERE, count: int = 20, json: Annotated[bool, 
     """What plans are worth and how near they are to a loss limit: those stopped first, then the nearest.
 
     total, today and leader are losses in bps of the allocation, of what the plan was worth at the day's reset, and of the
-    leader's peak; each beside its limit (0: none). A stopped plan is resumed by name: copyd ctl resume --plan NAME.
+    leader's peak; each beside its limit (0: none); liquidation is how far, in bps, the price may still go against the plan's
+    nearest leg. A stopped plan is resumed by name: copyd ctl resume --plan NAME.
 
     Example: copyd ctl losses --count 5
 
@@ -313,14 +314,15 @@ def show_losses(*, where: Where = _HERE, count: int = 20, json: Annotated[bool, 
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for name in ("follower", "leader", "equity", "profit", "total", "today", "leader's", "state"):
+    for name in ("follower", "leader", "equity", "profit", "total", "today", "leader's", "liquidation", "state"):
         table.add_column(name, justify="left" if name in ("follower", "leader", "state") else "right")
     for row in answer["plans"]:
         shares = [f"{row[name]}/{limit}" for name, limit in
                   zip(("total_bps", "today_bps", "leader_bps"), row["limits_bps"], strict=True)]
         state = f"stopped by {row['stopped_by']} ({row['policy']})" if row["stopped_by"] else row["state"]
         stale = "" if row["marks_fresh"] else ", marks old"
-        table.add_row(row["follower"], row["leader"], row["equity"], row["profit"], *shares, state + stale)
+        far = "-" if row["liquidation_bps"] is None else str(row["liquidation_bps"])
+        table.add_row(row["follower"], row["leader"], row["equity"], row["profit"], *shares, far, state + stale)
     Console().print(table)
     Console().print(f"{answer['stopped']} of {answer['of']} plans stopped; profit of all: {answer['profit']}")
     return 0

@@ -444,7 +444,7 @@ class Doubts:
         if doubt.untold and doubt.tries >= TELL_TRIES:
             self._silence(doubt)
             return
-        if doubt.held or doubt.untold:
+        if doubt.held:
             self._at(doubt, now + self.terms.held_backoff_ns)
             return
         backoff = self.terms.backoff_ns

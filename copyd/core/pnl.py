@@ -7,7 +7,7 @@ of what was realised is the sum of what was traded, to the unit. Unrealised is t
 
 from __future__ import annotations
 
-from copyd.core.fixed import sign
+from copyd.core.fixed import BPS, mul_div_trunc, sign
 from copyd.core.instrument import notional
 from copyd.core.rows import InstrumentRow, LegRow, PlanRow
 from copyd.core.state import Tables
@@ -49,3 +49,13 @@ def profit(t: Tables, plan: PlanRow, now: int) -> tuple[int, bool]:
 def allocation_equity(plan: PlanRow, profit_e8: int) -> int:
     """What the plan is worth in e8: what was allocated, and what became of it, less fees that were paid out of it."""
     return plan.allocation_e8 + profit_e8 - plan.paid_e8
+
+
+def margin_left(instrument: InstrumentRow, leg: LegRow, mark: int, maintenance_bps: int) -> int:
+    """How far the price may still go against a leg that holds something, in bps of what it is worth at ``mark``, toward zero.
+
+    Below 0 its isolated margin does not carry the venue's maintenance any more. Margin that was added later is not known here.
+    """
+    worth = notional(instrument, abs(leg.attributed), mark)
+    left = leg.margin_e8 + unrealised(instrument, leg, mark) - worth * maintenance_bps // BPS
+    return mul_div_trunc(left, BPS, worth) if worth > 0 else 0

@@ -12,6 +12,9 @@ from collections.abc import Iterator
 
 from .history import SECOND, Instrument, Outage, Quotes, Truth, VerifyConfig
 
+FEE_LAG = 180 * SECOND
+"""With faults: longest time until the fee of an execution whose news was lost has been asked for."""
+
 MARK_LAG = 5 * SECOND
 """A price published this long ago may be the last the daemon heard: one mark a second, and a stream that was cut."""
 
@@ -33,6 +36,7 @@ class Worth:
         self.instruments: dict[str, Instrument] = truth.instruments
         self.outages: list[Outage] = config.outages
         self.lag = config.report_lag
+        self.fee_lag = FEE_LAG if truth.faults else 0
         self.ranges: dict[tuple[str, int, int], tuple[int, int]] = {}
         self.states: dict[str, list[State]] = {}
         self.times: dict[str, list[int]] = {}
@@ -69,8 +73,10 @@ class Worth:
         states, times = self.states.get(account, []), self.times.get(account, [])
         first, last = bisect_right(times, since) - 1, bisect_right(times, until)
         low = high = 0 if first < 0 else None
+        # A reply tells what filled and not the fee; whoever has heard of no execution yet asks for it.
+        untold = bisect_right(times, min(since, until - self.fee_lag))
+        unsure = sum(state.fee_e8 for state in states[untold:last])
         for state in states[max(0, first) : last]:
-            unsure = state.fee_e8 if state.ts > since else 0  # a reply tells no fee, the execution does
             least = most = state.cash_e8
             for symbol, lots in state.held.items():
                 cheap, dear = self.prices(symbol, priced, until)

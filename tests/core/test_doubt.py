@@ -684,7 +684,7 @@ def test_never_dead_what_the_venue_accepted_and_everything_settles_once_it_is_he
 
 
 def test_executions_that_were_not_told_are_asked_for_slowly_and_behind_every_doubt():
-    """The order has ended: no list, no position, no verdict; its number by its id, then its executions, until all are told."""
+    """The order has ended, no list, no position, no verdict: its number by its id, then its executions, until all are told."""
     doubts = made()
     doubts.tell(cid(1), 3, 4, listed=False)
     doubts.add(cid(2), 3, 4, T0, 10)
@@ -693,12 +693,13 @@ def test_executions_that_were_not_told_are_asked_for_slowly_and_behind_every_dou
     assert (first.cid, first.kind, second.cid, second.kind) == (cid(2), ORDER, cid(1), ORDER)
     doubts.ended(cid(2))
     assert doubts.answered_order(T0, second.id, None) == []
-    assert doubts.asks(T0 + TERMS.held_backoff_ns - 1) == []
-    now = T0 + TERMS.held_backoff_ns
+    assert doubts.asks(T0) == []
+    now = T0 + S_NS
     doubts.ended(cid(1))  # a report that tells no execution
     assert doubts.answered_order(now, only(doubts.asks(now), ORDER).id, Found(cid(1), 4, 41, True)) == []
     doubts.answered_trades(now, only(doubts.asks(now), AskKind.TRADES).id, False)
-    now += TERMS.held_backoff_ns
+    assert doubts.asks(now) == []
+    now += S_NS
     doubts.answered_trades(now, only(doubts.asks(now), AskKind.TRADES).id, True)
     assert len(doubts) == 0 and doubts.next_due() is None
 
