@@ -43,6 +43,7 @@ def test_a_limit_acts_between_trades_survives_a_kill_and_ends_by_name(stage: Cal
     s.holds(proportional(1000))
     s.quiet()
     assert not any(row["stopped_by"] for row in losses(s).values())
+    assert all(0 < row["liquidation_bps"] < 10_000 for row in losses(s).values())
     move(s, -150)
     s.holds({s.names[0]: 0, s.names[1]: proportional(1000)}, seconds=20)
     wait_for(lambda: "loss_stop" in s.daemon.text(), 5, s.daemon.tail)
