@@ -30,7 +30,6 @@ from copyd.core.engine import (
     INSTRUMENTS,
     LEADERS,
     LEGS,
-    ORDERS,
     AccountSnapshots,
     Alert,
     Command,
@@ -909,8 +908,7 @@ class Daemon:
 
     def _untold(self) -> int:
         """Finished orders of which less was told than filled: their fees are not all known."""
-        columns = self.engine.columns
-        return len(columns.orders_untold(0, columns.count(ORDERS), 0, 0, TERMINAL_MASK))
+        return self.engine.columns.count_untold(TERMINAL_MASK)
 
     def _census(self, index: int) -> int:
         return int(self.engine.kernel.census()[index]) if hasattr(self, "engine") else 0

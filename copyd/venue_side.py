@@ -49,7 +49,7 @@ ORDERS = 7
 NOT_SENT = 8
 #: Executions come within milliseconds; what has not come by then is asked for, so many orders at once, found by such steps.
 UNTOLD_AFTER_NS = 5_000_000_000
-UNTOLD_MAX = 1_000
+UNTOLD_MAX = 200
 UNTOLD_STEP = 50_000
 ACTIVATE_CONCURRENCY = 16
 ACTIVATE_RETRY_S = 1.0
@@ -402,14 +402,14 @@ class VenueSide:
         """Ask for the executions of orders that ended a while ago and of which less was told than filled."""
         columns, first = self.engine.columns, self._untold_at
         room = UNTOLD_MAX - self.gateway.untold
-        if room <= 0:
-            return
-        slots = columns.orders_untold(first, UNTOLD_STEP, now - UNTOLD_AFTER_NS, now, TERMINAL_MASK)
-        for slot in slots[:room]:
+        if room <= 0 or self.gateway.queries_open > UNTOLD_MAX:
+            return  # what is in doubt comes first
+        slots = columns.orders_untold(first, UNTOLD_STEP, now - UNTOLD_AFTER_NS, now, TERMINAL_MASK, room)
+        for slot in slots:
             order = OrderRow.unpack(columns.get(ORDERS, slot))
             if order.account not in self._keyless:
                 self.gateway.tell(order.cid, order.account, order.instrument, order.venue_order_id != 0)
-        first += UNTOLD_STEP
+        first = slots[-1] + 1 if len(slots) == room else first + UNTOLD_STEP
         self._untold_at = first if first < columns.count(ORDERS) else 0
 
     # -- reports in ------------------------------------------------------------------------------------------------------

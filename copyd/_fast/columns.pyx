@@ -50,6 +50,12 @@ cdef inline uint32_t _hash_trade(uint32_t slot, int64_t trade_id) noexcept nogil
     return <uint32_t>(h >> 32)
 
 
+cdef inline bint _untold(Order* order, uint64_t terminal_mask) noexcept nogil:
+    """It has ended, and some execution of it was never told by itself."""
+    return (order.state < 64 and (terminal_mask >> order.state) & 1
+            and (order.exec_qty < order.cum_qty or order.estimated))
+
+
 cdef class Columns:
     """All mutable tables of the engine.
 
@@ -335,21 +341,29 @@ cdef class Columns:
             self.relink = True
         return freed
 
-    def orders_untold(self, uint32_t first, uint32_t count, int64_t since, int64_t now, terminal_mask):
-        """Slots, of ``count`` from ``first`` on, of finished orders of which less was told than filled.
+    def orders_untold(self, uint32_t first, uint32_t count, int64_t since, int64_t now, terminal_mask, uint32_t most=NONE):
+        """Slots, of ``count`` from ``first`` on, of finished orders of which less was told than filled; at most ``most``.
 
         Some execution of them was never told by itself: its fee is not known, perhaps not even its price. Those decided from
         ``since`` to ``now`` (ns) may still be told; one of later was decided before the clock was put back.
         """
         cdef uint64_t mask = terminal_mask
         cdef uint32_t slot
-        cdef Order* order
         found = []
         for slot in range(first, min(first + count, self.counts[T_ORDERS])):
-            order = &self.orders[slot]
-            if (order.state < 64 and (mask >> order.state) & 1 and not since <= order.ts_decided <= now
-                    and (order.exec_qty < order.cum_qty or order.estimated)):
+            if _untold(&self.orders[slot], mask) and not since <= self.orders[slot].ts_decided <= now:
+                if len(found) == most:
+                    break
                 found.append(slot)
+        return found
+
+    def count_untold(self, terminal_mask):
+        """How many orders there are of which less was told than filled."""
+        cdef uint64_t mask = terminal_mask
+        cdef uint32_t slot
+        cdef uint32_t found = 0
+        for slot in range(self.counts[T_ORDERS]):
+            found += _untold(&self.orders[slot], mask)
         return found
 
     def orders_in_state(self, state_mask, uint32_t account=NONE):

@@ -482,7 +482,8 @@ class Verifier:
                 closed = unheard.get(symbol, 0)
                 if other is not None and (other.target or other.lots or closed):
                     fewest = min(abs(other.lots), abs(other.target) >> 32)
-                    others[symbol] = fewest, max(abs(other.lots), abs(other.target) >> 32, 1) + closed
+                    _, most = other.held(other.side_held() or 1, claim.ts_decided)  # with an opening whose fate is not known
+                    others[symbol] = fewest, max(abs(other.lots), abs(other.target) >> 32, most, 1) + closed
         return Opening(
             numbers=numbers,
             instrument=instrument,
