@@ -47,10 +47,12 @@ from copyd.venues.binance_usdm.signing import Key
 
 ORDERS = 7
 NOT_SENT = 8
+NO_QTY = bytes(8)
 #: Executions come within milliseconds; what has not come by then is asked for, so many orders at once, found by such steps.
 UNTOLD_AFTER_NS = 5_000_000_000
 UNTOLD_MAX = 200
 UNTOLD_STEP = 50_000
+UNTOLD_LOOK = 500
 ACTIVATE_CONCURRENCY = 16
 ACTIVATE_RETRY_S = 1.0
 ACTIVATE_RETRY_MAX_S = 30.0
@@ -174,7 +176,7 @@ class VenueSide:
         for item in self.instruments:
             self.encoder.set_instrument(
                 item.index, item.symbol, item.price_decimals, item.tick, item.qty_decimals, item.lot)
-        commissions = Commissions(self.instruments, self._marks.believed, self._unknown_fee)
+        commissions = Commissions(self.instruments, self._last_mark, self._unknown_fee)
         self.gateway = OrderGateway(
             url=self.endpoints.ws_api, connections=venue.order_connections, instruments=self.instruments,
             contract=self.contract, clock=now, venue_clock=self.rest.venue_clock, on_reports=self._reports,
@@ -316,6 +318,11 @@ class VenueSide:
         doubted = self.gateway.doubts.cids(account, instrument)
         return self.engine.expected(account, instrument, self.gateway.wall(since), doubted)
 
+    def _last_mark(self, instrument: int) -> int:
+        """The mark believed now, else the last one the journal has."""
+        row = InstrumentRow.unpack(self.engine.columns.get(INSTRUMENTS, instrument))
+        return self._marks.believed(instrument) or row.mark
+
     def _unknown_fee(self, asset: str, symbol: str) -> None:
         text = f"commissions are taken in {asset} and counted as 0: add the instrument {symbol} to the configuration"
         self.owner.alert(Alert("fee_asset_unknown", text, {"asset": asset}))
@@ -402,14 +409,18 @@ class VenueSide:
         """Ask for the executions of orders that ended a while ago and of which less was told than filled."""
         columns, first = self.engine.columns, self._untold_at
         room = UNTOLD_MAX - self.gateway.untold
-        if room <= 0 or self.gateway.queries_open > UNTOLD_MAX:
+        if self.gateway.queries_open > UNTOLD_MAX:
             return  # what is in doubt comes first
-        slots = columns.orders_untold(first, UNTOLD_STEP, now - UNTOLD_AFTER_NS, now, TERMINAL_MASK, room)
+        slots = columns.orders_untold(first, UNTOLD_STEP, now - UNTOLD_AFTER_NS, now, TERMINAL_MASK, UNTOLD_LOOK)
         for slot in slots:
+            if room <= 0:
+                self._untold_at = slot
+                return
             order = OrderRow.unpack(columns.get(ORDERS, slot))
             if order.account not in self._keyless:
-                self.gateway.tell(order.cid, order.account, order.instrument, order.venue_order_id != 0)
-        first = slots[-1] + 1 if len(slots) == room else first + UNTOLD_STEP
+                room -= self.gateway.tell(order.cid, order.account, order.instrument, order.venue_order_id != 0)
+        # Those that cannot be asked for, or were in vain, hold up nobody behind them.
+        first = slots[-1] + 1 if len(slots) == UNTOLD_LOOK else first + UNTOLD_STEP
         self._untold_at = first if first < columns.count(ORDERS) else 0
 
     # -- reports in ------------------------------------------------------------------------------------------------------
@@ -421,7 +432,7 @@ class VenueSide:
         for at in range(88, len(rows), 96):
             kind = rows[at]
             if kind == 6:
-                self.fills += 1
+                self.fills += rows[at - 72 : at - 64] != NO_QTY  # one that a list told was counted, or is an old one
             elif kind == 3:
                 doubted.append(rows[at - 88 : at - 72])
             elif asking and kind != codec.REPLY and rows[at + 1] in codec.TERMINAL_STATUS:

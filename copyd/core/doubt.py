@@ -135,11 +135,12 @@ class _Group:
 class _Doubt:
     __slots__ = (
         "absent_by_id", "absent_in_list", "ask", "cid", "cut_lists", "differ_ns", "exposure", "fence", "group", "held", "listed",
-        "placed", "seen", "token", "tries", "untold", "waits",
+        "placed", "seen", "silences", "token", "tries", "untold", "waits",
     )  # fmt: skip
 
     def __init__(self, cid: bytes, group: _Group, placed: int, fence: int, exposure: int) -> None:
         self.cid, self.group, self.placed, self.fence, self.exposure = cid, group, placed, fence, exposure
+        self.silences = 0  # answers that told nothing of its executions
         self.untold = False  # ended, and in no doubt: its executions are asked for
         self.listed = False  # and the venue's own number of it is known
         self.tries = 0  # questions that led nowhere since the last that did
@@ -244,18 +245,21 @@ class Doubts:
         if doubt is not None and not doubt.untold:
             self._drop(doubt)
 
-    def tell(self, cid: bytes, account: int, instrument: int, listed: bool) -> None:
+    def tell(self, cid: bytes, account: int, instrument: int, listed: bool) -> bool:
         """It has ended, and not every execution of it was told: its fees, or even what it was worth, are not known.
 
         It is in no doubt: no list, no position and no verdict has to do with it. Behind all that is in doubt its executions are
-        asked for, by the venue's own number of it (``listed``), which its id gives. Silence ends it after ``TELL_TRIES``.
+        asked for, by the venue's own number of it (``listed``), which its id gives. ``TELL_TRIES`` answers that tell
+        nothing end it; an error is no answer. False: it is asked for already, or the venue has been silent about it.
         """
-        if cid not in self._doubts and cid not in self._silent:
-            group = _Group(account, instrument)
-            doubt = self._doubts[cid] = group.members[cid] = _Doubt(cid, group, 0, 0, 0)
-            doubt.untold, doubt.listed = True, listed
-            self._untold += 1
-            self._now(doubt)
+        if cid in self._doubts or cid in self._silent:
+            return False
+        group = _Group(account, instrument)
+        doubt = self._doubts[cid] = group.members[cid] = _Doubt(cid, group, 0, 0, 0)
+        doubt.untold, doubt.listed = True, listed
+        self._untold += 1
+        self._now(doubt)
+        return True
 
     def ask_held(self, account: int) -> None:
         """The account's position is another to us now: its orders in conflict are asked about at once, not after their wait."""
@@ -441,9 +445,6 @@ class Doubts:
     def _again(self, now: int, doubt: _Doubt) -> None:
         """Once more, slower each time, but at the fence at the latest when that is nearer."""
         doubt.tries += 1
-        if doubt.untold and doubt.tries >= TELL_TRIES:
-            self._silence(doubt)
-            return
         if doubt.held:
             self._at(doubt, now + self.terms.held_backoff_ns)
             return
@@ -454,8 +455,12 @@ class Doubts:
             doubt.tries = 0
         self._at(doubt, due)
 
-    def _silence(self, doubt: _Doubt) -> None:
-        """The venue does not tell its executions: what is known of it stands."""
+    def _told_nothing(self, now: int, doubt: _Doubt) -> None:
+        """An answer without its executions: asked again, and after ``TELL_TRIES`` of them what is known of it stands."""
+        doubt.silences += 1
+        if doubt.silences < TELL_TRIES:
+            self._again(now, doubt)
+            return
         self._drop(doubt)
         self._silent[doubt.cid] = None
         while len(self._silent) > SILENT_MAX:
@@ -510,7 +515,11 @@ class Doubts:
                 self._again(now, doubt)
             return []
         self.stats.not_found += 1
-        if asked.issued < doubt.fence or doubt.untold:
+        if doubt.untold:
+            if doubt.ask == ask_id:
+                self._told_nothing(now, doubt)
+            return []
+        if asked.issued < doubt.fence:
             self.stats.not_found_early += 1
             if doubt.ask == ask_id:
                 self._again(now, doubt)
@@ -565,7 +574,7 @@ class Doubts:
         if all_told:
             self._drop(doubt)
         elif doubt.ask == ask_id:
-            self._again(now, doubt)
+            self._told_nothing(now, doubt)
 
     def answered_position(self, now: int, ask_id: int, net: int, net_short: int) -> list[Verdict]:
         """The answer to POSITION, in the terms of ``expected``."""

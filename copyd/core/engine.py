@@ -640,7 +640,7 @@ class Engine:
             )
             self.names.volume_least[index] = declared.volume_e8
         self.names.suspended = [index for index, name in enumerate(value.leaders) if name in value.suspended]
-        self._judge_leaders(now)
+        self._judge_leaders(now, out)
 
     def _check_configured(self, value: Configured) -> None:
         """Indexes are for ever; refused before anything has changed."""
@@ -741,19 +741,23 @@ class Engine:
         days, day = self.names.volumes.setdefault(leader, {}), now // DAY_NS
         days[day] = days.get(day, 0) + notional(self._row(INSTRUMENTS, instrument, InstrumentRow), lots, px)
         if not self._row(LEADERS, leader, LeaderRow).eligible:
-            self._judge_leaders(now)
+            self._judge_leaders(now, out)
             if self._row(LEADERS, leader, LeaderRow).eligible:
                 out.alerts.append(Alert("leader_eligible", "has traded as much as he must have: followers open after him", {
                     "leader": self.names.leaders[leader]}))
 
-    def _judge_leaders(self, now: int) -> None:
+    def _judge_leaders(self, now: int, out: Outputs) -> None:
         """Nobody opens after a leader who is suspended, or has not traded enough within ``VOLUME_DAYS`` (semantics 18)."""
         oldest = now // DAY_NS - VOLUME_DAYS
         for leader, least in self.names.volume_least.items():
             days = self.names.volumes.get(leader, {})
             for day in [day for day in days if day <= oldest]:
                 del days[day]
-            eligible = leader not in self.names.suspended and sum(days.values()) >= least
+            enough = sum(days.values()) >= least
+            eligible = leader not in self.names.suspended and enough
+            if not enough and self._row(LEADERS, leader, LeaderRow).eligible:
+                out.alerts.append(Alert("leader_volume_low", "has not traded enough in 30 days: nobody opens after him", {
+                    "leader": self.names.leaders[leader]}))
             self._edit(LEADERS, leader, LeaderRow, eligible=int(eligible))
 
     def _check_declared(self, book: LeaderBook, before: int, row: LeaderPositionRow, px: int, out: Outputs) -> None:
@@ -891,7 +895,7 @@ class Engine:
         self.names.day = max(self.names.day, self._day(now))
         self.kernel.begin_day(now, anew)
         if anew:
-            self._judge_leaders(now)
+            self._judge_leaders(now, out)
         return None
 
     def _leader_flow(self, now: int, value: LeaderFlow, out: Outputs) -> bool | None:

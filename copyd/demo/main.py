@@ -37,7 +37,7 @@ from .daemon import LEADER, PLATFORM, SITE, Daemon, configuration, free_port, pe
 from .exchange import AccountMade, Control, LeaderClient
 from .history import SECOND, Command, Outage, Plan, Truth, VerifyConfig, read_claims, to_e8
 from .processes import Child
-from .settling import Books, Office, Settled, judge, read_statements
+from .settling import STEPS, Books, Office, Settled, judge, read_statements
 from .verifier import Verdict, verify
 from .view import Board, View, make_view, summary_table
 from .workload import (
@@ -473,10 +473,12 @@ class Demo:
         await office.run(self.ended_at)
         books = Books(
             before, await self.control.balances(people), await self.control.transfers(), truth.balances,
-            {account for account, _, _ in truth.positions},
+            {account for account, _, _ in truth.positions}, set(leaving(self.plans)),
         )  # fmt: skip
         self.settled = judge(self.plans, read_statements(office.folder), books)
         self.settled.kills = office.kills
+        if self.settled.charged and len(office.kills) < len(STEPS):
+            self.settled.problems.append(f"the settlement was killed at {', '.join(office.kills) or 'no step'} only")
         self.settled.statements, fault = await office.verified()
         if fault:
             self.settled.problems.append(fault)

@@ -19,7 +19,7 @@ import msgspec
 
 from copyd.errors import WorldError
 
-from .daemon import PERFORMANCE_BPS, Daemon
+from .daemon import LEADER, PERFORMANCE_BPS, PLATFORM, PLATFORM_SHARE_BPS, Daemon
 from .exchange import Control, TransferRow
 from .history import Plan, to_e8
 from .processes import run_to_end
@@ -55,6 +55,7 @@ class Books(msgspec.Struct):
     transfers: list[TransferRow]
     started_with: dict[str, int]  #: what each follower's account was opened with
     holding: set[str]  #: accounts that still hold a position
+    left: set[str] = set()  #: followers who have left: theirs is due when nothing is held any more
 
 
 class Office:
@@ -128,11 +129,13 @@ def judge(plans: Iterable[Plan], statements: Mapping[str, list[dict[str, Any]]],
     if len({row.id for row in books.transfers}) != len(books.transfers):
         problems.append("a transfer was carried out twice")
     moved: Counter[str] = Counter()
-    paid: Counter[str] = Counter()
+    paid: Counter[tuple[str, str]] = Counter()
     for row in executed:
         moved[row.source] -= to_e8(row.amount)
         moved[row.to] += to_e8(row.amount)
-        paid[row.source] += to_e8(row.amount)
+        paid[row.source, row.to] += to_e8(row.amount)
+        if row.to not in (LEADER, PLATFORM):
+            problems.append(f"transfer {row.id} of {row.source} goes to {row.to}")
     for account, wallet in books.after.items():
         change = wallet - books.before.get(account, 0)
         if change != moved[account]:
@@ -143,13 +146,15 @@ def judge(plans: Iterable[Plan], statements: Mapping[str, list[dict[str, Any]]],
             problems.append(f"{plan.follower}: no statement")
             continue
         found.plans += 1
-        judge_plan(plan, {line["what"]: line for line in lines}, books, paid[plan.account or plan.follower], found)
+        account = plan.account or plan.follower
+        parts = paid[account, LEADER], paid[account, PLATFORM]
+        judge_plan(plan, {line["what"]: line for line in lines}, books, parts, found)
     found.paid_e8 = sum(paid.values())
     return found
 
 
-def judge_plan(plan: Plan, last: Mapping[str, Any], books: Books, paid: int, found: Settled) -> None:
-    """One plan; ``last``: the last line of each kind of its statement."""
+def judge_plan(plan: Plan, last: Mapping[str, Any], books: Books, paid: tuple[int, int], found: Settled) -> None:
+    """One plan; ``last``: the last line of each kind of its statement; ``paid`` to the leader and to the platform."""
     account = plan.account or plan.follower
     nav, fee, payment = last["nav"], last["fee"], last["payment"]
     profit = to_e8(nav["nav"]) - to_e8(plan.allocation)
@@ -158,13 +163,20 @@ def judge_plan(plan: Plan, last: Mapping[str, Any], books: Books, paid: int, fou
         found.exact += profit == earned
         if profit != earned:
             found.problems.append(f"{account}: stated a profit of {profit} units, its wallet has earned {earned}")
-    if to_e8(payment["paid"]) != paid:
-        found.problems.append(f"{account}: stated as paid {payment['paid']}, transferred {paid} units")
-    total = to_e8(fee["total"])
+    due = plan.follower in books.left and account not in books.holding
+    if (fee["due"] == "yes") != due:
+        found.problems.append(f"{account}: its fee is stated as due: {fee['due']}; it has {'' if due else 'not '}left")
+    share = max(0, profit) * PERFORMANCE_BPS // BPS if due else 0
+    performance, total, to_platform = (to_e8(fee[name]) for name in ("performance", "total", "platform"))
+    if not share - 2 <= performance <= share:  # in the follower's favour, by the units' own rounding
+        found.problems.append(f"{account}: a fee of {fee['performance']} on a profit of {profit} units")
+    if total != performance or to_e8(fee["leader_part"]) + to_platform != total:
+        found.problems.append(f"{account}: the parts of its fee are not the whole")
+    if abs(to_platform - total * PLATFORM_SHARE_BPS // BPS) > 1:
+        found.problems.append(f"{account}: {fee['platform']} of {fee['total']} is not the platform's share")
+    if to_e8(payment["paid"]) != sum(paid):
+        found.problems.append(f"{account}: stated as paid {payment['paid']}, transferred {sum(paid)} units")
+    if total <= books.before[account] and paid != (total - to_platform, to_platform):
+        found.problems.append(f"{account}: {total} units were due and could be paid; leader and platform got {paid}")
     found.charged += total > 0
     found.charged_e8 += total
-    share = max(0, profit) * PERFORMANCE_BPS // BPS if fee["due"] == "yes" else 0
-    if not share - 2 <= to_e8(fee["performance"]) <= share:  # in the follower's favour, by the units' own rounding
-        found.problems.append(f"{account}: a fee of {fee['performance']} on a profit of {profit} units")
-    if total != to_e8(fee["leader_part"]) + to_e8(fee["platform"]):
-        found.problems.append(f"{account}: the parts of its fee are not the whole")

@@ -704,15 +704,17 @@ def test_executions_that_were_not_told_are_asked_for_slowly_and_behind_every_dou
     assert len(doubts) == 0 and doubts.next_due() is None
 
 
-def test_a_venue_that_never_tells_them_is_asked_no_more_after_a_while():
-    """What is known stands; the same order is not begun with anew."""
+def test_a_venue_that_answers_and_never_tells_them_is_asked_no_more_after_a_while():
+    """What is known stands; the same order is not begun with anew. An error is no answer, however often it comes."""
     doubts = made()
-    doubts.tell(cid(1), 3, 4, listed=True)
-    now, asked = T0, 0
+    assert doubts.tell(cid(1), 3, 4, listed=True) and not doubts.tell(cid(1), 3, 4, listed=True)
+    now = T0
+    for _ in range(3 * TELL_TRIES):
+        now += TERMS.held_backoff_ns
+        doubts.failed(now, only(doubts.asks(now), AskKind.TRADES).id)
+    answered = 0
     while len(doubts):
         now += TERMS.held_backoff_ns
-        for ask in doubts.asks(now):
-            asked += 1
-            doubts.failed(now, ask.id)
-        doubts.tell(cid(1), 3, 4, listed=True)
-    assert asked == TELL_TRIES
+        answered += 1
+        doubts.answered_trades(now, only(doubts.asks(now), AskKind.TRADES).id, False)
+    assert answered == TELL_TRIES and not doubts.tell(cid(1), 3, 4, listed=True)

@@ -33,7 +33,7 @@ class Case:
         after = {"anna": 1590 * E8, "bert": 480 * E8, "leader": 13 * E8, "platform": 2 * E8}
         self.books = Books(before, after, [
             TransferRow(0, "a", "anna", "leader", "8", "executed"), TransferRow(1, "b", "anna", "platform", "2", "executed"),
-        ], {"anna": 1500 * E8, "bert": 500 * E8}, set())  # fmt: skip
+        ], {"anna": 1500 * E8, "bert": 500 * E8}, set(), {"anna"})  # fmt: skip
 
     def judged(self) -> list[str]:
         return judge(PLANS, self.statements, self.books).problems
@@ -71,6 +71,29 @@ def fee_too_high(case: Case) -> None:
     case.statements["anna"][2]["performance"] = "10.00000001"
 
 
+def nobody_charged(case: Case) -> None:
+    case.statements["anna"] = statement("100", "no", "0", ("0", "0"))
+    case.books.transfers.clear()
+    case.books.after = dict(case.books.before)
+
+
+def charged_and_not_paid(case: Case) -> None:
+    case.statements["anna"][3]["paid"] = "0"
+    case.books.transfers.clear()
+    case.books.after = dict(case.books.before)
+
+
+def paid_to_another(case: Case) -> None:
+    case.books.transfers[0].to = "bert"
+    case.books.after |= {"leader": 5 * E8, "bert": 488 * E8}
+
+
+def no_share_for_the_platform(case: Case) -> None:
+    case.statements["anna"][2] |= {"leader_part": "10.00000000", "platform": "0"}
+    case.books.transfers[:] = [TransferRow(0, "a", "anna", "leader", "10", "executed")]
+    case.books.after |= {"leader": 15 * E8, "platform": 0}
+
+
 def parts_that_are_not_the_whole(case: Case) -> None:
     case.statements["anna"][2]["platform"] = "2.00000001"
 
@@ -81,7 +104,7 @@ def no_statement(case: Case) -> None:
 
 @pytest.mark.parametrize("spoil", [
     a_unit_lost, paid_twice, paid_otherwise, profit_not_the_wallets, fee_on_a_loss, fee_too_high, parts_that_are_not_the_whole,
-    no_statement,
+    no_statement, nobody_charged, charged_and_not_paid, paid_to_another, no_share_for_the_platform,
 ])  # fmt: skip
 def test_every_unit_that_does_not_add_up_is_found(spoil: Callable[[Case], None]) -> None:
     case = Case()

@@ -763,6 +763,9 @@ class FollowerStreams:
             )  # fmt: skip
             return
         self._row()
+        if fee is None:  # what it cost is not known yet: told as a fill only, the execution is asked for later
+            self._batch.append(STREAM, status, raw, cum_qty=cum, cost_e8=cost, venue_order_id=order.i, ts_event=event.T * MS_NS)
+            return
         self._batch.append(TRADE, status, raw, cum, cost, last_qty, last_px, fee, order.t, order.i, event.T * MS_NS)
 
     def _account(self, account: int, event: codec.AccountUpdate) -> None:

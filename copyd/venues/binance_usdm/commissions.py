@@ -11,8 +11,8 @@ from copyd.venues.binance_usdm.instruments import Instrument, Instruments
 class Commissions:
     """Puts commissions into the margin asset, at the mark of the instrument that trades the one for the other.
 
-    ``mark_of`` gives ticks by instrument, 0 where none is believed. Where nothing is known the commission counts as 0:
-    ``unknown`` counts them, and ``on_unknown`` hears of each asset once.
+    ``mark_of`` gives ticks by instrument, 0 where none is believed. Where no such instrument is configured the commission
+    counts as 0: ``unknown`` counts them, and ``on_unknown`` hears of each asset once.
     """
 
     def __init__(
@@ -22,20 +22,22 @@ class Commissions:
         self.converted = self.unknown = 0
         self._said: set[str] = set()
 
-    def e8(self, amount: str, asset: str, instrument: Instrument) -> int:
-        """1e-8 of the instrument's margin asset, rounded up: a cost is never understated."""
+    def e8(self, amount: str, asset: str, instrument: Instrument) -> int | None:
+        """1e-8 of the instrument's margin asset, rounded up: a cost is never understated. None: its mark is not known yet."""
         if asset == instrument.margin_asset:
             return money_e8(amount)
         if not amount.strip("-0."):
             return 0
         symbol = asset + instrument.margin_asset
         rate = self.instruments.find(symbol)
-        mark = self.mark_of(rate.index) if rate is not None else 0
-        if rate is None or mark <= 0:
+        if rate is None:
             self.unknown += 1
             if asset not in self._said:
                 self._said.add(asset)
                 self.on_unknown(asset, symbol)
             return 0
+        mark = self.mark_of(rate.index)
+        if mark <= 0:
+            return None
         self.converted += 1
         return int(-(-money_e8(amount) * mark * rate.tick // 10**rate.price_decimals))

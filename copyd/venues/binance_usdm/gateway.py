@@ -404,10 +404,9 @@ class OrderGateway:
         placed = None if ts_placed_ns is None else min(signed, now) - max(0, ts_signed_ns - ts_placed_ns)
         self.doubts.add(raw, account, instrument, min(signed, now), exposure, seen, placed)
 
-    def tell(self, cid: bytes, account: int, instrument: int, listed: bool) -> None:
+    def tell(self, cid: bytes, account: int, instrument: int, listed: bool) -> bool:
         """Ask for the executions of an order that has ended: see ``Doubts.tell``. Without ``rest`` nobody can."""
-        if self.rest is not None:
-            self.doubts.tell(cid, account, instrument, listed)
+        return self.rest is not None and self.doubts.tell(cid, account, instrument, listed)
 
     @property
     def untold(self) -> int:
@@ -775,6 +774,8 @@ class OrderGateway:
     def _executed(self, raw: bytes, row: codec.UserTrade, instrument: Instrument) -> None:
         """An execution that a list told: it moves no quantity, its price and fee are booked unless they were before."""
         fee = self.commissions.e8(row.commission, row.commissionAsset, instrument)
+        if fee is None:
+            raise ValueError(f"no mark yet to put {row.commissionAsset} into {instrument.margin_asset} by")
         self._batch.append(
             codec.TRADE, STATUS["FILLED"], raw, 0, 0, instrument.lots(row.qty), instrument.ticks(row.price), fee, row.id,
             row.orderId, row.time * MS_NS,

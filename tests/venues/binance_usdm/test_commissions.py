@@ -32,10 +32,15 @@ def test_another_asset_is_converted_at_its_mark_and_rounded_up(instruments):
     assert (rates.converted, rates.unknown) == (1, 0)
 
 
-@pytest.mark.parametrize(("asset", "mark"), [("BNB", 0), ("DOGE", 61_234)])
-def test_an_asset_without_a_price_counts_nothing_and_is_said_once(instruments, asset, mark):
+def test_an_asset_that_no_instrument_trades_counts_nothing_and_is_said_once(instruments):
     said = []
-    rates = Commissions(instruments, lambda index: mark, lambda *what: said.append(what))
+    rates = Commissions(instruments, lambda index: 61_234, lambda *what: said.append(what))
     for _ in range(3):
-        assert rates.e8("1", asset, instruments.find("BTCUSDT")) == 0
-    assert said == [(asset, f"{asset}USDT")] and rates.unknown == 3
+        assert rates.e8("1", "DOGE", instruments.find("BTCUSDT")) == 0
+    assert said == [("DOGE", "DOGEUSDT")] and rates.unknown == 3
+
+
+def test_before_its_first_mark_nobody_knows_what_it_was_worth(instruments):
+    """None, not 0: what is booked once is booked for good."""
+    rates = Commissions(instruments, lambda index: 0)
+    assert rates.e8("1", "BNB", instruments.find("BTCUSDT")) is None and rates.unknown == 0
