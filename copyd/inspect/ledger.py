@@ -11,6 +11,9 @@ Every amount goes from one account to another, so debits equal credits after eac
 
 A plan and its margin together are its equity before what is open is marked: allocation + realised - commissions + funding. Money
 in 1e-8 of the quote asset, balances positive where the account owns.
+
+What a plan has realised and paid is not taken at its word: with each report, what its orders brought, cost and were charged must
+make it (the follower's own hand aside, which a close may meet).
 """
 
 from __future__ import annotations
@@ -23,9 +26,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from copyd.core import engine as core
-from copyd.core.engine import LEGS, ORDERS, PLANS, Engine, Recorded
+from copyd.core.engine import ACCOUNT_INSTRUMENTS, LEGS, ORDERS, PLANS, Engine, Recorded
 from copyd.core.pnl import booked
-from copyd.core.rows import NONE, Kind, LegRow, NamedOrder, OrderRow, PlanRow, ReportRow
+from copyd.core.rows import NONE, AccountInstrumentRow, Kind, LegRow, NamedOrder, OrderRow, PlanRow, ReportRow
 from copyd.errors import OperatorError
 from copyd.inspect.progress import progress
 from copyd.inspect.rebuild import apply, decode, start_of
@@ -135,6 +138,16 @@ class _Worth(NamedTuple):
     commission: int
     funding: int
     margin: int
+    cost: int  #: of what is held, signed like it
+
+
+NOTHING = _Worth(0, 0, 0, 0, 0, 0)
+WRONG_MAX = 100
+QUIET = (
+    core.Quotes, core.LeaderPosition, core.LeaderSync, core.LeaderFlow, core.LeaderLeverage, core.LeaderFill, core.LeaderEquity,
+    core.Marks, core.CatchUp, core.Timer, core.Started, core.Configured, core.LegsReady,
+)
+"""Inputs by which no plan earns, pays or comes to hold anything, unless they stop one."""
 
 
 class JournalBooks:
@@ -143,12 +156,15 @@ class JournalBooks:
     def __init__(self, engine: Engine) -> None:
         self.engine, self.books = engine, Books()
         self._was: dict[int, _Worth] = {}
+        self._orders_were: dict[int, OrderRow] = {}
+        self._rests_were: dict[int, int] = {}
+        self._wrong: list[str] = []
         self._begin()
 
     def _begin(self) -> None:
         """From a checkpoint on: what each plan has become counts as paid in, realised and paid out."""
         for plan in range(self.engine.columns.count(PLANS)):
-            self._book(plan, _Worth(0, 0, 0, 0, 0), self._worth(plan), {})
+            self._book(plan, NOTHING, self._worth(plan), {})
         for slot in range(self.engine.columns.count(ORDERS)):
             self._named(OrderRow.unpack(self.engine.columns.get(ORDERS, slot)))
 
@@ -159,8 +175,11 @@ class JournalBooks:
 
     def _worth(self, plan: int) -> _Worth:
         row = self._plan(plan)
-        margin = sum(leg.margin_e8 for leg in self._legs(row))
-        return _Worth(row.allocation_e8, row.realised_e8, row.commission_e8, row.funding_e8, margin)
+        margin = cost = 0
+        for leg in self._legs(row):
+            margin += leg.margin_e8
+            cost += leg.cost_e8 if leg.attributed > 0 else -leg.cost_e8
+        return _Worth(row.allocation_e8, row.realised_e8, row.commission_e8, row.funding_e8, margin, cost)
 
     def _plan(self, plan: int) -> PlanRow:
         return PlanRow.unpack(self.engine.columns.get(PLANS, plan))
@@ -174,15 +193,53 @@ class JournalBooks:
 
     def before(self, recorded: Recorded) -> None:
         """What a record finds of the plans it may touch."""
+        self._orders_were.clear()
+        if isinstance(recorded.input, core.Reports):
+            columns = self.engine.columns
+            for cid in self._reported(recorded.input):
+                slot = columns.order_slot(cid)
+                if slot is not None:
+                    self._orders_were[slot] = OrderRow.unpack(columns.get(ORDERS, slot))
+            self._rests_were = {order.account: self._rest(order.account) for order in self._orders_were.values()}
         self._was = {plan: self._worth(plan) for plan in self._touched(recorded)}
 
-    def after(self, recorded: Recorded) -> None:
+    def after(self, seq: int, recorded: Recorded) -> None:
         """Its entries."""
         posted = self._orders(recorded)
         for plan in range(len(self._was), self.engine.columns.count(PLANS)) if self._is_import(recorded) else ():
-            self._was.setdefault(plan, _Worth(0, 0, 0, 0, 0))
+            self._was.setdefault(plan, NOTHING)
+        self._compare(seq)
         for plan, was in self._was.items():
             self._book(plan, was, self._worth(plan), posted.get(plan, {}))
+
+    def _rest(self, account: int) -> int:
+        """A number that changes when anything of the account becomes the follower's own, or ceases to be."""
+        columns, found = self.engine.columns, 0
+        for instrument in range(len(self.engine.names.instruments)):
+            row = AccountInstrumentRow.unpack(columns.get(ACCOUNT_INSTRUMENTS, account * columns.instruments_max + instrument))
+            found = found * 1_000_003 + row.unattributed * 31 + row.unattributed_short
+        return found
+
+    def _compare(self, seq: int) -> None:
+        """What a plan's orders brought, cost and were charged in this record against what the plan has made of it."""
+        cash: dict[int, int] = {}
+        fees: dict[int, int] = {}
+        mixed: set[int] = set()
+        for slot, was in self._orders_were.items():
+            now = OrderRow.unpack(self.engine.columns.get(ORDERS, slot))
+            cash[was.plan] = cash.get(was.plan, 0) - was.side * (now.cost_e8 - was.cost_e8)
+            fees[was.plan] = fees.get(was.plan, 0) + now.fee_e8 - was.fee_e8
+            if self._rest(was.account) != self._rests_were[was.account]:
+                mixed.add(was.plan)
+        for plan, flow in cash.items():
+            before, after = self._was[plan], self._worth(plan)
+            name, realised = self.names(plan)[0], after.realised - before.realised
+            if plan not in mixed and realised != flow + after.cost - before.cost:
+                self._wrong.append(f"record {seq}: {name}: its orders make a profit of "
+                                   f"{money(flow + after.cost - before.cost)}, {money(realised)} was booked")
+            if after.commission - before.commission != fees[plan]:
+                self._wrong.append(f"record {seq}: {name}: its orders were charged {money(fees[plan])}, "
+                                   f"{money(after.commission - before.commission)} was booked")
 
     @staticmethod
     def _is_import(recorded: Recorded) -> bool:
@@ -190,11 +247,14 @@ class JournalBooks:
 
     def _touched(self, recorded: Recorded) -> Iterable[int]:
         """Only reports and decisions come in numbers; anything else may be about every plan."""
-        if isinstance(recorded.input, core.Reports):
-            columns = self.engine.columns
-            slots = (columns.order_slot(cid) for cid in self._reported(recorded.input))
-            return {OrderRow.unpack(columns.get(ORDERS, slot)).plan for slot in slots if slot is not None}
-        if isinstance(recorded.input, core.LeaderFill | core.Quotes | core.LeaderEquity | core.Timer) and not recorded.stops:
+        value = recorded.input
+        if isinstance(value, core.Reports):
+            return {order.plan for order in self._orders_were.values()}
+        if isinstance(value, core.ExternalFill | core.OrphanFill | core.Funding):
+            return self.engine.plans_of(value.account)
+        if isinstance(value, core.AccountSnapshots):
+            return {plan for account, _, _ in value.accounts for plan in self.engine.plans_of(account)}
+        if isinstance(value, QUIET) and not recorded.stops:
             return ()
         return range(self.engine.columns.count(PLANS))
 
@@ -242,7 +302,8 @@ class JournalBooks:
         books.move(free, margin, more)
 
     def faults(self) -> Iterator[str]:
-        """Where the books and the state differ."""
+        """Where the books and the state differ, or what was booked is not what the orders make."""
+        yield from self._wrong[:WRONG_MAX]
         yield from self.books.faults()
         accounts = self.books.accounts
         reserved: dict[int, int] = {}
@@ -273,9 +334,9 @@ def books_of(journal: Path) -> JournalBooks:
                 recorded = decode(record)
                 books.before(recorded)
                 outputs, findings = apply(engine, record, recorded)
-                if outputs is None:
-                    raise Unbalanced(findings[0].text, record.seq)
-                books.after(recorded)
+                if outputs is None or findings:
+                    raise Unbalanced(f"{findings[0].text}: these would be books of a state that never was", record.seq)
+                books.after(record.seq, recorded)
                 advance(1)
     return books
 

@@ -94,6 +94,28 @@ def test_a_belief_that_the_entries_do_not_make_is_said(tmp_path: Path) -> None:
     assert any("of margin" in text for text in found.faults())
 
 
+@pytest.mark.parametrize(("field", "says"), [("commission_e8", "were charged"), ("realised_e8", "make a profit")])
+def test_what_the_orders_do_not_make_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: str, says: str) -> None:
+    """A daemon that books a fee twice, or ten units from nowhere: its books balance, and its orders tell otherwise."""
+    from copyd.core import engine as core
+    from copyd.core.engine import Engine
+
+    original = Engine._HANDLERS[core.Reports]
+
+    def reports(self: Engine, now: int, value: core.Reports, out: core.Outputs) -> None:
+        original(self, now, value, out)
+        for plan in range(self.columns.count(PLANS)):
+            row = PlanRow.unpack(self.columns.get(PLANS, plan))
+            setattr(row, field, getattr(row, field) + 10)
+            self.columns.put(PLANS, plan, row.pack())
+
+    monkeypatch.setitem(Engine._HANDLERS, core.Reports, reports)
+    daemon = Daemon(tmp_path / "journal", 3)
+    daemon.trade_for(60)
+    daemon.close()
+    assert any(says in text for text in books_of(tmp_path / "journal").faults())
+
+
 def test_the_command_prints_a_trial_balance(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     daemon = Daemon(tmp_path / "journal", 2)
     daemon.trade_for(40)
