@@ -1674,7 +1674,7 @@ cdef class Kernel:
                 touched = <Touched*>_push(&self._touched)
                 touched.leg = order.leg
                 memcpy(touched.cause.cause, order.cid, 16)
-                touched.cause.aux = (report.cum_qty << 8) | report.kind
+                touched.cause.aux = (report.cum_qty << 8) | (<int64_t>(ended != 0) << 7) | report.kind
                 touched.cause.seq = seq
                 touched.cause.now = now
                 touched.cause.ts_event = order.ts_event

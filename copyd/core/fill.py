@@ -88,7 +88,9 @@ def book_report(
     if not was_terminal:
         ended = advance(t, slot, order, report, now, out)
     if (filled or ended) and order.leg not in touched:
-        touched[order.leg] = Cause(order.cid, report.cum_qty << 8 | report.kind, seq, now, order.ts_event)
+        # The end of an order at a quantity is another cause than the report of that quantity was.
+        aux = report.cum_qty << 8 | ended << 7 | report.kind
+        touched[order.leg] = Cause(order.cid, aux, seq, now, order.ts_event)
 
 
 def book_trade(t: Tables, slot: int, order: OrderRow, report: ReportRow) -> None:
