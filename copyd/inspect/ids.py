@@ -52,7 +52,9 @@ class IdCheck:
                 yield cause_id("snapshot", names.leaders[value.leader], spec.symbol, record.seq), 0
         elif isinstance(value, Reports):
             for report in ReportRow.unpack_all(value.rows):
-                yield report.cid, report.cum_qty << 8 | report.kind
+                aux = report.cum_qty << 8 | report.kind
+                yield report.cid, aux
+                yield report.cid, aux | 1 << 7  # by this report the order has ended
         else:
             yield b"timer" + record.seq.to_bytes(11, "big"), 0
 
