@@ -320,8 +320,8 @@ class VenueSide:
 
     def _last_mark(self, instrument: int) -> int:
         """The mark believed now, else the last one the journal has."""
-        row = InstrumentRow.unpack(self.engine.columns.get(INSTRUMENTS, instrument))
-        return self._marks.believed(instrument) or row.mark
+        believed = self._marks.believed(instrument)
+        return believed or InstrumentRow.unpack(self.engine.columns.get(INSTRUMENTS, instrument)).mark
 
     def _unknown_fee(self, asset: str, symbol: str) -> None:
         text = f"commissions are taken in {asset} and counted as 0: add the instrument {symbol} to the configuration"

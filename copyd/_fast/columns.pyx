@@ -328,8 +328,7 @@ cdef class Columns:
         for slot in range(self.counts[T_ORDERS]):
             if (self.orders[slot].state < 64 and (mask >> self.orders[slot].state) & 1
                     and self.orders[slot].seq < before_seq
-                    and (self.orders[slot].ts_decided < untold_before
-                         or (self.orders[slot].exec_qty >= self.orders[slot].cum_qty and not self.orders[slot].estimated))):
+                    and (self.orders[slot].ts_decided < untold_before or not _untold(&self.orders[slot], mask))):
                 memset(&self.orders[slot], 0, sizeof(Order))
                 self.orders[slot].state = ORDER_FREE
                 self.orders[slot].leg = self.order_free

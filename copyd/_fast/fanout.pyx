@@ -532,7 +532,7 @@ cdef class Kernel:
         self._take_marks()
         for i in range(self.columns.counts[3]):
             plan = &self.columns.plans[i]
-            if plan.stopped_by or (plan.state == STOPPED and not self._holds(plan)):
+            if self._is_done(plan):
                 continue
             earned = self._profit(plan, now, &fresh)
             reason = self._loss_reason(plan, earned, fresh)
@@ -551,7 +551,7 @@ cdef class Kernel:
             self._ts_marks[instrument & 63] = ts
         for i in range(self.columns.counts[3]):
             plan = &self.columns.plans[i]
-            if plan.stopped_by or (plan.state == STOPPED and not self._holds(plan)):
+            if self._is_done(plan):
                 continue
             if not (plan.total_loss_bps or plan.daily_loss_bps or plan.leader_drawdown_bps):
                 continue
@@ -650,7 +650,7 @@ cdef class Kernel:
             plan.day_pending = not fresh
             if fresh:
                 plan.day_pnl_e8 = earned
-                plan.day_equity_e8 = plan.allocation_e8 + earned - plan.paid_e8
+                plan.day_equity_e8 = _allocation_equity(plan, earned)
 
     def sweep(self, bytes cause, int64_t now, int64_t seq):
         """The timer: reductions whose back-off has passed, openings that still wait. False when nothing has changed."""
@@ -919,7 +919,7 @@ cdef class Kernel:
             if plan.ratio_snapshot == EACH_ORDER and leg.k_order == event.order_id:
                 return leg.k
         if plan.mode != FIXED_AMOUNT and plan.mode != RISK_BASED:
-            worth = plan.allocation_e8 + self._profit_now(plan) - plan.paid_e8
+            worth = _allocation_equity(plan, self._profit_now(plan))
             if worth <= 0:
                 reason[0] = TOTAL_LOSS
                 return 0
@@ -1094,6 +1094,9 @@ cdef class Kernel:
                 fresh[0] = False
         return total
 
+    cdef inline bint _is_done(self, Plan* plan) noexcept nogil:
+        return plan.stopped_by != 0 or (plan.state == STOPPED and not self._holds(plan))
+
     cdef bint _holds(self, Plan* plan) noexcept nogil:
         cdef uint32_t at = plan.first_leg
         while at != NONE:
@@ -1134,7 +1137,7 @@ cdef class Kernel:
         else:
             row.loss_e8 = plan.day_pnl_e8 - earned
             row.limit_e8 = narrow(quotient(wide(max(0, plan.day_equity_e8), plan.daily_loss_bps), BPS))
-        row.equity_e8 = plan.allocation_e8 + earned - plan.paid_e8
+        row.equity_e8 = _allocation_equity(plan, earned)
         row.plan = index
         row.reason = reason
         row.policy = plan.loss_policy
@@ -1907,6 +1910,10 @@ cdef inline int64_t _moved(int64_t peak, int64_t before, int64_t amount_e8, bint
 
 cdef inline int64_t _standing(Leader* leader) noexcept nogil:
     return leader.equity_e8 if leader.equity_e8 > leader.equity_before_e8 else leader.equity_before_e8
+
+
+cdef inline int64_t _allocation_equity(Plan* plan, int64_t profit_e8) noexcept nogil:
+    return plan.allocation_e8 + profit_e8 - plan.paid_e8
 
 
 cdef inline int64_t _unrealised(Instrument* instrument, Leg* leg, int64_t mark) noexcept nogil:

@@ -1856,7 +1856,7 @@ class Engine:
         policy = args.get("policy", "close_gracefully")
         if policy not in ("keep", "close_gracefully", "close_now"):
             raise OperatorError(f"stop policy {policy!r}: keep, close_gracefully or close_now")
-        legs = self._plan_legs(plan)
+        legs = self.plan_legs(plan)
         if policy == "keep" and any(leg.open_slot != NONE or leg.reduce_leaves or leg.retry_ts for _, leg in legs):
             raise OperatorError("the plan has orders in flight: try again when they have ended")
         self._edit(PLANS, plan, PlanRow, state=PlanState.STOPPED)
@@ -1999,11 +1999,12 @@ class Engine:
 
     def _account_legs(self, account: int, instrument: int) -> list[tuple[int, LegRow]]:
         """The legs of an account in an instrument, in the order of their rows."""
-        found = [item for plan in self._account_plans.get(account, ()) for item in self._plan_legs(plan)
+        found = [item for plan in self._account_plans.get(account, ()) for item in self.plan_legs(plan)
                  if item[1].instrument == instrument]
         return sorted(found, key=lambda item: item[0])
 
-    def _plan_legs(self, plan: int) -> list[tuple[int, LegRow]]:
+    def plan_legs(self, plan: int) -> list[tuple[int, LegRow]]:
+        """(index, leg) of every leg of a plan."""
         legs = []
         at = self._row(PLANS, plan, PlanRow).first_leg
         while at != NONE:

@@ -88,9 +88,12 @@ def book_report(
     if not was_terminal:
         ended = advance(t, slot, order, report, now, out)
     if (filled or ended) and order.leg not in touched:
-        # The end of an order at a quantity is another cause than the report of that quantity was.
-        aux = report.cum_qty << 8 | ended << 7 | report.kind
-        touched[order.leg] = Cause(order.cid, aux, seq, now, order.ts_event)
+        touched[order.leg] = Cause(order.cid, report_aux(report, ended), seq, now, order.ts_event)
+
+
+def report_aux(report: ReportRow, ended: bool) -> int:
+    """Which of an order's reports a cause was: the end at a quantity is another than the report of that quantity was."""
+    return report.cum_qty << 8 | ended << 7 | report.kind
 
 
 def book_trade(t: Tables, slot: int, order: OrderRow, report: ReportRow) -> None:

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import signal
 import sys
 from pathlib import Path
 
+from copyd.children import end_with_parent
 from copyd.errors import WorldError
 
-PR_SET_PDEATHSIG = 1
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
-
-
-def _end_with_parent() -> None:
-    """In the child: die when the demo dies, however it dies (Linux)."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Child:
@@ -51,7 +44,7 @@ class Child:
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", *self.arguments, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.cwd,
-                env=environment, start_new_session=True, preexec_fn=_end_with_parent,
+                env=environment, start_new_session=True, preexec_fn=end_with_parent,
             )  # fmt: skip
 
     def kill(self) -> None:

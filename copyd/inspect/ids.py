@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from copyd._fast.fanout import client_order_id_digest
 from copyd.core.engine import LEGS, Engine, LeaderFill, LeaderSync, Recorded, Reports
+from copyd.core.fill import report_aux
 from copyd.core.identifiers import MESSAGE, cause_id
 from copyd.core.order import PART_OPENING, PART_REDUCTION
 from copyd.core.rows import Kind, LegRow, NamedOrder, ReportRow
@@ -52,9 +53,7 @@ class IdCheck:
                 yield cause_id("snapshot", names.leaders[value.leader], spec.symbol, record.seq), 0
         elif isinstance(value, Reports):
             for report in ReportRow.unpack_all(value.rows):
-                aux = report.cum_qty << 8 | report.kind
-                yield report.cid, aux
-                yield report.cid, aux | 1 << 7  # by this report the order has ended
+                yield from ((report.cid, report_aux(report, ended)) for ended in (False, True))
         else:
             yield b"timer" + record.seq.to_bytes(11, "big"), 0
 

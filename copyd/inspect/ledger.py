@@ -19,20 +19,21 @@ make it (the follower's own hand aside, which a close may meet).
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
 from copyd.core import engine as core
-from copyd.core.engine import ACCOUNT_INSTRUMENTS, LEGS, ORDERS, PLANS, Engine, Recorded
+from copyd.core.engine import ACCOUNT_INSTRUMENTS, ORDERS, PLANS, Engine, Recorded
 from copyd.core.pnl import booked
-from copyd.core.rows import NONE, AccountInstrumentRow, Kind, LegRow, NamedOrder, OrderRow, PlanRow, ReportRow
+from copyd.core.rows import AccountInstrumentRow, Kind, NamedOrder, OrderRow, PlanRow, ReportRow
 from copyd.errors import OperatorError
 from copyd.inspect.progress import progress
 from copyd.inspect.rebuild import apply, decode, start_of
 from copyd.inspect.summary import money
+from copyd.inspect.touched import plans_touched
 from copyd.journal import JournalError, Reader
 
 FOLLOWERS, MARKET, COMMISSION, FUNDING = "followers", "market", "commission", "funding"
@@ -143,11 +144,6 @@ class _Worth(NamedTuple):
 
 NOTHING = _Worth(0, 0, 0, 0, 0, 0)
 WRONG_MAX = 100
-QUIET = (
-    core.Quotes, core.LeaderPosition, core.LeaderSync, core.LeaderFlow, core.LeaderLeverage, core.LeaderFill, core.LeaderEquity,
-    core.Marks, core.CatchUp, core.Timer, core.Started, core.Configured, core.LegsReady,
-)
-"""Inputs by which no plan earns, pays or comes to hold anything, unless they stop one."""
 
 
 class JournalBooks:
@@ -176,20 +172,13 @@ class JournalBooks:
     def _worth(self, plan: int) -> _Worth:
         row = self._plan(plan)
         margin = cost = 0
-        for leg in self._legs(row):
+        for _, leg in self.engine.plan_legs(plan):
             margin += leg.margin_e8
             cost += leg.cost_e8 if leg.attributed > 0 else -leg.cost_e8
         return _Worth(row.allocation_e8, row.realised_e8, row.commission_e8, row.funding_e8, margin, cost)
 
     def _plan(self, plan: int) -> PlanRow:
         return PlanRow.unpack(self.engine.columns.get(PLANS, plan))
-
-    def _legs(self, row: PlanRow) -> Iterator[LegRow]:
-        at = row.first_leg
-        while at != NONE:
-            leg = LegRow.unpack(self.engine.columns.get(LEGS, at))
-            yield leg
-            at = leg.next_leg
 
     def before(self, recorded: Recorded) -> None:
         """What a record finds of the plans it may touch."""
@@ -201,7 +190,7 @@ class JournalBooks:
                 if slot is not None:
                     self._orders_were[slot] = OrderRow.unpack(columns.get(ORDERS, slot))
             self._rests_were = {order.account: self._rest(order.account) for order in self._orders_were.values()}
-        self._was = {plan: self._worth(plan) for plan in self._touched(recorded)}
+        self._was = {plan: self._worth(plan) for plan in plans_touched(self.engine, recorded)}
 
     def after(self, seq: int, recorded: Recorded) -> None:
         """Its entries."""
@@ -244,19 +233,6 @@ class JournalBooks:
     @staticmethod
     def _is_import(recorded: Recorded) -> bool:
         return isinstance(recorded.input, core.Command) and recorded.input.name == "import_plans"
-
-    def _touched(self, recorded: Recorded) -> Iterable[int]:
-        """Only reports and decisions come in numbers; anything else may be about every plan."""
-        value = recorded.input
-        if isinstance(value, core.Reports):
-            return {order.plan for order in self._orders_were.values()}
-        if isinstance(value, core.ExternalFill | core.OrphanFill | core.Funding):
-            return self.engine.plans_of(value.account)
-        if isinstance(value, core.AccountSnapshots):
-            return {plan for account, _, _ in value.accounts for plan in self.engine.plans_of(account)}
-        if isinstance(value, QUIET) and not recorded.stops:
-            return ()
-        return range(self.engine.columns.count(PLANS))
 
     @staticmethod
     def _reported(value: core.Reports) -> Iterator[bytes]:

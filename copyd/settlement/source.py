@@ -6,18 +6,19 @@ valued at the last mark the journal holds by then (the daemon records one an hou
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from copyd.config import Config
 from copyd.core import engine as core
-from copyd.core.engine import ACCOUNTS, LEGS, ORDERS, PLANS, Engine, Recorded
+from copyd.core.engine import ACCOUNTS, ORDERS, PLANS, Engine, Recorded
 from copyd.core.fees import FeeTerms, Period
 from copyd.core.pnl import booked
-from copyd.core.rows import NONE, AccountRow, LegRow, OrderRow, PlanRow, PlanState, ReportRow, StopRow
+from copyd.core.rows import AccountRow, OrderRow, PlanRow, PlanState, ReportRow
 from copyd.errors import SettlementRefused
 from copyd.inspect.rebuild import apply, decode, start_of
+from copyd.inspect.touched import plans_touched
 from copyd.journal import Reader
 from copyd.settlement.snapshot import Flow, PlanSnapshot, Snapshot, Trade
 
@@ -92,7 +93,7 @@ class JournalSource:
                 allocation_e8=row.allocation_e8, unrealised_e8=earned - booked(row),
                 funding_e8=row.funding_e8 - told.funding.get(index, 0), flows=told.flows.get(index, []),
                 trades=told.trades.get(index, []), terms=self.terms,
-                stopped=row.state == PlanState.STOPPED and not any(leg.attributed for leg in _legs(engine, row)),
+                stopped=row.state == PlanState.STOPPED and not any(leg.attributed for _, leg in engine.plan_legs(index)),
             )
 
 
@@ -108,15 +109,13 @@ class _Told:
     def before(self, engine: Engine, recorded: Recorded, now: int) -> dict[int, _Worth]:
         """The plans a record may change, as they are; a change of allocation is a flow at what the plan is worth now."""
         value = recorded.input
-        if isinstance(value, core.Marks | core.LeaderEquity):  # these earn nothing, but a stop may give positions back
-            return {row.plan: _worth(engine, row.plan) for row in StopRow.unpack_all(recorded.stops)}
         if isinstance(value, core.Command) and value.name == "change_plan":
             index = engine.plan_index(value.args["follower"], value.args.get("leader"))
             row = PlanRow.unpack(engine.columns.get(PLANS, index))
             change = value.args["spec"]["allocation_e8"] - row.allocation_e8
             if change:
                 self._flow(index, now, change, row.allocation_e8 + engine.profits(now)[index][0])
-        return {index: _worth(engine, index) for index in _touched(engine, value)}
+        return {index: _worth(engine, index) for index in plans_touched(engine, recorded)}
 
     def after(self, engine: Engine, value: Any, now: int, watched: Mapping[int, _Worth]) -> None:
         """What became of them."""
@@ -144,48 +143,9 @@ def _rows(engine: Engine) -> Iterator[PlanRow]:
     return (PlanRow.unpack(engine.columns.get(PLANS, index)) for index in range(engine.columns.count(PLANS)))
 
 
-def _legs(engine: Engine, plan: PlanRow) -> Iterator[LegRow]:
-    at = plan.first_leg
-    while at != NONE:
-        leg = LegRow.unpack(engine.columns.get(LEGS, at))
-        yield leg
-        at = leg.next_leg
-
-
 def _worth(engine: Engine, index: int) -> _Worth:
     row = PlanRow.unpack(engine.columns.get(PLANS, index))
     return _Worth(row.realised_e8, row.commission_e8, row.funding_e8)
-
-
-QUIET = (
-    core.Quotes, core.LeaderPosition, core.LeaderSync, core.LeaderFlow, core.LeaderLeverage, core.LeaderFill, core.CatchUp,
-    core.Timer, core.Started, core.Configured,
-)
-"""Inputs after which no plan has earned anything else."""
-
-
-def _touched(engine: Engine, value: Any) -> Iterable[int]:
-    """Plans whose profit a record may change."""
-    if isinstance(value, QUIET):
-        return ()
-    accounts = _accounts(engine, value)
-    if accounts is None:
-        return range(engine.columns.count(PLANS))
-    return [index for account in sorted(accounts) for index in engine.plans_of(account)]
-
-
-def _accounts(engine: Engine, value: Any) -> set[int] | None:
-    """The accounts a record is about; None: any."""
-    if isinstance(value, core.Reports):
-        slots = (engine.columns.order_slot(row.cid) for row in ReportRow.unpack_all(value.rows))
-        return {OrderRow.unpack(engine.columns.get(ORDERS, slot)).account for slot in slots if slot is not None}
-    if isinstance(value, core.ExternalFill | core.OrphanFill | core.Funding):
-        return {value.account}
-    if isinstance(value, core.AccountSnapshots):
-        return {account for account, _, _ in value.accounts}
-    if isinstance(value, core.LegsReady):
-        return {leg[0] for leg in value.legs}
-    return None
 
 
 def _symbols(engine: Engine, value: Any) -> dict[int, str]:

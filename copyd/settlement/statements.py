@@ -13,13 +13,10 @@ as well, and then the arithmetic from opening to closing must still hold, and th
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import ctypes
 import hashlib
 import io
 import os
-import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -31,6 +28,7 @@ from urllib.parse import quote
 
 import orjson
 
+from copyd.children import end_with_parent
 from copyd.core import fees
 from copyd.core.fees import FeeTerms, UnitAccount
 from copyd.errors import WorldError
@@ -43,7 +41,6 @@ FORMAT = "copyd statement 1"
 FIRST_LINE = 2  # of the file: JSON opens its list on line 1, CSV names its columns there
 PARTIES = 500
 """Statements one process writes at a time."""
-PR_SET_PDEATHSIG = 1
 Line = dict[str, str]
 Outcomes = tuple[str, str]
 """What became of the transfers to leader and platform: executed, refused, or empty where there was none."""
@@ -301,7 +298,7 @@ def _in_processes(work: Callable[[list[str]], Written], batches: list[list[str]]
     _work = work
     workers = min(len(batches), os.cpu_count() or 1)
     try:
-        with ProcessPoolExecutor(workers, get_context("fork"), initializer=_end_with_parent) as pool:
+        with ProcessPoolExecutor(workers, get_context("fork"), initializer=end_with_parent) as pool:
             yield from pool.map(_worked, batches)
     except BrokenProcessPool as error:
         raise WorldError(f"a process that wrote statements died ({error}); run again to go on") from error
@@ -316,12 +313,6 @@ _work: Callable[[list[str]], Written] | None = None
 def _worked(batch: list[str]) -> Written:
     assert _work is not None
     return _work(batch)
-
-
-def _end_with_parent() -> None:
-    """In a fork: die when the run dies, however it dies."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _file_name(name: str) -> str:
