@@ -14,7 +14,7 @@ from copyd import __version__
 from copyd.core.engine import AnyInput, Engine
 from copyd.journal.records import register_kinds
 
-RULES = 5
+RULES = 6
 """Raised by any change after which the same inputs give other bytes: decisions of another number are not compared."""
 
 BUILD = f"copyd {__version__} rules {RULES}"

@@ -1038,7 +1038,7 @@ class Engine:
                 row = self._row(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow)
                 difference = qty - (row.net_short if short else row.net)
                 if difference and first:
-                    self._external(now, account, instrument, short, difference, out)
+                    self._adopt(now, account, instrument, short, difference, value.ts_asked, out)
                 else:
                     self._compare(now, value, account, instrument, short, difference, out)
 
@@ -1066,12 +1066,15 @@ class Engine:
                 # It holds what it held: the mode was misread, and nothing of ours is given up for that.
                 self.names.mode_changed.remove(account)
                 return False
+        self.names.inferred = [entry for entry in self.names.inferred if entry.account != account]
         for instrument in instruments:
             for short in (False, True):
                 for side in (1, -1):
                     held = sum(abs(leg.attributed) for _, leg in self._legs_of(account, instrument, short, side))
                     if held:
-                        self._shrink_legs(account, instrument, short, side, held, out)
+                        # A reduction of ours whose fill is told later may have closed it.
+                        shares = self._shrink_legs(account, instrument, short, side, held, out)
+                        self._infer(now, Inferred(account, instrument, short, -side * held, value.ts_asked, shares))
             at = account * self.columns.instruments_max + instrument
             net, net_short = told[instrument, False], told[instrument, True]
             self._edit(
@@ -1081,7 +1084,6 @@ class Engine:
                 self.names.mismatches.pop(f"{account}/{instrument}/{int(short)}", None)
         self.names.mode_changed.remove(account)
         self.names.account_seen[account] = value.ts_asked
-        self.names.inferred = [entry for entry in self.names.inferred if entry.account != account]
         self.names.crossed = [entry for entry in self.names.crossed if entry.account != account]
         return True
 
@@ -1153,16 +1155,30 @@ class Engine:
             out.recheck.append(account)
             return
         self.names.mismatches.pop(key, None)
+        # What the legs did not hold when it was first seen cannot have been taken from them.
+        most = known[2] if known is not None and known[0] == difference else None
+        # What both looks showed had traded before the first: a read lag away from anything that trades now.
+        traded = known[1] if agrees and known is not None else value.ts_asked
+        self._adopt(now, account, instrument, short, difference, traded, out, most)
+
+    def _adopt(
+        self, now: int, account: int, instrument: int, short: bool, difference: int, traded: int, out: Outputs,
+        most: int | None = None,
+    ) -> None:
+        """The venue's position is believed: what no order in conflict explains was another hand's, until a fill of ours is told.
+
+        ``traded``: when all of it had traded; ``most``: lots of it, at most, that legs can have lost.
+        """
         rest = difference - self._explained_by_held(now, account, instrument, short, difference, out)
         if rest:
-            # What the legs did not hold when it was first seen cannot have been taken from them.
-            most = known[2] if known is not None and known[0] == difference else abs(rest)
-            shares = self._external(now, account, instrument, short, rest, out, most)
-            # What both looks showed had traded before the first: a read lag away from anything that trades now.
-            traded = known[1] if agrees and known is not None else value.ts_asked
-            self.names.inferred = [entry for entry in self.names.inferred if entry.ts_asked > now - INFERRED_AGE]
-            self.names.inferred.append(Inferred(account, instrument, short, rest, traded, shares))
-            del self.names.inferred[:-INFERRED_MAX]
+            shares = self._external(now, account, instrument, short, rest, out, abs(rest) if most is None else most)
+            self._infer(now, Inferred(account, instrument, short, rest, traded, shares))
+
+    def _infer(self, now: int, entry: Inferred) -> None:
+        """Remember what was booked for want of a better explanation."""
+        self.names.inferred = [known for known in self.names.inferred if known.ts_asked > now - INFERRED_AGE]
+        self.names.inferred.append(entry)
+        del self.names.inferred[:-INFERRED_MAX]
 
     def _held_could_explain(self, account: int, instrument: int, short: bool, difference: int) -> bool:
         """An order that no source has ever shown, one of several, or a part of one, may have done this: what did it is given
