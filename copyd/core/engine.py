@@ -584,8 +584,8 @@ class Engine:
             if self._row(LEGS, index, LegRow).ts_open > now:
                 self._edit(LEGS, index, LegRow, ts_open=now)
         for at in range(self.columns.count(ACCOUNT_INSTRUMENTS)):
-            if self._row(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow).ts_active > now:
-                # The clock was put back: nothing can have happened later than now.
+            if self._row(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow).ts_active:
+                # The clock may have been put forward or back while nobody ran: how long ago it moved is not known.
                 self._edit(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow, ts_active=now)
         self._clamp_times(now)
         for leader in range(len(self.names.leaders)):
