@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from copyd._fast.encode import use_sha_instructions
+from copyd._fast import hashing
 from copyd.bench import world
 from copyd.core.rows import NamedOrder
 from copyd.venues.binance_usdm.signing import frames, place_text
@@ -20,21 +20,20 @@ NOW = world.S_NS
 STAMP = 1_700_000_000_000
 
 
-@pytest.mark.parametrize("hashing", ["instructions", "plain"])
-def test_render_sign_frame(benchmark: Any, hashing: str) -> None:
+@pytest.mark.parametrize("implementation", hashing.available())
+def test_render_sign_frame(benchmark: Any, implementation: str) -> None:
     """All orders of an event in one call; a sample of frames equals the readable twin's text."""
-    if use_sha_instructions(hashing == "instructions") != (hashing == "instructions"):
-        pytest.skip("this processor has no SHA instructions")
     engine, encoder = world.make_engine(FOLLOWERS), world.encoder(FOLLOWERS, seed=1, connections=4)
     trade = world.LeaderTrade(1, 1, world.LEADER_LOTS, world.PX)
     engine.step(NOW, world.quotes(trade, NOW))
     out = engine.step(NOW, world.leader_fill(trade, NOW))
     assert out is not None
     slots = world.slots_of(out)
+    before = hashing.choose(implementation)
     try:
         bursts = benchmark.pedantic(lambda: encoder.encode(engine.columns, slots, STAMP), rounds=20, warmup_rounds=2)
     finally:
-        use_sha_instructions(True)
+        hashing.choose(before)
     orders = {order.cid: order for order in NamedOrder.unpack_all(out.named)}
     item = world.instruments()[0]
     sent = 0

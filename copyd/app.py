@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 
 from copyd import __version__
+from copyd._fast.columns import keep_memory
 from copyd.config import Config, LeaderDeclared, config_hash, config_version, restart_needed
 from copyd.control.protocol import Actor, ImportProgress, Scope
 from copyd.core.engine import (
@@ -66,7 +67,7 @@ from copyd.errors import BrokenInvariant, CopydError, Fenced, JournalError, Oper
 from copyd.followers import PlanSpec
 from copyd.inspect.rebuild import fold
 from copyd.journal import Journal
-from copyd.kinds import BUILD, kind_of, pack_checkpoint
+from copyd.kinds import BUILD, KEPT_BYTES, kind_of, pack_checkpoint
 from copyd.money import losses
 from copyd.reconciler import Reconciler
 from copyd.runtime.clock import SystemClock
@@ -500,6 +501,7 @@ class Daemon:
             self.metrics.loop_lag.record_ns(max(0, int(lag * 1e9)))
             self.last_turn = time.monotonic()
             self._flush_activation()
+            self.engine.make_room()
             if self.last_turn - beat_at >= min(beat, 1.0):
                 beat_at = self.last_turn
                 self.notifier.watchdog()
@@ -1022,6 +1024,7 @@ def run(config: Config, config_path: Path, log_format: str | None = None) -> int
     setup_logs(log_format or telemetry.log_format, telemetry.log_level)
     # The journal's writer must get the interpreter within a fraction of a fan-out, not after its default 5 ms.
     sys.setswitchinterval(0.0002)
+    keep_memory(KEPT_BYTES)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(serve(config, config_path))
 

@@ -833,6 +833,15 @@ class SyncConfig(Section, frozen=True, kw_only=True):
 
 
 class RuntimeConfig(Section, frozen=True, kw_only=True):
+    hot_threads: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=2,
+            description="Threads that render and sign a fan-out: 2 halves that time where a core is free for the second, and "
+            "costs more than it brings where none is.",
+        ),
+    ] = 1
     drain_timeout_s: Annotated[
         int,
         Meta(

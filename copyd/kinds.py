@@ -17,6 +17,9 @@ from copyd.journal.records import register_kinds
 RULES = 6
 """Raised by any change after which the same inputs give other bytes: decisions of another number are not compared."""
 
+KEPT_BYTES = 512 << 20
+"""Freed memory that the daemon keeps: an event's megabytes are there again at the next one."""
+
 BUILD = f"copyd {__version__} rules {RULES}"
 """What ``Started.build`` says of this build."""
 

@@ -173,6 +173,8 @@ class VenueSide:
         except ValueError as error:
             raise OperatorError(f"instruments: {error}") from None
         self.encoder = Encoder(self.contract.recv_window_ms, now() & 0xFFFFFFFF)
+        if self.config.runtime.hot_threads > 1:
+            self.encoder.start_helper()
         for item in self.instruments:
             self.encoder.set_instrument(
                 item.index, item.symbol, item.price_decimals, item.tick, item.qty_decimals, item.lot)
@@ -275,6 +277,8 @@ class VenueSide:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if hasattr(self, "encoder"):
+            self.encoder.stop_helper()
         for name in ("market", "streams", "gateway", "setup", "rest"):
             part = getattr(self, name, None)
             if part is not None:
@@ -352,6 +356,10 @@ class VenueSide:
         return reasons
 
     # -- orders out (pump.Gateway) ------------------------------------------------------------------------------------
+
+    def arrange(self, slots: array, turn: int) -> array:
+        """Rows of one connection together."""
+        return array("I", self.encoder.arrange(self.engine.columns, slots, turn & 0xFFFFFFFF))
 
     def render(self, slots: array) -> Any:
         """Signed frames for these order rows."""

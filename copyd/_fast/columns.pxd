@@ -208,28 +208,34 @@ cdef class Columns:
     cdef uint32_t counts[9]
     cdef uint32_t capacity[9]
     cdef void* tables[9]
-    cdef uint32_t* index          # open addressing: client order id -> slot + 1
+    cdef uint64_t* index          # open addressing: client order id -> half of its hash, slot + 1
     cdef uint32_t index_mask
     cdef uint32_t* trade_index    # open addressing: (slot, trade id) -> row + 1
     cdef uint32_t trade_mask
     cdef uint32_t order_free      # head of the free list, NONE = none
+    cdef uint32_t orders_free     # rows on it
     cdef uint32_t* first_order    # by account: its newest linked order, NONE = none
     cdef uint32_t* next_order     # by order: the one linked before it
     cdef uint32_t* fresh          # orders that are in no chain yet
     cdef uint32_t accounts_linked
     cdef uint32_t orders_linked   # capacity of next_order
     cdef uint32_t fresh_count
+    cdef uint32_t unindexed       # the newest of them that are in no index yet
     cdef uint32_t fresh_capacity
     cdef bint relink              # every chain is to be made anew
     cdef public int instruments_max
     cdef uint32_t find_order(self, const uint8_t* cid) noexcept nogil
     cdef uint32_t new_order(self, const uint8_t* cid) except? 0xFFFFFFFE
-    cdef int index_put(self, uint32_t slot) except -1
+    cdef uint32_t index_fresh(self) except? 0xFFFFFFFE
+    cdef bint index_put(self, uint32_t slot) noexcept nogil
+    cdef void fetch_index(self, const uint8_t* cid) noexcept nogil
+    cdef void fetch_order(self, const uint8_t* cid) noexcept nogil
     cdef int book_trade(self, uint32_t slot, int64_t trade_id) except -1
     cdef _rehash_trades(self)
     cdef _retire_trades(self)
     cdef int _reserve(self, int table, uint32_t rows) except -1
-    cdef _reindex(self)
+    cdef uint32_t _reindex(self) noexcept
+    cdef uint32_t _rehash(self, uint32_t orders=*) except? 0xFFFFFFFE
     cdef int _link(self) except -1
     cdef int _note_fresh(self, uint32_t slot) except -1
 

@@ -8,6 +8,16 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy, memset
 
+cdef extern from "memory.h" nogil:
+    void* grow_table(void* old, size_t used, size_t size)
+    int keep_freed(size_t size)
+
+cdef extern from *:
+    """
+    static inline void fetch_row(const void* at) { __builtin_prefetch(at, 1); }
+    """
+    void fetch_row(const void* at) noexcept nogil
+
 TABLES = ("instruments", "leaders", "positions", "plans", "accounts", "account_instruments", "legs", "orders",
           "trades")
 
@@ -22,12 +32,18 @@ cdef enum:
     T_ORDERS = 7
     T_TRADES = 8
     N_TABLES = 9
+    AHEAD = 12        # rows whose place in the index is fetched before it is needed
     ORDER_FREE = 255  # Order.state of a row on the free list; Order.leg is then the next free row
 
 cdef size_t[9] ROW_SIZES = [
     sizeof(Instrument), sizeof(Leader), sizeof(LeaderPosition), sizeof(Plan), sizeof(Account),
     sizeof(AccountInstrument), sizeof(Leg), sizeof(Order), sizeof(Trade),
 ]
+
+
+def keep_memory(size_t size):
+    """Keep up to ``size`` bytes that were freed for the process; True where the allocator can be told so."""
+    return bool(keep_freed(size))
 
 
 def row_sizes():
@@ -68,7 +84,7 @@ cdef class Columns:
         self.instruments_max = instruments_max
         self.order_free = NONE
         self.index_mask = (1 << 10) - 1
-        self.index = <uint32_t*>calloc(self.index_mask + 1, sizeof(uint32_t))
+        self.index = <uint64_t*>grow_table(NULL, 0, (self.index_mask + 1) * sizeof(uint64_t))
         self.trade_mask = (1 << 10) - 1
         self.trade_index = <uint32_t*>calloc(self.trade_mask + 1, sizeof(uint32_t))
         if self.index == NULL or self.trade_index == NULL:
@@ -93,10 +109,9 @@ cdef class Columns:
             return 0
         cdef uint32_t capacity = max(rows, self.capacity[table] * 2)
         cdef size_t size = ROW_SIZES[table]
-        cdef void* memory = realloc(self.tables[table], capacity * size)
+        cdef void* memory = grow_table(self.tables[table], self.capacity[table] * size, capacity * size)
         if memory == NULL:
             raise MemoryError
-        memset(<char*>memory + self.capacity[table] * size, 0, (capacity - self.capacity[table]) * size)
         self.tables[table] = memory
         self.capacity[table] = capacity
         self.instruments = <Instrument*>self.tables[T_INSTRUMENTS]
@@ -148,43 +163,103 @@ cdef class Columns:
 
     # -- orders -----------------------------------------------------------------------------------------------------
 
+    # An entry of the index: the upper half of the id's hash, and the slot + 1; 0 = none. The half tells others apart without
+    # a look at their rows.
+
     cdef uint32_t find_order(self, const uint8_t* cid) noexcept nogil:
-        cdef uint32_t at = <uint32_t>(_hash_cid(cid) & self.index_mask)
-        cdef uint32_t entry
+        cdef uint64_t hashed = _hash_cid(cid)
+        cdef uint32_t at = <uint32_t>(hashed & self.index_mask)
+        cdef uint64_t entry
         while True:
             entry = self.index[at]
             if entry == 0:
                 return NONE
-            if memcmp(self.orders[entry - 1].cid, cid, 16) == 0:
-                return entry - 1
+            if entry >> 32 == hashed >> 32 and memcmp(self.orders[<uint32_t>entry - 1].cid, cid, 16) == 0:
+                return <uint32_t>entry - 1
             at = (at + 1) & self.index_mask
 
-    cdef int index_put(self, uint32_t slot) except -1:
-        cdef uint32_t at = <uint32_t>(_hash_cid(self.orders[slot].cid) & self.index_mask)
-        while self.index[at] != 0:
+    cdef bint index_put(self, uint32_t slot) noexcept nogil:
+        """False when the id is in the index."""
+        cdef uint64_t hashed = _hash_cid(self.orders[slot].cid)
+        cdef uint32_t at = <uint32_t>(hashed & self.index_mask)
+        cdef uint64_t entry
+        while True:
+            entry = self.index[at]
+            if entry == 0:
+                break
+            if entry >> 32 == hashed >> 32 and memcmp(
+                    self.orders[<uint32_t>entry - 1].cid, self.orders[slot].cid, 16) == 0:
+                return False
             at = (at + 1) & self.index_mask
-        self.index[at] = slot + 1
-        return 0
+        self.index[at] = hashed >> 32 << 32 | (slot + 1)
+        return True
+
+    cdef void fetch_index(self, const uint8_t* cid) noexcept nogil:
+        """Have the place of an id in the index at hand soon."""
+        fetch_row(&self.index[_hash_cid(cid) & self.index_mask])
+
+    cdef void fetch_order(self, const uint8_t* cid) noexcept nogil:
+        """Have the row that is probably this id's at hand soon."""
+        cdef uint32_t slot = <uint32_t>self.index[_hash_cid(cid) & self.index_mask]
+        if slot != 0:
+            fetch_row(&self.orders[slot - 1])
+            fetch_row(&self.orders[slot - 1].cost_e8)
+            fetch_row(&self.orders[slot - 1].seq)
+            fetch_row(&self.orders[slot - 1].side)
 
     cdef uint32_t new_order(self, const uint8_t* cid) except? 0xFFFFFFFE:
-        """A zeroed order row with this id, entered in the index. The id must be new: one id is put on the wire once."""
+        """A zeroed order row with this id. It is in no index before ``index_fresh``, which the caller owes: one look at the
+        index for each of ten thousand orders would wait for memory ten thousand times."""
         cdef uint32_t slot
-        if self.find_order(cid) != NONE:
-            raise ValueError("client order id is already in the table")
         if self.order_free != NONE:
             slot = self.order_free
+            self.orders_free -= 1
             self.order_free = self.orders[slot].leg
+            if self.order_free != NONE:
+                fetch_row(&self.orders[self.order_free])
+                fetch_row(&self.orders[self.order_free].cost_e8)
+                fetch_row(&self.orders[self.order_free].leg)
         else:
             self._reserve(T_ORDERS, self.counts[T_ORDERS] + 1)
             slot = self.counts[T_ORDERS]
             self.counts[T_ORDERS] += 1
-        if <uint64_t>self.counts[T_ORDERS] * 2 > self.index_mask:
-            self._rehash()
         memset(&self.orders[slot], 0, sizeof(Order))
         memcpy(self.orders[slot].cid, cid, 16)
-        self.index_put(slot)
         self._note_fresh(slot)
+        self.unindexed += 1
         return slot
+
+    cdef uint32_t index_fresh(self) except? 0xFFFFFFFE:
+        """Enter the newest rows in the index; NONE when all ids were new, else the first row whose id is there already: one id
+        is put on the wire once."""
+        cdef uint32_t first = self.fresh_count - self.unindexed
+        cdef uint32_t i, slot
+        if (<uint64_t>self.counts[T_ORDERS] + 1) * 2 > self.index_mask:
+            self.unindexed = 0
+            return self._rehash()  # it takes the newest with it
+        for i in range(first, self.fresh_count):
+            if i + AHEAD < self.fresh_count:
+                fetch_row(&self.index[_hash_cid(self.orders[self.fresh[i + AHEAD]].cid) & self.index_mask])
+            slot = self.fresh[i]
+            self.unindexed -= 1
+            if not self.index_put(slot):
+                return slot
+        return NONE
+
+    def make_room(self, uint32_t orders):
+        """Memory for so many new orders, so that the next event need not wait for it; changes no row."""
+        cdef uint64_t wanted = <uint64_t>self.counts[T_ORDERS] + max(orders, self.orders_free) - self.orders_free
+        cdef uint32_t* fresh
+        if wanted >= <uint64_t>1 << 30:
+            return
+        self._reserve(T_ORDERS, <uint32_t>wanted)
+        if (wanted + 1) * 2 > self.index_mask:
+            self._rehash(<uint32_t>wanted)
+        if self.fresh_capacity < orders:
+            fresh = <uint32_t*>realloc(self.fresh, 2 * orders * sizeof(uint32_t))
+            if fresh == NULL:
+                raise MemoryError
+            self.fresh, self.fresh_capacity = fresh, 2 * orders
 
     cdef int _note_fresh(self, uint32_t slot) except -1:
         cdef uint32_t* fresh
@@ -233,24 +308,29 @@ cdef class Columns:
         self.fresh_count = 0
         return 0
 
-    def _rehash(self):
+    cdef uint32_t _rehash(self, uint32_t orders=0) except? 0xFFFFFFFE:
+        """An index for the orders there are and ``orders`` at least, at most half full; the result is ``_reindex``'s."""
         cdef uint32_t mask = self.index_mask
-        while <uint64_t>self.counts[T_ORDERS] * 2 > mask:
+        cdef uint64_t wanted = max(orders, self.counts[T_ORDERS] + 1)
+        while wanted * 2 > mask:
             mask = mask * 2 + 1
-        cdef uint32_t* index = <uint32_t*>calloc(<size_t>mask + 1, sizeof(uint32_t))
+        cdef uint64_t* index = <uint64_t*>grow_table(NULL, 0, (<size_t>mask + 1) * sizeof(uint64_t))
         if index == NULL:
             raise MemoryError
         free(self.index)
         self.index = index
         self.index_mask = mask
-        self._reindex()
+        return self._reindex()
 
-    cdef _reindex(self):
+    cdef uint32_t _reindex(self) noexcept:
+        """Every order into an index made anew; NONE, or an order whose id another has."""
         cdef uint32_t slot
-        memset(self.index, 0, (<size_t>self.index_mask + 1) * sizeof(uint32_t))
+        cdef uint32_t twice = NONE
+        memset(self.index, 0, (<size_t>self.index_mask + 1) * sizeof(uint64_t))
         for slot in range(self.counts[T_ORDERS]):
-            if self.orders[slot].state != ORDER_FREE and self.orders[slot].state != 0:
-                self.index_put(slot)
+            if self.orders[slot].state != ORDER_FREE and self.orders[slot].state != 0 and not self.index_put(slot):
+                twice = slot
+        return twice
 
     cdef int book_trade(self, uint32_t slot, int64_t trade_id) except -1:
         """Remember a trade of an order; 1 when it is new, 0 when it was booked before."""
@@ -305,7 +385,10 @@ cdef class Columns:
         """A new zeroed order row under a 16-byte id; for the readable twin and tests."""
         if len(cid) != 16:
             raise ValueError("a client order id is 16 bytes")
+        if self.find_order(<const uint8_t*>PyBytes_AS_STRING(cid)) != NONE:
+            raise ValueError("client order id is already in the table")
         cdef uint32_t slot = self.new_order(<const uint8_t*>PyBytes_AS_STRING(cid))
+        self.index_fresh()
         self.orders[slot].state = 1
         return slot
 
@@ -334,6 +417,7 @@ cdef class Columns:
                 self.orders[slot].leg = self.order_free
                 self.order_free = slot
                 freed += 1
+        self.orders_free += freed
         if freed:
             self._reindex()
             self._retire_trades()
@@ -399,6 +483,7 @@ cdef class Columns:
         """The inverse of ``dump``."""
         cdef Columns columns = Columns(instruments_max)
         cdef int t
+        cdef uint32_t row
         cdef bytes data
         for t in range(N_TABLES):
             data = bytes(parts[t])
@@ -408,6 +493,8 @@ cdef class Columns:
             columns.counts[t] = <uint32_t>(len(data) // ROW_SIZES[t])
             memcpy(columns.tables[t], PyBytes_AS_STRING(data), len(data))
         columns.order_free = int.from_bytes(parts[N_TABLES], "little")
+        for row in range(columns.counts[T_ORDERS]):
+            columns.orders_free += columns.orders[row].state == ORDER_FREE
         columns._rehash()
         columns._rehash_trades()
         columns.relink = True

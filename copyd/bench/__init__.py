@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     fanout.add_argument("--rate", type=float, default=0.0, metavar="R", help="leader events per second (default: by followers)")
     fanout.add_argument("--durability", choices=("strict", "process", "none"), default="strict")
     fanout.add_argument("--journal", type=Path, metavar="DIR", help="make the journal below DIR (default: temporary directory)")
+    fanout.add_argument("--threads", type=int, choices=(1, 2), default=1, help="that render and sign")
     fanout.add_argument("--seed", type=int, default=1, help="same seed, same orders")
     fanout.add_argument("--json", type=Path, metavar="FILE")
     fanout.add_argument("--hdr", type=Path, metavar="FILE", help="histograms in the HdrHistogram log format")
@@ -106,6 +107,7 @@ def _fanout(options: argparse.Namespace) -> int:
     report = fanout.run(fanout.Settings(
         followers=options.followers, connections=options.connections, events=options.events, warmup=max(0, options.warmup),
         rate=options.rate, durability=options.durability, journal=options.journal, seed=options.seed,
+        threads=options.threads,
     ))
     print(fanout.table(report))
     _write_json(options.json, report)

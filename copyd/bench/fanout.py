@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 import uvloop
 
-from copyd._fast.columns import ReportBatch
+from copyd._fast.columns import ReportBatch, keep_memory
 from copyd._fast.decimals import format_scaled
 from copyd._fast.encode import Encoder
 from copyd._fast.meters import Histogram
@@ -35,7 +35,7 @@ from copyd.core.engine import Engine, Outputs
 from copyd.core.rows import NamedOrder
 from copyd.errors import UsageError, WorldError
 from copyd.journal import Journal
-from copyd.kinds import kind_of
+from copyd.kinds import KEPT_BYTES, kind_of
 from copyd.runtime.clock import SystemClock
 from copyd.runtime.pump import Pump, Sent
 from copyd.venues.binance_usdm import codec
@@ -71,6 +71,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     journal: Path | None = None
     seed: int = 1
     sample: int = 16
+    threads: int = 1
 
     @property
     def events_per_s(self) -> float:
@@ -137,6 +138,14 @@ class Stages:
         self.path.appended = time.time_ns()
         return seq
 
+    def arrange(self, slots: array, turn: int) -> array:
+        """Encoder."""
+        path = self.path
+        began = time.perf_counter_ns()
+        arranged = array("I", path.encoder.arrange(path.engine.columns, slots, turn))
+        path.event.render += time.perf_counter_ns() - began
+        return arranged
+
     def render(self, slots: array) -> Any:
         """Encoder."""
         path = self.path
@@ -167,6 +176,8 @@ class Path_:
             contract=CONTRACT, clock=self.clock.now_ns, venue_clock=self.venue_clock, on_reports=self._reports,
         )
         self.encoder = Encoder(CONTRACT.recv_window_ms, self.clock.now_ns() & 0xFFFFFFFF)
+        if settings.threads > 1:
+            self.encoder.start_helper()
         for item in self.instruments:
             self.encoder.set_instrument(
                 item.index, item.symbol, item.price_decimals, item.tick, item.qty_decimals, item.lot)
@@ -223,6 +234,7 @@ class Path_:
         self.pump.offer(core.Reports(batch.to_bytes()))
         if not self.gateway.in_flight and len(self.events) % RETIRE_EVERY == 0:
             self.pump.offer(core.Command("retire", {"before_seq": self.engine.names.seq - 1}))
+        self.engine.make_room()
         self.event = event
 
     # -- out --------------------------------------------------------------------------------------------------------
@@ -296,6 +308,7 @@ async def measure(settings: Settings, directory: Path) -> dict[str, Any]:
     if settings.durability != "none":
         durability: Any = settings.durability
         journal = Journal.open(directory / "journal", site=world.SITE, map_size=MAP_BYTES, durability=durability)
+    keep_memory(KEPT_BYTES)
     path = Path_(settings, journal, port)
     opened = asyncio.Event()
     leader = Link(
@@ -312,6 +325,7 @@ async def measure(settings: Settings, directory: Path) -> dict[str, Any]:
         await path.gateway.start()
         leader.start()
         await asyncio.wait_for(opened.wait(), 10)
+        path.engine.make_room()
         gc.collect()
         gc.freeze()
         await asyncio.sleep(0.2)  # the journal's runway is prepared while idle
@@ -327,6 +341,7 @@ async def measure(settings: Settings, directory: Path) -> dict[str, Any]:
         gc.unfreeze()
         await leader.stop()
         await path.gateway.stop(0.0)
+        path.encoder.stop_helper()
         await child.stop()
         if isinstance(journal, Journal):
             journal.close()

@@ -75,6 +75,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     #: Later than this after signing the venue may have forgotten an order that ended unfilled, so that only the position
     #: shows that it left no trace; 0 = it never forgets.
     absent_valid_ns: int = 0
+    #: A position asked for later than this after the last "no such order" does not go with it: all sources are asked anew.
+    absences_ns: int = 60 * S_NS
 
 
 class Found(NamedTuple):
@@ -134,8 +136,8 @@ class _Group:
 
 class _Doubt:
     __slots__ = (
-        "absent_by_id", "absent_in_list", "ask", "cid", "cut_lists", "differ_ns", "exposure", "fence", "group", "held", "listed",
-        "placed", "seen", "silences", "token", "tries", "untold", "waits",
+        "absent_by_id", "absent_in_list", "absent_ns", "ask", "cid", "cut_lists", "differ_ns", "exposure", "fence", "group",
+        "held", "listed", "placed", "seen", "silences", "token", "tries", "untold", "waits",
     )  # fmt: skip
 
     def __init__(self, cid: bytes, group: _Group, placed: int, fence: int, exposure: int) -> None:
@@ -149,6 +151,7 @@ class _Doubt:
         self.ask = 0  # the question it waits for
         self.absent_by_id = False  # both only by questions issued at the fence or later
         self.absent_in_list = False
+        self.absent_ns = 0  # when the last answer came that these two rest on
         self.seen = False  # found alive once: silence holds it first
         self.held = False
         self.cut_lists = 0  # histories that did not reach back to it, one after the other
@@ -526,7 +529,7 @@ class Doubts:
             return []
         if doubt.seen and not self._compares():
             return self._contradicted(now, doubt, asked.issued)
-        doubt.absent_by_id = True
+        doubt.absent_by_id, doubt.absent_ns = True, now
         return self._absent(now, doubt, asked.issued)
 
     def answered_orders(self, now: int, ask_id: int, found: Sequence[Found], complete: bool) -> list[Verdict]:
@@ -552,14 +555,14 @@ class Doubts:
                 self._found(now, doubt, told)
             elif complete and asked.issued >= doubt.fence and asked.since <= doubt.placed - lead and not doubt.absent_in_list:
                 self.stats.not_found += 1
-                doubt.absent_in_list = True
+                doubt.absent_in_list, doubt.absent_ns = True, now
                 verdicts += self._absent(now, doubt, asked.issued)
             elif waited:
                 self.stats.not_found_early += complete
                 doubt.cut_lists += not complete
                 if doubt.held and doubt.cut_lists >= CUT_LISTS and self._compares():
                     # The venue keeps no history that far back any more: its word by id and the position have to do.
-                    doubt.absent_in_list = True
+                    doubt.absent_in_list, doubt.absent_ns = True, now
                     verdicts += self._absent(now, doubt, asked.issued)
                 else:
                     self._again(now, doubt)
@@ -604,6 +607,10 @@ class Doubts:
                 if waited:
                     self.stats.not_quiet += 1
                     self._again(now, doubt)
+            elif agrees and asked.issued - doubt.absent_ns > self.terms.absences_ns:
+                # Long ago all lists may have lagged, and since then another trade may have taken its fill back.
+                doubt.absent_by_id = doubt.absent_in_list = False
+                self._again(now, doubt)
             elif agrees and doubt.seen and not doubt.held:
                 # Shown alive, then in no list: held first. When a later round of all sources says the same, it has ended.
                 verdicts += self._contradicted(now, doubt, asked.issued)

@@ -19,6 +19,7 @@ import msgspec
 
 from copyd._fast.columns import Columns, ReportBatch
 from copyd._fast.fanout import Kernel
+from copyd._fast.rowpack import pack_rows, unpack_rows
 from copyd.core.copy_instruction import book_missed, defer, ratio, set_anchor
 from copyd.core.fill import on_short_side
 from copyd.core.fixed import E8, ONE, mul_div_trunc, sign
@@ -35,6 +36,7 @@ from copyd.core.rows import (
     UNFINISHED_MASK,
     AccountInstrumentRow,
     AccountRow,
+    DecisionRow,
     FillEvent,
     InstrumentRow,
     Kind,
@@ -95,6 +97,8 @@ UNTOLD_KEPT_NS = 24 * 3_600_000_000_000
 """So long an order is kept whose executions were not all told."""
 HELD_PATIENCE = 60
 """A difference that an order in conflict may have made is another hand's only after this many times the read lag."""
+ROOM_LEAST, ROOM_ORDERS_PER_LEG = 4_096, 2
+"""Orders for which memory is kept ready."""
 INFERRED_MAX, INFERRED_AGE = 1_000, 3_600_000_000_000
 """Differences explained by inference that are remembered, in case the real trade is still told."""
 CLOCK_SLACK_NS = 2_000_000_000
@@ -339,7 +343,10 @@ AnyInput = (
     | LeaderFlow | LeaderMarginCall | Turbulence
 )
 LENGTHS = struct.Struct("<5I")
-"""Bytes of each part of a record's payload."""
+"""Bytes of each part of a record's payload; ``PACKED`` is set in those whose rows are packed (``copyd._fast.rowpack``)."""
+PACKED = 1 << 31
+CID_BYTES = 16
+"""The first bytes of a named order: they are not packed, so that a record can be searched for an order."""
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(AnyInput)
 
@@ -376,8 +383,12 @@ class Outputs(msgspec.Struct):
     def payload(self) -> list[bytes]:
         """Record payload parts: five u32 lengths, then input, decisions, order ends, orders, loss stops."""
         raw = encode_input(self.input)
-        lengths = LENGTHS.pack(len(raw), len(self.decisions), len(self.ends), len(self.named), len(self.stops))
-        return [lengths, raw, self.decisions, self.ends, self.named, self.stops]
+        decisions = pack_rows(self.decisions, DecisionRow.LAYOUT.size) if self.decisions else b""
+        named = pack_rows(self.named, NamedOrder.LAYOUT.size, CID_BYTES) if self.named else b""
+        lengths = LENGTHS.pack(
+            len(raw), len(decisions) | PACKED * bool(decisions), len(self.ends), len(named) | PACKED * bool(named),
+            len(self.stops))
+        return [lengths, raw, decisions, self.ends, named, self.stops]
 
 
 class Recorded(msgspec.Struct):
@@ -400,7 +411,8 @@ def decode_payload(data: bytes | memoryview) -> Recorded:
     view = memoryview(data)
     if len(view) < LENGTHS.size:
         raise ValueError("record payload is too short")
-    sizes = LENGTHS.unpack_from(view)
+    lengths = LENGTHS.unpack_from(view)
+    sizes = [length & ~PACKED for length in lengths]
     if LENGTHS.size + sum(sizes) != len(view):
         raise ValueError("record payload has other lengths than it says")
     parts = []
@@ -408,11 +420,28 @@ def decode_payload(data: bytes | memoryview) -> Recorded:
     for size in sizes:
         parts.append(bytes(view[at : at + size]))
         at += size
+    if lengths[1] & PACKED:
+        parts[1] = unpack_rows(parts[1], DecisionRow.LAYOUT.size)
+    if lengths[3] & PACKED:
+        parts[3] = unpack_rows(parts[3], NamedOrder.LAYOUT.size, CID_BYTES)
+    if (lengths[0] | lengths[2] | lengths[4]) & PACKED:
+        raise ValueError("record payload packs what is never packed")
     try:
         value = _decoder.decode(parts[0])
     except msgspec.MsgspecError as error:
         raise ValueError(f"record input does not decode: {error}") from error
     return Recorded(value, *parts[1:])
+
+
+def decisions_in(payload: bytes | memoryview) -> int:
+    """How many decisions a record's payload holds, without decoding them; 0 of what is too short to be one."""
+    if len(payload) < LENGTHS.size + 4:
+        return 0
+    first, length = struct.unpack_from("<2I", payload)
+    if not length & PACKED:
+        return int(length) // DecisionRow.LAYOUT.size
+    at = LENGTHS.size + first
+    return int(struct.unpack_from("<I", payload, at)[0]) if at + 4 <= len(payload) else 0
 
 
 # -- names: what the tables know only by index --------------------------------------------------------------------------
@@ -529,6 +558,10 @@ class Engine:
             self._count(now, out)
         self.names.seq = out.seq
         return out
+
+    def make_room(self) -> None:
+        """Memory for the orders of the next events, taken while nobody waits for it; no decision and no table changes."""
+        self.columns.make_room(max(ROOM_LEAST, ROOM_ORDERS_PER_LEG * self.columns.count(LEGS)))
 
     def _count(self, now: int, out: Outputs) -> None:
         """The runaway breaker: more orders in a minute than followers can need trips the kill switch, reductions go on."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from copyd.core.engine import Command, Engine, Outputs, Recorded, Reports, Timer
+from copyd.core.engine import Command, Engine, Outputs, Recorded, Reports, Timer, decisions_in
 from copyd.core.rows import ReportRow
 from copyd.errors import CopydError
 from copyd.inspect.ids import IdCheck
@@ -87,9 +87,9 @@ class _Check:
         work = 0
         reports, timer = kind_of(Reports(b"")), kind_of(Timer())
         for record in self.reader.iterate():
-            if len(record.payload) >= 16:
-                head, decisions = struct.unpack_from("<2I", record.payload)
-                work += decisions // 64 + (head // ReportRow.LAYOUT.size if record.kind == reports else 0)
+            if len(record.payload) >= 4:
+                head = struct.unpack_from("<I", record.payload)[0]
+                work += decisions_in(record.payload) + (head // ReportRow.LAYOUT.size if record.kind == reports else 0)
                 work += TIMER_COST * (record.kind == timer)
         return max(1, -(-work // budget)) if budget else 1
 

@@ -47,6 +47,10 @@ class Journal(Protocol):
 class Gateway(Protocol):
     """What the pump needs of the order path: bytes for slots, and bytes to the wire."""
 
+    def arrange(self, slots: array, turn: int) -> array:
+        """The rows as they are best sent; ``turn`` changes from record to record."""
+        ...
+
     def render(self, slots: array) -> Any:
         """Sign and frame the orders of these rows; nothing leaves."""
         ...
@@ -127,7 +131,8 @@ class Pump:
             slots.frombytes(outputs.orders)
             received = value.ts_recv if isinstance(value, LeaderFill) else now
             exec_id = value.exec_id if isinstance(value, LeaderFill) else 0
-            self.gate.append(Waiting(seq, slots, Sent(seq, exec_id, received, now, len(slots))))
+            times = Sent(seq, exec_id, received, now, len(slots))
+            self.gate.append(Waiting(seq, self.gateway.arrange(slots, seq), times))
         self.on_outputs(outputs)
         if outputs.orders:
             self._work()                                                    # 3. sign while the commit runs

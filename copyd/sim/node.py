@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from copyd._fast.columns import ReportBatch
+from copyd._fast.rowpack import unpack_rows
 from copyd.core import engine as core
 from copyd.core.doubt import AskKind, Doubts, Found, Terms, Verdict
 from copyd.core.fill import POSITION_SIDE_REJECTED
@@ -65,7 +66,8 @@ from copyd.venues.binance_usdm.errors import Outcome, classify
 if TYPE_CHECKING:
     from copyd.sim.people import Site
 
-TERMS = Terms(fence_ns=FENCE, ask_timeout_ns=ANSWER_TIMEOUT, read_lag_ns=READ_LAG, guard_ns=GUARD, held_backoff_ns=20 * S)
+TERMS = Terms(fence_ns=FENCE, ask_timeout_ns=ANSWER_TIMEOUT, read_lag_ns=READ_LAG, guard_ns=GUARD, held_backoff_ns=20 * S,
+              absences_ns=4 * ANSWER_TIMEOUT + READ_LAG)
 RETIRE_AFTER = 36 * S
 UNTOLD_AFTER = 5 * S
 """Longer than anything is told late."""
@@ -160,6 +162,7 @@ class Node:
         self.activated: set[int] = set()
         self.quoted: dict[int, tuple[int, int]] = {}
         self.heard_marks: dict[int, tuple[int, int, int]] = {}
+        self.marked = 0  # when plans were last held against them
         self.market_deaf_until = 0
         self.live: dict[int, bytes] = {}
         self.legs_seen: list[bytes] = []
@@ -354,6 +357,7 @@ class Node:
         if not self.alive:
             return
         self._later(S, self.marks)
+        self.marked = self.world.now
         if self.world.now >= self.market_deaf_until:
             now = self.clock.now_ns()
             for index, instrument in enumerate(self.venue.instruments):
@@ -415,9 +419,10 @@ class Node:
                 fields = {"name": value.name, "args": value.args}
         self.auditor.journaled(
             seq, name, fields,
-            list(DecisionRow.LAYOUT.iter_unpack(parts[2])) if parts[2] else [],
+            list(DecisionRow.LAYOUT.iter_unpack(unpack_rows(parts[2], DecisionRow.LAYOUT.size))) if parts[2] else [],
             list(OrderEndRow.LAYOUT.iter_unpack(parts[3])) if parts[3] else [],
-            list(NamedOrder.LAYOUT.iter_unpack(parts[4])) if parts[4] else [],
+            list(NamedOrder.LAYOUT.iter_unpack(unpack_rows(parts[4], NamedOrder.LAYOUT.size, core.CID_BYTES)))
+            if parts[4] else [],
             stops=list(StopRow.LAYOUT.iter_unpack(parts[5])) if parts[5] else [],
         )
 
@@ -525,6 +530,10 @@ class Node:
         self._wake_in(self.rounds.soon_ns)
 
     # -- orders out (the pump's gateway) ----------------------------------------------------------------------------------
+    def arrange(self, slots: array[int], turn: int) -> array[int]:
+        """One connection: nothing to bring together."""
+        return slots
+
     def render(self, slots: array[int]) -> list[Request]:
         """Signed requests for these order rows."""
         self.crashpoint("pre_render")

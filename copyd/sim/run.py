@@ -302,7 +302,9 @@ class _History:
             if earned != believed:
                 site.violated("M3", f"plan {mine[0]}: traded to a profit of {earned}, believed {believed}")
             heard = {instrument: px for instrument, px, _ in node.heard_marks.values()}
-            if fresh and all(trade.instrument in heard for trade in account.trades):
+            # A stop has until the next mark: what the last fills cost is held against its limit then.
+            known = not node.ages or node.ages[-1][0] < node.marked
+            if fresh and known and all(trade.instrument in heard for trade in account.trades):
                 self._unstopped(mine[0], sum(
                     trade.qty * (heard[trade.instrument] - trade.px) for trade in account.trades) * VALUE_MUL - fees)
 

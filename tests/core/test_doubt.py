@@ -138,6 +138,28 @@ def test_a_held_order_is_asked_about_at_once_when_the_position_was_put_right():
     assert [verdict.kind for verdict in doubts.answered_position(now, position.id, 0, 0)] == [DEAD]
 
 
+def test_absences_do_not_go_with_a_position_that_could_only_be_asked_for_long_after():
+    """Lists that had forgotten an order for a while, and a fill that another trade took back before the position could be
+    asked: only absences and a position of about the same time prove that it is dead."""
+    doubts = made(Believed(7))
+    doubts.add(cid(1), 0, 0, T0, 10)
+    now = PAST
+    position = through_history(doubts, now)
+    doubts.failed(now, position.id)
+    while True:
+        now += S_NS
+        (ask,) = doubts.asks(now) or (None,)
+        if ask is not None and now > PAST + TERMS.absences_ns:
+            assert ask.kind is POSITION
+            break
+        if ask is not None:
+            doubts.failed(now, ask.id)
+    assert doubts.answered_position(now, ask.id, 7, 0) == []
+    now += 60 * S_NS
+    again = through_history(doubts, now)
+    assert [verdict.kind for verdict in doubts.answered_position(now, again.id, 7, 0)] == [DEAD]
+
+
 def test_the_history_has_a_timeout_of_its_own():
     doubts = made(list_timeout_ns=30 * S_NS)
     doubts.add(cid(1), 0, 0, T0, 10)

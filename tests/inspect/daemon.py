@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from copyd.core.engine import (
     Timer,
 )
 from copyd.core.rows import InstrumentRow, Kind, OrderRow, OrderState, Params, ReportKind, ReportRow
+from copyd.inspect.rebuild import decode
 from copyd.journal import Journal, Reader, Record
 from copyd.kinds import BUILD, kind_of, pack_checkpoint
 
@@ -236,3 +238,15 @@ def rewrite(source: Path, target: Path, edit: Callable[[Record], bytes]) -> None
 def columns_value(instrument: int, lots: int, px: int) -> int:
     """Value in e8 of lots at a price."""
     return lots * px * (10_000, 3_000)[instrument]
+
+
+def parts_of(record: Record) -> list[bytes]:
+    """Input, decisions, order ends, orders and loss stops of a record, rows as rows."""
+    recorded = decode(record)
+    size = struct.unpack_from("<I", record.payload)[0]
+    return [record.payload[20 : 20 + size], recorded.decisions, recorded.ends, recorded.named, recorded.stops]
+
+
+def joined(parts: list[bytes]) -> bytes:
+    """The payload of these parts, nothing packed: as older records are."""
+    return struct.pack("<5I", *map(len, parts)) + b"".join(parts)

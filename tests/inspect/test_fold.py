@@ -9,7 +9,7 @@ import pytest
 from copyd.inspect.rebuild import DecisionsDiffer, Finding, fold
 from copyd.journal import JournalDamaged, JournalError, Reader
 from copyd.kinds import pack_checkpoint, unpack_checkpoint
-from tests.inspect.daemon import Daemon, rewrite
+from tests.inspect.daemon import Daemon, joined, parts_of, rewrite
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -50,12 +50,11 @@ def test_a_changed_decision_is_named_with_record_leg_and_field(tmp_path: Path) -
     changed: list[int] = []
 
     def edit(record):  # type: ignore[no-untyped-def]
-        payload = bytearray(record.payload)
-        head, decisions = (int.from_bytes(payload[at : at + 4], "little") for at in (0, 4))
-        if decisions and not changed:
+        parts = parts_of(record)
+        if parts[1] and not changed:
             changed.append(record.seq)
-            payload[20 + head + 56] ^= 1  # the lowest bit of the first decision's target
-        return bytes(payload)
+            parts[1] = parts[1][:56] + bytes([parts[1][56] ^ 1]) + parts[1][57:]  # the lowest bit of the first one's target
+        return joined(parts)
 
     rewrite(tmp_path / "journal", tmp_path / "other", edit)
     with Reader(tmp_path / "other") as reader:

@@ -14,7 +14,7 @@ from copyd.core import risk
 from copyd.core.rows import Reason
 from copyd.inspect.words import MEANING
 from copyd.journal import Reader
-from tests.inspect.daemon import Daemon, rewrite
+from tests.inspect.daemon import Daemon, joined, parts_of, rewrite
 
 Lines = list[dict[str, Any]]
 
@@ -150,7 +150,7 @@ def test_a_decision_the_rules_do_not_give_is_said_so(
     line = next(line for line in lines if line["cause"] == "leader_fill" and line["open"] == "order")
 
     def edit(record):  # type: ignore[no-untyped-def]
-        payload = bytearray(record.payload)
+        payload = bytearray(joined(parts_of(record)))
         if record.seq == line["seq"]:
             for at in range(16, len(payload) - 8):
                 if payload[at : at + 8] == line["target_q32"].to_bytes(8, "little", signed=True):

@@ -42,6 +42,9 @@ class Wire:
         self.rendered: list[int] = []
         self.sent: list[tuple[int, int]] = []
 
+    def arrange(self, slots: array, turn: int) -> array:
+        return slots
+
     def render(self, slots: array) -> Any:
         self.rendered += slots
         return list(slots)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -47,8 +48,9 @@ from copyd.venues.binance_usdm.instruments import Instrument, Instruments
 from copyd.venues.binance_usdm.rest import Bans, RestClient, RestError, VenueClock, retry_after_ns
 from copyd.venues.binance_usdm.signing import QUERY_PREFIX, Key, cut_frames, status_request
 
-#: What the encoder gives: (connection, frames back to back, 32-hex client order ids, order slots), in the order of sending.
-Burst = tuple[int, bytes, list[str], list[int]]
+#: What the encoder gives: (connection, frames back to back, client order ids of 16 bytes, order slots of 4), in the order of
+#: sending.
+Burst = tuple[int, bytes, bytes, bytes]
 
 S_NS = 1_000_000_000
 #: A question is remembered this long after it was put: an answer as late as this still may find the order.
@@ -109,6 +111,12 @@ class _Question(NamedTuple):
     put_ns: int
 
 
+def names(ids: bytes) -> list[str]:
+    """Client order ids of 16 bytes as the texts the venue shows."""
+    text = ids.hex()
+    return [text[at : at + 32] for at in range(0, len(text), 32)]
+
+
 class _Lane:
     """What one living connection still owes us."""
 
@@ -116,9 +124,9 @@ class _Lane:
 
     def __init__(self) -> None:
         self._pending: dict[str, int] = {}
-        self.unbooked: list[tuple[list[str], list[int]]] = []  # written, not yet in ``pending``
+        self.unbooked: list[tuple[bytes, bytes]] = []  # written, not yet in ``pending``
         #: (written at ns, ids, frames heard by then): the timeout sweep reads from the left.
-        self.bursts: deque[tuple[int, list[str], int]] = deque()
+        self.bursts: deque[tuple[int, bytes, int]] = deque()
         self.pinged_ns = 0
         self.drained = 0  # bytes the kernel has taken, and since when no more
         self.backlog_ns = 0
@@ -128,7 +136,7 @@ class _Lane:
     def pending(self) -> dict[str, int]:
         """Request id -> order slot. Filled when first asked for: ten thousand entries are no work for between two writes."""
         for ids, slots in self.unbooked:
-            self._pending.update(zip(ids, slots, strict=True))
+            self._pending.update(zip(names(ids), array("I", slots), strict=True))
         self.unbooked.clear()
         return self._pending
 
@@ -314,7 +322,7 @@ class OrderGateway:
     # --- out ----------------------------------------------------------------------------------------------------------
     def send(self, bursts: Sequence[Burst]) -> int:
         """Hand committed orders to the kernel; returns how many. First all writes, then all book-keeping."""
-        written: list[tuple[Session, list[str], list[int]]] = []
+        written: list[tuple[Session, bytes, bytes]] = []
         count = 0
         if self.bans.any:
             bursts = self._allowed(bursts)
@@ -326,12 +334,12 @@ class OrderGateway:
                 except OSError:
                     session = None
             if session is None:
-                self.stats.orders_not_sent += len(ids)
-                for cid in ids:
+                self.stats.orders_not_sent += len(ids) // 16
+                for cid in names(ids):
                     self._emit(NOT_SENT, 0, cid)
                 continue
             written.append((session, ids, slots))
-            count += len(ids)
+            count += len(ids) // 16
             self.stats.bytes_sent += len(buffer)
         now = self.mono()
         for session, ids, slots in written:
@@ -348,24 +356,22 @@ class OrderGateway:
         limited = self.bans.accounts()
         for burst in bursts:
             connection, buffer, ids, slots = burst
-            refused = set(ids) if banned else {cid for cid in ids if limited and self._account_of(cid) in limited}
+            cids = names(ids)
+            refused = set(cids) if banned else {cid for cid in cids if limited and self._account_of(cid) in limited}
             if not refused:
                 kept.append(burst)
                 continue
             self.stats.orders_not_sent += len(refused)
             self.stats.banned_not_sent += len(refused)
-            frames = b""
-            left: list[tuple[str, int]] = []
-            if len(refused) < len(ids):
-                whole = zip(ids, slots, cut_frames(buffer), strict=True)
-                going = [(cid, slot, frame) for cid, slot, frame in whole if cid not in refused]
-                frames = b"".join(frame for _, _, frame in going)
-                left = [(cid, slot) for cid, slot, _ in going]
-            for cid in ids:
+            rows = zip(cids, array("I", slots), cut_frames(buffer), strict=True)
+            going = [(cid, slot, frame) for cid, slot, frame in rows if cid not in refused]
+            for cid in cids:
                 if cid in refused:
                     self._emit(NOT_SENT, 0, cid)
-            if left:
-                kept.append((connection, frames, [cid for cid, _ in left], [slot for _, slot in left]))
+            if going:
+                kept.append((
+                    connection, b"".join(frame for _, _, frame in going), b"".join(bytes.fromhex(cid) for cid, _, _ in going),
+                    array("I", [slot for _, slot, _ in going]).tobytes()))
         return kept
 
     def _account_of(self, cid: str) -> int:
@@ -609,7 +615,8 @@ class OrderGateway:
         while lane.bursts:
             written, ids, heard = lane.bursts[0]
             pending = lane.pending
-            if not pending or not any(cid in pending for cid in ids):
+            cids = names(ids)
+            if not pending or not any(cid in pending for cid in cids):
                 lane.bursts.popleft()
                 continue
             deaf = session.heard == heard
@@ -624,7 +631,7 @@ class OrderGateway:
                 session.abort("half-open: orders unanswered and nothing heard since")
                 return
             lane.bursts.popleft()
-            for cid in ids:
+            for cid in cids:
                 if cid in lane.pending:
                     lane.doubted[cid] = lane.pending.pop(cid)
                     self.stats.ack_timeouts += 1
