@@ -870,6 +870,11 @@ class Daemon:
         """Prometheus exposition."""
         return self.metrics.text()
 
+    def _windows(self) -> list[tuple[int, int]]:
+        """Of every open order connection; none while the daemon starts."""
+        gateway = getattr(self.side, "gateway", None)
+        return gateway.windows() if gateway is not None else []
+
     def _bind_metrics(self) -> None:
         m = self.metrics
         self.loss_stops = m.loss_stops(LOSS_REASONS)
@@ -891,6 +896,10 @@ class Daemon:
         m.gauge("copyd_legs_out_of_sync", "Legs out of sync for longer than sync.after_s.", self._out_of_sync)
         m.gauge("copyd_accounts_without_answer", "Accounts whose last look was not answered.", self._no_answer)
         m.gauge("copyd_journal_bytes", "Size of the journal on disk.", lambda: float(journal_bytes(self._config.journal.path)))
+        m.gauge("copyd_order_window_bytes", "Smallest congestion window of an order connection: more waits for round trips.",
+                lambda: float(min((size for size, _ in self._windows()), default=0)))
+        m.gauge("copyd_order_round_trip_seconds", "Longest smoothed round trip of an order connection.",
+                lambda: max((trip for _, trip in self._windows()), default=0) / 1e9)
         m.gauge("copyd_ready", "1 when openings are copied.", lambda: float(not self.not_ready()))
 
     def _reader(self, name: str) -> Callable[[], float]:

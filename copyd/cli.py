@@ -79,6 +79,10 @@ def run(
 # --- Check -------------------------------------------------------------------------------------------------
 
 
+EVENT_ORDERS = 10_000
+"""A fan-out for which the machine's settings are judged."""
+
+
 @app.command(group=CHECK, name="check-config")
 def check_config(
     file: Path | None = None,
@@ -100,7 +104,7 @@ def check_config(
     config
         The configuration.
     no_env
-        Only the file: do not look whether the paths in it exist.
+        Only the file: do not look whether the paths in it exist, nor at what this machine's settings cost a fan-out.
     quiet
         Say nothing when all is well.
     format
@@ -109,11 +113,15 @@ def check_config(
     import msgspec
 
     from copyd.config import config_hash
+    from copyd.host import host_notes
     from copyd.yamlcheck import check_files, config_paths, environment_problems
 
     path = file or config
     loaded, problems = check_files(config_paths(path))
-    notes = [] if loaded is None or no_env else environment_problems(loaded.config)
+    notes = []
+    if loaded is not None and not no_env:
+        share = -(-EVENT_ORDERS // min(venue.order_connections for venue in loaded.config.venues))
+        notes = environment_problems(loaded.config) + host_notes(share, loaded.config.runtime.hot_threads)
     if format == "json":
         report = {"problems": [problem.as_dict() for problem in problems], "environment": notes, "ok": loaded is not None}
         sys.stdout.write(msgspec.json.encode(report).decode() + "\n")

@@ -209,6 +209,11 @@ class VenueSide:
     async def start_orders(self) -> None:
         """Order connections and follower streams."""
         await self.gateway.start(self.start_timeout_s)
+        windows = self.gateway.windows()
+        self.log.info(
+            "order connections open", connections=self.gateway.open_connections,
+            window_bytes=min((size for size, _ in windows), default=0),
+            round_trip_us=max((trip for _, trip in windows), default=0) // 1000)
         await self.setup.open()
         await self.streams.start()
         self._spawn(self.rest.keep_clock())

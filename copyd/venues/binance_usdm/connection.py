@@ -10,6 +10,8 @@ import asyncio
 import contextlib
 import os
 import random
+import socket
+import struct
 from collections.abc import Awaitable, Callable
 
 from picows import WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
@@ -23,6 +25,8 @@ RENEW_EARLY = 0.02
 #: Old and new connection live side by side this long: longer than an answer may take, longer than subscribing anew does.
 OVERLAP_S = 6.0
 WRITE_BUFFER_HIGH = 4 << 20
+#: Of Linux' ``struct tcp_info`` as much as holds snd_mss (16), rtt (68) and snd_cwnd (80).
+TCP_INFO_BYTES = 104
 #: Repeated attempts of all links of this process together, below the venue's 300 per 5 minutes and address.
 RETRIES_PER_S = 0.8
 RETRIES_BURST = 40
@@ -150,6 +154,23 @@ class Session(WSListener):
     def backlog(self) -> int:
         """Bytes handed over that the kernel has not taken."""
         return self.transport.underlying_transport.get_write_buffer_size() if self.transport is not None else 0
+
+    def window(self) -> tuple[int, int] | None:
+        """(bytes that may be on their way unacknowledged, smoothed round trip in ns) as the kernel has them; None: not known.
+
+        What an event has more than the window waits for round trips, and nothing else in the process can see that.
+        """
+        if self.transport is None or self.lost.is_set():
+            return None
+        raw = self.transport.underlying_transport.get_extra_info("socket")
+        try:
+            info = raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
+        except (AttributeError, OSError):
+            return None  # no TCP socket, or a system that does not tell
+        if len(info) < TCP_INFO_BYTES:
+            return None
+        segment, round_trip_us, segments = (struct.unpack_from("=I", info, at)[0] for at in (16, 68, 80))
+        return segment * segments, round_trip_us * 1000
 
     def write(self, buffer: bytes) -> None:
         """Raw frames, straight to the kernel when nothing waits before them. ``OSError`` means no byte of it was written."""

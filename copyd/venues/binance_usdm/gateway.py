@@ -243,6 +243,11 @@ class OrderGateway:
         """At least one connection carries orders."""
         return self.open_connections > 0
 
+    def windows(self) -> list[tuple[int, int]]:
+        """Of every open connection: bytes its window takes, its round trip in ns."""
+        sessions = [link.session for link in self._links if link.session is not None and link.session.open]
+        return [window for session in sessions if (window := session.window()) is not None]
+
     @property
     def in_flight(self) -> int:
         """Orders written and not answered, on all connections."""

@@ -131,6 +131,18 @@ async def test_a_connection_that_answers_pings_is_kept_though_an_order_goes_unan
     assert (await made.until(2))[-1]["kind"] == REPLY
 
 
+async def test_the_window_of_every_open_connection_is_known(desk, venue):
+    """As the kernel has it: some segments at least, and a round trip that was measured; a closed connection has none."""
+    one = await desk(2)
+    windows = one.gateway.windows()
+    assert len(windows) == 2
+    assert all(size >= 1_000 and trip > 0 for size, trip in windows)
+    session = next(iter(one.gateway._lanes))
+    session.abort("test")
+    await until(session.lost.is_set)
+    assert session.window() is None
+
+
 async def test_bytes_that_the_other_side_does_not_take_end_the_connection(desk, hole):
     made = await desk(write_deadline_ms=600, order_ack_timeout_ms=800, ping_idle_ms=60_000, ping_reply_ms=60_000)
     session = made.gateway._links[0].session
