@@ -81,6 +81,7 @@ bench: $(VENV)/.installed-test
 	@$(BIN)/copyd bench stages
 	@$(BIN)/copyd bench fanout --followers 1000
 	@$(BIN)/copyd bench fanout --followers 10000
+	@$(BIN)/copyd bench compare
 
 SEEDS ?= 1000000
 SEEDS_B ?= 20000

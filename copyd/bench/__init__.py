@@ -15,6 +15,7 @@ __all__ = ["main"]
 
 BENCHES = {
     "fanout": "leader event bytes received -> first and last follower order handed to the kernel, on real sockets",
+    "compare": "the same beside a plain C program, asyncio and Go, in turn on one machine: ratios and targets",
     "restart": "memory per follower, size and time of a checkpoint, restart from it with records behind it",
     "recovery": "SIGKILL of the real daemon in mid fan-out; from the next process start until it is armed",
     "stages": "the pytest-benchmark suites of bench/: each stage alone, each result checked",
@@ -58,6 +59,17 @@ def _parser() -> argparse.ArgumentParser:
     fanout.add_argument("--json", type=Path, metavar="FILE")
     fanout.add_argument("--hdr", type=Path, metavar="FILE", help="histograms in the HdrHistogram log format")
     fanout.set_defaults(run=_fanout)
+
+    compare = commands.add_parser("compare", help=BENCHES["compare"], description=BENCHES["compare"])
+    compare.add_argument("--followers", type=_positive, default=10_000, metavar="N", help="also a tenth and ten times as many")
+    compare.add_argument("--rounds", type=_positive, default=None, metavar="R", help="in turn (default: 5, with --quick 2)")
+    compare.add_argument("--quick", action="store_true", help="few repetitions, neither the largest size nor the delay line")
+    compare.add_argument("--journal", type=Path, metavar="DIR", help="make the journals below DIR (default: temporary directory)")
+    compare.add_argument("--seed", type=int, default=1)
+    compare.add_argument("--json", type=Path, metavar="FILE")
+    compare.add_argument("--hdr", type=Path, metavar="FILE", help="the open-loop histograms in the HdrHistogram log format")
+    compare.add_argument("--plot", type=Path, metavar="FILE", help="arrival of each order at the peer, all programs, as SVG")
+    compare.set_defaults(run=_compare)
 
     restart = commands.add_parser("restart", help=BENCHES["restart"], description=BENCHES["restart"])
     restart.add_argument("--followers", type=_positive, default=1_000, metavar="N")
@@ -113,6 +125,29 @@ def _fanout(options: argparse.Namespace) -> int:
     _write_json(options.json, report)
     if options.hdr is not None:
         write_hdr(options.hdr, fanout.histograms(report), began, time.time())
+    return 0 if report["checked"] else 1
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from copyd.bench import compare
+    from copyd.bench.plot import skew_svg
+    from copyd.telemetry.hdr import write_hdr
+
+    began = time.time()
+    report = compare.run(compare.Settings(
+        followers=options.followers, rounds=options.rounds or (2 if options.quick else 5), quick=options.quick, seed=options.seed,
+        journal=options.journal,
+    ))
+    print(compare.table(report))
+    _write_json(options.json, report)
+    if options.hdr is not None:
+        write_hdr(options.hdr, report["_histograms"], began, time.time())
+    if options.plot is not None:
+        n = options.followers
+        named = {f"copyd {n}": "copyd", f"floor {n}": "C floor", "floor threads": "C floor, two threads", "asyncio": "asyncio",
+                 "go": "Go"}
+        curves = {name: report["_curves"][key] for key, name in named.items() if key in report["_curves"]}
+        options.plot.write_text(skew_svg(f"{n:,} signed orders: from the event to the peer", curves))
     return 0 if report["checked"] else 1
 
 

@@ -164,7 +164,7 @@ class Stages:
 class Path_:
     """The data path of the daemon, wired as ``copyd.app`` and ``copyd.venue_side`` wire it."""
 
-    def __init__(self, settings: Settings, journal: Any, port: int) -> None:
+    def __init__(self, settings: Settings, journal: Any, port: int, host: str = "127.0.0.1") -> None:
         self.settings = settings
         self.clock = SystemClock()
         self.instruments = world.instruments()
@@ -172,7 +172,7 @@ class Path_:
         self.journal = journal
         self.venue_clock = VenueClock(CONTRACT, self.clock.now_ns)
         self.gateway = OrderGateway(
-            url=f"ws://127.0.0.1:{port}/ws-fapi/v1", connections=settings.connections, instruments=self.instruments,
+            url=f"ws://{host}:{port}/ws-fapi/v1", connections=settings.connections, instruments=self.instruments,
             contract=CONTRACT, clock=self.clock.now_ns, venue_clock=self.venue_clock, on_reports=self._reports,
         )
         self.encoder = Encoder(CONTRACT.recv_window_ms, self.clock.now_ns() & 0xFFFFFFFF)
@@ -433,7 +433,7 @@ def _report(
         "conditions": conditions(
             EXCLUDED, rate=settings.events_per_s, load_before=round(load, 2),
             journal_file_system=file_system(directory) if settings.durability != "none" else None),
-        "_events": measured,
+        "_events": measured, "_planned": planned,
     }
 
 

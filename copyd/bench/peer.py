@@ -26,6 +26,8 @@ import uvloop
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 QUIET_S = 0.008
+FILL_PX = b"65000"
+"""Every order fills here. At its limit it would lose the slippage each time, and after some fifty events the allocations."""
 SPIN_NS = 1_500_000
 RESULT = (
     b'{"id":"%s","status":200,"result":{"orderId":%d,"symbol":"%s","status":"FILLED","clientOrderId":"%s","price":"%s",'
@@ -175,10 +177,10 @@ class Peer:
         self.order_id += 1
         if self.order_id % self.sample == 0:
             self.check(payload, account)
-        cid, price = params.newClientOrderId.encode(), params.price.encode() or b"65000"
+        cid, price = params.newClientOrderId.encode(), params.price.encode() or FILL_PX
         quantity = params.quantity.encode()
         return frame(RESULT % (
-            cid, self.order_id, params.symbol.encode(), cid, price, price, quantity, quantity, params.side.encode(), now_ms))
+            cid, self.order_id, params.symbol.encode(), cid, price, FILL_PX, quantity, quantity, params.side.encode(), now_ms))
 
     def check(self, payload: bytes, account: int) -> None:
         """The signature over the sorted parameters, as the venue's rules have it."""

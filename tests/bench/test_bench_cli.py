@@ -14,7 +14,7 @@ TINY = ["fanout", "--followers", "20", "--connections", "2", "--events", "4", "-
 def test_list_names_every_bench_and_suite(capsys):
     assert main(["--list"]) == 0
     out = capsys.readouterr().out
-    for name in ("fanout", "restart", "stages", "bench_fanout.py", "bench_encode.py"):
+    for name in ("fanout", "compare", "restart", "stages", "bench_fanout.py", "bench_encode.py"):
         assert name in out
 
 
