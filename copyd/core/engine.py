@@ -1545,9 +1545,12 @@ class Engine:
         account.margin_e8 += value // max(1, ai.leverage) - margin
         leg.ts_open = leg.ts_open if leg.attributed else now
         leg.attributed += qty
-        gap = leg.target - leg.pending - leg.deferred - leg.attributed * ONE
-        if gone and sign(leg.target) * gap >= ONE:
-            # What a lost decision closed stays closed: the next opening must not buy it back.
+        wanted = leg.target - leg.pending - leg.deferred
+        gap = wanted - leg.attributed * ONE
+        if gone and sign(leg.target) * gap >= ONE and sign(wanted) == sign(leg.target):
+            # What a lost decision closed stays closed: the next opening must not buy it back. What it closed beyond that the
+            # leg holds on the other side, and is due.
+            gap = sign(gap) * min(abs(gap), abs(wanted))
             leg.target -= gap
             book_missed(leg, gap)
             set_anchor(leg, self._row(POSITIONS, leg.leader_position, LeaderPositionRow).qty)

@@ -824,6 +824,8 @@ class Auditor:
             if fields["name"] == "set_state":
                 self._resumed(n, seq, fields["args"])
         for row in decisions:
+            if name in self.growing and not n.exp.get(row[1], 0):
+                self._put(n, seq, n.k, row[1], row[6])  # a leg without a target takes its ratio anew, whatever it still closes
             self._row(n, t, seq, row)
         return 2
 

@@ -647,7 +647,7 @@ class Node:
         self._later(down, self._reopened, connection)
 
     def _reopened(self, connection: Connection) -> None:
-        connection.up = True
+        connection.up, connection.half_open = True, False
 
     def _timed_out(self, cids: list[bytes]) -> None:
         """No answer in time: in doubt; the answer may still come."""
