@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from copyd._fast.columns import ReportBatch
 from copyd._fast.encode import Encoder
+from copyd._fast.replies import tell_apart
 from copyd.config import Config
 from copyd.core import engine as core
 from copyd.core.engine import INSTRUMENTS, LEADERS, Alert, Engine
@@ -47,7 +48,6 @@ from copyd.venues.binance_usdm.signing import Key
 
 ORDERS = 7
 NOT_SENT = 8
-NO_QTY = bytes(8)
 #: Executions come within milliseconds; what has not come by then is asked for, so many orders at once, found by such steps.
 UNTOLD_AFTER_NS = 5_000_000_000
 UNTOLD_MAX = 200
@@ -195,7 +195,7 @@ class VenueSide:
         self.streams = FollowerStreams(
             rest=self.rest, endpoints=self.endpoints, instruments=self.instruments, contract=self.contract, clock=now,
             site_tag=f"{self.config.site.id:04x}", on_reports=self._reports, on_event=self._follower_event,
-            is_known=self._is_known, commissions=commissions,
+            is_known=self._is_known, commissions=commissions, positions=False,
         )
         self.market = MarketFeed(
             instruments=self.instruments, endpoints=self.endpoints, contract=self.contract, clock=now,
@@ -203,8 +203,10 @@ class VenueSide:
         )
 
     def bind(self, engine: Engine) -> None:
-        """The engine whose tables hold the orders to render."""
+        """The engine whose tables hold the orders to render, and to compare the venue's answers with."""
         self.engine = engine
+        self.gateway.bind(engine.columns)
+        self.streams.bind(engine.columns)
 
     async def start_orders(self) -> None:
         """Order connections and follower streams."""
@@ -439,20 +441,13 @@ class VenueSide:
     # -- reports in ------------------------------------------------------------------------------------------------------
 
     def _reports(self, batch: ReportBatch, ts_recv: int) -> None:
-        rows = batch.to_bytes()
-        doubted, alive = [], []
-        asking = self.gateway.queries_open
-        for at in range(88, len(rows), 96):
-            kind = rows[at]
-            if kind == 6:
-                self.fills += rows[at - 72 : at - 64] != NO_QTY  # one that a list told was counted, or is an old one
-            elif kind == 3:
-                doubted.append(rows[at - 88 : at - 72])
-            elif asking and kind != codec.REPLY and rows[at + 1] in codec.TERMINAL_STATUS:
-                self.gateway.ended(rows[at - 88 : at - 72])
-            elif kind == codec.REPLY and rows[at + 1] not in codec.TERMINAL_STATUS:
-                alive.append(rows[at - 88 : at - 72])
-        self.owner.offer(core.Reports(rows))
+        # Of trades those that moved no quantity do not count: a list told them, they were counted before or are old ones.
+        fills, doubted, ended, alive = tell_apart(batch, self.gateway.queries_open > 0)
+        if fills:
+            self.fills += fills
+        for cid in ended:
+            self.gateway.ended(cid)
+        self.owner.offer(core.Reports(batch.to_bytes()))
         for cid in doubted:
             slot = self.engine.columns.order_slot(cid)
             if slot is not None:

@@ -16,6 +16,7 @@ __all__ = ["main"]
 BENCHES = {
     "fanout": "leader event bytes received -> first and last follower order handed to the kernel, on real sockets",
     "compare": "the same beside a plain C program, asyncio and Go, in turn on one machine: ratios and targets",
+    "sustained": "orders out, every reply and user event booked, for as long as it runs: orders per second of processor time",
     "restart": "memory per follower, size and time of a checkpoint, restart from it with records behind it",
     "recovery": "SIGKILL of the real daemon in mid fan-out; from the next process start until it is armed",
     "stages": "the pytest-benchmark suites of bench/: each stage alone, each result checked",
@@ -70,6 +71,20 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--hdr", type=Path, metavar="FILE", help="the open-loop histograms in the HdrHistogram log format")
     compare.add_argument("--plot", type=Path, metavar="FILE", help="arrival of each order at the peer, all programs, as SVG")
     compare.set_defaults(run=_compare)
+
+    sustained = commands.add_parser("sustained", help=BENCHES["sustained"], description=BENCHES["sustained"])
+    sustained.add_argument("--followers", type=_positive, default=10_000, metavar="N")
+    sustained.add_argument("--connections", type=_positive, default=4, metavar="C", help="order connections")
+    sustained.add_argument("--streams", type=_positive, default=4, metavar="S", help="user stream connections")
+    sustained.add_argument("--instruments", type=_positive, default=3, metavar="I", help="leader events on their way at once")
+    sustained.add_argument("--events", type=_positive, default=60, metavar="E", help="measured leader events")
+    sustained.add_argument("--warmup", type=int, default=6, metavar="W", help="events before them, not measured")
+    sustained.add_argument("--durability", choices=("strict", "process", "none"), default="strict")
+    sustained.add_argument(
+        "--journal", type=Path, metavar="DIR", help="make the journal below DIR (default: temporary directory)")
+    sustained.add_argument("--seed", type=int, default=1)
+    sustained.add_argument("--json", type=Path, metavar="FILE")
+    sustained.set_defaults(run=_sustained)
 
     restart = commands.add_parser("restart", help=BENCHES["restart"], description=BENCHES["restart"])
     restart.add_argument("--followers", type=_positive, default=1_000, metavar="N")
@@ -148,6 +163,19 @@ def _compare(options: argparse.Namespace) -> int:
                  "go": "Go"}
         curves = {name: report["_curves"][key] for key, name in named.items() if key in report["_curves"]}
         options.plot.write_text(skew_svg(f"{n:,} signed orders: from the event to the peer", curves))
+    return 0 if report["checked"] else 1
+
+
+def _sustained(options: argparse.Namespace) -> int:
+    from copyd.bench.sustained import Settings, run, table
+
+    report = run(Settings(
+        followers=options.followers, connections=options.connections, streams=options.streams, instruments=options.instruments,
+        events=options.events, warmup=max(0, options.warmup), durability=options.durability, journal=options.journal,
+        seed=options.seed,
+    ))
+    print(table(report))
+    _write_json(options.json, report)
     return 0 if report["checked"] else 1
 
 

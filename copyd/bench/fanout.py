@@ -268,9 +268,9 @@ class Child:
         self.process = process
 
     @classmethod
-    async def start(cls, seed: int, sample: int) -> tuple[Child, int]:
+    async def start(cls, seed: int, sample: int, module: str = peer_module.__name__) -> tuple[Child, int]:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", peer_module.__name__, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+            sys.executable, "-m", module, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
             limit=1 << 24,
         )
         child = cls(process)

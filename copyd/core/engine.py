@@ -19,6 +19,7 @@ import msgspec
 
 from copyd._fast.columns import Columns, ReportBatch
 from copyd._fast.fanout import Kernel
+from copyd._fast.replies import rows_about, rows_of
 from copyd._fast.rowpack import pack_rows, unpack_rows
 from copyd.core.copy_instruction import book_missed, defer, ratio, set_anchor
 from copyd.core.fill import on_short_side
@@ -1331,14 +1332,14 @@ class Engine:
         """Fills of ours that are told late may be what an inference stood for: it is undone before they are booked."""
         accounts = {entry.account for entry in self.names.inferred}
         told: dict[int, int] = {}  # one fill may be told several times in one batch
-        for report in ReportRow.unpack_all(rows):
+        for report in ReportRow.unpack_all(rows_of(self.columns, rows, accounts)):
             slot = self.columns.order_slot(report.cid) if report.cum_qty else None
             if slot is None:
                 continue
             order = self._row(ORDERS, slot, OrderRow)
             cum_qty = min(report.cum_qty, order.order_qty)
             filled = cum_qty - told.get(slot, order.cum_qty)
-            if filled > 0 and order.account in accounts:
+            if filled > 0:
                 told[slot] = cum_qty
                 # Placed before the look, it can have filled before the look; both times are of our own clock.
                 self._retract(
@@ -1388,7 +1389,7 @@ class Engine:
         """Trades by hand that these reports put behind an opening: taken back now, to be booked again after it."""
         waiting = {entry.cid: entry for entry in self.names.crossed}
         again = []
-        for report in ReportRow.unpack_all(rows):
+        for report in ReportRow.unpack_all(rows_about(rows, waiting)):
             entry = waiting.get(report.cid)
             slot = self.columns.order_slot(report.cid) if entry is not None else None
             if entry is None or slot is None:

@@ -14,7 +14,7 @@ TINY = ["fanout", "--followers", "20", "--connections", "2", "--events", "4", "-
 def test_list_names_every_bench_and_suite(capsys):
     assert main(["--list"]) == 0
     out = capsys.readouterr().out
-    for name in ("fanout", "compare", "restart", "stages", "bench_fanout.py", "bench_encode.py"):
+    for name in ("fanout", "compare", "sustained", "restart", "stages", "bench_fanout.py", "bench_encode.py"):
         assert name in out
 
 
@@ -46,6 +46,38 @@ def test_fanout_is_checked_and_reported(tmp_path, capsys, durability):
     text = capsys.readouterr().out
     assert "received -> last order" in text and "excluded" in text
     assert not list(tmp_path.glob("copyd-bench-*")), "its journal is removed"
+
+
+@pytest.mark.parametrize("instruments", [1, 3])
+def test_sustained_books_every_reply_and_event(tmp_path, capsys, instruments):
+    """Orders sent, received, answered and executed are the same number; positions and wallets are those of the venue's books."""
+    out = tmp_path / "out.json"
+    assert main([
+        "sustained", "--followers", "30", "--connections", "2", "--streams", "2", "--instruments", str(instruments), "--events",
+        "8", "--warmup", "2", "--json", str(out), "--journal", str(tmp_path)]) == 0
+    report = json.loads(out.read_text())
+    assert report["checked"] is True and report["problems"] == [] and report["orders"] == 240
+    assert report["orders_per_loop_s"] > 0 and report["late_us"]["max"] > 0 and report["records"] > 8
+    assert "loop late by" in capsys.readouterr().out
+    assert not list(tmp_path.glob("copyd-bench-*")), "its journal is removed"
+
+
+def test_sustained_says_what_does_not_agree(tmp_path, monkeypatch):
+    """A trade that is heard and not booked, and a wallet that is: the books differ, and the run says so."""
+    from copyd.bench import sustained
+
+    checked = sustained._check
+
+    def spoil(path, answer):
+        answer["held"][0][2] += 1
+        answer["wallets"][0][1] -= 1
+        return checked(path, answer)
+
+    monkeypatch.setattr(sustained, "_check", spoil)
+    report = sustained.run(sustained.Settings(
+        followers=5, connections=1, streams=1, instruments=1, events=3, warmup=0, durability="none", journal=tmp_path))
+    assert report["problems"] == [
+        "positions are not those of the venue's books", "wallets are not those of the venue's books"]
 
 
 def test_same_seed_same_orders(tmp_path):

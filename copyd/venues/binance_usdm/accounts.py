@@ -16,7 +16,8 @@ from typing import TypeVar
 
 import msgspec
 
-from copyd._fast.columns import ReportBatch
+from copyd._fast.columns import Columns, ReportBatch
+from copyd._fast.replies import UserEvents
 from copyd.errors import VenueUnavailable
 from copyd.venues.binance_usdm import codec
 from copyd.venues.binance_usdm.codec import (
@@ -49,6 +50,8 @@ RETRY_S = (0.1, 0.5, 2.0, 5.0)
 SUBSCRIBE_MAX = 100
 ANSWER_S = 10.0
 ABSENT_RETRY_S = 3.0
+#: What the compiled reader answers when it has made rows of an event; 2: it passed over it, 0: it is not for it.
+ROWS = 1
 #: Half of a fan-out's events say nothing that is not said better elsewhere, and are passed over before they are decoded:
 #: the thin copy of a trade, and "the order is in the book", which its own answer says and its first trade repeats. Neither
 #: text can stand inside a value: the venue's ids and names hold no quotes.
@@ -365,7 +368,11 @@ class _Shard:
 
 
 class FollowerStreams:
-    """User streams of many accounts. Rows of ours go out in batches, once per socket read."""
+    """User streams of many accounts. Rows of ours go out in batches, once per turn of the loop.
+
+    ``is_known``: whether an order of ours is in the tables; None: every one is. ``positions`` False: ``on_event`` does not
+    want to hear of positions.
+    """
 
     def __init__(
         self,
@@ -378,27 +385,50 @@ class FollowerStreams:
         site_tag: str,
         on_reports: Callable[[ReportBatch, int], None],
         on_event: Callable[[AccountEvent], None],
-        is_known: Callable[[bytes], bool] = lambda cid: True,
+        is_known: Callable[[bytes], bool] | None = None,
         commissions: Commissions | None = None,
+        positions: bool = True,
         seed: int = 0,
     ) -> None:
         self.commissions = commissions or Commissions(instruments, lambda instrument: 0)
         self.rest, self.endpoints, self.instruments = rest, endpoints, instruments
-        self.contract, self.clock, self.site_tag, self.is_known = contract, clock, site_tag, is_known
+        self.contract, self.clock, self.site_tag = contract, clock, site_tag
+        self.is_known = is_known or (lambda cid: True)
         self.on_reports, self.on_event = on_reports, on_event
-        self.stats = StreamStats()
+        self._stats = StreamStats()
+        self._events = UserEvents(site_tag, positions)
+        for item in instruments:
+            self._events.set_instrument(
+                item.index, item.symbol, item.price_decimals, item.tick, item.qty_decimals, item.lot, item.margin_asset)
+        self._counted = 0, 0, 0, 0, 0
+        self._compiled = is_known is None
         self._rng = random.Random(seed)
         self._members: dict[int, _Member] = {}
         self._by_key: dict[str, _Member] = {}
         self._absent: dict[int, Key] = {}  # wanted, but not listened to yet
         self._shards: list[_Shard] = []
         self._quote_assets = {instrument.margin_asset for instrument in instruments}
-        self._batch = ReportBatch()
         self._ts_recv = 0
-        self._due = False
         self._ids = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._renewing: set[asyncio.Task[None]] = set()
+
+    def bind(self, columns: Columns) -> None:
+        """The tables that hold the orders: with them the compiled reader knows itself whether an order is in them."""
+        self._events.columns = columns
+        self._compiled = True
+
+    @property
+    def stats(self) -> StreamStats:
+        """Counters since the start."""
+        stats, events, counted = self._stats, self._events, self._counted
+        self._counted = events.trades, events.updates, events.balances, events.skipped, events.frames
+        stats.trades += events.trades - counted[0]
+        stats.updates += events.updates - counted[1]
+        stats.balances += events.balances - counted[2]
+        stats.skipped += events.skipped - counted[3]
+        stats.frames += events.frames - counted[4]
+        return stats
 
     # --- life ---------------------------------------------------------------------------------------------------------
     async def start(self) -> None:
@@ -460,6 +490,7 @@ class FollowerStreams:
         member = self._members.pop(account, None)
         if member is not None:
             self._by_key.pop(member.listen_key, None)
+            self._events.forget(member.listen_key)
             if member.shard is not None:
                 member.shard.members.pop(account, None)
         return member
@@ -529,8 +560,10 @@ class FollowerStreams:
         body = await self.rest.call("POST", "/fapi/v1/listenKey", key=member.key, signed=False)
         listen_key = codec.decode_body(body, codec.ListenKey).listenKey
         self._by_key.pop(member.listen_key, None)
+        self._events.forget(member.listen_key)
         member.listen_key = listen_key
         self._by_key[listen_key] = member
+        self._events.listen(listen_key, member.account)
 
     # --- connections --------------------------------------------------------------------------------------------------
     def _new_shard(self) -> _Shard:
@@ -561,6 +594,8 @@ class FollowerStreams:
     def _on_open(self, shard: _Shard, session: Session) -> None:
         # A new connection knows no subscription; what happened meanwhile is not repeated by the venue. A renewal beside
         # a living connection misses nothing, but its overlap ends before a large subscription does: the gap is said.
+        if self._compiled:
+            session.ear.reads(self._events, self._row)
         asks, shard.asks = shard.asks, []
         waiting = [ask for ask in [*asks, *shard.unanswered.values()] if ask[1] is not None]
         shard.unanswered.clear()
@@ -669,7 +704,11 @@ class FollowerStreams:
 
     # --- events -------------------------------------------------------------------------------------------------------
     def _on_frame(self, session: Session, payload: bytes) -> None:
-        self.stats.frames += 1
+        if self._compiled and (told := self._events.event(payload)):
+            if told == ROWS and not self._events.due:
+                self._row()
+            return
+        self._stats.frames += 1
         if _THIN in payload or _PLACED in payload:
             self.stats.skipped += 1
             return
@@ -699,7 +738,7 @@ class FollowerStreams:
                     self.on_event(AccountLeverage(member.account, instrument.index, data.ac.l, ts_event, self.clock()))
             elif isinstance(data, codec.ListenKeyExpired):
                 self._spawn(self._renew(member))
-        except (ValueError, KeyError) as problem:
+        except (ValueError, KeyError, OverflowError) as problem:
             # What it said is lost: the account's truth has to be read again.
             self._malformed(str(problem))
             self.stats.gaps += 1
@@ -748,7 +787,7 @@ class FollowerStreams:
         if not is_trade:
             self.stats.updates += 1
             self._row()
-            self._batch.append(STREAM, status, raw, cum_qty=cum, cost_e8=cost, venue_order_id=order.i, ts_event=event.T * MS_NS)
+            self._events.batch.append(STREAM, status, raw, cum, cost, venue_order_id=order.i, ts_event=event.T * MS_NS)
             return
         fee = self.commissions.e8(order.n, order.N or "", instrument) if order.n else 0
         last_qty, last_px = instrument.lots(order.l), instrument.ticks(order.L)
@@ -764,9 +803,9 @@ class FollowerStreams:
             return
         self._row()
         if fee is None:  # what it cost is not known yet: told as a fill only, the execution is asked for later
-            self._batch.append(STREAM, status, raw, cum_qty=cum, cost_e8=cost, venue_order_id=order.i, ts_event=event.T * MS_NS)
+            self._events.batch.append(STREAM, status, raw, cum, cost, venue_order_id=order.i, ts_event=event.T * MS_NS)
             return
-        self._batch.append(TRADE, status, raw, cum, cost, last_qty, last_px, fee, order.t, order.i, event.T * MS_NS)
+        self._events.batch.append(TRADE, status, raw, cum, cost, last_qty, last_px, fee, order.t, order.i, event.T * MS_NS)
 
     def _account(self, account: int, event: codec.AccountUpdate) -> None:
         ts_event = event.T * MS_NS
@@ -775,7 +814,7 @@ class FollowerStreams:
                 balance = money_e8(wallet.wb)
                 self.stats.balances += 1
                 self._row()
-                self._batch.append_balance(account, balance, ts_event)
+                self._events.batch.append_balance(account, balance, ts_event)
                 if event.a.m == "FUNDING_FEE":
                     named = [found.index for row in event.a.P if (found := self.instruments.find(row.s)) is not None]
                     of = named[0] if len(named) == 1 else -1
@@ -790,15 +829,16 @@ class FollowerStreams:
 
     def _row(self) -> None:
         """Before each row: note when the batch began and see that it is delivered when the loop has read its fill."""
-        if not self._due:
-            self._due = True
+        if not self._events.due:
+            self._events.due = True
             self._ts_recv = self.clock()
             asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
-        self._due = False
-        if self._batch.count:
-            batch, self._batch = self._batch, ReportBatch()
+        self._events.due = False
+        batch = self._events.batch
+        if batch.count:
+            self._events.batch = ReportBatch()
             self.on_reports(batch, self._ts_recv)
 
 

@@ -605,6 +605,12 @@ def cid_bytes(client_order_id: str) -> bytes | None:
         return None
 
 
+def own_cid(request_id: str) -> bytes | None:
+    """16 bytes of a client order id exactly as we write it; None for any other text."""
+    raw = cid_bytes(request_id)
+    return raw if raw is not None and raw.hex() == request_id else None
+
+
 def cost_e8(average: str, quantity: str, quote: str = "") -> int:
     """Cumulative quote amount in 1e-8, rounded down: the venue's own sum, else average x quantity; 0 = not told."""
     if quote and (told := cut_scaled(quote, 8)):

@@ -16,6 +16,8 @@ from collections.abc import Awaitable, Callable
 
 from picows import WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
+from copyd._fast.replies import Ear
+
 BACKOFF_S_MIN = 0.05
 BACKOFF_S_MAX = 10.0
 #: A connection that lived this long starts the back-off anew.
@@ -77,7 +79,9 @@ class Session(WSListener):
         self.lost = asyncio.Event()
         self.reason = ""
         self.paused = False
-        self.heard = 0  # frames that arrived, pongs among them
+        #: Frames come to it first, for ten thousand answers at once: what it does not read comes to ``_on_frame``.
+        self.ear = Ear(self._on_frame, link.frame_bytes_max)
+        self.on_ws_frame = self.ear.on_ws_frame  # type: ignore[method-assign]
         self.written = 0  # bytes handed over by ``write``
         self._fd = -1
         self._parts: list[bytes] = []
@@ -92,12 +96,11 @@ class Session(WSListener):
 
     def is_user_specific_pong(self, frame: WSFrame) -> bool:
         if frame.msg_type == _PONG:
-            self.heard += 1
+            self.ear.heard += 1
             return True
         return False
 
-    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        self.heard += 1
+    def _on_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
         if kind == _CLOSE:
             self.reason = self.reason or f"closed by the venue: {frame.get_close_code()}"
@@ -109,9 +112,11 @@ class Session(WSListener):
             payload = frame.get_payload_as_bytes()
             if kind == _CONT or not frame.fin:
                 self._parts.append(payload)
+                self.ear.parted = True
                 if not frame.fin:
                     return
                 payload, self._parts = b"".join(self._parts), []
+                self.ear.parted = False
             if len(payload) > self.link.frame_bytes_max:
                 self.link.oversized += 1
                 self.link.on_oversized(self)
@@ -140,6 +145,11 @@ class Session(WSListener):
         self.link.on_congestion(self, False)
 
     # -- ours ---------------------------------------------------------------------------------------------------------
+    @property
+    def heard(self) -> int:
+        """Frames that arrived, pongs among them."""
+        return self.ear.heard
+
     @property
     def open(self) -> bool:
         """Whether bytes may still be handed over."""

@@ -23,8 +23,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from copyd._fast.columns import ReportBatch
+from copyd._fast.columns import Columns, ReportBatch
 from copyd._fast.encode import Encoder
+from copyd._fast.pending import Pending
+from copyd._fast.replies import Replies
 from copyd.core.doubt import Ask, AskKind, Doubts, Found, Verdict
 from copyd.errors import VenueUnavailable
 from copyd.venues.binance_usdm import codec
@@ -43,7 +45,7 @@ from copyd.venues.binance_usdm.codec import (
 from copyd.venues.binance_usdm.commissions import Commissions
 from copyd.venues.binance_usdm.connection import Link, Session, watched
 from copyd.venues.binance_usdm.contract import MS_NS, VenueContract
-from copyd.venues.binance_usdm.errors import NOT_FOUND_CODES, Outcome, classify
+from copyd.venues.binance_usdm.errors import CODES, NOT_FOUND_CODES, Outcome, classify
 from copyd.venues.binance_usdm.instruments import Instrument, Instruments
 from copyd.venues.binance_usdm.rest import Bans, RestClient, RestError, VenueClock, retry_after_ns
 from copyd.venues.binance_usdm.signing import QUERY_PREFIX, Key, cut_frames, status_request
@@ -56,6 +58,10 @@ S_NS = 1_000_000_000
 #: A question is remembered this long after it was put: an answer as late as this still may find the order.
 QUESTION_NS = 60 * S_NS
 HISTORY_PAGES_MAX = 50
+ID_SIZE = 16
+INT32_MAX, INT64_MAX = (1 << 31) - 1, (1 << 63) - 1
+#: Codes with which the compiled reader may take a refusal for certain.
+REJECTS = [code for code, (outcome, _) in CODES.items() if outcome is Outcome.DEFINITE_REJECT]
 #: The part of the address's weight that queries may use; the rest is for snapshots and polls.
 QUERY_SHARE = 0.5
 
@@ -111,34 +117,29 @@ class _Question(NamedTuple):
     put_ns: int
 
 
-def names(ids: bytes) -> list[str]:
-    """Client order ids of 16 bytes as the texts the venue shows."""
-    text = ids.hex()
-    return [text[at : at + 32] for at in range(0, len(text), 32)]
-
-
 class _Lane:
-    """What one living connection still owes us."""
+    """What one living connection still owes us; ids are the 16 bytes."""
 
-    __slots__ = ("_pending", "backlog_ns", "bursts", "doubted", "drained", "pinged_ns", "unbooked")
+    __slots__ = ("backlog_ns", "bursts", "doubted", "drained", "pending", "pinged_ns")
 
     def __init__(self) -> None:
-        self._pending: dict[str, int] = {}
-        self.unbooked: list[tuple[bytes, bytes]] = []  # written, not yet in ``pending``
-        #: (written at ns, ids, frames heard by then): the timeout sweep reads from the left.
+        self.pending = Pending()
+        #: (written at ns, ids back to back, frames heard by then): the timeout sweep reads from the left.
         self.bursts: deque[tuple[int, bytes, int]] = deque()
         self.pinged_ns = 0
         self.drained = 0  # bytes the kernel has taken, and since when no more
         self.backlog_ns = 0
-        self.doubted: dict[str, int] = {}  # reported IN_DOUBT, the answer may still come
+        self.doubted: dict[bytes, None] = {}  # reported IN_DOUBT, oldest first; the answer may still come
 
-    @property
-    def pending(self) -> dict[str, int]:
-        """Request id -> order slot. Filled when first asked for: ten thousand entries are no work for between two writes."""
-        for ids, slots in self.unbooked:
-            self._pending.update(zip(names(ids), array("I", slots), strict=True))
-        self.unbooked.clear()
-        return self._pending
+    def wrote(self, now: int, ids: bytes, slots: array[int], heard: int) -> None:
+        """A burst has left at ``now`` (monotonic ns): 16 bytes of id per order and its slot, in order."""
+        self.pending.add_many(ids, slots)
+        self.bursts.append((now, ids, heard))
+
+
+def ids_of(ids: bytes) -> list[bytes]:
+    """Ids of 16 bytes, back to back, one by one."""
+    return [ids[at : at + ID_SIZE] for at in range(0, len(ids), ID_SIZE)]
 
 
 class OrderGateway:
@@ -177,7 +178,7 @@ class OrderGateway:
         self.venue_clock = venue_clock
         self.on_reports = on_reports
         self.on_connection = on_connection or (lambda connection, state, detail: None)
-        self.stats = GatewayStats()
+        self._stats = GatewayStats()
         self.congested: set[int] = set()
         self.mono = mono
         self.rest = rest
@@ -215,10 +216,15 @@ class OrderGateway:
         ]
         self._index = {id(link): index for index, link in enumerate(self._links)}
         self._lanes: dict[Session, _Lane] = {}
+        self._replies = Replies(REJECTS)
+        for item in instruments:
+            self._replies.set_instrument(
+                item.index, item.symbol, item.price_decimals, item.tick, item.qty_decimals, item.lot, item.margin_asset)
+        self._counted = 0, 0
+        #: Whether the compiled reader can compare an answer with its order: where nobody wants it, or it knows the tables.
+        self._compiled = placed is None
         self._keys: dict[int, Key] = {}
-        self._batch = ReportBatch()
         self._ts_recv = 0
-        self._flush_due = False
         self._wall_ahead = clock() - mono()  # a later difference is a wall clock that was put right
         self._questions: dict[int, _Question] = {}
         self._turns: dict[bytes, int] = {}
@@ -228,6 +234,20 @@ class OrderGateway:
         self._opened = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
+
+    def bind(self, columns: Columns) -> None:
+        """The tables that hold the orders: with them the compiled reader makes the comparisons of ``placed`` itself."""
+        self._replies.columns = columns
+        self._compiled = True
+
+    @property
+    def stats(self) -> GatewayStats:
+        """Counters since the start."""
+        stats, (replies, rejects) = self._stats, self._counted
+        self._counted = self._replies.replies, self._replies.rejects
+        stats.replies += self._counted[0] - replies
+        stats.rejects += self._counted[1] - rejects
+        return stats
 
     # --- life ---------------------------------------------------------------------------------------------------------
     @property
@@ -339,18 +359,16 @@ class OrderGateway:
                 except OSError:
                     session = None
             if session is None:
-                self.stats.orders_not_sent += len(ids) // 16
-                for cid in names(ids):
+                self.stats.orders_not_sent += len(ids) // ID_SIZE
+                for cid in ids_of(ids):
                     self._emit(NOT_SENT, 0, cid)
                 continue
             written.append((session, ids, slots))
-            count += len(ids) // 16
+            count += len(ids) // ID_SIZE
             self.stats.bytes_sent += len(buffer)
         now = self.mono()
         for session, ids, slots in written:
-            lane = self._lanes[session]
-            lane.unbooked.append((ids, slots))
-            lane.bursts.append((now, ids, session.heard))
+            self._lanes[session].wrote(now, ids, array("I", slots), session.heard)
         self.stats.orders_sent += count
         return count
 
@@ -361,7 +379,7 @@ class OrderGateway:
         limited = self.bans.accounts()
         for burst in bursts:
             connection, buffer, ids, slots = burst
-            cids = names(ids)
+            cids = ids_of(ids)
             refused = set(cids) if banned else {cid for cid in cids if limited and self._account_of(cid) in limited}
             if not refused:
                 kept.append(burst)
@@ -375,12 +393,12 @@ class OrderGateway:
                     self._emit(NOT_SENT, 0, cid)
             if going:
                 kept.append((
-                    connection, b"".join(frame for _, _, frame in going), b"".join(bytes.fromhex(cid) for cid, _, _ in going),
+                    connection, b"".join(frame for _, _, frame in going), b"".join(cid for cid, _, _ in going),
                     array("I", [slot for _, slot, _ in going]).tobytes()))
         return kept
 
-    def _account_of(self, cid: str) -> int:
-        raw = codec.cid_bytes(cid)
+    def _account_of(self, cid: str | bytes) -> int:
+        raw = cid if isinstance(cid, bytes) else codec.cid_bytes(cid)
         asked = self.placed(raw) if self.placed is not None and raw is not None else None
         return asked.account if asked is not None else -1
 
@@ -432,7 +450,9 @@ class OrderGateway:
 
     # --- in -----------------------------------------------------------------------------------------------------------
     def _on_open(self, session: Session) -> None:
-        self._lanes[session] = _Lane()
+        lane = self._lanes[session] = _Lane()
+        if self._compiled:
+            session.ear.reads(self._replies, self._see_to_flush, lane.pending)
         self._opened.set()
         index = self._index[id(session.link)]
         if session.link.connects > 1:
@@ -445,8 +465,9 @@ class OrderGateway:
         self.congested.discard(index)
         if lane is not None:
             self.stats.lost_in_flight += len(lane.pending)
-            for cid in lane.pending:
-                self._emit(IN_DOUBT, 0, cid)
+            for _, ids, _ in lane.bursts:  # what is owed is of these, in the order it was written
+                for cid in ids_of(lane.pending.take(ids)):
+                    self._emit(IN_DOUBT, 0, cid)
         now = self.mono()
         for number in [number for number, question in self._questions.items() if question.session is session]:
             del self._questions[number]
@@ -462,19 +483,24 @@ class OrderGateway:
         self.on_connection(index, "congested" if congested else "drained", "")
 
     def _on_frame(self, session: Session, payload: bytes) -> None:
+        lane = self._lanes.get(session)
+        if self._compiled and lane is not None and self._replies.reply(payload, lane.pending):
+            if not self._replies.due:
+                self._see_to_flush()
+            return
         reply = codec.decode_order_reply(payload)
         if isinstance(reply, Malformed):
             self.stats.malformed += 1  # whose answer it was is unknown: that order runs into the timeout and is asked about
             return
         name = reply.id
-        lane = self._lanes.get(session)
         if lane is None or not isinstance(name, str):
             self.stats.unmatched += 1
             return
-        if lane.pending.pop(name, None) is not None:
+        raw = codec.own_cid(name)
+        if raw is not None and lane.pending.pop(raw) >= 0:
             late = False
-        elif name in lane.doubted:
-            del lane.doubted[name]
+        elif raw is not None and raw in lane.doubted:
+            del lane.doubted[raw]
             late = True
             self.stats.late_replies += 1
         elif name.startswith(QUERY_PREFIX):
@@ -485,6 +511,8 @@ class OrderGateway:
             self.stats.unmatched += 1
             return
         error = reply.error
+        if error is not None and abs(error.code) > INT32_MAX:
+            error.code = 0  # no code of the venue
         verdict = classify(reply.status, error.code if error else 0, error.msg if error else "")
         if error is not None:
             self._watch_error(reply.status, error, name)
@@ -540,6 +568,8 @@ class OrderGateway:
                 other = f"client order id {result.clientOrderId[:36]}"
             elif self.placed is not None:
                 other = self._otherwise(self.placed(raw), result, instrument.index)
+            if max(abs(result.updateTime) * MS_NS, abs(result.orderId), abs(cost)) > INT64_MAX:
+                raise ValueError("a number beyond 63 bits")
         except ValueError:
             self.stats.malformed += 1
             return 0
@@ -568,10 +598,10 @@ class OrderGateway:
             return f"quantity {result.origQty[:30]}"
         return ""
 
-    def _emit(self, kind: int, status: int, cid: str, ts_event: int = 0, code: int = 0) -> None:
+    def _emit(self, kind: int, status: int, cid: str | bytes, ts_event: int = 0, code: int = 0) -> None:
         if kind == IN_DOUBT:
             self.stats.in_doubt += 1
-        raw = codec.cid_bytes(cid)
+        raw = cid if isinstance(cid, bytes) else codec.cid_bytes(cid)
         if raw is None:
             self.stats.unmatched += 1
             return
@@ -580,17 +610,22 @@ class OrderGateway:
     def _append(
         self, kind: int, status: int, raw: bytes, cum: int = 0, cost: int = 0, order_id: int = 0, ts_event: int = 0, code: int = 0
     ) -> None:
-        """The one place where rows enter the batch; it is delivered when the loop has read what is there to read."""
-        self._batch.append(kind, status, raw, cum, cost, 0, 0, 0, 0, order_id, ts_event, code)
-        if not self._flush_due:
-            self._flush_due = True
-            self._ts_recv = self.clock()
-            asyncio.get_running_loop().call_soon(self._flush)
+        """The one place where rows that were made here enter the batch."""
+        self._replies.batch.append(kind, status, raw, cum, cost, 0, 0, 0, 0, order_id, ts_event, code)
+        if not self._replies.due:
+            self._see_to_flush()
+
+    def _see_to_flush(self) -> None:
+        """With the first row: note when; the batch is delivered when the loop has read what is there to read."""
+        self._replies.due = True
+        self._ts_recv = self.clock()
+        asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
-        self._flush_due = False
-        if self._batch.count:
-            batch, self._batch = self._batch, ReportBatch()
+        self._replies.due = False
+        batch = self._replies.batch
+        if batch.count:
+            self._replies.batch = ReportBatch()
             self.on_reports(batch, self._ts_recv)
 
     # --- connections that do not answer ---------------------------------------------------------------------------------
@@ -619,9 +654,7 @@ class OrderGateway:
             return
         while lane.bursts:
             written, ids, heard = lane.bursts[0]
-            pending = lane.pending
-            cids = names(ids)
-            if not pending or not any(cid in pending for cid in cids):
+            if not lane.pending.any_of(ids):
                 lane.bursts.popleft()
                 continue
             deaf = session.heard == heard
@@ -636,11 +669,10 @@ class OrderGateway:
                 session.abort("half-open: orders unanswered and nothing heard since")
                 return
             lane.bursts.popleft()
-            for cid in cids:
-                if cid in lane.pending:
-                    lane.doubted[cid] = lane.pending.pop(cid)
-                    self.stats.ack_timeouts += 1
-                    self._emit(IN_DOUBT, 0, cid)
+            for cid in ids_of(lane.pending.take(ids)):
+                lane.doubted[cid] = None
+                self.stats.ack_timeouts += 1
+                self._emit(IN_DOUBT, 0, cid)
         while len(lane.doubted) > 100_000:  # bounded: the oldest late answers are given up, queries settle them
             del lane.doubted[next(iter(lane.doubted))]
 
@@ -788,7 +820,7 @@ class OrderGateway:
         fee = self.commissions.e8(row.commission, row.commissionAsset, instrument)
         if fee is None:
             raise ValueError(f"no mark yet to put {row.commissionAsset} into {instrument.margin_asset} by")
-        self._batch.append(
+        self._replies.batch.append(
             codec.TRADE, STATUS["FILLED"], raw, 0, 0, instrument.lots(row.qty), instrument.ticks(row.price), fee, row.id,
             row.orderId, row.time * MS_NS,
         )  # fmt: skip

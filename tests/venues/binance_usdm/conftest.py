@@ -92,7 +92,7 @@ def refused(request, code, status=400, msg="no"):
 
 
 class Venue:
-    """Answers by ``script(request) -> reply dict | bytes | None (silence) | "drop"``."""
+    """Answers by ``script(request) -> reply dict | bytes | list of parts | None (silence) | "drop"``."""
 
     def __init__(self):
         self.script = lambda request: filled(request)
@@ -111,7 +111,7 @@ class Venue:
                     socket.transport.abort()
                     return
                 if reply is not None:
-                    await socket.send(reply if isinstance(reply, (bytes, str)) else json.dumps(reply))
+                    await socket.send(reply if isinstance(reply, (bytes, str, list)) else json.dumps(reply))
         finally:
             self.sockets.discard(socket)
 

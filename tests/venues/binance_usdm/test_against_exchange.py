@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from copyd._fast.encode import Encoder
+from copyd._fast.replies import Replies, UserEvents
 from copyd.venues.binance_usdm import codec
 from copyd.venues.binance_usdm.accounts import AccountSetup, FollowerStreams
 from copyd.venues.binance_usdm.codec import (
@@ -34,12 +35,13 @@ from copyd.venues.binance_usdm.codec import (
 )
 from copyd.venues.binance_usdm.contract import CONTRACT, Endpoints
 from copyd.venues.binance_usdm.feed import LeaderFeed, MarketFeed
-from copyd.venues.binance_usdm.gateway import OrderGateway
+from copyd.venues.binance_usdm.gateway import REJECTS, OrderGateway
 from copyd.venues.binance_usdm.instruments import load_instruments
 from copyd.venues.binance_usdm.rest import RestClient, RestError
 from copyd.venues.binance_usdm.signing import Key
 
 from .conftest import rows
+from .test_replies import Quiet, QuietStreams, known, owing
 
 SITE = "cd01"
 BTC, ETH = 0, 1
@@ -536,3 +538,46 @@ async def test_a_clock_that_is_off_is_named_before_anything_is_sent(world):
         await world.control("POST", "/clock", {"skew_ms": 0})
     await world.rest.measure_clock()
     assert world.rest.venue_clock.problem() is None
+
+
+async def test_what_the_exchange_sends_is_read_compiled_and_as_the_twin_reads_it(world):
+    """Every answer and event of a burst, recorded: the compiled reader accepts them all, and the twin's rows are the same."""
+    keys = await world.accounts(8)
+    made, send, _ = await gateway(world, keys)
+    answers, events = [], []
+    for link in made._links:
+        link.session.ear.deaf()  # so that every frame comes by here
+        link.on_frame = lambda session, payload: (answers.append(payload), made._on_frame(session, payload))
+    streams = FollowerStreams(
+        rest=world.rest, endpoints=world.endpoints, instruments=world.instruments, contract=world.contract,
+        clock=time.time_ns, site_tag=SITE, on_reports=lambda batch, ts: None, on_event=lambda event: None)  # fmt: skip
+    streams._compiled = False
+    streams._on_frame, heard = lambda session, payload: (events.append(payload), heard(session, payload)), streams._on_frame
+    await streams.start()
+    world.closing.append(streams.stop)
+    await streams.add_many([(account, key) for account, (_, key) in enumerate(keys)])
+    events.clear()
+    ids = [cid(4000 + n) for n in range(40)]
+    # A market order; every fifth a quantity that the venue refuses; sales after the purchases, so that positions turn.
+    orders = [(n % 8, BTC, one, 10 if n % 5 else 10**9, 0, 1 if n < 24 else -1, 0, False) for n, one in enumerate(ids)]
+    send(*orders)
+    await until(lambda: len(answers) == 40 and sum(b'"x":"TRADE"' in event for event in events) >= 32)
+    await asyncio.sleep(0.1)
+    assert any(b'"error"' in answer for answer in answers)
+    kernel, kernel_events = known(Replies(REJECTS), world.instruments), known(UserEvents(SITE, False), world.instruments)
+    for account, member in streams._members.items():
+        kernel_events.listen(member.listen_key, account)
+    pending = owing(*ids)
+    assert all(kernel.reply(answer, pending) for answer in answers) and len(pending) == 0
+    told = [kernel_events.event(event) for event in events]
+    assert 0 not in told and told.count(1) >= 64
+    twin, quiet = Quiet(False), QuietStreams(False)
+    twin.instruments = quiet.instruments = world.instruments
+    twin.lane.pending = owing(*ids)
+    for answer in answers:
+        twin.hear(answer)
+    assert kernel.batch.to_bytes() == twin._replies.batch.to_bytes()
+    quiet._by_key = streams._by_key
+    for event in events:
+        quiet.hear(event)
+    assert kernel_events.batch.to_bytes() == quiet._events.batch.to_bytes()

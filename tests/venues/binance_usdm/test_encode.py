@@ -16,13 +16,17 @@ from copyd._fast import hashing
 from copyd._fast.columns import Columns
 from copyd._fast.decimals import cut_scaled, format_scaled, parse_scaled, parse_steps
 from copyd._fast.encode import Encoder
-from copyd.venues.binance_usdm.gateway import names
 from copyd.venues.binance_usdm.signing import Key, frames, place_text, signed_query, status_request, ws_signed_text
 
 API_KEY = b"TESTKEY0000000000000000000000000001"
 SECRET = b"TESTSECRET000000000000000000000000000002"
 KEY = Key(API_KEY, SECRET)
 BTC = {"symbol": "BTCUSDT", "price_decimals": 1, "tick": 1, "qty_decimals": 3, "lot": 1}
+
+
+def names(ids):
+    """Ids of 16 bytes, back to back, as texts."""
+    return [ids[at : at + 16].hex() for at in range(0, len(ids), 16)]
 
 
 def encoder(**instrument):

@@ -72,6 +72,38 @@ async def test_an_error_answer_is_classified(desk, venue, code, status, kind):
     assert (row["kind"], row["code"]) == (kind, code)
 
 
+async def test_answers_whole_in_parts_binary_or_odd_are_all_heard_in_their_order(desk, venue):
+    """The compiled reader takes what it can, the decoder the rest, between pings: one row each, as they came."""
+    made = await desk()
+    number = iter(range(1, 100))
+
+    def script(request):
+        text = json.dumps(filled(request))
+        match next(number) % 5:
+            case 0:
+                return [text[:40], text[40:90], text[90:]]
+            case 1:
+                return text.encode()  # a binary message
+            case 2:
+                return json.dumps(refused(request, -2019, msg='not "enough"'))
+            case 3:
+                return json.dumps(refused(request, -2019))
+            case _:
+                return text
+
+    venue.script = script
+    ids = [cid(n) for n in range(1, 41)]
+    for at in range(0, 40, 10):
+        made.place(*ids[at : at + 10])
+        await next(iter(venue.sockets)).ping(bytes([at]) * 100)
+    reports = await made.until(40)
+    assert [row["cid"] for row in reports] == ids
+    assert [row["kind"] for row in reports] == [REJECT if n % 5 in (2, 3) else REPLY for n in range(1, 41)]
+    assert (made.gateway.stats.replies, made.gateway.stats.rejects, made.gateway.in_flight) == (24, 16, 0)
+    # In parts, and the refusal with an escape, are not for the compiled reader; the short refusal is, on the slower way.
+    assert (made.gateway._replies.replies, made.gateway._replies.rejects) == (24, 8)
+
+
 async def test_a_connection_lost_after_the_write_leaves_every_unanswered_order_in_doubt(desk, venue):
     answers = iter([lambda r: filled(r), lambda r: "drop"])
     venue.script = lambda request: next(answers)(request)
