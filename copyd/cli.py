@@ -137,6 +137,49 @@ def check_config(
     return ConfigError.exit_code if problems else 0
 
 
+@app.command(group=CHECK)
+def conformance(
+    address: str,
+    /,
+    *,
+    secret_file: Path,
+    name: str = "conformance",
+    account: str = "conformance",
+    instrument: str = "",
+    lots: int = 1,
+    timeout_s: float = 3.0,
+    only: str = "",
+) -> int:
+    """Hold an engine's batch door against the protocol, row by row. Exit 1 when a row fails.
+
+    It places orders of the smallest size at the market: for a test environment, never a live one.
+
+    Example: copyd conformance 127.0.0.1:9473 --secret-file batch.secret --account tester
+
+    Parameters
+    ----------
+    address
+        HOST:PORT or unix:PATH.
+    secret_file
+        The secret the session logs in with.
+    name
+        The session's name.
+    account
+        The account orders are placed in, by its name at the engine. It needs a little money.
+    instrument
+        The symbol to trade; default: the first one listed.
+    lots
+        The smallest quantity the engine takes.
+    timeout_s
+        How long an answer may take.
+    only
+        Only the checks whose name contains this.
+    """
+    result: int = _late("copyd.venues.batch.conformance", "main")(
+        address, secret_file, name, account, instrument, lots, timeout_s, only)
+    return result
+
+
 config_app = App(name="config", group=CHECK, help="The configuration itself: a fresh one, its schema, what is in force.")
 app.command(config_app)
 

@@ -129,6 +129,44 @@ class ContractOverrides(Section, frozen=True, kw_only=True):
     ] = None
 
 
+class OrdersConfig(Section, frozen=True, kw_only=True):
+    """How orders reach the venue."""
+
+    path: Annotated[
+        Literal["websocket", "batch"],
+        Meta(
+            description="websocket: the venue's own API, each order signed. batch: record batches to a matching engine "
+            "that runs beside copyd (copyd/venues/batch/PROTOCOL.md); leaders and followers are still watched over the "
+            "addresses above."
+        ),
+    ] = "websocket"
+    address: Annotated[
+        str,
+        Meta(
+            max_length=4096,
+            description="The engine's batch door, HOST:PORT or unix:/PATH. Needed with path batch; nothing is encrypted on it.",
+        ),
+    ] = ""
+    secret_file: Annotated[
+        str,
+        Meta(
+            max_length=4096,
+            description="File with the secret that both sides of the session know, 16 bytes or more. Needed with path batch.",
+        ),
+    ] = ""
+    session: Annotated[
+        Name,
+        Meta(description="Name of the batch session. Two daemons under one name put each other out."),
+    ] = "copyd"
+    top_leaders: Annotated[
+        tuple[Name, ...],
+        Meta(
+            description="Leaders whose openings may use the share of the engine's window that is kept for reductions. Too many: "
+            "a burst of openings makes a close wait."
+        ),
+    ] = ()
+
+
 class VenueConfig(Section, frozen=True, kw_only=True):
     name: Annotated[Name, Meta(description="Name by which leaders and instruments refer to this venue.")]
     kind: Annotated[
@@ -187,6 +225,7 @@ class VenueConfig(Section, frozen=True, kw_only=True):
             "followers. Too many: one disconnect blinds more accounts, and the venue's limit is 1024.",
         ),
     ] = 200
+    orders: Annotated[OrdersConfig, Meta(description="How orders reach the venue.")] = OrdersConfig()
     recv_window_ms: Annotated[
         int,
         Meta(

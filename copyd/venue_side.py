@@ -10,6 +10,7 @@ import asyncio
 from array import array
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from copyd._fast.columns import ReportBatch
@@ -36,6 +37,9 @@ from copyd.credentials import Credential, Credentials
 from copyd.errors import OperatorError, VenueUnavailable
 from copyd.runtime.clock import Clock
 from copyd.telemetry.logs import get_logger
+from copyd.venues.batch.contract import BatchContract
+from copyd.venues.batch.gateway import BatchGateway
+from copyd.venues.batch.signing import read_secret
 from copyd.venues.binance_usdm import codec
 from copyd.venues.binance_usdm.accounts import AccountSetup, FollowerStreams, in_parallel
 from copyd.venues.binance_usdm.commissions import Commissions
@@ -121,6 +125,15 @@ def contract_of(config: Config) -> VenueContract:
     return CONTRACT.overridden(terms)
 
 
+def batch_contract_of(config: Config) -> BatchContract:
+    """The same for the batch path: an order is valid as long as a signed one would be."""
+    venue, terms = config.venues[0], contract_of(config)
+    return BatchContract(
+        valid_ms=venue.recv_window_ms, order_ack_timeout_ms=venue.order_ack_timeout_ms, clock_error_ms=terms.clock_error_ms,
+        engine_delay_ms=terms.engine_delay_ms, read_lag_ms=terms.read_lag_ms, guard_ms=terms.guard_ms,
+        connect_timeout_ms=venue.connect_timeout_ms, write_deadline_ms=terms.write_deadline_ms)
+
+
 class VenueSide:
     """One venue: market feed, leader feeds, order gateway, follower accounts and streams. The pump's ``Gateway``."""
 
@@ -179,16 +192,8 @@ class VenueSide:
             self.encoder.set_instrument(
                 item.index, item.symbol, item.price_decimals, item.tick, item.qty_decimals, item.lot)
         commissions = Commissions(self.instruments, self._last_mark, self._unknown_fee)
-        self.gateway = OrderGateway(
-            url=self.endpoints.ws_api, connections=venue.order_connections, instruments=self.instruments,
-            contract=self.contract, clock=now, venue_clock=self.rest.venue_clock, on_reports=self._reports,
-            on_connection=self._connection,
-            # Half of the request budget may go into settling orders in doubt; the rest stays for snapshots and keys.
-            queries_per_s=QUERY_SHARE * venue.request_weight_per_min / 60,
-            rest=self.rest, commissions=commissions, placed=self._placed,
-            on_mismatch=self._mismatch, on_unknown_code=self._unknown_code,
-            expected=self._expected,
-        )
+        self.gateway: OrderGateway | BatchGateway = (
+            self._batch_gateway() if venue.orders.path == "batch" else self._order_gateway(commissions))
         self.rest.bans.on_ban = self._banned
         self.setup = AccountSetup(
             rest=self.rest, ws_url=self.endpoints.ws_api, instruments=self.instruments, contract=self.contract, clock=now)
@@ -201,6 +206,57 @@ class VenueSide:
             instruments=self.instruments, endpoints=self.endpoints, contract=self.contract, clock=now,
             on_quotes=self._on_quotes, on_marks=self._on_marks,
         )
+
+    def _order_gateway(self, commissions: Commissions) -> OrderGateway:
+        """Orders signed one by one, over the venue's own API."""
+        venue, now = self.config.venues[0], self.clock.now_ns
+        return OrderGateway(
+            url=self.endpoints.ws_api, connections=venue.order_connections, instruments=self.instruments,
+            contract=self.contract, clock=now, venue_clock=self.rest.venue_clock, on_reports=self._reports,
+            on_connection=self._connection,
+            # Half of the request budget may go into settling orders in doubt; the rest stays for snapshots and keys.
+            queries_per_s=QUERY_SHARE * venue.request_weight_per_min / 60,
+            rest=self.rest, commissions=commissions, placed=self._placed,
+            on_mismatch=self._mismatch, on_unknown_code=self._unknown_code,
+            expected=self._expected,
+        )
+
+    def _batch_gateway(self) -> BatchGateway:
+        """Orders in record batches, to an engine beside us. Positions are still asked for over REST."""
+        orders = self.config.venues[0].orders
+        leaders = [leader.id for leader in self.config.leaders]
+        return BatchGateway(
+            address=orders.address, secret=read_secret(Path(orders.secret_file)), name=orders.session,
+            instruments=self.instruments, contract=batch_contract_of(self.config), clock=self.clock.now_ns,
+            on_reports=self._reports, on_connection=self._connection,
+            top_leaders=[leaders.index(name) for name in orders.top_leaders], expected=self._expected,
+            position=self._venue_position, lacking=self._lacking, on_unknown_account=self._unknown_account,
+        )
+
+    async def _venue_position(self, account: int, instrument: int) -> tuple[int, int]:
+        """(net or long, short) lots of an account as the venue has it."""
+        item = self.instruments[instrument]
+        key = key_of(self.credentials[self.engine.names.accounts[account]])
+        try:
+            body = await self.rest.call("GET", "/fapi/v3/positionRisk", {"symbol": item.symbol}, key)
+        except RestError as error:
+            raise VenueUnavailable(str(error)) from None
+        net = net_short = 0
+        for row in codec.positions(body):
+            if row.symbol == item.symbol:
+                if row.positionSide == "SHORT":
+                    net_short += item.lots(row.positionAmt)
+                else:
+                    net += item.lots(row.positionAmt)
+        return net, net_short
+
+    def _lacking(self, cid: bytes) -> bool:
+        placed = self._placed(cid)
+        return placed is not None and placed.lacking > 0
+
+    def _unknown_account(self, account: int) -> None:
+        text = "the engine does not know this account: none of its orders can be sent"
+        self.owner.alert(Alert("account_unknown", text, {"account": self.engine.names.accounts[account]}))
 
     def bind(self, engine: Engine) -> None:
         """The engine whose tables hold the orders to render, and to compare the venue's answers with."""
@@ -365,13 +421,17 @@ class VenueSide:
     # -- orders out (pump.Gateway) ------------------------------------------------------------------------------------
 
     def arrange(self, slots: array, turn: int) -> array:
-        """Rows of one connection together."""
+        """Rows of one connection together; a batch gateway has one, and its engine takes them as they come."""
+        if isinstance(self.gateway, BatchGateway):
+            return slots
         return array("I", self.encoder.arrange(self.engine.columns, slots, turn & 0xFFFFFFFF))
 
     def render(self, slots: array) -> Any:
-        """Signed frames for these order rows."""
+        """Signed frames, or record batches, for these order rows."""
         if self._keyless:
             slots = self._without_keyless(slots)
+        if isinstance(self.gateway, BatchGateway):
+            return self.gateway.render(slots)
         return self.encoder.encode(self.engine.columns, slots, self.rest.venue_clock.timestamp_ms())
 
     def _without_keyless(self, slots: array) -> array:
@@ -401,7 +461,10 @@ class VenueSide:
             self._keyless.add(account)
             self.owner.alert(Alert("credential_missing", "orders of this account cannot be signed", {"account": name}))
             return
-        self.gateway.register(self.encoder, account, key_of(credential), account % self.gateway.connections)
+        if isinstance(self.gateway, BatchGateway):
+            self.gateway.add_account(account, name)
+        else:
+            self.gateway.register(self.encoder, account, key_of(credential), account % self.gateway.connections)
         if was_keyless:
             for slot in self.engine.columns.orders_in_state(UNFINISHED_MASK, account):
                 self.query(slot, self.clock.now_ns())

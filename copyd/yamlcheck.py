@@ -22,7 +22,7 @@ import msgspec
 import yaml
 from msgspec import inspect as mi
 
-from copyd.config import Config, restart_needed
+from copyd.config import Config, OrdersConfig, restart_needed
 from copyd.decimals import factor_ppm, money_e8
 from copyd.errors import ConfigError
 
@@ -636,6 +636,8 @@ def _cross(config: Config) -> Iterator[tuple[Key, str, str, tuple[Key, ...]]]:
                 )
             elif host not in _LOOPBACK and url.startswith(("http:", "ws:")):
                 yield key, f"{host} would be reached without encryption", "use https:// or wss://", ()
+    for index, venue in enumerate(config.venues):
+        yield from _orders(config, ("venues", index, "orders"), venue.orders)
     for index, source in enumerate(config.credentials):
         if (source.file is None) == (source.credential is None):
             both: tuple[Key, ...] = (("credentials", index, "file"), ("credentials", index, "credential"))
@@ -801,12 +803,37 @@ def reload(path: Path | str, running: Config) -> Loaded:
     return loaded
 
 
+def _orders(config: Config, at: Key, orders: OrdersConfig) -> Iterator[tuple[Key, str, str, tuple[Key, ...]]]:
+    """The batch door: an address and a secret where it is used, on this machine in a simulation, leaders that exist."""
+    known = {leader.id for leader in config.leaders}
+    for number, name in enumerate(orders.top_leaders):
+        if name not in known:
+            every: tuple[Key, ...] = tuple(("leaders", index, "id") for index in range(len(config.leaders)))
+            yield (*at, "top_leaders", number), f"no leader is called {name}", "known: " + ", ".join(sorted(known)), every
+    if orders.path != "batch":
+        return
+    for field in ("address", "secret_file"):
+        if not getattr(orders, field):
+            yield (*at, field), "is needed with path: batch", "", ((*at, "path"),)
+    host, _, port = orders.address.rpartition(":")
+    if not orders.address or orders.address.startswith("unix:/"):
+        return
+    if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
+        yield (*at, "address"), f"{orders.address} is neither HOST:PORT nor unix:/PATH", "", ()
+    elif config.mode == "simulate" and host.strip("[]") not in _LOOPBACK:
+        hint = "use `copyd exchange` on 127.0.0.1, or set mode: live"
+        yield (*at, "address"), f"mode is simulate, but {host} is not this machine", hint, (("mode",),)
+
+
 def environment_problems(config: Config, exists: Callable[[Path], bool] = Path.exists) -> list[str]:
     """What the file cannot know: paths that are not there. The start itself says the same, one at a time."""
     found = []
     for index, source in enumerate(config.credentials):
         if source.file is not None and not exists(Path(source.file)):
             found.append(f"credentials[{index}].file: {source.file} does not exist")
+    for index, venue in enumerate(config.venues):
+        if venue.orders.path == "batch" and not exists(Path(venue.orders.secret_file)):
+            found.append(f"venues[{index}].orders.secret_file: {venue.orders.secret_file} does not exist")
     journal = Path(config.journal.path)
     if not any(exists(parent) for parent in (journal, *journal.parents[:1])):
         found.append(f"journal.path: {journal.parent} does not exist")

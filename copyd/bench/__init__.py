@@ -17,6 +17,7 @@ BENCHES = {
     "fanout": "leader event bytes received -> first and last follower order handed to the kernel, on real sockets",
     "compare": "the same beside a plain C program, asyncio and Go, in turn on one machine: ratios and targets",
     "sustained": "orders out, every reply and user event booked, for as long as it runs: orders per second of processor time",
+    "batch": "leader event in hand -> first and last record handed to the kernel by the batch gateway; orders/s sustained",
     "restart": "memory per follower, size and time of a checkpoint, restart from it with records behind it",
     "recovery": "SIGKILL of the real daemon in mid fan-out; from the next process start until it is armed",
     "stages": "the pytest-benchmark suites of bench/: each stage alone, each result checked",
@@ -85,6 +86,20 @@ def _parser() -> argparse.ArgumentParser:
     sustained.add_argument("--seed", type=int, default=1)
     sustained.add_argument("--json", type=Path, metavar="FILE")
     sustained.set_defaults(run=_sustained)
+
+    batch = commands.add_parser("batch", help=BENCHES["batch"], description=BENCHES["batch"])
+    batch.add_argument("--followers", type=_positive, default=10_000, metavar="N")
+    batch.add_argument("--events", type=_positive, default=50, metavar="E", help="measured leader events")
+    batch.add_argument("--warmup", type=int, default=9, metavar="W", help="events before them, not measured")
+    batch.add_argument("--rest-ms", type=float, default=20.0, metavar="MS", help="idle between two events")
+    batch.add_argument("--sustained", type=float, default=0.0, metavar="S", help="instead: one event behind the other for S s")
+    batch.add_argument("--durability", action="append", choices=("strict", "process", "none"), help="default: all three in turn")
+    batch.add_argument("--chunks", type=_positive, nargs=2, default=(64, 2_048), metavar=("FIRST", "MOST"), help="orders")
+    batch.add_argument("--unix", action="store_true", help="over a Unix socket instead of TCP")
+    batch.add_argument("--journal", type=Path, metavar="DIR", help="make the journal below DIR (default: temporary directory)")
+    batch.add_argument("--seed", type=int, default=1)
+    batch.add_argument("--json", type=Path, metavar="FILE")
+    batch.set_defaults(run=_batch)
 
     restart = commands.add_parser("restart", help=BENCHES["restart"], description=BENCHES["restart"])
     restart.add_argument("--followers", type=_positive, default=1_000, metavar="N")
@@ -177,6 +192,23 @@ def _sustained(options: argparse.Namespace) -> int:
     print(table(report))
     _write_json(options.json, report)
     return 0 if report["checked"] else 1
+
+
+def _batch(options: argparse.Namespace) -> int:
+    from copyd.bench.batch import Settings, run, table
+
+    reports = [
+        run(Settings(
+            followers=options.followers, events=options.events, warmup=max(0, options.warmup), durability=durability,
+            rest_ms=0.0 if options.sustained > 0 else max(0.001, options.rest_ms), seconds=options.sustained,
+            chunk_first=options.chunks[0], chunk_max=options.chunks[1], unix=options.unix, journal=options.journal,
+            seed=options.seed,
+        ))
+        for durability in options.durability or ("none", "process", "strict")
+    ]
+    print(table(reports))
+    _write_json(options.json, {"bench": "batch", "runs": reports})
+    return 0 if all(report["checked"] for report in reports) else 1
 
 
 def _restart(options: argparse.Namespace) -> int:

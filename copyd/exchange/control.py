@@ -479,6 +479,7 @@ class Control:
                 "seed": x.options.seed,
                 "accounts": len(x.accounts.index),
                 "orders_accepted": wire.n_placed,
+                "batch_orders_accepted": x.batch.desk.n_placed if x.batch is not None else 0,
                 "orders_refused": x.n_refusals,
                 "trades": self.engine.n_trades(),
                 "quotes": self.engine.n_quotes,

@@ -18,7 +18,8 @@ import sys
 import orjson
 import uvloop
 
-from copyd.errors import UsageError
+from copyd.errors import CopydError, UsageError
+from copyd.exchange.batch import BatchOptions
 from copyd.exchange.limits import LIMITS
 from copyd.exchange.makers import STEP_MS
 from copyd.exchange.server import ExchangeServer, Options, check_lift
@@ -40,6 +41,7 @@ async def serve(options: Options, ready_file: str = "", quiet: bool = False, sto
             "streams": f"ws://{options.host}:{ports['ws']}",
             "control": f"http://127.0.0.1:{ports['control']}",
             "ports": ports,
+            "batch": _batch_addresses(options, ports),
             "seed": options.seed,
             "limits_lifted": sorted(options.lift),
         }
@@ -48,12 +50,36 @@ async def serve(options: Options, ready_file: str = "", quiet: bool = False, sto
         if not quiet:
             for name in ("rest", "ws_api", "streams", "control"):
                 print(f"{name:8} {address[name]}", flush=True)
+            for place in _batch_addresses(options, ports):
+                print(f"{'batch':8} {place}", flush=True)
             print(f"limits lifted: {', '.join(sorted(options.lift)) or 'none'}", flush=True)
         gc.collect()
         gc.freeze()
         await exchange.run_until(stopped)
     finally:
         await exchange.stop()
+
+
+def _batch_addresses(options: Options, ports: dict[str, int]) -> list[str]:
+    """Where the batch door is, as ``copyd conformance`` takes it."""
+    found = [f"{options.host}:{ports['batch']}"] if "batch" in ports else []
+    return found + ([f"unix:{options.batch.path}"] if options.batch is not None and options.batch.path else [])
+
+
+def _batch_options(args: argparse.Namespace) -> BatchOptions | None:
+    if args.batch_port is None and not args.batch_socket:
+        if args.batch_secret_file:
+            raise UsageError("--batch-secret-file needs --batch-port or --batch-socket")
+        return None
+    if not args.batch_secret_file:
+        raise UsageError("the batch door needs --batch-secret-file")
+    try:
+        secret = pathlib.Path(args.batch_secret_file).read_bytes().strip()
+    except OSError as error:
+        raise UsageError(f"{args.batch_secret_file}: cannot be read: {error.strerror or error}") from None
+    if len(secret) < 16:
+        raise UsageError(f"{args.batch_secret_file}: the shared secret has {len(secret)} bytes; at least 16 are needed")
+    return BatchOptions(host=args.host, port=args.batch_port, path=args.batch_socket, secret=secret)
 
 
 def write_ready(path: pathlib.Path, body: bytes) -> None:
@@ -76,6 +102,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--port", type=_port, default=0, help="REST port, 0 = any free one")
     p.add_argument("--ws-port", type=_port, default=0, help="WebSocket port (API and streams), 0 = any free one")
     p.add_argument("--control-port", type=_port, default=0, help="control port, 0 = any free one")
+    p.add_argument("--batch-port", type=_port, default=None, help="TCP port of the batch door, 0 = any free one")
+    p.add_argument("--batch-socket", default="", metavar="PATH", help="Unix socket of the batch door")
+    p.add_argument("--batch-secret-file", default="", metavar="FILE", help="the secret that batch sessions log in with")
     p.add_argument("--seed", type=int, default=1, help="market makers' flow and keys follow from it")
     p.add_argument("--lift", default="", help=f"limits not to enforce, comma separated: {', '.join(LIMITS)}, or all")
     p.add_argument("--ready-file", default="", help="write ports and pid here as JSON once everything answers")
@@ -106,9 +135,10 @@ def main(argv: list[str] | None = None) -> int:
             ping_s=args.ping_s,
             makers=not args.no_makers,
             maker_ms=args.maker_ms,
+            batch=_batch_options(args),
         )
         uvloop.run(serve(options, args.ready_file, args.quiet))
-    except UsageError as error:
+    except CopydError as error:
         print(f"copyd exchange: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:

@@ -23,6 +23,7 @@ from copyd._fast.sim_wire import Key, Wire, WsConn
 from copyd.errors import UsageError
 from copyd.exchange import limits as limit_rules
 from copyd.exchange.accounts import Book
+from copyd.exchange.batch import BatchOptions, BatchServer
 from copyd.exchange.binance_usdm import Call, Dialect, Refused, Route, wire_refusal
 from copyd.exchange.faults import DEAD, Faults, Rule
 from copyd.exchange.limits import Limits
@@ -56,6 +57,7 @@ class Options(msgspec.Struct, frozen=True):
     makers: bool = True
     maker_ms: int = STEP_MS  # time between two steps of the market makers
     funding_rate_ppm: int = 100  # 0.01 %
+    batch: BatchOptions | None = None  # the batch door
 
 
 class ExchangeServer:
@@ -93,6 +95,7 @@ class ExchangeServer:
         self._tasks: list[asyncio.Task[None]] = []
         self._runners: list[web.ServerRunner | web.AppRunner] = []
         self._ws_server: asyncio.Server | None = None
+        self.batch = BatchServer(self, options.batch) if options.batch is not None else None
         self.ports: dict[str, int] = {}
         self.started_ns = self.wire.time_ns()
         self.funding_due_ms = self.next_funding_ms(self.started_ns)
@@ -101,7 +104,7 @@ class ExchangeServer:
     # -- life --------------------------------------------------------------------------------------------------------
 
     async def start(self) -> dict[str, int]:
-        """Open the three ports: {"rest", "ws", "control"}. OSError names the port that is taken."""
+        """Open the ports: {"rest", "ws", "control"} and perhaps "batch". OSError names the port that is taken."""
         from copyd.exchange.control import make_control
 
         loop = asyncio.get_running_loop()
@@ -119,6 +122,10 @@ class ExchangeServer:
         await control.setup()
         self._runners.append(control)
         self.ports["control"] = await _listen(control, "127.0.0.1", o.control_port)
+        if self.batch is not None:
+            await self.batch.start()
+            if self.batch.address is not None:
+                self.ports["batch"] = self.batch.address[1]
         clockwork = [(1.0, self._second), (0.05, self._depth_tick)]
         if self.makers is not None:
             self._maker_step()
@@ -140,6 +147,8 @@ class ExchangeServer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for timer in self._countdowns.values():
             timer.cancel()
+        if self.batch is not None:
+            await self.batch.stop()
         for conn in list(self.conns):
             conn.close(1001, "going away")
         if self.conns:

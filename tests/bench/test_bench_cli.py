@@ -115,3 +115,18 @@ def test_percentiles_are_nearest_rank():
     values = [us * 1000 for us in range(1, 101)]
     assert percentiles(values, (50, 99, 99.9)) == {"p50": 50.0, "p99": 99.0, "p999": 100.0, "max": 100.0}
     assert percentiles([]) == {"p50": 0.0, "p99": 0.0, "max": 0.0}
+
+
+@pytest.mark.parametrize("durability", ["strict", "none"])
+def test_batch_is_checked_and_reported(tmp_path, capsys, durability):
+    """Every order is executed and booked, positions are the exchange's, and the figures have their conditions."""
+    out = tmp_path / "out.json"
+    words = ["batch", "--followers", "40", "--events", "4", "--warmup", "1", "--rest-ms", "1", "--durability", durability]
+    assert main([*words, "--json", str(out), "--journal", str(tmp_path), "--unix"]) == 0
+    (report,) = json.loads(out.read_text())["runs"]
+    assert report["checked"] is True and report["problems"] == [] and report["transport"] == "unix"
+    assert report["orders"] >= 160 and report["report_rows"] >= report["orders"]
+    assert report["last_us"]["max"] >= report["first_us"]["max"] > 0
+    text = capsys.readouterr().out
+    assert "orders/s" in text and "checked" in text
+    assert not list(tmp_path.glob("copyd-bench-*")), "its journal is removed"

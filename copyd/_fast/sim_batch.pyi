@@ -1,0 +1,23 @@
+from typing import Self
+
+from typing_extensions import Buffer, disjoint_base
+
+from copyd._fast.sim_engine import Engine
+
+def crc32c(data: Buffer) -> int: ...
+
+@disjoint_base
+class Desk:
+    horizon_ns: int
+    #: report records that wait to be taken
+    n_told: int
+    n_placed: int
+    n_refused: int
+    n_repeated: int
+    def __new__(cls, engine: Engine, horizon_ns: int, now_ns: int) -> Self: ...
+    @property
+    def known_since_ns(self) -> int: ...
+    def take(self, most: int) -> bytes: ...
+    def check(self, data: Buffer, at: int, count: int) -> bool: ...
+    def orders(self, data: Buffer, at: int, count: int, now_ns: int, refuse: int = 0) -> None: ...
+    def query(self, cids: list[bytes]) -> list[bytes]: ...
