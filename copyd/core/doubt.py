@@ -70,8 +70,9 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     weight_per_s: int = 20
     per_ns: int = S_NS
     held_backoff_ns: int = 60 * S_NS
-    #: The history is asked for from this long before the order was placed.
-    lead_ns: int = S_NS
+    #: The history is asked for from this long before the order was placed: more than our idea of the venue's clock can be wrong
+    #: while it still takes what we sign.
+    lead_ns: int = 30 * S_NS
     #: Later than this after signing the venue may have forgotten an order that ended unfilled, so that only the position
     #: shows that it left no trace; 0 = it never forgets.
     absent_valid_ns: int = 0

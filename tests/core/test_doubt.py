@@ -65,7 +65,7 @@ def test_not_found_by_id_alone_is_not_enough():
     doubts.add(cid(1), 0, 0, T0, 10)
     assert doubts.answered_order(PAST, only(doubts.asks(PAST), ORDER).id, None) == []
     history = only(doubts.asks(PAST), ORDERS)
-    assert history.since_ns == T0 - S_NS
+    assert history.since_ns == T0 - TERMS.lead_ns
     assert doubts.answered_orders(PAST, history.id, [Found(cid(1), 4, 10, True)], True) == []
     assert len(doubts) == 0 and doubts.stats.dead == 0
 
@@ -231,7 +231,7 @@ def test_a_history_that_begins_after_an_order_was_signed_proves_no_absence():
     doubts.add(cid(2), 0, 0, T0 - 60 * S_NS, 10)
     doubts.answered_order(PAST, only(doubts.asks(PAST), ORDER).id, None)
     second = only(doubts.asks(PAST), ORDERS)
-    assert second.since_ns == T0 - 61 * S_NS
+    assert second.since_ns == T0 - 60 * S_NS - TERMS.lead_ns
     assert doubts.answered_orders(PAST, listed.id, [], True) == []
     position = only(doubts.asks(PAST), POSITION)
     assert [v.cid for v in doubts.answered_position(PAST, position.id, 0, 0)] == [cid(1)]
@@ -544,7 +544,7 @@ def test_a_list_question_is_used_where_one_call_is_cheaper_than_what_it_replaces
         many.add(cid(n), 0, 0, T0 + n, n)
     assert [ask.kind for ask in few.asks(T0 + S_NS)] == [ORDER] * 5
     ask = only(many.asks(T0 + S_NS), ORDERS)
-    assert ask.since_ns == T0 + 1 - S_NS
+    assert ask.since_ns == T0 + 1 - TERMS.lead_ns
     many.answered_orders(T0 + S_NS, ask.id, [Found(cid(n), 4, 1, True) for n in range(1, 6)], True)
     assert len(many) == 1
 
