@@ -292,26 +292,32 @@ async def measure(settings: Settings, directory: Path) -> dict[str, Any]:
     return _report(settings, path, books, seconds, cpu_s, orders, rows, load, directory)
 
 
-def _report(
-    settings: Settings, path: Path_, books: dict[str, Any], seconds: float, cpu_s: float, orders: int, rows: int, load: float,
-    directory: Path,
-) -> dict[str, Any]:
-    measured = path.events[settings.warmup :]
+def problems_of(path: Path_, books: dict[str, Any]) -> list[str]:
+    """What is not as the exchange's books have it, in sentences."""
     problems = list(path.problems)
     if books["positions"] != path.positions():
         wrong = sum(a != b for a, b in zip(books["positions"], path.positions(), strict=True))
-        problems.append(f"{wrong} of {settings.followers} positions differ from the exchange's")
+        problems.append(f"{wrong} of {path.settings.followers} positions differ from the exchange's")
     total = sum(event.orders for event in path.events)
     if books["placed"] + books["refused"] != total or books["repeated"]:
         problems.append(f"the exchange took {books['placed']} and refused {books['refused']} of {total} orders, "
                         f"{books['repeated']} more than once")
     if books["refused"]:
         problems.append(f"{books['refused']} orders were refused")
-    if any(event.orders != settings.followers for event in path.events):
+    if any(event.orders != path.settings.followers for event in path.events):
         problems.append(f"events with {sorted({event.orders for event in path.events})} orders")
     unfinished = len(path.engine.columns.orders_in_state(UNFINISHED))
     if unfinished or path.gateway.stats.in_doubt:
         problems.append(f"{unfinished} orders did not end, {path.gateway.stats.in_doubt} were in doubt")
+    return problems
+
+
+def _report(
+    settings: Settings, path: Path_, books: dict[str, Any], seconds: float, cpu_s: float, orders: int, rows: int, load: float,
+    directory: Path,
+) -> dict[str, Any]:
+    measured = path.events[settings.warmup :]
+    problems = problems_of(path, books)
     return {
         "bench": "batch", "followers": settings.followers, "durability": settings.durability, "events": len(measured),
         "transport": "unix" if settings.unix else "tcp", "chunks": [settings.chunk_first, settings.chunk_max],

@@ -28,9 +28,9 @@ from typing import Any
 import msgspec
 import uvloop
 
-from copyd._fast.columns import row_sizes
+from copyd._fast.columns import keep_memory, row_sizes
 from copyd._fast.meters import Histogram
-from copyd.bench import fanout, restart, world
+from copyd.bench import batch, fanout, restart, sustained, world
 from copyd.bench import line as delay
 from copyd.bench.conditions import conditions, file_system
 from copyd.bench.programs import Arrived, Drain, Pieces, Program, build, build_go, check_batch, check_signed
@@ -38,7 +38,7 @@ from copyd.core.rows import NamedOrder
 from copyd.errors import UsageError, WorldError
 from copyd.inspect.rebuild import fold
 from copyd.journal import Journal
-from copyd.kinds import pack_checkpoint
+from copyd.kinds import KEPT_BYTES, pack_checkpoint
 from copyd.runtime.pump import Sent
 from copyd.venues.binance_usdm import codec
 
@@ -91,11 +91,15 @@ class Measured(msgspec.Struct):
 
 
 class Contestant:
-    """Something that sends one event's orders to the peer when told to. ``check`` names what is wrong with a burst."""
+    """Something that sends one event's orders to the peer when told to. ``check`` names what is wrong with a burst.
+
+    ``drained`` False: it has a peer of its own, against whose books all bursts are held at the end (``end`` says what is wrong).
+    """
 
     name = ""
     orders = 0
     repetitions = REPETITIONS
+    drained = True
 
     async def start(self) -> None:
         """Connect and prepare."""
@@ -111,6 +115,10 @@ class Contestant:
     def check(self, pieces: Pieces, orders: int) -> list[str]:
         """What is wrong with the orders of one burst."""
         raise NotImplementedError
+
+    async def end(self) -> list[str]:
+        """After the last burst: what is wrong with all of them together."""
+        return []
 
     async def stop(self) -> None:
         """Disconnect."""
@@ -176,13 +184,15 @@ class Copyd(Contestant):
     def __init__(
         self, name: str, directory: Path, port: int, followers: int, durability: str, seed: int, repetitions: int = REPETITIONS,
         host: str = "127.0.0.1", inside: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+        threads: int = 1,
     ) -> None:
         self.name = name
         self.orders = followers
         self.directory = directory
         self.port, self.host, self.inside = port, host, inside
         self.settings = fanout.Settings(
-            followers=followers, connections=CONNECTIONS, events=EVENTS_MAX, warmup=0, durability=durability, seed=seed)
+            followers=followers, connections=CONNECTIONS, events=EVENTS_MAX, warmup=0, durability=durability, seed=seed,
+            threads=threads)
         self.repetitions = repetitions
         self.journal: Any = fanout.MemoryJournal()
         self.path: Watched | None = None
@@ -202,6 +212,7 @@ class Copyd(Contestant):
             await self.journal.committed(self.journal.last_seq)
         with self.inside():
             await path.gateway.start()
+        path.engine.make_room()
 
     async def run_once(self) -> Measured:
         path = self.path
@@ -232,6 +243,7 @@ class Copyd(Contestant):
                 raise WorldError(f"{self.name}: {self.path.gateway.in_flight} orders were not answered")
             await asyncio.sleep(0.002)
         await asyncio.sleep(0.01)  # the answers are collected before the engine is told
+        self.path.engine.make_room()
         self.path.decided.clear()
 
     def check(self, pieces: Pieces, orders: int) -> list[str]:
@@ -256,6 +268,71 @@ class Copyd(Contestant):
     async def stop(self) -> None:
         if self.path is not None:
             await self.path.gateway.stop(0.0)
+            self.path.encoder.stop_helper()
+        if isinstance(self.journal, Journal):
+            self.journal.close()
+
+
+class CopydBatch(Contestant):
+    """copyd's own path over the batch gateway, in this process, to the simulated exchange in one of its own."""
+
+    drained = False
+
+    def __init__(self, name: str, directory: Path, followers: int, durability: str, unix: bool, seed: int) -> None:
+        self.name = name
+        self.orders = followers
+        self.directory = directory / name.replace(" ", "-").replace(",", "")
+        self.settings = batch.Settings(followers=followers, durability=durability, unix=unix, seed=seed)
+        self.journal: Any = fanout.MemoryJournal()
+        self.path: batch.Path_ | None = None
+        self.child: batch.Child | None = None
+        self.number = 0
+
+    async def start(self) -> None:
+        self.directory.mkdir()
+        door = str(self.directory / "door")
+        self.child, told = await batch.Child.start(self.settings.followers, door)
+        if self.settings.durability != "none":
+            self.journal = Journal.open(
+                self.directory / "journal", site=world.SITE, map_size=fanout.MAP_BYTES,
+                durability=self.settings.durability)  # type: ignore[arg-type]
+        address = f"unix:{door}" if self.settings.unix else f"127.0.0.1:{told['port']}"
+        path = self.path = batch.Path_(self.settings, self.journal, address, told["first"])
+        if isinstance(self.journal, Journal):
+            self.journal.attach(asyncio.get_running_loop(), on_durable=path.durable, on_failed=path.failed)
+        path.offer_world()
+        if isinstance(self.journal, Journal):
+            await self.journal.committed(self.journal.last_seq)
+        await path.gateway.start()
+        path.engine.make_room()
+
+    async def run_once(self) -> Measured:
+        path = self.path
+        assert path is not None
+        trade = world.schedule(4, self.settings.seed)[self.number % 4]
+        with first_core():
+            path.leader_event(msgspec.structs.replace(trade, exec_id=1_000 + self.number))
+            self.number += 1
+            await asyncio.wait_for(path.answered.wait(), SETTLE_S)
+        if path.problems:
+            raise WorldError(f"{self.name}: {path.problems[0]}")
+        event = path.events[-1]
+        return Measured(event.first - event.received, event.last - event.received, event.orders, event.received)
+
+    async def settle(self) -> None:
+        assert self.path is not None
+        self.path.tidy()
+        self.path.engine.make_room()
+
+    async def end(self) -> list[str]:
+        assert self.path is not None and self.child is not None
+        return [f"{self.name}: {problem}" for problem in batch.problems_of(self.path, await self.child.ask({"books": True}))]
+
+    async def stop(self) -> None:
+        if self.path is not None:
+            await self.path.gateway.stop(0.0)
+        if self.child is not None:
+            await self.child.stop()
         if isinstance(self.journal, Journal):
             self.journal.close()
 
@@ -402,6 +479,8 @@ class Bench:
             for key in turned:
                 count = min(2, self.contestants[key].repetitions) if self.settings.quick else self.contestants[key].repetitions
                 self.results[key].append([await self.once(key) for _ in range(count)])
+        for contestant in self.contestants.values():
+            self.problems += await contestant.end()
 
     async def once(self, key: str, check: bool = False) -> Measured:
         """One burst, received and answered whole."""
@@ -409,6 +488,12 @@ class Bench:
         assert self.drain is not None
         file = self.directory / "pieces" if check else None
         measured = await contestant.run_once()
+        if not contestant.drained:
+            if measured.orders != contestant.orders:
+                self.problems.append(f"{contestant.name}: {measured.orders} orders for {contestant.orders} followers")
+            await contestant.settle()
+            await asyncio.sleep(PAUSE_S)
+            return measured
         arrived = await self.drain.report(measured.orders, file)
         self.verify(contestant, measured, arrived)
         if file is not None:
@@ -455,14 +540,19 @@ def standard(bench: Bench) -> dict[str, Contestant]:
     found["floor sync"] = bench.floor("floor, synced journal", n, "--journal", where / "floor-sync", "--sync", "fdatasync")
     found["copyd strict"] = bench.copyd("copyd, journal strict", n, "strict")
     found["floor threads"] = bench.floor("floor, two threads", n, "--threads", "2")
+    found["copyd threads"] = Copyd("copyd, two threads", where, bench.port, n, "none", bench.settings.seed, threads=2)
+    for key, durability, unix in (("", "none", True), (" tcp", "none", False), (" process", "process", True),
+                                  (" strict", "strict", True)):
+        name = f"copyd, batch{key}"
+        found[f"copyd batch{key}"] = CopydBatch(name, where, n, durability, unix, bench.settings.seed)
     assert bench.drain is not None
-    unix = ("--unix", bench.drain.unix)
-    found["floor batch"] = bench.batch("floor, batch", *unix)
+    local = ("--unix", bench.drain.unix)
+    found["floor batch"] = bench.batch("floor, batch", *local)
     found["floor batch tcp"] = bench.batch("floor, batch over TCP", "--port", str(bench.port))
     found["floor batch map"] = bench.batch(
-        "floor, batch, mapped journal", *unix, "--journal", where / "batch-map", "--sync", "map")
+        "floor, batch, mapped journal", *local, "--journal", where / "batch-map", "--sync", "map")
     found["floor batch sync"] = bench.batch(
-        "floor, batch, synced journal", *unix, "--journal", where / "batch-sync", "--sync", "fdatasync")
+        "floor, batch, synced journal", *local, "--journal", where / "batch-sync", "--sync", "fdatasync")
     baselines = Path(__file__).resolve().parents[2] / "bench" / "baselines"
     text = functools.partial(check_signed, seed=bench.settings.seed, exact=False)
     found["asyncio"] = Told(
@@ -512,13 +602,16 @@ def signed_rows(bench: Bench) -> list[Row]:
     rows = [beside(bench, f"signed, {size:,} followers: last", f"copyd {size}", f"floor {size}",
                    ratio_most=None if size < n else 1.15) for size in bench.sizes]
     rows += [
-        beside(bench, f"signed, {n:,}: first", f"copyd {n}", f"floor {n}", "first", us_most=40),
-        beside(bench, f"signed, {n:,}, journal process: last", "copyd process", "floor map", ratio_most=1.15),
+        beside(bench, f"signed, {n:,}: first", f"copyd {n}", f"floor {n}", "first", ratio_most=1.6),
+        beside(bench, f"signed, {n:,}, journal process: last", "copyd process", "floor map"),
         beside(bench, f"signed, {n:,}, journal process: first", "copyd process", "floor map", "first"),
-        beside(bench, f"signed, {n:,}, journal strict: last", "copyd strict", "floor sync", ratio_most=1.15),
-        beside(bench, f"signed, {n:,}, journal strict: first", "copyd strict", "floor sync", "first", us_most=sync + 500,
+        beside(bench, f"signed, {n:,}, journal strict: last", "copyd strict", f"floor {n}", ratio_most=1.25,
+               note="beside the floor without a journal"),
+        beside(bench, f"signed, {n:,}, journal strict: first", "copyd strict", "floor sync", "first", us_most=sync + 400,
                note=f"fdatasync of 64 bytes: {sync:,.0f} us in these rounds, {bare:,.0f} before them"),
-        beside(bench, f"signed, {n:,}, two threads: last", "copyd threads", "floor threads", ratio_most=1.15),
+        beside(bench, f"signed, {n:,}, two threads: last", "copyd threads", "floor threads"),
+        beside(bench, f"signed, {n:,}, two threads beside one: last", "copyd threads", f"copyd {n}", ratio_most=0.65,
+               note="the yardstick is copyd's single thread"),
     ]
     return rows
 
@@ -526,12 +619,44 @@ def signed_rows(bench: Bench) -> list[Row]:
 def batch_rows(bench: Bench) -> list[Row]:
     """The in-house batch: floor's figures, and copyd's once its gateway takes part as ``copyd batch``."""
     n = bench.settings.followers
+    floor = bench.times("floor batch")
+    sync = p50(bench.times("floor batch sync", "sync") or [[0.0]])
+    strict_most = (p50(floor) if floor else 0.0) + sync + 400
     return [
         beside(bench, f"batch, {n:,}, Unix socket: last", "copyd batch", "floor batch", ratio_most=1.25),
         beside(bench, f"batch, {n:,}, Unix socket: first", "copyd batch", "floor batch", "first"),
         beside(bench, f"batch, {n:,}, TCP: last", "copyd batch tcp", "floor batch tcp", ratio_most=1.25),
-        beside(bench, f"batch, {n:,}, journal process: last", "copyd batch process", "floor batch map", ratio_most=1.25),
-        beside(bench, f"batch, {n:,}, journal strict: last", "copyd batch strict", "floor batch sync", ratio_most=1.25),
+        beside(bench, f"batch, {n:,}, journal process: last", "copyd batch process", "floor batch", ratio_most=1.6,
+               note="beside the floor without a journal"),
+        beside(bench, f"batch, {n:,}, journal strict: last", "copyd batch strict", "floor batch sync", us_most=strict_most,
+               note=f"fdatasync of 64 bytes: {sync:,.0f} us in these rounds"),
+    ]
+
+
+async def sustained_rows(bench: Bench) -> list[Row]:
+    """Orders a second with every answer booked, per second of the processor time of copyd's own loop."""
+    quick = bench.settings.quick
+    n = min(bench.settings.followers, 10_000)
+    (bench.directory / "sustained-batch").mkdir()
+    (bench.directory / "sustained").mkdir()
+    engine = await batch.measure(
+        batch.Settings(followers=n, rest_ms=0.0, seconds=0.5 if quick else 5.0, durability="process", unix=True,
+                       seed=bench.settings.seed), bench.directory / "sustained-batch")
+    signed = await sustained.measure(
+        sustained.Settings(followers=n, events=4 if quick else 40, warmup=2 if quick else 6, durability="process",
+                           seed=bench.settings.seed), bench.directory / "sustained")
+    bench.problems += [f"sustained, batch: {problem}" for problem in engine["problems"]]
+    bench.problems += [f"sustained: {problem}" for problem in signed["problems"]]
+    late = signed["late_us"]
+    return [
+        judged(Row(name=f"sustained, batch, {n:,}: orders", unit="/cpu s", copyd=engine["orders_per_cpu_s"],
+                   note=f"{engine['orders']:,} orders, every report booked; {engine['orders_per_s']:,} a second of wall"),
+               engine["orders_per_cpu_s"], 300_000, ">= 300,000", at_least=True),
+        judged(Row(name=f"sustained, signed, {n:,}: orders", unit="/cpu s", copyd=signed["orders_per_loop_s"],
+                   note=f"{signed['orders']:,} orders, every reply and user event booked; {signed['orders_per_s']:,} a second of "
+                        f"wall, {signed['orders_per_core_s']:,} with the journal's thread; {signed['grown_mib']} MiB grown"),
+               signed["orders_per_loop_s"], 60_000, ">= 60,000", at_least=True),
+        Row(name="sustained, signed: the loop's lateness, p99.9", copyd=late["p999"], note=f"max {late['max']:,.0f}"),
     ]
 
 
@@ -539,7 +664,7 @@ def usual_rows(bench: Bench) -> list[Row]:
     """How many times longer the usual ways take than copyd without a journal."""
     ours = f"copyd {bench.settings.followers}"
     rows = []
-    for key, name, least in (("asyncio", "asyncio, a task per follower", 100), ("go", "Go, a goroutine per follower", 50)):
+    for key, name, least in (("asyncio", "asyncio, a task per follower", 90), ("go", "Go, a goroutine per follower", 40)):
         mine, theirs = bench.times(ours), bench.times(key)
         row = Row(name=f"{name}: last", copyd=p50(mine) if mine else None, note="" if theirs else "not measured: needs go")
         if mine and theirs:
@@ -563,7 +688,9 @@ def decode_rows(bench: Bench) -> list[Row]:
             fill = codec.leader_fill(event, 0, instruments, 1, payload)
         rounds.append((time.perf_counter_ns() - began) / 2_000)
     assert fill is not None and fill.qty == 250
-    return [Row(name=f"decode of the leader's frame ({len(payload)} bytes)", unit="ns", copyd=statistics.median(rounds))]
+    took = statistics.median(rounds)
+    row = Row(name=f"decode of the leader's frame ({len(payload)} bytes)", unit="ns", copyd=took)
+    return [judged(row, took, 500, "<= 500 ns")]
 
 
 def replay_rows(bench: Bench) -> list[Row]:
@@ -578,8 +705,10 @@ def replay_rows(bench: Bench) -> list[Row]:
         took = time.perf_counter() - began
     if pack_checkpoint(engine) != left:
         bench.problems.append("replay: another state than the one that was left")
-    return [Row(name="replay of the journal", unit="orders/s", copyd=followers * events / took,
-                note=f"{events} events of {followers:,} orders with their answers, behind a checkpoint")]
+    rate = followers * events / took
+    return [judged(Row(name="replay of the journal", unit="orders/s", copyd=rate,
+                       note=f"{events} events of {followers:,} orders with their answers, behind a checkpoint"),
+                   rate, 2_000_000, ">= 2,000,000", at_least=True)]
 
 
 def memory_rows(bench: Bench) -> list[Row]:
@@ -587,9 +716,10 @@ def memory_rows(bench: Bench) -> list[Row]:
     sizes = row_sizes()
     followers = min(bench.settings.followers, 10_000)
     held = sum(len(part) for part in world.make_engine(followers, bench.settings.seed).columns.dump())
-    return [Row(name="columns of a follower with one leg", unit="bytes", copyd=held / followers,
-                note=f"plan {sizes['plans']}, account {sizes['accounts']} and {sizes['account_instruments']} per instrument of "
-                     f"the table, each leg {sizes['legs']}; an order {sizes['orders']} until it is retired")]
+    return [judged(Row(name="columns of a follower with one leg", unit="bytes", copyd=held / followers,
+                       note=f"plan {sizes['plans']}, account {sizes['accounts']} and {sizes['account_instruments']} per "
+                            f"instrument of the table, each leg {sizes['legs']}; an order {sizes['orders']} until it is retired"),
+                   held / followers, 512, "<= 512")]
 
 
 async def open_loop_rows(bench: Bench) -> list[Row]:
@@ -711,7 +841,7 @@ async def _silences(bench: Bench, drain: Drain, floor: Told, ours: Copyd, name: 
 
 
 ROWS: list[Callable[[Bench], list[Row] | Awaitable[list[Row]]]] = [
-    signed_rows, batch_rows, usual_rows, open_loop_rows, decode_rows, replay_rows, memory_rows, line_rows,
+    signed_rows, batch_rows, usual_rows, open_loop_rows, sustained_rows, decode_rows, replay_rows, memory_rows, line_rows,
 ]
 """Each gives rows of the table, in this order, after the rounds."""
 
@@ -761,6 +891,7 @@ def run(settings: Settings) -> dict[str, Any]:
         raise UsageError(f"at least {CONNECTIONS} followers and 1 to {ROUNDS_MAX} rounds are needed")
     before = sys.getswitchinterval()
     sys.setswitchinterval(0.0002)
+    keep_memory(KEPT_BYTES)
     try:
         with (
             tempfile.TemporaryDirectory(prefix="copyd-bench-", dir=settings.journal) as directory,
