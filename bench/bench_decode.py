@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from array import array
 from typing import Any
 
 from copyd._fast.columns import ReportBatch
@@ -55,7 +56,7 @@ async def test_replies(benchmark: Any) -> None:
 
     def fresh() -> tuple[tuple, dict]:
         lane = gateway._lanes[session] = _Lane()
-        lane.pending.update(zip(ids, range(REPLIES), strict=True))
+        lane.wrote(0, bytes.fromhex("".join(ids)), array("I", range(REPLIES)), 0)
         return (), {}
 
     def read() -> None:

@@ -39,10 +39,10 @@ def test_render_sign_frame(benchmark: Any, implementation: str) -> None:
     sent = 0
     for connection, buffer, ids, _ in bursts:
         found = frames(buffer)
-        assert len(found) == len(ids)
-        sent += len(ids)
-        for at in range(0, len(ids), 50):
-            order = orders[bytes.fromhex(ids[at])]
+        assert len(found) == len(ids) // 16
+        sent += len(found)
+        for at in range(0, len(found), 50):
+            order = orders[ids[16 * at : 16 * at + 16]]
             assert order.account % 4 == connection
             assert found[at] == place_text(
                 world.key(1, order.account), symbol=item.symbol, price_decimals=item.price_decimals, tick=item.tick,

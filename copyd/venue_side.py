@@ -66,6 +66,8 @@ KEY_REFUSED = frozenset({"key_refused", "key_format", "signature", "unauthorized
 TRANSIENT = frozenset({"venue_unavailable", "unreadable_reply"})
 #: Account, its key, the (instrument, leverage) pairs its plans need.
 Wanting = tuple[int, Key, list[tuple[int, int]]]
+ORDER_CHUNK, BATCH_CHUNK = 1_024, 2_048
+"""Orders rendered and sent at a time: signed ones are a write or two to a connection, records one batch."""
 QUERY_SHARE = 0.5
 #: Causes of a wallet's change that are money paid in or taken out.
 FLOW_CAUSES = frozenset({
@@ -419,6 +421,11 @@ class VenueSide:
         return reasons
 
     # -- orders out (pump.Gateway) ------------------------------------------------------------------------------------
+
+    @property
+    def chunk_max(self) -> int:
+        """Orders in one write or two; in as many records as the engine takes for one batch."""
+        return BATCH_CHUNK if isinstance(self.gateway, BatchGateway) else ORDER_CHUNK
 
     def arrange(self, slots: array, turn: int) -> array:
         """Rows of one connection together; a batch gateway has one, and its engine takes them as they come."""

@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     batch.add_argument("--rest-ms", type=float, default=20.0, metavar="MS", help="idle between two events")
     batch.add_argument("--sustained", type=float, default=0.0, metavar="S", help="instead: one event behind the other for S s")
     batch.add_argument("--durability", action="append", choices=("strict", "process", "none"), help="default: all three in turn")
-    batch.add_argument("--chunks", type=_positive, nargs=2, default=(64, 2_048), metavar=("FIRST", "MOST"), help="orders")
+    batch.add_argument("--chunk", type=_positive, default=2_048, metavar="N", help="most records packed and sent at a time")
     batch.add_argument("--unix", action="store_true", help="over a Unix socket instead of TCP")
     batch.add_argument("--journal", type=Path, metavar="DIR", help="make the journal below DIR (default: temporary directory)")
     batch.add_argument("--seed", type=int, default=1)
@@ -201,7 +201,7 @@ def _batch(options: argparse.Namespace) -> int:
         run(Settings(
             followers=options.followers, events=options.events, warmup=max(0, options.warmup), durability=durability,
             rest_ms=0.0 if options.sustained > 0 else max(0.001, options.rest_ms), seconds=options.sustained,
-            chunk_first=options.chunks[0], chunk_max=options.chunks[1], unix=options.unix, journal=options.journal,
+            chunk_max=options.chunk, unix=options.unix, journal=options.journal,
             seed=options.seed,
         ))
         for durability in options.durability or ("none", "process", "strict")

@@ -32,7 +32,7 @@ from copyd.errors import UsageError, WorldError
 from copyd.journal import Journal
 from copyd.kinds import kind_of
 from copyd.runtime.clock import SystemClock
-from copyd.runtime.pump import Pump, Sent, Waiting
+from copyd.runtime.pump import Pump, Sent
 from copyd.venues.batch.contract import CONTRACT
 from copyd.venues.batch.gateway import BatchGateway
 
@@ -54,7 +54,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     rest_ms: float = 20.0
     seconds: float = 5.0
     durability: str = "strict"
-    chunk_first: int = 64
     chunk_max: int = 2_048
     unix: bool = False
     journal: Path | None = None
@@ -63,19 +62,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def sustained(self) -> bool:
         return self.rest_ms == 0
-
-
-class Chunked(Pump):
-    """The pump with other chunk sizes than the WebSocket path's."""
-
-    chunk_first, chunk_max = 64, 2_048
-
-    def _render_chunk(self, waiting: Waiting) -> Any:
-        size = self.chunk_first if not waiting.at else self.chunk_max
-        end = min(len(waiting.slots), waiting.at + size)
-        rendered = self.gateway.render(waiting.slots[waiting.at : end])
-        waiting.at = end
-        return rendered
 
 
 class Event(msgspec.Struct):
@@ -115,8 +101,8 @@ class Path_:
         self.cpu_began = 0
         self.problems: list[str] = []
         self.answered = asyncio.Event()
-        self.pump = Chunked(self, journal, self, self.clock, kind_of, self._outputs, self._sent)  # type: ignore[arg-type]
-        self.pump.chunk_first, self.pump.chunk_max = settings.chunk_first, settings.chunk_max
+        self.chunk_max = settings.chunk_max
+        self.pump = Pump(self, journal, self, self.clock, kind_of, self._outputs, self._sent)  # type: ignore[arg-type]
 
     @property
     def names(self) -> Any:
@@ -320,7 +306,7 @@ def _report(
     problems = problems_of(path, books)
     return {
         "bench": "batch", "followers": settings.followers, "durability": settings.durability, "events": len(measured),
-        "transport": "unix" if settings.unix else "tcp", "chunks": [settings.chunk_first, settings.chunk_max],
+        "transport": "unix" if settings.unix else "tcp", "chunk": settings.chunk_max,
         "orders": orders, "report_rows": rows, "seconds": round(seconds, 3), "orders_per_s": round(orders / seconds),
         "cpu_s": round(cpu_s, 3), "orders_per_cpu_s": round(orders / cpu_s) if cpu_s else 0,
         "sustained": settings.sustained,
@@ -357,13 +343,12 @@ def run(settings: Settings) -> dict[str, Any]:
 
 def table(reports: Sequence[dict[str, Any]]) -> str:
     """The reports for a person, one line each."""
-    lines = [f"{'journal':<9}{'over':<6}{'chunks':<12}{'first p50':>10}{'p99':>8}{'last p50':>10}{'p99':>8}{'done p50':>10}"
+    lines = [f"{'journal':<9}{'over':<6}{'chunk':<8}{'first p50':>10}{'p99':>8}{'last p50':>10}{'p99':>8}{'done p50':>10}"
              f"{'orders/s':>11}{'per cpu s':>11}"]
     for report in reports:
         first, last, done = report["first_us"], report["last_us"], report["done_us"]
-        chunks = "/".join(map(str, report["chunks"]))
         lines.append(
-            f"{report['durability']:<9}{report['transport']:<6}{chunks:<12}{first['p50']:>10}{first['p99']:>8}{last['p50']:>10}"
+            f"{report['durability']:<9}{report['transport']:<6}{report['chunk']:<8}{first['p50']:>10}{first['p99']:>8}{last['p50']:>10}"
             f"{last['p99']:>8}{done['p50']:>10}{report['orders_per_s']:>11,}{report['orders_per_cpu_s']:>11,}")
     for report in reports:
         lines.append("checked" if report["checked"] else "NOT checked: " + "; ".join(report["problems"]))

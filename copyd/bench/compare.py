@@ -284,13 +284,15 @@ class CopydBatch(Contestant):
         self.directory = directory / name.replace(" ", "-").replace(",", "")
         self.settings = batch.Settings(followers=followers, durability=durability, unix=unix, seed=seed)
         self.journal: Any = fanout.MemoryJournal()
+        self.short = tempfile.TemporaryDirectory(prefix="copyd-")
         self.path: batch.Path_ | None = None
         self.child: batch.Child | None = None
         self.number = 0
 
     async def start(self) -> None:
         self.directory.mkdir()
-        door = str(self.directory / "door")
+        # The name of a Unix socket has about a hundred characters, a journal's directory may have more.
+        door = str(Path(self.short.name) / "door")
         self.child, told = await batch.Child.start(self.settings.followers, door)
         if self.settings.durability != "none":
             self.journal = Journal.open(
@@ -335,6 +337,7 @@ class CopydBatch(Contestant):
             await self.child.stop()
         if isinstance(self.journal, Journal):
             self.journal.close()
+        self.short.cleanup()
 
 
 @contextlib.contextmanager

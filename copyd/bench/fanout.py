@@ -138,6 +138,8 @@ class Stages:
         self.path.appended = time.time_ns()
         return seq
 
+    chunk_max = 1_024
+
     def arrange(self, slots: array, turn: int) -> array:
         """Encoder."""
         path = self.path

@@ -186,6 +186,8 @@ class Path_:
 
     # -- out (pump.Gateway) -------------------------------------------------------------------------------------------
 
+    chunk_max = 1_024
+
     def arrange(self, slots: array, turn: int) -> array:
         """Encoder."""
         return array("I", self.encoder.arrange(self.engine.columns, slots, turn))

@@ -142,9 +142,12 @@ class BatchServer:
     async def _beat(self) -> None:
         every = self.options.heartbeat_ms / 1000
         loop = asyncio.get_running_loop()
+        now = loop.time()
         while True:
             await asyncio.sleep(every / 4)
-            now = loop.time()
+            before, now = now, loop.time()
+            if now - before > every:
+                continue  # it was the exchange that stood still: what came meanwhile is read first
             for conn in list(self.conns):
                 conn.tick(now, every)
 

@@ -26,9 +26,8 @@ from copyd.core.engine import (
 from copyd.errors import BrokenInvariant
 from copyd.runtime.clock import Clock
 
-CHUNK_FIRST = 64
-CHUNK_GROWTH = 4
-CHUNK_MAX = 1024
+CHUNK_FIRST = 16
+CHUNK_GROWTH = 8
 
 
 MARKET_FIRST = (LeaderFill, Reports, Timer, ExternalFill, OrphanFill, AccountSnapshots, Command)
@@ -45,7 +44,13 @@ class Journal(Protocol):
 
 
 class Gateway(Protocol):
-    """What the pump needs of the order path: bytes for slots, and bytes to the wire."""
+    """What the pump needs of the order path: bytes for slots, and bytes to the wire.
+
+    ``chunk_max``: orders rendered and sent at a time, once the first ones are out.
+    """
+
+    @property
+    def chunk_max(self) -> int: ...
 
     def arrange(self, slots: array, turn: int) -> array:
         """The rows as they are best sent; ``turn`` changes from record to record."""
@@ -172,7 +177,7 @@ class Pump:
         end = min(len(waiting.slots), waiting.at + waiting.chunk)
         rendered = self.gateway.render(waiting.slots[waiting.at : end])
         waiting.at = end
-        waiting.chunk = min(waiting.chunk * CHUNK_GROWTH, CHUNK_MAX)
+        waiting.chunk = min(waiting.chunk * CHUNK_GROWTH, self.gateway.chunk_max)
         return rendered
 
     def _send(self, waiting: Waiting) -> None:

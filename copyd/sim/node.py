@@ -530,6 +530,8 @@ class Node:
         self._wake_in(self.rounds.soon_ns)
 
     # -- orders out (the pump's gateway) ----------------------------------------------------------------------------------
+    chunk_max = 1_024
+
     def arrange(self, slots: array[int], turn: int) -> array[int]:
         """One connection: nothing to bring together."""
         return slots

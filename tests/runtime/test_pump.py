@@ -42,6 +42,8 @@ class Wire:
         self.rendered: list[int] = []
         self.sent: list[tuple[int, int]] = []
 
+    chunk_max = 1_024
+
     def arrange(self, slots: array, turn: int) -> array:
         return slots
 

@@ -46,7 +46,7 @@ from copyd.kinds import kind_of, pack_checkpoint
 from copyd.serve import tables
 from copyd.serve.fills import extract
 from copyd.serve.tables import PARTS_MAX, TABLES, HistoryError, load_manifest, paths
-from tests.inspect.daemon import E8, SYMBOLS, Daemon, columns_value, open_journal, plan, rewrite
+from tests.inspect.daemon import E8, SYMBOLS, Daemon, columns_value, joined, open_journal, parts_of, plan, rewrite
 
 ROOT = Path(__file__).parents[2]
 
@@ -334,6 +334,18 @@ def test_a_journal_without_its_beginning_is_taken_from_its_checkpoint(tmp_path: 
         assert row["position_cost_e8"] == columns_value(index, abs(row["position_lots"]), marks[row["instrument"]])
 
 
+def has_decisions(record: Record) -> bool:
+    """Whether followers' decisions were recorded."""
+    return bool(parts_of(record)[1])
+
+
+def other_decision(record: Record) -> bytes:
+    """The payload with another target in its first decision."""
+    parts = parts_of(record)
+    parts[1] = parts[1][:56] + bytes([parts[1][56] ^ 1]) + parts[1][57:]
+    return joined(parts)
+
+
 def test_what_another_build_decided_is_a_gap_up_to_the_next_checkpoint(tmp_path: Path) -> None:
     """Nothing is guessed: without a checkpoint behind it the extraction says where it stands."""
     daemon = Daemon(tmp_path / "journal", 2)
@@ -342,12 +354,10 @@ def test_what_another_build_decided_is_a_gap_up_to_the_next_checkpoint(tmp_path:
     changed: list[int] = []
 
     def edit(record):  # type: ignore[no-untyped-def]
-        payload = bytearray(record.payload)
-        head, decisions = (int.from_bytes(payload[at : at + 4], "little") for at in (0, 4))
-        if decisions and not changed:
-            changed.append(record.seq)
-            payload[16 + head + 56] ^= 1
-        return bytes(payload)
+        if not has_decisions(record) or changed:
+            return record.payload
+        changed.append(record.seq)
+        return other_decision(record)
 
     rewrite(tmp_path / "journal", tmp_path / "other", edit)
     with pytest.raises(HistoryError, match=f"record {changed[0]}: decided by the rules of another build"):
@@ -384,12 +394,10 @@ def test_another_builds_stretch_is_a_gap_up_to_the_next_checkpoint(tmp_path: Pat
     changed: list[int] = []
 
     def edit(record):  # type: ignore[no-untyped-def]
-        payload = bytearray(record.payload)
-        head, decisions = (int.from_bytes(payload[at : at + 4], "little") for at in (0, 4))
-        if decisions and record.seq > 60 and not changed:
-            changed.append(record.seq)
-            payload[16 + head + 56] ^= 1
-        return bytes(payload)
+        if not has_decisions(record) or record.seq <= 60 or changed:
+            return record.payload
+        changed.append(record.seq)
+        return other_decision(record)
 
     rewrite(tmp_path / "journal", tmp_path / "other", edit)
     journal = open_journal(tmp_path / "other")

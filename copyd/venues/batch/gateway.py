@@ -30,7 +30,7 @@ import msgspec
 
 from copyd._fast.batch_wire import OPENINGS, REDUCTIONS, Batch, Flight, Packer, crc32c
 from copyd._fast.columns import Columns, ReportBatch
-from copyd.core.doubt import DEAD, Ask, AskKind, Doubts, Found, Verdict
+from copyd.core.doubt import DEAD, HELD, Ask, AskKind, Doubts, Found, Verdict
 from copyd.errors import VenueUnavailable
 from copyd.venues.batch import codec
 from copyd.venues.batch.codec import HEADER_BYTES, LoginAck, Type
@@ -43,6 +43,8 @@ NOT_SENT: Final = 8
 IN_DOUBT: Final = 3
 ORDERS_TABLE: Final = 7
 SWEEP_S: Final = 0.025
+VAIN_TRIES: Final = 3
+STALL_NS: Final = 100_000_000
 READ_BYTES: Final = 1 << 20
 READS_MAX: Final = 8  # between two turns of the loop
 MESSAGE_MAX: Final = 64 << 20
@@ -189,6 +191,7 @@ class BatchGateway:
         self._unbooked: list[Batch] = []
         self._outstanding = 0  # records stamped and not acknowledged
         self._acked = 0  # the last sequence that was
+        self._vain: dict[bytes, int] = {}  # answers that prove nothing, by order
         self._placed_ns: dict[bytes, int] = {}  # of orders in doubt, by the monotonic clock
         self._buffer = bytearray(READ_BYTES)
         self._start = self._end = 0
@@ -848,13 +851,15 @@ class BatchGateway:
     async def _sweep(self) -> None:
         """What time brings: silence, heartbeats, answers that are late, openings that waited too long, questions."""
         contract = self.contract
+        swept = self.mono()
         while True:
             await asyncio.sleep(SWEEP_S)
             now = self.mono()
+            stood_still, swept = now - swept > STALL_NS, now  # then it was us who did not listen: what came is read first
             self._expire(now)
             if self._sock is not None and self.grant is not None:
                 beat = self.grant.heartbeat_ms * MS_NS
-                if now - self._heard_ns > 3 * beat:
+                if now - self._heard_ns > 3 * beat and not stood_still:
                     self.stats.silent += 1
                     self._lose("nothing was heard for three heartbeats")
                 elif self._out and now - self._drained_ns > contract.write_deadline_ms * MS_NS:
@@ -942,6 +947,7 @@ class BatchGateway:
         self.doubts.ended(raw)
         self.flight.forget(raw)
         self._placed_ns.pop(raw, None)
+        self._vain.pop(raw, None)
 
     def _ask(self, now: int) -> None:
         if self._sock is None or not len(self.doubts):
@@ -998,14 +1004,25 @@ class BatchGateway:
                 continue
             self.stats.queries_not_found += 1
             placed = self._placed_ns.get(cid)
-            if placed is not None and placed + ahead - self.contract.clock_error_ms * MS_NS < known_since:
-                self._failed(now, ask.id)  # it began to remember later: its silence is no answer
+            if (self.position is None and placed is not None
+                    and placed + ahead - self.contract.clock_error_ms * MS_NS < known_since):
+                self._unprovable(now, ask)  # it began to remember later: its silence is no answer, only the position would be
             elif ask.kind is AskKind.TRADES:
                 self.doubts.answered_trades(now, ask.id, False)
             else:
                 self._settled(self.doubts.answered_order(now, ask.id, None))
         if not question.asks:
             del self._questions[number]
+
+    def _unprovable(self, now: int, ask: Ask) -> None:
+        """Nobody can say what became of it: an operator hears, once, and it is asked for ever more slowly."""
+        self._failed(now, ask.id)
+        tries = self._vain.get(ask.cid, 0) + 1
+        self._vain[ask.cid] = tries
+        if tries == VAIN_TRIES:
+            self.stats.held += 1
+            self._rows.append(HELD, 0, ask.cid, ts_event=self.wall(now))
+            self._flush_soon()
 
     async def _ask_position(self, ask: Ask) -> None:
         assert self.position is not None

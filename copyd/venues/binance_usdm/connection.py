@@ -177,7 +177,7 @@ class Session(WSListener):
             info = raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
         except (AttributeError, OSError):
             return None  # no TCP socket, or a system that does not tell
-        if len(info) < TCP_INFO_BYTES:
+        if not isinstance(info, bytes) or len(info) < TCP_INFO_BYTES:
             return None
         segment, round_trip_us, segments = (struct.unpack_from("=I", info, at)[0] for at in (16, 68, 80))
         return segment * segments, round_trip_us * 1000
