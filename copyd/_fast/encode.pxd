@@ -13,15 +13,17 @@ cdef enum:
 
 
 cdef struct Account:
-    #: one API key; key_size 0: no key. The secret is kept only as the two hash states.
+    #: one API key; key_size 0: no key. The secret is kept only as the two hash states. What an order needs of it stands
+    #: together, in four cache lines.
     uint32_t inner[8]              # SHA-256 after ipad block + the whole blocks of apiKey=...&newClientOrderId=
     uint32_t outer[8]              # SHA-256 after opad block
     uint8_t rest[64]               # what did not fill a block
-    char key_text[KEY_TEXT]        # ","apiKey":"...","timestamp":
     uint64_t inner_size            # bytes in ``inner``
     int rest_size
     int key_size
     int out                        # index of its Out
+    char key_text[KEY_TEXT]        # ","apiKey":"...","timestamp":
+    char pad[4]
 
 
 cdef struct Symbol:
@@ -109,6 +111,8 @@ cdef struct Job:
 cdef class Encoder:
     cdef Account* accounts         # by account index
     cdef uint32_t n_accounts
+    cdef uint32_t* lanes           # Out of each of them + 1; 0 = no key
+    cdef uint32_t n_lanes
     cdef Symbol* symbols           # by instrument index
     cdef uint32_t n_symbols
     cdef Worker[2] workers         # the calling thread's, the helper's

@@ -23,6 +23,9 @@ from copyd._fast.hashing cimport START as SHA256_START, blocks as sha256_blocks,
 cdef extern from "string.h" nogil:
     void explicit_bzero(void* memory, size_t size)
 
+cdef extern from "memory.h" nogil:
+    void* grow_table(void* old, size_t used, size_t size)
+
 cdef extern from "turns.h" nogil:
     ctypedef struct Turns:
         pass
@@ -173,10 +176,9 @@ cdef void* _grown(void* rows, uint32_t* count, Py_ssize_t index, Py_ssize_t want
         raise ValueError(f"index {index} is out of range")
     if index < count[0]:
         return rows
-    bigger = realloc(NULL, wanted * size)
+    bigger = grow_table(NULL, 0, wanted * size)
     if bigger == NULL:
         raise MemoryError()
-    memset(<char*>bigger + count[0] * size, 0, (wanted - count[0]) * size)
     if rows != NULL:
         memcpy(bigger, rows, count[0] * size)
         explicit_bzero(rows, count[0] * size)
@@ -285,6 +287,7 @@ cdef class Encoder:
             free(w.shapes)
             free(w.group)
         free(self.accounts)
+        free(self.lanes)
         free(self.symbols)
 
     def __repr__(self):
@@ -362,11 +365,15 @@ cdef class Encoder:
         memcpy(account.outer, SHA256_START, 32)
         sha256_blocks(account.outer, <uint8_t*>PyBytes_AS_STRING(outer), 1)
         account.out = out
+        self.lanes = <uint32_t*>_grown(self.lanes, &self.n_lanes, index, 2 * index + 64, sizeof(uint32_t))
+        self.lanes[index] = out + 1
 
     def forget_account(self, Py_ssize_t index):
         """Drop a key (follower removed, key refused); encoding for it is an error from now on."""
         if 0 <= index < self.n_accounts:
             explicit_bzero(&self.accounts[index], sizeof(Account))
+        if 0 <= index < self.n_lanes:
+            self.lanes[index] = 0
 
     def connection_of(self, Py_ssize_t index):
         """The connection account ``index`` is pinned to."""
@@ -416,6 +423,8 @@ cdef class Encoder:
         cdef Py_ssize_t i
         memset(starts, 0, (lanes + 1) * sizeof(uint32_t))
         for i in range(n):
+            if i + AHEAD < n:
+                fetch_soon(&orders[slots[i + AHEAD]].account)
             starts[self.lane_of(orders[slots[i]].account, turn)] += 1
         for lane in range(lanes):
             at = starts[lane]
@@ -427,9 +436,9 @@ cdef class Encoder:
             starts[lane] += 1
 
     cdef inline uint32_t lane_of(self, uint32_t account, uint32_t turn) noexcept nogil:
-        if account >= self.n_accounts or self.accounts[account].key_size == 0:
+        if account >= self.n_lanes or self.lanes[account] == 0:
             return self.workers[0].n_outs  # refused when it is rendered
-        return (<uint32_t>self.accounts[account].out + turn) % self.workers[0].n_outs
+        return (self.lanes[account] - 1 + turn) % self.workers[0].n_outs
 
     def encode(self, Columns cols not None, const uint32_t[::1] slots not None, int64_t timestamp_ms):
         """Frames for the orders in ``slots``, in that order: list of (connection, buffer, ids, slots of that buffer).
@@ -584,9 +593,8 @@ cdef class Encoder:
                     account = &self.accounts[orders[slots[i + AHEAD]].account]
                     fetch_soon(account.inner)
                     fetch_soon(account.rest)
-                    fetch_soon(account.key_text)
-                    fetch_soon(account.key_text + 64)
                     fetch_soon(&account.inner_size)
+                    fetch_soon(account.key_text + 64)
                 if i + 2 * AHEAD < job.n:
                     fetch_soon(&orders[slots[i + 2 * AHEAD]])
                     fetch_soon(&orders[slots[i + 2 * AHEAD]].leg)

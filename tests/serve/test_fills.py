@@ -42,6 +42,7 @@ from copyd.core.rows import (
     ReportKind,
     ReportRow,
 )
+from copyd.journal import Record
 from copyd.kinds import kind_of, pack_checkpoint
 from copyd.serve import tables
 from copyd.serve.fills import extract
