@@ -75,10 +75,10 @@ cdef inline bint _untold(Order* order, uint64_t terminal_mask) noexcept nogil:
 cdef class Columns:
     """All mutable tables of the engine.
 
-    ``instruments_max`` fixes the stride of the account x instrument table (at most 64: a plan's allow-list is one word).
+    ``instruments_max`` is the stride of the account x instrument table (at most 64: a plan's allow-list is one word).
     """
 
-    def __cinit__(self, int instruments_max=16):
+    def __cinit__(self, int instruments_max=1):
         if not 1 <= instruments_max <= 64:
             raise ValueError("instruments_max must be 1..64")
         self.instruments_max = instruments_max
@@ -160,6 +160,33 @@ cdef class Columns:
             raise ValueError("orders are added by add_order")
         self._reserve(table, self.counts[table] + rows)
         self.counts[table] += rows
+
+    def widen(self, int instruments):
+        """Room for so many instruments per account; rows keep what they hold. Only ever wider, by powers of two."""
+        cdef int wanted = self.instruments_max
+        cdef uint32_t account
+        cdef uint32_t accounts = self.counts[T_ACCOUNTS]
+        cdef size_t size = sizeof(AccountInstrument)
+        cdef void* wider
+        if not 1 <= instruments <= 64:
+            raise ValueError("instruments must be 1..64")
+        if instruments <= wanted:
+            return
+        while wanted < instruments:
+            wanted *= 2
+        wanted = min(wanted, 64)
+        wider = grow_table(NULL, 0, max(16, <size_t>accounts * wanted) * size)
+        if wider == NULL:
+            raise MemoryError
+        for account in range(accounts):
+            memcpy(<char*>wider + <size_t>account * wanted * size,
+                   &self.account_instruments[<size_t>account * self.instruments_max], self.instruments_max * size)
+        free(self.tables[T_ACCOUNT_INSTRUMENTS])
+        self.tables[T_ACCOUNT_INSTRUMENTS] = wider
+        self.account_instruments = <AccountInstrument*>wider
+        self.capacity[T_ACCOUNT_INSTRUMENTS] = max(16, accounts * <uint32_t>wanted)
+        self.counts[T_ACCOUNT_INSTRUMENTS] = accounts * <uint32_t>wanted
+        self.instruments_max = wanted
 
     # -- orders -----------------------------------------------------------------------------------------------------
 

@@ -98,6 +98,8 @@ UNTOLD_KEPT_NS = 24 * 3_600_000_000_000
 """So long an order is kept whose executions were not all told."""
 HELD_PATIENCE = 60
 """A difference that an order in conflict may have made is another hand's only after this many times the read lag."""
+INSTRUMENTS_MAX = 64
+"""A plan's list of allowed instruments is one word."""
 ROOM_LEAST, ROOM_ORDERS_PER_LEG = 4_096, 2
 """Orders for which memory is kept ready."""
 INFERRED_MAX, INFERRED_AGE = 1_000, 3_600_000_000_000
@@ -525,7 +527,7 @@ class Engine:
     (nothing has changed then), ``BrokenInvariant`` for our own mistakes.
     """
 
-    def __init__(self, instruments_max: int = 16) -> None:
+    def __init__(self, instruments_max: int = 1) -> None:
         self.columns = Columns(instruments_max)
         self.names = Names()
         self.params = Params()
@@ -644,6 +646,7 @@ class Engine:
 
     def _configured(self, now: int, value: Configured, out: Outputs) -> None:
         self._check_configured(value)
+        self.columns.widen(max(1, len(value.instruments)))
         kept = self.params
         self.params = Params.unpack(value.params)
         self.params.epoch, self.params.site, self.params.key = kept.epoch, kept.site, kept.key
@@ -684,8 +687,8 @@ class Engine:
                     f"instrument {index} is {known.symbol} in the journal and {spec.symbol} in the configuration: "
                     "instruments may be added at the end, never reordered or removed"
                 )
-        if len(value.instruments) > self.columns.instruments_max:
-            raise OperatorError(f"at most {self.columns.instruments_max} instruments")
+        if len(value.instruments) > INSTRUMENTS_MAX:
+            raise OperatorError(f"at most {INSTRUMENTS_MAX} instruments")
         for index, (name, known_name) in enumerate(zip(value.leaders, self.names.leaders, strict=False)):
             if known_name != name:
                 raise OperatorError(

@@ -58,7 +58,7 @@ class Tables:
     ``trace`` is None, or a list that hears of every limit an opening meets: for ``explain``; no rule reads it.
     """
 
-    instruments_max: int = 16
+    instruments_max: int = 1
     params: Params = field(default_factory=Params)
     instruments: list[InstrumentRow] = field(default_factory=list)
     leaders: list[LeaderRow] = field(default_factory=list)
