@@ -711,7 +711,7 @@ def replay_rows(bench: Bench) -> list[Row]:
         bench.problems.append("replay: another state than the one that was left")
     rate = followers * events / took
     return [judged(Row(name="replay of the journal", unit="orders/s", copyd=rate,
-                       note=f"{events} events of {followers:,} orders with their answers, each decision compared with its record"),
+                       note=f"{events} events of {followers:,} orders with answers, each decision compared with its record"),
                    rate, 2_000_000, ">= 2,000,000", at_least=True)]
 
 
