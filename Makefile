@@ -74,8 +74,15 @@ contracts: $(VENV)/.installed-test
 	@PATH="$(CURDIR)/$(BIN):$$PATH" lint-imports --no-logo
 
 unit: $(VENV)/.installed-test .venv-clients/.installed
+ifeq ($(strip $(PYTEST)),)
+	@echo "==> tests"
+	@$(BIN)/python -m pytest --ignore=tests/e2e
+	@echo "==> tests of the whole daemon, two at a time: they mostly wait"
+	@$(BIN)/python -m pytest -n 2 tests/e2e
+else
 	@echo "==> tests"
 	@$(BIN)/python -m pytest $(PYTEST)
+endif
 
 bench: $(VENV)/.installed-test
 	@$(BIN)/copyd bench stages

@@ -381,7 +381,7 @@ async def test_wrong_paths_and_plain_http_are_refused(x: Bench) -> None:
 
 
 async def test_sockets_are_pinged_and_end_after_their_lifetime() -> None:
-    async with exchange(session_s=2.0, ping_s=1.0) as x:
+    async with exchange(session_s=2.0, ping_s=0.3) as x:
         reader, writer = await opened(x)
         kinds = []
         while 8 not in kinds:

@@ -339,7 +339,7 @@ EVENTS = st.one_of(
     ),
     st.builds(lite),
 )  # fmt: skip
-PROPERTY = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+PROPERTY = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
 # --- the property -----------------------------------------------------------------------------------------------------------
@@ -381,7 +381,7 @@ def test_an_event_makes_the_twins_rows_or_is_left_to_it(heard, known):
         assert fast.state() == twin.state()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=300))
 def test_no_bytes_whatever_raise_or_change_anything(noise):
     """A frame that is not accepted leaves rows and debts as they were; no bytes raise."""
