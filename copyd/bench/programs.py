@@ -89,7 +89,11 @@ class Program:
         process = await asyncio.create_subprocess_exec(
             *inside, *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
         made = cls(name, process, {})
-        made.hello = await made.answer()
+        try:
+            made.hello = await made.answer()
+        except BaseException:
+            await made.stop()
+            raise
         return made
 
     async def ask(self, line: str) -> dict[str, Any]:
@@ -112,14 +116,14 @@ class Program:
         return found
 
     async def stop(self) -> None:
-        """End its stdin, and it if that is not enough."""
+        """End its stdin, and it if that is not enough; its pipes are read to their ends."""
         assert self.process.stdin is not None
         self.process.stdin.close()
         try:
-            await asyncio.wait_for(self.process.wait(), 10)
+            await asyncio.wait_for(self.process.communicate(), 10)
         except TimeoutError:
             self.process.kill()
-            await self.process.wait()
+            await self.process.communicate()
 
 
 class Arrived(msgspec.Struct, frozen=True):
