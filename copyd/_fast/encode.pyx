@@ -18,7 +18,9 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
 
 from copyd._fast.columns cimport Columns, Order
-from copyd._fast.hashing cimport START as SHA256_START, blocks as sha256_blocks, many as sha256_many
+from copyd._fast.hashing cimport (
+    START as SHA256_START, blocks as sha256_blocks, many as sha256_many, pad as sha256_pad, put as sha256_put,
+)
 
 cdef extern from "string.h" nogil:
     void explicit_bzero(void* memory, size_t size)
@@ -112,23 +114,6 @@ cdef inline char* put_hex(char* at, const uint8_t* data, Py_ssize_t size) noexce
     return at + 2 * size
 
 
-cdef inline void put_number(uint8_t* at, uint64_t value) noexcept nogil:
-    """64 bits, big-endian."""
-    cdef int i
-    for i in range(8):
-        at[i] = <uint8_t>(value >> (56 - 8 * i))
-
-
-cdef inline void put_digest(uint8_t* at, const uint32_t* state) noexcept nogil:
-    """The eight words of a hash state, big-endian."""
-    cdef int i
-    for i in range(8):
-        at[4 * i] = <uint8_t>(state[i] >> 24)
-        at[4 * i + 1] = <uint8_t>(state[i] >> 16)
-        at[4 * i + 2] = <uint8_t>(state[i] >> 8)
-        at[4 * i + 3] = <uint8_t>state[i]
-
-
 cdef inline uint64_t next_random(uint64_t* state) noexcept nogil:
     cdef uint64_t x = state[0]
     x ^= x << 13
@@ -205,10 +190,7 @@ cdef void sign(Group* group, int n) noexcept nogil:
                 count += 1
         sha256_many(group.states, group.data, blocks, count)
     for lane in range(n):
-        put_digest(group.outer_lanes[lane], group.inner[lane])
-        memset(group.outer_lanes[lane] + 32, 0, 32)
-        group.outer_lanes[lane][32] = 0x80
-        put_number(group.outer_lanes[lane] + 56, 96 * 8)
+        sha256_put(group.inner[lane], group.outer_lanes[lane])
         group.states[lane] = group.outer[lane]
         group.data[lane] = group.outer_lanes[lane]
     sha256_many(group.states, group.data, 1, n)
@@ -227,7 +209,7 @@ cdef void finish(Worker* w, int n) noexcept nogil:
     for lane in range(n):
         item = &w.group.items[lane]
         frame = w.outs[item.out].data + item.at
-        put_digest(digest, w.group.outer[lane])
+        sha256_put(w.group.outer[lane], digest)
         put_hex(frame + item.signature, digest, 32)
         mask = <uint32_t>(next_random(&w.random) >> 16)
         frame[0] = <char>0x81
@@ -250,7 +232,7 @@ cdef class Encoder:
     """Renders and signs orders. ``mask_seed`` seeds the frame masks (RFC 6455: a fresh unpredictable mask per frame)."""
 
     def __cinit__(self):
-        cdef int i
+        cdef int i, lane
         for i in range(2):
             self.workers[i].shapes = <Shape*>realloc(NULL, SHAPES * sizeof(Shape))
             self.workers[i].group = <Group*>realloc(NULL, sizeof(Group))
@@ -258,6 +240,8 @@ cdef class Encoder:
                 raise MemoryError()
             memset(self.workers[i].shapes, 0, SHAPES * sizeof(Shape))
             memset(self.workers[i].group, 0, sizeof(Group))
+            for lane in range(GROUP):
+                sha256_pad(self.workers[i].group.outer_lanes[lane], 32, 96)  # every outer hash ends alike
 
     def __init__(self, int recv_window_ms, uint64_t mask_seed):
         if recv_window_ms <= 0:
@@ -690,8 +674,7 @@ cdef class Encoder:
         cdef char qty[64]
         cdef char* start
         cdef char* at
-        cdef Py_ssize_t qty_size, size, padded
-        cdef uint64_t bits
+        cdef Py_ssize_t qty_size, size
 
         if order.account >= self.n_accounts or self.accounts[order.account].key_size == 0:
             return NO_KEY
@@ -721,12 +704,7 @@ cdef class Encoder:
         at = put_strides(at, qty, qty_size)
         at = put_text(at, &shape.signed_tail)
         size = at - start
-        padded = (size + 9 + 63) & ~63
-        memset(at, 0, padded - size)
-        at[0] = <char>0x80
-        bits = (account.inner_size + <uint64_t>size) * 8
-        put_number(<uint8_t*>start + padded - 8, bits)
-        item.blocks = padded >> 6
+        item.blocks = sha256_pad(<uint8_t*>start, size, account.inner_size + <uint64_t>size)
         memcpy(w.group.inner[lane], account.inner, 32)
         memcpy(w.group.outer[lane], account.outer, 32)
 

@@ -24,7 +24,7 @@ from copyd._fast.rowpack import pack_rows, unpack_rows
 from copyd.core.copy_instruction import book_missed, defer, ratio, set_anchor
 from copyd.core.fill import on_short_side
 from copyd.core.fixed import E8, ONE, mul_div_trunc, sign
-from copyd.core.identifiers import cause_id, epoch_of, site_of
+from copyd.core.identifiers import CID_BYTES, cause_id, epoch_of, site_of
 from copyd.core.instrument import notional
 from copyd.core.leader_event import LeaderBook, split
 from copyd.core.pnl import allocation_equity
@@ -348,8 +348,6 @@ AnyInput = (
 LENGTHS = struct.Struct("<5I")
 """Bytes of each part of a record's payload; ``PACKED`` is set in those whose rows are packed (``copyd._fast.rowpack``)."""
 PACKED = 1 << 31
-CID_BYTES = 16
-"""The first bytes of a named order: they are not packed, so that a record can be searched for an order."""
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(AnyInput)
 
@@ -387,6 +385,7 @@ class Outputs(msgspec.Struct):
         """Record payload parts: five u32 lengths, then input, decisions, order ends, orders, loss stops."""
         raw = encode_input(self.input)
         decisions = pack_rows(self.decisions, DecisionRow.LAYOUT.size) if self.decisions else b""
+        # Ids, the first bytes of an order, are not packed: a record can be searched for an order.
         named = pack_rows(self.named, NamedOrder.LAYOUT.size, CID_BYTES) if self.named else b""
         lengths = LENGTHS.pack(
             len(raw), len(decisions) | PACKED * bool(decisions), len(self.ends), len(named) | PACKED * bool(named),

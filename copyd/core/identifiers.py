@@ -14,6 +14,8 @@ from __future__ import annotations
 import struct
 from hashlib import blake2b
 
+CID_BYTES = 16
+"""A client order id."""
 _MASK = (1 << 64) - 1
 MESSAGE = struct.Struct("<16sqIIHBBBxxx")
 """cause 16, aux i64, account u32, plan u32, instrument u16, position side u8, part u8, attempt u8, 3 zero bytes: 40 bytes."""

@@ -19,7 +19,7 @@ from copyd._fast.rowpack import unpack_rows
 from copyd.core import engine as core
 from copyd.core.doubt import AskKind, Doubts, Found, Terms, Verdict
 from copyd.core.fill import POSITION_SIDE_REJECTED
-from copyd.core.identifiers import epoch_of
+from copyd.core.identifiers import CID_BYTES, epoch_of
 from copyd.core.order import placed_since
 from copyd.core.reconcile import EDGES_BPS, DriftRow, Rounds, SyncAction, SyncWatch
 from copyd.core.rows import (
@@ -421,7 +421,7 @@ class Node:
             seq, name, fields,
             list(DecisionRow.LAYOUT.iter_unpack(unpack_rows(parts[2], DecisionRow.LAYOUT.size))) if parts[2] else [],
             list(OrderEndRow.LAYOUT.iter_unpack(parts[3])) if parts[3] else [],
-            list(NamedOrder.LAYOUT.iter_unpack(unpack_rows(parts[4], NamedOrder.LAYOUT.size, core.CID_BYTES)))
+            list(NamedOrder.LAYOUT.iter_unpack(unpack_rows(parts[4], NamedOrder.LAYOUT.size, CID_BYTES)))
             if parts[4] else [],
             stops=list(StopRow.LAYOUT.iter_unpack(parts[5])) if parts[5] else [],
         )

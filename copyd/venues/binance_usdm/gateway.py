@@ -28,6 +28,7 @@ from copyd._fast.encode import Encoder
 from copyd._fast.pending import Pending
 from copyd._fast.replies import Replies
 from copyd.core.doubt import Ask, AskKind, Doubts, Found, Verdict
+from copyd.core.identifiers import CID_BYTES
 from copyd.errors import VenueUnavailable
 from copyd.venues.binance_usdm import codec
 from copyd.venues.binance_usdm.codec import (
@@ -58,7 +59,6 @@ S_NS = 1_000_000_000
 #: A question is remembered this long after it was put: an answer as late as this still may find the order.
 QUESTION_NS = 60 * S_NS
 HISTORY_PAGES_MAX = 50
-ID_SIZE = 16
 INT32_MAX, INT64_MAX = (1 << 31) - 1, (1 << 63) - 1
 #: Codes with which the compiled reader may take a refusal for certain.
 REJECTS = [code for code, (outcome, _) in CODES.items() if outcome is Outcome.DEFINITE_REJECT]
@@ -139,7 +139,7 @@ class _Lane:
 
 def ids_of(ids: bytes) -> list[bytes]:
     """Ids of 16 bytes, back to back, one by one."""
-    return [ids[at : at + ID_SIZE] for at in range(0, len(ids), ID_SIZE)]
+    return [ids[at : at + CID_BYTES] for at in range(0, len(ids), CID_BYTES)]
 
 
 class OrderGateway:
@@ -359,12 +359,12 @@ class OrderGateway:
                 except OSError:
                     session = None
             if session is None:
-                self.stats.orders_not_sent += len(ids) // ID_SIZE
+                self.stats.orders_not_sent += len(ids) // CID_BYTES
                 for cid in ids_of(ids):
                     self._emit(NOT_SENT, 0, cid)
                 continue
             written.append((session, ids, slots))
-            count += len(ids) // ID_SIZE
+            count += len(ids) // CID_BYTES
             self.stats.bytes_sent += len(buffer)
         now = self.mono()
         for session, ids, slots in written:
