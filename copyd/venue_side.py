@@ -66,8 +66,6 @@ KEY_REFUSED = frozenset({"key_refused", "key_format", "signature", "unauthorized
 TRANSIENT = frozenset({"venue_unavailable", "unreadable_reply"})
 #: Account, its key, the (instrument, leverage) pairs its plans need.
 Wanting = tuple[int, Key, list[tuple[int, int]]]
-ORDER_CHUNK, BATCH_CHUNK = 1_024, 2_048
-"""Orders rendered and sent at a time: signed ones are a write or two to a connection, records one batch."""
 QUERY_SHARE = 0.5
 #: Causes of a wallet's change that are money paid in or taken out.
 FLOW_CAUSES = frozenset({
@@ -187,12 +185,6 @@ class VenueSide:
             self.instruments = load_instruments(listed, [item.symbol for item in self.config.instruments])
         except ValueError as error:
             raise OperatorError(f"instruments: {error}") from None
-        self.encoder = Encoder(self.contract.recv_window_ms, now() & 0xFFFFFFFF)
-        if self.config.runtime.hot_threads > 1:
-            self.encoder.start_helper()
-        for item in self.instruments:
-            self.encoder.set_instrument(
-                item.index, item.symbol, item.price_decimals, item.tick, item.qty_decimals, item.lot)
         commissions = Commissions(self.instruments, self._last_mark, self._unknown_fee)
         self.gateway: OrderGateway | BatchGateway = (
             self._batch_gateway() if venue.orders.path == "batch" else self._order_gateway(commissions))
@@ -212,6 +204,12 @@ class VenueSide:
     def _order_gateway(self, commissions: Commissions) -> OrderGateway:
         """Orders signed one by one, over the venue's own API."""
         venue, now = self.config.venues[0], self.clock.now_ns
+        self.encoder = Encoder(self.contract.recv_window_ms, now() & 0xFFFFFFFF)
+        if self.config.runtime.hot_threads > 1:
+            self.encoder.start_helper()
+        for item in self.instruments:
+            self.encoder.set_instrument(
+                item.index, item.symbol, item.price_decimals, item.tick, item.qty_decimals, item.lot)
         return OrderGateway(
             url=self.endpoints.ws_api, connections=venue.order_connections, instruments=self.instruments,
             contract=self.contract, clock=now, venue_clock=self.rest.venue_clock, on_reports=self._reports,
@@ -220,7 +218,7 @@ class VenueSide:
             queries_per_s=QUERY_SHARE * venue.request_weight_per_min / 60,
             rest=self.rest, commissions=commissions, placed=self._placed,
             on_mismatch=self._mismatch, on_unknown_code=self._unknown_code,
-            expected=self._expected,
+            expected=self._expected, encoder=self.encoder,
         )
 
     def _batch_gateway(self) -> BatchGateway:
@@ -424,22 +422,18 @@ class VenueSide:
 
     @property
     def chunk_max(self) -> int:
-        """Orders in one write or two; in as many records as the engine takes for one batch."""
-        return BATCH_CHUNK if isinstance(self.gateway, BatchGateway) else ORDER_CHUNK
+        """Orders rendered and sent at a time."""
+        return self.gateway.chunk_max
 
     def arrange(self, slots: array, turn: int) -> array:
-        """Rows of one connection together; a batch gateway has one, and its engine takes them as they come."""
-        if isinstance(self.gateway, BatchGateway):
-            return slots
-        return array("I", self.encoder.arrange(self.engine.columns, slots, turn & 0xFFFFFFFF))
+        """Rows in the order in which they are best sent."""
+        return self.gateway.arrange(slots, turn)
 
     def render(self, slots: array) -> Any:
         """Signed frames, or record batches, for these order rows."""
         if self._keyless:
             slots = self._without_keyless(slots)
-        if isinstance(self.gateway, BatchGateway):
-            return self.gateway.render(slots)
-        return self.encoder.encode(self.engine.columns, slots, self.rest.venue_clock.timestamp_ms())
+        return self.gateway.render(slots)
 
     def _without_keyless(self, slots: array) -> array:
         """Orders of accounts whose key is gone cannot be signed: they are reported as never sent, the others go."""

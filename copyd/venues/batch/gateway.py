@@ -359,6 +359,15 @@ class BatchGateway:
 
     # --- out: orders ----------------------------------------------------------------------------------------------------
 
+    @property
+    def chunk_max(self) -> int:
+        """Orders packed and sent at a time: one batch."""
+        return self.contract.batch_records
+
+    def arrange(self, slots: array, turn: int) -> array:
+        """There is one session, and its engine takes orders as they come."""
+        return slots
+
     def render(self, slots: array) -> list[Batch]:
         """Record batches of these order rows; nothing leaves. What the engine cannot take is reported NOT_SENT."""
         assert self._columns is not None

@@ -145,6 +145,9 @@ def ids_of(ids: bytes) -> list[bytes]:
 class OrderGateway:
     """See the module. Accounts are pinned to ``connections`` lanes; a pinned lane that is down is bypassed."""
 
+    #: Orders rendered and sent at a time: a write or two to a connection.
+    chunk_max = 1_024
+
     def __init__(
         self,
         *,
@@ -165,9 +168,11 @@ class OrderGateway:
         on_mismatch: Callable[[bytes, str], None] | None = None,
         on_unknown_code: Callable[[int], None] | None = None,
         mono: Callable[[], int] = time.monotonic_ns,
+        encoder: Encoder | None = None,
     ) -> None:
         """``rest``: without it neither history nor position is asked for. ``expected``: see ``Doubts``. ``placed``: what an
-        answer is compared with. ``queries_per_s``: request weight a second that settling doubts may use."""
+        answer is compared with. ``queries_per_s``: request weight a second that settling doubts may use. ``encoder``: holds the
+        keys; without it orders come rendered."""
         if connections < 1:
             raise ValueError("at least one connection is needed")
         if expected is not None and rest is None:
@@ -176,6 +181,8 @@ class OrderGateway:
         self.contract = contract
         self.clock = clock
         self.venue_clock = venue_clock
+        self.encoder = encoder
+        self._columns: Columns
         self.on_reports = on_reports
         self.on_connection = on_connection or (lambda connection, state, detail: None)
         self._stats = GatewayStats()
@@ -236,8 +243,9 @@ class OrderGateway:
         self._stopping = False
 
     def bind(self, columns: Columns) -> None:
-        """The tables that hold the orders: with them the compiled reader makes the comparisons of ``placed`` itself."""
-        self._replies.columns = columns
+        """The tables that hold the orders: they are rendered from there, and with them the compiled reader makes the
+        comparisons of ``placed`` itself."""
+        self._columns = self._replies.columns = columns
         self._compiled = True
 
     @property
@@ -345,6 +353,16 @@ class OrderGateway:
         self._flush()
 
     # --- out ----------------------------------------------------------------------------------------------------------
+    def arrange(self, slots: array, turn: int) -> array:
+        """Rows of one connection together; ``turn`` says whose connection is first."""
+        assert self.encoder is not None
+        return array("I", self.encoder.arrange(self._columns, slots, turn & 0xFFFFFFFF))
+
+    def render(self, slots: array) -> list[Burst]:
+        """Signed frames for these order rows; nothing leaves."""
+        assert self.encoder is not None
+        return self.encoder.encode(self._columns, slots, self.venue_clock.timestamp_ms())
+
     def send(self, bursts: Sequence[Burst]) -> int:
         """Hand committed orders to the kernel; returns how many. First all writes, then all book-keeping."""
         written: list[tuple[Session, bytes, bytes]] = []
