@@ -67,7 +67,7 @@ from copyd.errors import BrokenInvariant, CopydError, Fenced, JournalError, Oper
 from copyd.followers import PlanSpec
 from copyd.inspect.rebuild import fold
 from copyd.journal import Journal
-from copyd.kinds import BUILD, KEPT_BYTES, kind_of, pack_checkpoint
+from copyd.kinds import BUILD, KEPT_BYTES, kind_of, pack_checkpoint, same_rules
 from copyd.money import losses
 from copyd.reconciler import Reconciler
 from copyd.runtime.clock import SystemClock
@@ -205,7 +205,8 @@ class Daemon:
         phase("rebuilt")
         self.side = VenueSide(config, self.credentials, self.clock, self)
         self.pump = Pump(
-            self.engine, self.journal, self.side, self.clock, kind_of, self._outputs, self._sent)
+            self.engine, self.journal, self.side, self.clock, kind_of, self._outputs, self._sent,
+            announce_legs=config.runtime.announce_legs)
         await self.side.open()
         phase("venue_open")
         self.side.bind(self.engine)
@@ -216,6 +217,7 @@ class Daemon:
             looks_per_s=venue.request_weight_per_min * config.sync.weight_share_bps / 10_000 / 60 / per_look,
             spawn=lambda work: self._spawn(work, "look"),
         )
+        self._take_up()
         started = self._offer(Started(self.journal.epoch, config.site.id, self.journal.site_key, BUILD))
         self._configure(config)
         for account in range(len(self.engine.names.accounts)):
@@ -242,6 +244,18 @@ class Daemon:
             in_doubt=len(started.queries) if started else 0, config=config_hash(config)[:12],
             **phases, started_ms=round((time.monotonic() - began) * 1000),
         )
+
+    def _take_up(self) -> None:
+        """The process before was ended between the announcement of a leader's execution and the record of what it decided."""
+        if self.engine.announced is None:
+            return
+        if not same_rules(self.engine.names.build):
+            raise JournalError(
+                f"{self.journal.path}: ends with an execution that {self.engine.names.build} was deciding, and this is {BUILD}: "
+                "start that build on it once and stop it")
+        taken = self.pump.take_up()
+        if taken is not None:
+            self.log.warning("taken up", execution=taken.input.exec_id, orders=len(taken.named) // NamedOrder.LAYOUT.size)
 
     def _amnesia(self) -> None:
         """An older journal was put back: what it lacks is at the venue only. Nothing is opened before an operator resumes."""

@@ -881,6 +881,16 @@ class RuntimeConfig(Section, frozen=True, kw_only=True):
             "costs more than it brings where none is.",
         ),
     ] = 1
+    announce_legs: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=10_000_000,
+            description="A leader's execution that at least so many legs follow is announced in a small record of the journal: "
+            "first orders leave once that is committed, while the last are still decided. Too small: two records for what one "
+            "commit would have carried as fast. Too large: first orders wait for the decision of the last.",
+        ),
+    ] = 256
     drain_timeout_s: Annotated[
         int,
         Meta(

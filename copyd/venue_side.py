@@ -465,7 +465,7 @@ class VenueSide:
         if isinstance(self.gateway, BatchGateway):
             self.gateway.add_account(account, name)
         else:
-            self.gateway.register(self.encoder, account, key_of(credential), account % self.gateway.connections)
+            self.gateway.register(self.encoder, account, key_of(credential), self.gateway.pin_of(account))
         if was_keyless:
             for slot in self.engine.columns.orders_in_state(UNFINISHED_MASK, account):
                 self.query(slot, self.clock.now_ns())

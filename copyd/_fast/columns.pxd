@@ -225,7 +225,7 @@ cdef class Columns:
     cdef bint relink              # every chain is to be made anew
     cdef public int instruments_max
     cdef uint32_t find_order(self, const uint8_t* cid) noexcept nogil
-    cdef uint32_t new_order(self, const uint8_t* cid) except? 0xFFFFFFFE
+    cdef uint32_t new_order(self, const uint8_t* cid) except? 0xFFFFFFFE nogil
     cdef uint32_t index_fresh(self) except? 0xFFFFFFFE
     cdef bint index_put(self, uint32_t slot) noexcept nogil
     cdef void fetch_index(self, const uint8_t* cid) noexcept nogil
@@ -233,11 +233,11 @@ cdef class Columns:
     cdef int book_trade(self, uint32_t slot, int64_t trade_id) except -1
     cdef _rehash_trades(self)
     cdef _retire_trades(self)
-    cdef int _reserve(self, int table, uint32_t rows) except -1
+    cdef int _reserve(self, int table, uint32_t rows) except -1 nogil
     cdef uint32_t _reindex(self) noexcept
     cdef uint32_t _rehash(self, uint32_t orders=*) except? 0xFFFFFFFE
     cdef int _link(self) except -1
-    cdef int _note_fresh(self, uint32_t slot) except -1
+    cdef int _note_fresh(self, uint32_t slot) except -1 nogil
 
 cdef class ReportBatch:
     cdef Report* rows

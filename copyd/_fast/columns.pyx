@@ -103,7 +103,7 @@ cdef class Columns:
         free(self.next_order)
         free(self.fresh)
 
-    cdef int _reserve(self, int table, uint32_t rows) except -1:
+    cdef int _reserve(self, int table, uint32_t rows) except -1 nogil:
         """Room for ``rows`` rows; new memory is zeroed so that equal histories give equal bytes."""
         if rows <= self.capacity[table]:
             return 0
@@ -111,7 +111,8 @@ cdef class Columns:
         cdef size_t size = ROW_SIZES[table]
         cdef void* memory = grow_table(self.tables[table], self.capacity[table] * size, capacity * size)
         if memory == NULL:
-            raise MemoryError
+            with gil:
+                raise MemoryError
         self.tables[table] = memory
         self.capacity[table] = capacity
         self.instruments = <Instrument*>self.tables[T_INSTRUMENTS]
@@ -234,7 +235,7 @@ cdef class Columns:
             fetch_row(&self.orders[slot - 1].seq)
             fetch_row(&self.orders[slot - 1].side)
 
-    cdef uint32_t new_order(self, const uint8_t* cid) except? 0xFFFFFFFE:
+    cdef uint32_t new_order(self, const uint8_t* cid) except? 0xFFFFFFFE nogil:
         """A zeroed order row with this id. It is in no index before ``index_fresh``, which the caller owes: one look at the
         index for each of ten thousand orders would wait for memory ten thousand times."""
         cdef uint32_t slot
@@ -288,13 +289,14 @@ cdef class Columns:
                 raise MemoryError
             self.fresh, self.fresh_capacity = fresh, 2 * orders
 
-    cdef int _note_fresh(self, uint32_t slot) except -1:
+    cdef int _note_fresh(self, uint32_t slot) except -1 nogil:
         cdef uint32_t* fresh
         if self.fresh_count == self.fresh_capacity:
             self.fresh_capacity = max(1_024, self.fresh_capacity * 2)
             fresh = <uint32_t*>realloc(self.fresh, self.fresh_capacity * sizeof(uint32_t))
             if fresh == NULL:
-                raise MemoryError
+                with gil:
+                    raise MemoryError
             self.fresh = fresh
         self.fresh[self.fresh_count] = slot
         self.fresh_count += 1

@@ -171,6 +171,7 @@ cdef enum:  # Note
     DUST = 7
 
 cdef enum:
+    READY_FIRST = 16   # orders told as ready first, so that they leave early
     PRICE_BAND_BPS = 1_000
     PART_OPENING = 0
     PART_REDUCTION = 16
@@ -325,14 +326,15 @@ def row_sizes():
     }
 
 
-cdef void* _push(Buffer* buffer) except NULL:
+cdef void* _push(Buffer* buffer) except NULL nogil:
     """Address of one more row."""
     cdef void* rows
     if buffer.count == buffer.capacity:
         buffer.capacity = max(256, buffer.capacity * 2)
         rows = realloc(buffer.rows, buffer.capacity * buffer.size)
         if rows == NULL:
-            raise MemoryError
+            with gil:
+                raise MemoryError
         buffer.rows = rows
     buffer.count += 1
     return <char*>buffer.rows + (buffer.count - 1) * buffer.size
@@ -477,8 +479,13 @@ cdef class Kernel:
 
     # -- the three entries ----------------------------------------------------------------------------------------
 
-    def fan_out(self, const uint32_t[::1] legs, bytes event_row):
-        """Decide one leader fill for every leg of ``legs``, starting at the event's rotation."""
+    def fan_out(self, const uint32_t[::1] legs, bytes event_row, ready=None):
+        """Decide one leader fill for every leg of ``legs``, starting at the event's rotation.
+
+        ``ready``: where the fill only opens, ``ready(slots)`` is given the orders (uint32 slots as bytes, in sending order) as
+        they become whole, while the rest is still to be decided; it returns how many more it waits for before it is called
+        again. It must not touch the tables. Reductions are put in order when all are known: it is not called for them.
+        """
         if len(event_row) != sizeof(FillEvent):
             raise ValueError(f"FillEvent is {sizeof(FillEvent)} bytes, got {len(event_row)}")
         cdef FillEvent event
@@ -489,13 +496,26 @@ cdef class Kernel:
         if n == 0:
             return
         cdef uint32_t start = <uint32_t>(<uint64_t>event.rotation % n)
-        for i in range(n):
-            if i + 2 * AHEAD < n:
-                self._fetch_leg(&self.columns.legs[legs[(start + i + 2 * AHEAD) % n]])
-            if i + AHEAD < n:
-                self._fetch_rows(&self.columns.legs[legs[(start + i + AHEAD) % n]])
-            self._decide(legs[(start + i) % n], &event)
-        self._index()
+        cdef uint32_t told = 0
+        cdef uint32_t more = READY_FIRST if ready is not None and event.reduce_qty == 0 else NONE
+        i = 0
+        while i < n:
+            with nogil:  # the journal's thread has a record to commit meanwhile
+                while i < n and self._openings.count - told < more:
+                    if i + 2 * AHEAD < n:
+                        self._fetch_leg(&self.columns.legs[legs[(start + i + 2 * AHEAD) % n]])
+                    if i + AHEAD < n:
+                        self._fetch_rows(&self.columns.legs[legs[(start + i + AHEAD) % n]])
+                    self._decide(legs[(start + i) % n], &event)
+                    i += 1
+            self._index()
+            if more != NONE and self._openings.count > told:
+                more = ready(self._openings_from(told))
+                told = self._openings.count
+
+    cdef bytes _openings_from(self, uint32_t first):
+        return PyBytes_FromStringAndSize(
+            <char*>(<uint32_t*>self._openings.rows + first), (self._openings.count - first) * sizeof(uint32_t))
 
     cdef inline void _fetch_leg(self, Leg* leg) noexcept nogil:
         fetch_soon(leg)
@@ -1379,7 +1399,7 @@ cdef class Kernel:
 
     cdef uint32_t _make_order(
             self, uint32_t leg_index, Cause* cause, int part, int kind, int side, int64_t lots, int64_t limit_px,
-            int64_t ref_px) except? 0xFFFFFFFE:
+            int64_t ref_px) except? 0xFFFFFFFE nogil:
         cdef Leg* leg = &self.columns.legs[leg_index]
         cdef Account* account = &self.columns.accounts[leg.account]
         cdef uint8_t message[40]
@@ -1427,10 +1447,11 @@ cdef class Kernel:
         return slot
 
     cdef int _make_opening(
-            self, uint32_t leg_index, Cause* cause, int side, int64_t lots, int64_t limit_px, int64_t ref_px) except -1:
+            self, uint32_t leg_index, Cause* cause, int side, int64_t lots, int64_t limit_px, int64_t ref_px) except -1 nogil:
         cdef uint32_t slot = self._make_order(leg_index, cause, PART_OPENING, OPENING, side, lots, limit_px, ref_px)
         cdef Order* order = &self.columns.orders[slot]
         cdef Leg* leg = &self.columns.legs[leg_index]
+        cdef Account* account = &self.columns.accounts[leg.account]
         cdef int64_t leverage = self._account_instrument(leg).leverage
         cdef int64_t value
         order.replanned = leg.replan
@@ -1440,7 +1461,7 @@ cdef class Kernel:
         leg.pending = side * (lots << 32)
         value = _notional(&self.columns.instruments[leg.instrument], lots, limit_px)
         order.reserve_e8 = narrow(quotient(<i128>value + leverage - 1, leverage))
-        self.columns.accounts[leg.account].reserved_e8 += order.reserve_e8
+        account.reserved_e8 += order.reserve_e8
         (<uint32_t*>_push(&self._openings))[0] = slot
         return 0
 
@@ -1452,7 +1473,7 @@ cdef class Kernel:
         lots = (((_abs(held) << 32) - wanted) >> 32) - leg.reduce_leaves
         return lots if lots > 0 else 0
 
-    cdef int64_t _plan_reduction(self, uint32_t leg_index, Cause* cause) except -1:
+    cdef int64_t _plan_reduction(self, uint32_t leg_index, Cause* cause) except -1 nogil:
         cdef Leg* leg = &self.columns.legs[leg_index]
         cdef int64_t total = self._reducible(leg)
         cdef int64_t left = total
@@ -1485,7 +1506,7 @@ cdef class Kernel:
 
     # -- position -------------------------------------------------------------------------------------------------
 
-    cdef int _decide(self, uint32_t leg_index, FillEvent* event) except -1:
+    cdef int _decide(self, uint32_t leg_index, FillEvent* event) except -1 nogil:
         cdef Leg* leg = &self.columns.legs[leg_index]
         cdef Decision decision
         cdef Cause cause
@@ -1515,7 +1536,7 @@ cdef class Kernel:
         memcpy(_push(&self._decisions), &decision, sizeof(Decision))
         return 0
 
-    cdef int _decide_opening(self, uint32_t leg_index, FillEvent* event, Cause* cause, Decision* decision) except -1:
+    cdef int _decide_opening(self, uint32_t leg_index, FillEvent* event, Cause* cause, Decision* decision) except -1 nogil:
         cdef Leg* leg = &self.columns.legs[leg_index]
         cdef Plan* plan = &self.columns.plans[leg.plan]
         cdef int no_ratio = OK
@@ -1572,7 +1593,7 @@ cdef class Kernel:
 
     cdef int _settle_size(
             self, uint32_t leg_index, Opening* opening, Size* sized, int64_t delta, Cause* cause,
-            Decision* decision) except -1:
+            Decision* decision) except -1 nogil:
         cdef Leg* leg = &self.columns.legs[leg_index]
         cdef int side = opening.side
         cdef int64_t lots = sized.lots

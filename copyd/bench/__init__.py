@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     fanout.add_argument("--durability", choices=("strict", "process", "none"), default="strict")
     fanout.add_argument("--journal", type=Path, metavar="DIR", help="make the journal below DIR (default: temporary directory)")
     fanout.add_argument("--threads", type=int, choices=(1, 2), default=1, help="that render and sign")
+    fanout.add_argument("--tls", action="store_true", help="orders and the leader's stream over TLS")
     fanout.add_argument("--seed", type=int, default=1, help="same seed, same orders")
     fanout.add_argument("--json", type=Path, metavar="FILE")
     fanout.add_argument("--hdr", type=Path, metavar="FILE", help="histograms in the HdrHistogram log format")
@@ -149,7 +150,7 @@ def _fanout(options: argparse.Namespace) -> int:
     report = fanout.run(fanout.Settings(
         followers=options.followers, connections=options.connections, events=options.events, warmup=max(0, options.warmup),
         rate=options.rate, durability=options.durability, journal=options.journal, seed=options.seed,
-        threads=options.threads,
+        threads=options.threads, tls=options.tls,
     ))
     print(fanout.table(report))
     _write_json(options.json, report)

@@ -108,11 +108,21 @@ class Path_:
     def names(self) -> Any:
         return self.engine.names
 
-    def step(self, now: int, value: Any) -> Outputs | None:
-        """Engine, timed."""
+    @property
+    def announced(self) -> tuple[int, core.LeaderFill] | None:
+        return self.engine.announced
+
+    def announces(self, value: Any, legs_least: int) -> bool:
+        """Engine."""
+        return self.engine.announces(value, legs_least)
+
+    def step(self, now: int, value: Any, ready: core.Ready | None = None) -> Outputs | None:
+        """Engine, timed; what is rendered and sent in between is not its time."""
+        event = self.event
+        others = event.render + event.send
         began = time.perf_counter_ns()
-        outputs = self.engine.step(now, value)
-        self.event.step += time.perf_counter_ns() - began
+        outputs = self.engine.step(now, value, ready)
+        event.step += time.perf_counter_ns() - began - (event.render + event.send - others)
         return outputs
 
     def arrange(self, slots: Any, turn: int) -> Any:

@@ -17,6 +17,8 @@ import tempfile
 import time
 from array import array
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,7 @@ from copyd.runtime.pump import Pump, Sent
 from copyd.venues.binance_usdm import codec
 from copyd.venues.binance_usdm.connection import Link, Session
 from copyd.venues.binance_usdm.contract import CONTRACT
-from copyd.venues.binance_usdm.gateway import OrderGateway
+from copyd.venues.binance_usdm.gateway import OrderGateway, pin_of
 from copyd.venues.binance_usdm.rest import VenueClock
 
 MAP_BYTES = 64 << 30
@@ -53,7 +55,7 @@ SETTLE_S = 30.0
 PACE_ORDERS_PER_S = 12_500
 EXCLUDED = (
     "network and venue: the peer is on loopback and only drains; its answers come in bulk after each burst",
-    "TLS", "the leader feed's duplicate and order checks (a few us per event)",
+    "TLS (but with --tls)", "the leader feed's duplicate and order checks (a few us per event)",
     "follower user streams, REST polls and metrics of a running daemon", "checkpoints (measured by: copyd bench restart)",
     "the venue's limit on orders per account (lifted)",
 )
@@ -72,6 +74,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 1
     sample: int = 16
     threads: int = 1
+    tls: bool = False
+
+    @property
+    def scheme(self) -> str:
+        """Of the peer's addresses."""
+        return "wss" if self.tls else "ws"
 
     @property
     def events_per_s(self) -> float:
@@ -123,11 +131,21 @@ class Stages:
     def durable_seq(self) -> int:
         return self.path.journal.durable_seq
 
-    def step(self, now: int, value: Any) -> Outputs | None:
+    @property
+    def announced(self) -> tuple[int, core.LeaderFill] | None:
+        return self.path.engine.announced
+
+    def announces(self, value: Any, legs_least: int) -> bool:
         """Engine."""
+        return self.path.engine.announces(value, legs_least)
+
+    def step(self, now: int, value: Any, ready: core.Ready | None = None) -> Outputs | None:
+        """Engine; what is rendered and sent in between is not its time."""
+        event = self.path.event
+        others = event.render + event.send
         began = time.perf_counter_ns()
-        outputs = self.path.engine.step(now, value)
-        self.path.event.step += time.perf_counter_ns() - began
+        outputs = self.path.engine.step(now, value, ready)
+        event.step += time.perf_counter_ns() - began - (event.render + event.send - others)
         return outputs
 
     def append(self, kind: int, ts_ns: int, parts: Sequence[bytes]) -> int:
@@ -135,7 +153,7 @@ class Stages:
         began = time.perf_counter_ns()
         seq = self.path.journal.append(kind, ts_ns, parts)
         self.path.event.append += time.perf_counter_ns() - began
-        self.path.appended = time.time_ns()
+        self.path.appended = self.path.appended or time.time_ns()
         return seq
 
     chunk_max = 1_024
@@ -174,7 +192,7 @@ class Path_:
         self.journal = journal
         self.venue_clock = VenueClock(CONTRACT, self.clock.now_ns)
         self.gateway = OrderGateway(
-            url=f"ws://{host}:{port}/ws-fapi/v1", connections=settings.connections, instruments=self.instruments,
+            url=f"{settings.scheme}://{host}:{port}/ws-fapi/v1", connections=settings.connections, instruments=self.instruments,
             contract=CONTRACT, clock=self.clock.now_ns, venue_clock=self.venue_clock, on_reports=self._reports,
         )
         self.encoder = Encoder(CONTRACT.recv_window_ms, self.clock.now_ns() & 0xFFFFFFFF)
@@ -184,7 +202,7 @@ class Path_:
             self.encoder.set_instrument(
                 item.index, item.symbol, item.price_decimals, item.tick, item.qty_decimals, item.lot)
         for account in range(settings.followers):
-            self.gateway.register(self.encoder, account, world.key(settings.seed, account), account % settings.connections)
+            self.gateway.register(self.encoder, account, world.key(settings.seed, account), self.gateway.pin_of(account))
         self.trades = {trade.exec_id: trade for trade in world.schedule(settings.warmup + settings.events, settings.seed)}
         self.event = Event(world.LeaderTrade(0, 0, 0, 0))
         self.events: list[Event] = []
@@ -205,6 +223,7 @@ class Path_:
         """Bytes of the leader's stream, all the way to its followers."""
         received = self.clock.now_ns()
         self.cpu_began = time.thread_time_ns()
+        self.appended = 0
         began = time.perf_counter_ns()
         update = codec.decode_user(payload)
         assert isinstance(update, codec.OrderTradeUpdate), update
@@ -270,13 +289,15 @@ class Child:
         self.process = process
 
     @classmethod
-    async def start(cls, seed: int, sample: int, module: str = peer_module.__name__) -> tuple[Child, int]:
+    async def start(
+        cls, seed: int, sample: int, module: str = peer_module.__name__, certificate: Path | None = None,
+    ) -> tuple[Child, int]:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", module, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
             limit=1 << 24,
         )
         child = cls(process)
-        answer = await child.ask({"seed": seed, "sample": sample})
+        answer = await child.ask({"seed": seed, "sample": sample, "certificate": str(certificate or "")})
         return child, answer["port"]
 
     def tell(self, message: dict[str, Any]) -> None:
@@ -302,10 +323,43 @@ class Child:
             await self.process.wait()
 
 
+def certify(directory: Path) -> Path:
+    """A certificate of 127.0.0.1 with its key in one file, which this process trusts from now on.
+
+    Raises:
+        UsageError: there is nothing here that makes one.
+    """
+    try:
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes, serialization
+        from cryptography.hazmat.primitives.asymmetric import ec
+    except ImportError:
+        raise UsageError("--tls needs a certificate, and to make one: pip install copyd[test]") from None
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "copyd bench")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        .serial_number(x509.random_serial_number()).not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = directory / "peer.pem"
+    path.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + certificate.public_bytes(serialization.Encoding.PEM))
+    path.chmod(0o600)
+    os.environ["SSL_CERT_FILE"] = str(path)
+    return path
+
+
 async def measure(settings: Settings, directory: Path) -> dict[str, Any]:
     """One run; the report as it is written to JSON, with raw times under ``_events``."""
     loop = asyncio.get_running_loop()
-    child, port = await Child.start(settings.seed, settings.sample)
+    certificate = certify(directory) if settings.tls else None
+    child, port = await Child.start(settings.seed, settings.sample, certificate=certificate)
     journal: Any = MemoryJournal()
     if settings.durability != "none":
         durability: Any = settings.durability
@@ -314,7 +368,7 @@ async def measure(settings: Settings, directory: Path) -> dict[str, Any]:
     path = Path_(settings, journal, port)
     opened = asyncio.Event()
     leader = Link(
-        "bench-leader", lambda: _url(f"ws://127.0.0.1:{port}/leader"), on_frame=path.leader_frame,
+        "bench-leader", lambda: _url(f"{settings.scheme}://127.0.0.1:{port}/leader"), on_frame=path.leader_frame,
         on_open=lambda session: opened.set(), on_lost=lambda session: None, rng=_rng(settings.seed),
         life_s=86_400, frame_bytes_max=1 << 20,
     )
@@ -376,7 +430,7 @@ def _lanes(settings: Settings, path: Path_) -> dict[str, list[Any]]:
     lanes: dict[int, Any] = {}
     for named in path.decided:
         for order in NamedOrder.unpack_all(named):
-            lane = lanes.setdefault(order.account % settings.connections, [order.account, 0, hashlib.sha256()])
+            lane = lanes.setdefault(pin_of(order.account, settings.connections), [order.account, 0, hashlib.sha256()])
             lane[1] += 1
             lane[2].update(peer_module.line(
                 order.cid.hex(), item.symbol, "BUY" if order.side > 0 else "SELL",

@@ -16,6 +16,7 @@ import hashlib
 import hmac
 import json
 import os
+import ssl
 import struct
 import sys
 import time
@@ -236,7 +237,11 @@ async def serve() -> None:
     if len(cores) > 1:
         os.sched_setaffinity(0, cores[-1:])  # a reader woken on the sender's core would stand in its way
     peer = Peer(settings["seed"], settings["sample"])
-    server = await loop.create_server(lambda: Connection(peer), "127.0.0.1", 0)
+    context = None
+    if settings.get("certificate"):
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(settings["certificate"])
+    server = await loop.create_server(lambda: Connection(peer), "127.0.0.1", 0, ssl=context)
     print(json.dumps({"port": server.sockets[0].getsockname()[1]}), flush=True)
     drain = loop.create_task(peer.drain())
     while text := await stdin.readline():

@@ -154,7 +154,7 @@ class Path_:
                 item.index, item.symbol, item.price_decimals, item.tick, item.qty_decimals, item.lot)
         self.keys = [world.key(settings.seed, account) for account in range(settings.followers)]
         for account, key in enumerate(self.keys):
-            self.gateway.register(self.encoder, account, key, account % settings.connections)
+            self.gateway.register(self.encoder, account, key, self.gateway.pin_of(account))
         self.pump = Pump(self.engine, journal, self, self.clock, kind_of, self._outputs, self._sent)
         self.schedule = world.schedule(4 * (settings.warmup + settings.events), settings.seed)
         self.offered = self.sent = self.fills = self.batches = self.retired_at = 0

@@ -32,6 +32,7 @@ from copyd.core.engine import (
 )
 from copyd.core.rows import InstrumentRow, NamedOrder, OrderState, Params, ReportKind
 from copyd.followers import PlanSpec
+from copyd.venues.binance_usdm.gateway import pin_of
 from copyd.venues.binance_usdm.instruments import Instruments, load_instruments
 from copyd.venues.binance_usdm.signing import Key
 
@@ -84,7 +85,7 @@ def encoder(followers: int, seed: int, connections: int = 1, recv_window_ms: int
     for item in instruments():
         made.set_instrument(item.index, item.symbol, item.price_decimals, item.tick, item.qty_decimals, item.lot)
     for account in range(followers):
-        made.set_account(account, api_key(account), secret(seed, account), account % connections)
+        made.set_account(account, api_key(account), secret(seed, account), pin_of(account, connections))
     return made
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from math import gcd
 from typing import Any, ClassVar, TypeVar
 
@@ -109,6 +109,8 @@ CLOCK_SLACK_NS = 2_000_000_000
 NEVER = 1 << 62
 CHECKPOINT_VERSION = 5
 """Raised when a row or a name in the state changes its layout."""
+CHECKPOINT_PARTS = 11
+"""The names, nine tables, the free order rows; behind them what was announced and is not decided yet, if anything."""
 EXPECTED_GRACE_NS = 1_500_000_000
 """A position the venue pushed may be ahead of its fills for this long; then the leader counts as out of sync."""
 
@@ -181,6 +183,17 @@ class LeaderFill(Input, tag=3, frozen=True):
     ts_event: int
     ts_recv: int
     raw: bytes
+
+
+class Announced(Input, tag=22, frozen=True):
+    """A leader's execution is about to be decided, at this record's time and on the state it finds; the next record is the
+    execution itself with what was decided.
+
+    Orders may leave as soon as this record is durable: what it does not say, they follow from (semantics 33, the second
+    form). A journal that ends with it is continued by deciding it, to the same bytes.
+    """
+
+    fill: LeaderFill
 
 
 class LeaderPosition(Input, tag=4, frozen=True):
@@ -343,7 +356,7 @@ class Timer(Input, tag=14, frozen=True):
 AnyInput = (
     Started | Configured | LeaderFill | LeaderPosition | LeaderSync | LeaderEquity | LeaderLeverage | Quotes | Reports
     | LegsReady | AccountSnapshots | ExternalFill | Command | Timer | OrphanFill | CatchUp | Marks | Funding
-    | LeaderFlow | LeaderMarginCall | Turbulence
+    | LeaderFlow | LeaderMarginCall | Turbulence | Announced
 )
 LENGTHS = struct.Struct("<5I")
 """Bytes of each part of a record's payload; ``PACKED`` is set in those whose rows are packed (``copyd._fast.rowpack``)."""
@@ -446,6 +459,10 @@ def decisions_in(payload: bytes | memoryview) -> int:
     return int(struct.unpack_from("<I", payload, at)[0]) if at + 4 <= len(payload) else 0
 
 
+Ready = Callable[[bytes], int]
+"""Told of orders (uint32 slots as bytes, in sending order) that are whole; returns how many more to wait for."""
+
+
 # -- names: what the tables know only by index --------------------------------------------------------------------------
 
 
@@ -530,6 +547,8 @@ class Engine:
         self.columns = Columns(instruments_max)
         self.names = Names()
         self.params = Params()
+        self.announced: tuple[int, LeaderFill] | None = None
+        """The execution that the next record must decide, and the time at which."""
         self._bind()
 
     def _bind(self) -> None:
@@ -546,20 +565,53 @@ class Engine:
         self.by_book = {(book.leader, book.instrument, book.side): book for book in self.names.books}
         self.external_seen = set(self.names.external_seen)
         self.funding_seen = set(self.names.funding_seen)
+        self._stepping = False
+        self._ready: Ready | None = None
         self._groups = {key: array("I", legs) for key, legs in self.names.groups.items()}
 
     # -- the transition ---------------------------------------------------------------------------------------------
 
-    def step(self, now: int, value: Any) -> Outputs | None:
-        """One input at time ``now`` (ns). None when it changes nothing, so that nothing need be journaled."""
+    def step(self, now: int, value: Any, ready: Ready | None = None) -> Outputs | None:
+        """One input at time ``now`` (ns). None when it changes nothing, so that nothing need be journaled.
+
+        ``ready`` hears of an execution's openings while the rest of them is decided: see ``Kernel.fan_out``.
+        """
+        if self._stepping:
+            raise BrokenInvariant(f"{type(value).__name__} came while another input was decided")
+        if self.announced is not None:
+            now = self._as_announced(value)
         out = Outputs(self.names.seq + 1, value)
         handler = self._HANDLERS[type(value)]
-        if handler(self, now, value, out) is False:
-            return None
+        self._stepping, self._ready = True, ready
+        try:
+            if handler(self, now, value, out) is False:
+                return None
+        finally:
+            self._stepping, self._ready = False, None
         if out.named:
             self._count(now, out)
         self.names.seq = out.seq
         return out
+
+    def announces(self, value: Any, legs_least: int) -> bool:
+        """Whether ``value`` is a leader's execution, heard live and for the first time, that at least so many legs follow:
+        one whose orders need not wait until all of them are written down."""
+        if not isinstance(value, LeaderFill) or not value.live or value.own:
+            return False
+        book = self.by_book.get((value.leader, value.instrument, value.position_side))
+        return book is not None and not book.is_duplicate(value.exec_id) and len(self._groups.get(book.key, ())) >= legs_least
+
+    def _announced(self, now: int, value: Announced, out: Outputs) -> None:
+        self.announced = now, value.fill
+
+    def _as_announced(self, value: Any) -> int:
+        """The time at which the announced execution is decided, whenever that is done."""
+        assert self.announced is not None
+        at, fill = self.announced
+        if value != fill:
+            raise BrokenInvariant(f"{type(value).__name__} came where execution {fill.exec_id} was announced")
+        self.announced = None
+        return at
 
     def make_room(self) -> None:
         """Memory for the orders of the next events, taken while nobody waits for it; no decision and no table changes."""
@@ -767,7 +819,7 @@ class Engine:
             leader=book.leader, position=book.position, instrument=book.instrument, open_side=sign(signed_qty),
             live=int(live),
         )
-        self.kernel.fan_out(self._group(book), event.pack())
+        self.kernel.fan_out(self._group(book), event.pack(), self._ready)
         self._collect(out)
 
     def _traded(self, now: int, leader: int, instrument: int, lots: int, px: int, out: Outputs) -> None:
@@ -809,7 +861,7 @@ class Engine:
 
     def _group(self, book: LeaderBook) -> array:
         """The legs of everyone who follows this leader in this instrument and side; made when first needed."""
-        key = f"{book.leader}/{book.instrument}/{book.side}"
+        key = book.key
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = array("I")
@@ -2082,7 +2134,8 @@ class Engine:
     def checkpoint(self) -> list[bytes]:
         """The whole state as parts; ``restore`` is the inverse."""
         head = _encoder.encode((CHECKPOINT_VERSION, self.columns.instruments_max, self.names))
-        return [head, *self.columns.dump()]
+        announced = [_encoder.encode(self.announced)] if self.announced is not None else []
+        return [head, *self.columns.dump(), *announced]
 
     @classmethod
     def restore(cls, parts: Sequence[bytes]) -> Engine:
@@ -2091,7 +2144,10 @@ class Engine:
         if version != CHECKPOINT_VERSION:
             raise ValueError(f"checkpoint version {version} is not known to this build")
         engine = cls.__new__(cls)
-        engine.columns = Columns.load(instruments_max, [bytes(part) for part in parts[1:]])
+        engine.columns = Columns.load(instruments_max, [bytes(part) for part in parts[1:CHECKPOINT_PARTS]])
+        engine.announced = (
+            msgspec.msgpack.decode(parts[CHECKPOINT_PARTS], type=tuple[int, LeaderFill])
+            if len(parts) > CHECKPOINT_PARTS else None)
         engine.names = names
         engine.params = Params.unpack(names.params) if names.params else Params()
         engine._bind()
@@ -2103,7 +2159,7 @@ class Engine:
         Reports: _reports, LegsReady: _legs_ready, AccountSnapshots: _account_snapshots, ExternalFill: _external_fill,
         Command: _command, Timer: _timer, OrphanFill: _orphan_fill, CatchUp: _catch_up,
         Marks: _marks, Funding: _funding, LeaderFlow: _leader_flow,
-        LeaderMarginCall: _leader_margin_call, Turbulence: _turbulence,
+        LeaderMarginCall: _leader_margin_call, Turbulence: _turbulence, Announced: _announced,
     }
     _COMMANDS: ClassVar[dict[str, Any]] = {
         "import_plans": _import_plans, "change_plan": _change_plan, "stop_plan": _stop_plan, "set_state": _set_state,

@@ -32,6 +32,11 @@ class LeaderBook(msgspec.Struct):
     orders: dict[int, int] = {}
     expected: tuple[int, int] | None = None
 
+    @property
+    def key(self) -> str:
+        """Names the legs that follow it."""
+        return f"{self.leader}/{self.instrument}/{self.side}"
+
     def is_duplicate(self, exec_id: int) -> bool:
         """True when this execution was taken before, from the stream or by back-fill alike (semantics 10)."""
         return exec_id <= self.floor or exec_id in self.seen

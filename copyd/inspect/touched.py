@@ -10,7 +10,7 @@ from copyd.core.rows import OrderRow, ReportRow, StopRow
 
 QUIET = (
     core.Quotes, core.LeaderPosition, core.LeaderSync, core.LeaderFlow, core.LeaderLeverage, core.LeaderFill, core.CatchUp,
-    core.Timer, core.Started, core.Configured,
+    core.Timer, core.Started, core.Configured, core.Announced,
 )
 """Inputs after which no plan has earned anything else."""
 

@@ -27,6 +27,7 @@ from copyd.core.engine import (
     POSITIONS,
     TRADES,
     Engine,
+    Ready,
     Recorded,
 )
 from copyd.core.order import Cause, sending_order
@@ -339,10 +340,10 @@ class Observed:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._kernel, name)
 
-    def fan_out(self, legs: array[int], event_row: bytes) -> None:
+    def fan_out(self, legs: array[int], event_row: bytes, ready: Ready | None = None) -> None:
         """As the kernel's."""
         self._twin.fan_out(legs, event_row)
-        self._kernel.fan_out(legs, event_row)
+        self._kernel.fan_out(legs, event_row, ready)
 
     def apply_reports(self, batch: ReportBatch, now: int, seq: int) -> None:
         """As the kernel's."""

@@ -2,17 +2,24 @@
 
 Whatever happens becomes an input of the engine here and nowhere else. What the engine wants sent waits in the gate until
 the journal says that the record naming it is durable (semantics 33). Rendering and signing run while the commit runs.
+
+A leader's execution with many followers is announced first: a small record from which all that is decided follows. Its
+orders are rendered while the rest is still decided, and leave as soon as that record is durable; the record that names
+them is written behind them.
 """
 
 from __future__ import annotations
 
+import os
 from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from copyd.core.engine import (
     AccountSnapshots,
+    Announced,
     Command,
     Engine,
     ExternalFill,
@@ -20,6 +27,7 @@ from copyd.core.engine import (
     OrphanFill,
     Outputs,
     Quotes,
+    Ready,
     Reports,
     Timer,
 )
@@ -28,6 +36,12 @@ from copyd.runtime.clock import Clock
 
 CHUNK_FIRST = 16
 CHUNK_GROWTH = 8
+CHUNK_SHUT = 512
+"""Orders decided at a time while the gate is shut: it is looked at in between."""
+CHUNKS_END, ALL = 1_024, 1 << 31
+"""When so many have left, the rest is decided in one piece."""
+ANNOUNCE_LEGS = 256
+"""An execution that fewer legs follow is decided faster than a record of its own is written."""
 
 
 MARKET_FIRST = (LeaderFill, Reports, Timer, ExternalFill, OrphanFill, AccountSnapshots, Command)
@@ -56,11 +70,11 @@ class Gateway(Protocol):
         """The rows as they are best sent; ``turn`` changes from record to record."""
         ...
 
-    def render(self, slots: array) -> Any:
+    def render(self, slots: array) -> list[Any]:
         """Sign and frame the orders of these rows; nothing leaves."""
         ...
 
-    def send(self, rendered: Any) -> None:
+    def send(self, rendered: list[Any]) -> None:
         """Hand to the kernel what ``render`` made; only after the commit."""
         ...
 
@@ -76,7 +90,7 @@ class Sent:
 
 
 class Waiting:
-    """Orders of one record on their way through the gate."""
+    """Orders on their way through the gate, which record ``seq`` opens."""
 
     __slots__ = ("at", "chunk", "rendered", "seq", "slots", "times")
 
@@ -84,19 +98,25 @@ class Waiting:
         self.seq, self.slots, self.times = seq, slots, times
         self.at = 0
         self.chunk = CHUNK_FIRST
-        self.rendered: list[Any] = []
+        self.rendered: list[list[Any]] = []
+
+
+def _slots(orders: bytes) -> array:
+    slots = array("I")
+    slots.frombytes(orders)
+    return slots
 
 
 class Pump:
     """Owns the order of things; knows neither venue nor file format.
 
     ``on_outputs(outputs)`` hears of every step that was journaled (alerts, queries, counters), ``on_sent(times)`` of
-    every fan-out that has left.
+    every fan-out that has left. A leader's execution that ``announce_legs`` follow is announced before it is decided.
     """
 
     def __init__(
         self, engine: Engine, journal: Journal, gateway: Gateway, clock: Clock, kind_of: Callable[[Any], int],
-        on_outputs: Callable[[Outputs], None], on_sent: Callable[[Sent], None],
+        on_outputs: Callable[[Outputs], None], on_sent: Callable[[Sent], None], announce_legs: int = ANNOUNCE_LEGS,
     ) -> None:
         self.engine = engine
         self.journal = journal
@@ -105,6 +125,7 @@ class Pump:
         self.kind_of = kind_of
         self.on_outputs = on_outputs
         self.on_sent = on_sent
+        self.announce_legs = announce_legs
         self.gate: deque[Waiting] = deque()
         self.stopped = False
         self._market: dict[int, tuple[int, int, int, int, int]] = {}
@@ -123,6 +144,8 @@ class Pump:
         market = None
         if self._market_changed and isinstance(value, MARKET_FIRST):
             market = self._step_market(now)                                 #    with the market it will be read beside
+        if self.engine.announces(value, self.announce_legs):
+            return self._offer_announced(now, value, market)
         try:
             outputs = self.engine.step(now, value)                          # 1. the stations, synchronous
         finally:
@@ -132,16 +155,76 @@ class Pump:
             return None
         seq = self._append(now, outputs)
         if outputs.orders:
-            slots = array("I")
-            slots.frombytes(outputs.orders)
-            received = value.ts_recv if isinstance(value, LeaderFill) else now
-            exec_id = value.exec_id if isinstance(value, LeaderFill) else 0
-            times = Sent(seq, exec_id, received, now, len(slots))
-            self.gate.append(Waiting(seq, self.gateway.arrange(slots, seq), times))
+            waiting = self._wait(seq, now, value)
+            waiting.slots = self.gateway.arrange(_slots(outputs.orders), seq)
+            waiting.times.orders = len(waiting.slots)
         self.on_outputs(outputs)
         if outputs.orders:
             self._work()                                                    # 3. sign while the commit runs
         return outputs
+
+    def _offer_announced(self, now: int, value: LeaderFill, market: Outputs | None) -> Outputs:
+        """The same, with the gate at the announcement: what is decided first leaves while the rest is decided."""
+        if market is not None:
+            self._append(now, market)
+        waiting = self._wait(self._append(now, self._stepped(now, Announced(value))), now, value)
+        outputs = self._stepped(now, value, partial(self._take, waiting))
+        self._append(now, outputs)
+        if outputs.orders:
+            if not waiting.times.orders:                                    # reductions go in an order of their own
+                waiting.slots = _slots(outputs.orders)
+                waiting.times.orders = len(waiting.slots)
+            waiting.slots = self.gateway.arrange(waiting.slots, waiting.seq)
+        elif not self.stopped:
+            self.gate.remove(waiting)
+        self.on_outputs(outputs)
+        self._work()
+        return outputs
+
+    def take_up(self) -> Outputs | None:
+        """Decide what a journal ends with the announcement of. Nothing is sent: what had left before is not known."""
+        if self.engine.announced is None:
+            return None
+        now = self.clock.now_ns()
+        outputs = self._stepped(now, self.engine.announced[1])
+        self._append(now, outputs)
+        self.on_outputs(outputs)
+        return outputs
+
+    def _stepped(self, now: int, value: Any, ready: Ready | None = None) -> Outputs:
+        outputs = self.engine.step(now, value, ready)
+        if outputs is None:
+            raise BrokenInvariant(f"{type(value).__name__} was to change something and does not")
+        return outputs
+
+    def _wait(self, seq: int, now: int, value: Any) -> Waiting:
+        fill = value if isinstance(value, LeaderFill) else None
+        received, exec_id = (fill.ts_recv, fill.exec_id) if fill is not None else (now, 0)
+        waiting = Waiting(seq, array("I"), Sent(seq, exec_id, received, now, 0))
+        self.gate.append(waiting)
+        return waiting
+
+    def _take(self, waiting: Waiting, orders: bytes) -> int:
+        """Some orders are whole while others are decided. The first few are signed at once; all leave as soon as they may, in
+        growing groups, the last of which is large: many small writes keep the other side and this one busy. How many to wait
+        for next."""
+        slots = _slots(orders)
+        if waiting.times.orders:
+            waiting.slots.extend(slots)
+        else:
+            waiting.rendered.append(self.gateway.render(self.gateway.arrange(slots, waiting.seq)))
+            waiting.chunk = self.gateway.chunk_max
+        waiting.times.orders += len(slots)
+        if not self._is_open(waiting):
+            os.sched_yield()                                                # the kernel's part of the commit may wait for this
+            return CHUNK_SHUT                                               # processor, and is not let in before it is asked
+        waiting.slots = self.gateway.arrange(waiting.slots, waiting.seq)
+        self._send(waiting)
+        waiting.slots, waiting.at = array("I"), 0
+        return waiting.times.orders * CHUNK_GROWTH if waiting.times.orders < CHUNKS_END else ALL
+
+    def _is_open(self, waiting: Waiting) -> bool:
+        return not self.stopped and self.gate[0] is waiting and self.journal.durable_seq >= waiting.seq
 
     def durable(self, seq: int) -> None:
         """The journal's word that every record up to ``seq`` is on disk: the gate opens."""
@@ -173,7 +256,7 @@ class Pump:
             else:
                 return
 
-    def _render_chunk(self, waiting: Waiting) -> Any:
+    def _render_chunk(self, waiting: Waiting) -> list[Any]:
         end = min(len(waiting.slots), waiting.at + waiting.chunk)
         rendered = self.gateway.render(waiting.slots[waiting.at : end])
         waiting.at = end
@@ -182,11 +265,12 @@ class Pump:
 
     def _send(self, waiting: Waiting) -> None:
         times = waiting.times
-        times.durable = self.clock.now_ns()
+        times.durable = times.durable or self.clock.now_ns()
         for rendered in waiting.rendered:
             self.gateway.send(rendered)
             times.first = times.first or self.clock.now_ns()
-        while waiting.at < len(waiting.slots):
+        waiting.rendered.clear()
+        while waiting.at < len(waiting.slots) and not self.stopped:
             self.gateway.send(self._render_chunk(waiting))
             times.first = times.first or self.clock.now_ns()
         times.last = self.clock.now_ns()

@@ -223,6 +223,7 @@ class _Node:
 
     __slots__ = (
         "anchor",
+        "announced",
         "armed",
         "capital",
         "caps",
@@ -263,6 +264,7 @@ class _Node:
         self.fenced = False
         self.seq = 0
         self.durable = 0
+        self.announced: dict[int, int] = {}  # records that the next one follows from, if they may yet be the last: epoch
         self.orders: dict[bytes, _Order] = {}
         self.legs: dict[int, _Leg] = {}
         self.key: dict[tuple[int, int, int], list[int]] = {}  # leader, instrument, side -> legs
@@ -369,7 +371,7 @@ class Auditor:
         while node >= len(self.nodes):
             copy = _Node(len(self.nodes))
             self.nodes.append(copy)
-            self._clone(copy, self.nodes[0].durable)
+            self._clone(copy, self._sure(self.nodes[0]))
         self.n = self.nodes[node]
 
     def position(self, account: int, instrument: int, position_side: int, net: int) -> None:
@@ -398,6 +400,11 @@ class Auditor:
         if record is None:
             record = n.legs[leg] = _Leg(n.index, leg)
         return record
+
+    @staticmethod
+    def _sure(n: _Node) -> int:
+        """Up to which record a restart finds everything: what was announced is decided to the same bytes."""
+        return n.durable + (n.durable in n.announced and n.seq > n.durable)
 
     # -- the venue's truth -------------------------------------------------------------------------------------------------------
 
@@ -440,7 +447,7 @@ class Auditor:
                 self._say("S3", t, cid, f"{cid.hex()}: accepted otherwise than it is named")
             if order.account != account:
                 self._say("S22", t, cid, f"{cid.hex()}: named for account {order.account}, accepted for {account}")
-            if order.seq > node.durable:
+            if order.seq > self._sure(node):
                 self._say("S2", t, cid, f"{cid.hex()}: accepted while record {order.seq} is not durable")
             self._part(truth, account, instrument, position_side)
         if truth.accepted:
@@ -634,9 +641,10 @@ class Auditor:
             self._say("S14", t, epoch, f"epoch {epoch} after {self.top}")
         self.top = max(self.top, epoch)
         self.epochs[epoch] = n.index
-        if replayed_seq != n.seq and (n.epoch or n.seq):
+        foretold = n.seq == replayed_seq + 1 and replayed_seq in n.announced
+        if replayed_seq != n.seq and not foretold and (n.epoch or n.seq):
             self._say("S15", t, epoch, f"replayed to {replayed_seq}, the journal ends at {n.seq}")
-        n.seq = n.durable = replayed_seq
+        n.seq, n.durable = replayed_seq + foretold, replayed_seq
         n.epoch = epoch
         n.up = True
         n.armed = armed
@@ -662,7 +670,7 @@ class Auditor:
             leg = self._leg(n, number)
             leg.plan, leg.account, leg.instrument, leg.side = record.plan, record.account, record.instrument, record.side
             leg.ever, leg.born = list(record.ever), record.born
-        n.seq = n.durable = seq
+        n.seq, n.durable, n.announced = seq, min(seq, first.durable), dict(first.announced)
         self._forget(n, seq)
 
     def crashed(self, t: int, durable_seq: int, amnesia: bool = False) -> None:
@@ -673,6 +681,7 @@ class Auditor:
             self._say("S15", t, durable_seq, f"records up to {n.durable} were committed, found are {durable_seq}")
         if durable_seq > n.seq:
             self._say("S15", t, durable_seq, f"found {durable_seq} records, {n.seq} were written")
+        found, durable_seq = durable_seq, durable_seq + (durable_seq in n.announced and durable_seq < n.seq)
         undo = n.undo
         while undo and undo[-1][0] > durable_seq:
             _, table, key, old = undo.pop()
@@ -686,7 +695,8 @@ class Auditor:
                     self._say("S2", t, cid, f"{cid.hex()}: written, and the journal that is left does not name it")
         if durable_seq < n.durable:
             self._refold(n)
-        n.seq = n.durable = durable_seq
+        n.seq, n.durable = durable_seq, found
+        n.announced = {record: epoch for record, epoch in n.announced.items() if record <= found}
         n.up = False
         self._forget(n, durable_seq)
 
@@ -1147,15 +1157,16 @@ class Auditor:
         elif cid in n.orders or truth.written or truth.accepted:
             self._say("S1", t, cid, f"record {seq}: {cid.hex()} is named a second time")
             return
-        order = _Order(seq, n.epoch, row, sign, truth)
+        epoch = n.announced.get(seq - 1, n.epoch)  # a later process may have to write down what an earlier one decided
+        order = _Order(seq, epoch, row, sign, truth)
         n.orders[cid] = order
         n.tally[0] += 1
         leg = self._leg(n, order.leg)
         kind = order.kind
         truth.where = (n.index, order.leg)
         truth.qty, truth.sign, truth.kind, truth.reduce_only = order.qty, sign, kind, order.reduce_only
-        if cid[2] << 16 | cid[3] << 8 | cid[4] != n.epoch:
-            self._say("S14", t, cid, f"record {seq}: {cid.hex()} does not carry epoch {n.epoch}")
+        if cid[2] << 16 | cid[3] << 8 | cid[4] != epoch:
+            self._say("S14", t, cid, f"record {seq}: {cid.hex()} does not carry epoch {epoch}")
         if order.qty <= 0:
             self._say("S3", t, cid, f"record {seq}: {cid.hex()} of quantity {order.qty}")
         plan = self.plans.get(leg.plan)
@@ -1200,6 +1211,20 @@ class Auditor:
         n.unbelieved[cid] = None
         n.touched[order.leg] = None
 
+    def announced(self, seq: int) -> None:
+        """A record was appended that the next one follows from: once it is durable, so is what that says."""
+        self.facts += 1
+        n = self.n
+        if seq != n.seq + 1:
+            self._say("S15", self.t, seq, f"record {seq} after {n.seq}")
+        n.seq = seq
+        n.announced[seq] = n.epoch
+        n.log.append((seq, "Announced", {}, (), ()))
+
+    def is_announced(self, seq: int) -> bool:
+        """Whether the record behind ``seq`` was announced by it."""
+        return seq in self.n.announced
+
     def durable(self, seq: int) -> None:
         """Records up to ``seq`` are committed."""
         self.facts += 1
@@ -1207,6 +1232,7 @@ class Auditor:
         if seq < n.durable or seq > n.seq:
             self._say("S15", self.t, seq, f"durable {seq}, was {n.durable}, written {n.seq}")
         n.durable = seq
+        n.announced = {record: epoch for record, epoch in n.announced.items() if record >= seq}
         undo = n.undo
         while undo and undo[0][0] <= seq:
             undo.popleft()
@@ -1235,7 +1261,7 @@ class Auditor:
             truth = self.truth.setdefault(cid, _Truth())
             truth.written = truth.written or t + 1
             return
-        if order.seq > n.durable:
+        if order.seq > self._sure(n):
             self._say("S2", t, cid, f"{cid.hex()}: written, and record {order.seq} is not durable")
         leg = n.legs[order.leg]
         if leg.instrument < 0:

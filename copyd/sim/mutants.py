@@ -7,6 +7,7 @@ anything was accepted at all: a simulator that lets it live judges nothing.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -654,40 +655,40 @@ def _edit_legs(engine: Any, legs: Any, **changes: int) -> None:
         engine._edit(LEGS, leg, LegRow, **changes)
 
 
-def _forget_last(engine: Any, original: Any, legs: Any, event: bytes) -> None:
-    original(legs[:-1], event)
+def _forget_last(engine: Any, original: Any, legs: Any, event: bytes, ready: Any) -> None:
+    original(legs[:-1], event, ready)
 
 
-def _unlocked(engine: Any, original: Any, legs: Any, event: bytes) -> None:
+def _unlocked(engine: Any, original: Any, legs: Any, event: bytes, ready: Any) -> None:
     from copyd.core.rows import NONE
 
     _edit_legs(engine, legs, open_slot=NONE)
-    original(legs, event)
+    original(legs, event, ready)
 
 
-def _reductions_forgotten(engine: Any, original: Any, legs: Any, event: bytes) -> None:
+def _reductions_forgotten(engine: Any, original: Any, legs: Any, event: bytes, ready: Any) -> None:
     _edit_legs(engine, legs, reduce_leaves=0)
-    original(legs, event)
+    original(legs, event, ready)
 
 
-def _killed_is_deaf(engine: Any, original: Any, legs: Any, event: bytes) -> None:
+def _killed_is_deaf(engine: Any, original: Any, legs: Any, event: bytes, ready: Any) -> None:
     if not engine.params.killed:
-        original(legs, event)
+        original(legs, event, ready)
 
 
-def _hash_order(engine: Any, original: Any, legs: Any, event: bytes) -> None:
+def _hash_order(engine: Any, original: Any, legs: Any, event: bytes, ready: Any) -> None:
     from array import array
 
-    original(array("I", sorted(legs, key=lambda leg: hash(str(leg)))), event)
+    original(array("I", sorted(legs, key=lambda leg: hash(str(leg)))), event, ready)
 
 
-def _close_short_of_it(engine: Any, original: Any, legs: Any, event: bytes) -> None:
+def _close_short_of_it(engine: Any, original: Any, legs: Any, event: bytes, ready: Any) -> None:
     from copyd.core.rows import FillEvent
 
     row = FillEvent.unpack(event)
     if row.reduce_qty and row.qty_mid == 0:
         row.qty_mid = 1 if row.qty_before > 0 else -1
-    original(legs, row.pack())
+    original(legs, row.pack(), ready)
 
 
 mutant("follower_forgotten", "the last follower of an event gets no decision", "S5")(_kernel(fan_out=_forget_last))
@@ -799,6 +800,65 @@ def _(patches: Patches) -> None:
         return work
 
     patches.around(Pump, "_work", wrap)
+
+
+@mutant("announcement_not_awaited", "orders of an announced execution leave before the announcement is durable", "S2")
+def _(patches: Patches) -> None:
+    from copyd.runtime.pump import Pump
+
+    def wrap(original: Any) -> Any:
+        def take(self: Any, waiting: Any, orders: Any) -> Any:
+            more = original(self, waiting, orders)
+            if self.gate and self.gate[0] is waiting:
+                self._send(waiting)
+            return more
+
+        return take
+
+    patches.around(Pump, "_take", wrap)
+
+
+@mutant("taken_up_and_sent", "what an announcement led to is sent by the next process too", "S1")
+def _(patches: Patches) -> None:
+    from copyd.runtime.pump import Pump, Waiting
+
+    def wrap(original: Any) -> Any:
+        def take_up(self: Any) -> Any:
+            outputs = original(self)
+            if outputs is not None and outputs.orders:
+                waiting = self._wait(outputs.seq, self.clock.now_ns(), outputs.input)
+                assert isinstance(waiting, Waiting)
+                waiting.slots = array("I", outputs.orders)
+            return outputs
+
+        return take_up
+
+    patches.around(Pump, "take_up", wrap)
+
+
+@mutant("taken_up_anew", "an announced execution is decided at the time of the next start", "S2")
+def _(patches: Patches) -> None:
+    from copyd.runtime.pump import Pump
+
+    def wrap(original: Any) -> Any:
+        def take_up(self: Any) -> Any:
+            if self.engine.announced is not None:
+                self.engine.announced = self.clock.now_ns(), self.engine.announced[1]
+            return original(self)
+
+        return take_up
+
+    patches.around(Pump, "take_up", wrap)
+
+
+@mutant("announcement_dropped", "the next process forgets what was announced", "S2", "S15", "P12")
+def _(patches: Patches) -> None:
+    from copyd.runtime.pump import Pump
+
+    def take_up(self: Any) -> Any:
+        self.engine.announced = None
+
+    patches.set(Pump, "take_up", take_up)
 
 
 @mutant("sent_twice", "what is rendered is handed over twice", "S1")

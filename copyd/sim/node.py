@@ -43,7 +43,7 @@ from copyd.core.rows import (
 from copyd.errors import Fenced, OperatorError
 from copyd.inspect import rebuild
 from copyd.journal import Record
-from copyd.kinds import kind_of, pack_checkpoint, unpack_checkpoint
+from copyd.kinds import kind_of, pack_checkpoint, tag_of, unpack_checkpoint
 from copyd.runtime.pump import Pump, Sent
 from copyd.sim.disk import Disk, Journal
 from copyd.sim.leaders import LeaderLink
@@ -77,6 +77,10 @@ CONNECTIONS = 2
 TOLD_WHOLE = (core.LeaderSync, core.LeaderPosition, core.ExternalFill, core.AccountSnapshots, core.OrphanFill)
 NO_LEGS = frozenset({core.LeaderPosition, core.LeaderEquity, core.LeaderLeverage})
 """Inputs that change neither an order nor a leg."""
+ANNOUNCED = tag_of(core.Announced)
+NEVER_ANNOUNCED = 1 << 30
+FORETOLD_MOST = 16
+"""With no more legs than these all is decided before the first order of an announced execution is handed over."""
 NO_FIELDS: dict[str, Any] = {}
 TIMER_STEPS = tuple(50 * MS << n for n in range(12))
 
@@ -206,6 +210,7 @@ class Node:
     def _gone(self, why: str) -> None:
         self.ended = why
         records = self.journal.crashed() if hasattr(self, "journal") else len(self.disk.records)
+        self.disk.foretold = {seq: content for seq, content in self.disk.foretold.items() if seq <= records + 1}
         if self.world.trace is not None:
             self.world.say("daemon", f"{why}; {records} records on disk")
         for stream in self.streams.values():
@@ -227,7 +232,8 @@ class Node:
         self.crashpoint("boot_epoch")
         self.journal = Journal(self.world, disk, self, self.epoch, self._durable, self.fail, self._appended)
         self.columns = self.engine.columns
-        self.pump = Pump(self.engine, self.journal, self, self.clock, kind_of, self._outputs, _sent)
+        self.pump = Pump(self.engine, self.journal, self, self.clock, kind_of, self._outputs, _sent,
+                         1 if self.site.setup.announce else NEVER_ANNOUNCED)
         self.terms = msgspec.structs.replace(TERMS, weight_per_s=self.site.weight_per_s)
         self.doubts = Doubts(self.terms, self._expected)
         self.rounds = Rounds(self.site.round_interval, READ_LAG + GUARD + 100 * MS)
@@ -236,6 +242,10 @@ class Node:
         self._believe_all()
         if self.world.trace is not None:
             self.world.say("daemon", f"starts in epoch {self.epoch} behind record {self.journal.seq}")
+        if self.engine.announced is not None:
+            self.value = self.engine.announced[1]
+            self._take(self.value, self.pump.take_up)
+            self.crashpoint("boot_taken_up")
         started = self.offer(core.Started(self.epoch, self.site.id, self.site.key, "sim"))
         self.offer(self.site.configured())
         self.crashpoint("boot_started")
@@ -326,8 +336,11 @@ class Node:
         self.crashpoint("pre_decide")
         self._market()
         self.value = value
+        return self._take(value, partial(self.pump.offer, value))
+
+    def _take(self, value: Any, into: Callable[[], core.Outputs | None]) -> core.Outputs | None:
         try:
-            out = self.pump.offer(value)
+            out = into()
         except (Crash, OperatorError):
             raise
         except Exception as error:
@@ -399,7 +412,32 @@ class Node:
         """What the auditor hears of a record that was written and is not durable yet."""
         self.world.mark(parts[1])
         self.world.mark(parts[4])
+        content = (
+            unpack_rows(parts[2], DecisionRow.LAYOUT.size) if parts[2] else b"", parts[3],
+            unpack_rows(parts[4], NamedOrder.LAYOUT.size, CID_BYTES) if parts[4] else b"", parts[5])
+        if kind == ANNOUNCED:
+            self.auditor.announced(seq)
+            if len(self.site.specs) <= FORETOLD_MOST and self.draws.draw("disk.quick", 2) == 0:
+                self.journal.finish()
+        elif seq in self.disk.foretold:
+            if self.disk.foretold[seq] != content:
+                self.site.violated("S2", f"record {seq} is not what orders were sent by before it was written")
+        else:
+            if isinstance(self.value, core.LeaderFill) and self.auditor.is_announced(seq - 1):
+                self.disk.foretold[seq] = content
+            self._tell(seq, kind, content)
+
+    def _foretell(self, seq: int) -> None:
+        """Orders leave before the record that names them is written: what it must say is known by now."""
+        if seq not in self.disk.foretold:
+            kernel = self.engine.kernel
+            content = kernel.decisions(), kernel.ends(), kernel.named_orders(kernel.orders()), kernel.stops()
+            self.disk.foretold[seq] = content
+            self._tell(seq, kind_of(self.value), content)
+
+    def _tell(self, seq: int, kind: int, content: tuple[bytes, ...]) -> None:
         value = self.value
+        decisions, ends, named, stops = content
         name, fields = "Quotes", NO_FIELDS
         if kind_of(value) == kind:
             name = type(value).__name__
@@ -419,15 +457,13 @@ class Node:
                 fields = {"name": value.name, "args": value.args}
         self.auditor.journaled(
             seq, name, fields,
-            list(DecisionRow.LAYOUT.iter_unpack(unpack_rows(parts[2], DecisionRow.LAYOUT.size))) if parts[2] else [],
-            list(OrderEndRow.LAYOUT.iter_unpack(parts[3])) if parts[3] else [],
-            list(NamedOrder.LAYOUT.iter_unpack(unpack_rows(parts[4], NamedOrder.LAYOUT.size, CID_BYTES)))
-            if parts[4] else [],
-            stops=list(StopRow.LAYOUT.iter_unpack(parts[5])) if parts[5] else [],
+            list(DecisionRow.LAYOUT.iter_unpack(decisions)), list(OrderEndRow.LAYOUT.iter_unpack(ends)),
+            list(NamedOrder.LAYOUT.iter_unpack(named)), stops=list(StopRow.LAYOUT.iter_unpack(stops)),
         )
 
     def _durable(self, seq: int) -> None:
         self.auditor.durable(seq)
+        self.disk.foretold = {record: content for record, content in self.disk.foretold.items() if record > seq}
         self.ages.append((self.world.now, seq))
         try:
             self.pump.durable(seq)
@@ -556,6 +592,9 @@ class Node:
         world = self.world
         sent: list[bytes] = []
         for request in rendered:
+            slot = self.columns.order_slot(request.cid)
+            if slot is not None and (seq := _ORDER(self.columns.get(core.ORDERS, slot))[O_SEQ]) > self.journal.seq:
+                self._foretell(seq)
             self.crashpoint("pre_send")
             connection = self._pick(request.account % CONNECTIONS)
             if connection is None:

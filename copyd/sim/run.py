@@ -61,6 +61,8 @@ class Options(msgspec.Struct, frozen=True):
     instruments: int | None = None
     leaders: int | None = None
     hedge: bool | None = None
+    announce: bool | None = None
+    """Whether every live execution of a leader is announced before it is decided, as with hundreds of followers."""
     modes: tuple[int, ...] = (0, 0, 1, 2, 3, 4)
     minima: tuple[int, ...] = (0, 0, 1, 2)
     faults: tuple[str, ...] | None = None
@@ -97,6 +99,7 @@ class Setup:
         self.moves = options.moves if options.moves is not None else draws.pick("setup.moves", profile.moves)
         self.lot_max = draws.pick("setup.lot_max", (1 << 40, 1 << 40, 60))
         self.min_notional = draws.pick("setup.min_notional", (0, 0, 100)) * E8
+        self.announce = options.announce if options.announce is not None else draws.draw("setup.announce", 2) == 0
         self.orders_per_window = draws.pick("setup.rate", (160, 160, 160, 6))
         self.accounts: list[str] = []
         self.hedges: list[bool] = []

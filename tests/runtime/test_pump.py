@@ -13,12 +13,14 @@ from copyd.core import engine as e
 from copyd.core.engine import Engine, Outputs
 from copyd.core.rows import InstrumentRow, Params, ReportKind, ReportRow
 from copyd.errors import BrokenInvariant
-from copyd.kinds import kind_of
+from copyd.kinds import kind_of, tag_of
 from copyd.runtime.clock import ManualClock
 from copyd.runtime.pump import Pump, Sent
 
 E8 = 10**8
 SECOND = 10**9
+NEVER = 1 << 30
+ANNOUNCED, FILL = tag_of(e.Announced), tag_of(e.LeaderFill)
 
 
 class SlowJournal:
@@ -69,15 +71,16 @@ def plan(follower: str) -> dict[str, Any]:
 class World:
     """An engine with a leader and some followers, a journal that waits, and a wire."""
 
-    def __init__(self, followers: int) -> None:
+    def __init__(self, followers: int, announce_legs: int = NEVER, journal: SlowJournal | None = None) -> None:
         self.clock = ManualClock(now_ns=1_000 * SECOND)
         self.engine = Engine(4)
-        self.journal = SlowJournal()
+        self.journal = journal or SlowJournal()
         self.wire = Wire(self.journal)
         self.heard: list[Outputs] = []
         self.done: list[Sent] = []
         self.pump = Pump(
-            self.engine, self.journal, self.wire, self.clock, kind_of, self.heard.append, self.done.append)
+            self.engine, self.journal, self.wire, self.clock, kind_of, self.heard.append, self.done.append,
+            announce_legs)
         spec = e.InstrumentSpec("BTCUSDT", InstrumentRow(value_mul=10_000).pack(), 1, 3)
         accounts = range(followers)
         for value in (
@@ -100,10 +103,24 @@ class World:
         return self.pump.offer(e.LeaderFill(
             0, 0, 0, self.exec_id, self.exec_id, side, qty, 600_000, qty, True, False, "", now, now, b""))
 
+    def fill(self, out: Outputs) -> Outputs | None:
+        """The venue has filled what ``out`` asked for."""
+        rows = [ReportRow(cid=self.engine.columns.get(7, slot)[:16], cum_qty=10**6, kind=ReportKind.REPLY, status=4)
+                for slot in array("I", out.orders)]
+        return self.pump.offer(e.Reports(b"".join(row.pack() for row in rows))) if rows else None
+
     def durable(self, seq: int) -> None:
         """The journal's word."""
         self.journal.durable_seq = seq
         self.pump.durable(seq)
+
+
+def refolded(records: Sequence[tuple[int, int, bytes]]) -> Engine:
+    """The state that records lead to."""
+    engine = Engine(4)
+    for _, ts_ns, payload in records:
+        assert engine.step(ts_ns, e.decode_payload(payload).input) is not None
+    return engine
 
 
 def test_nothing_leaves_before_its_record_is_durable() -> None:
@@ -140,10 +157,8 @@ def test_sends_keep_the_order_of_decisions_whatever_the_commits_do(seed: int) ->
         out = world.leader(rng.choice([1, -1]), rng.randint(100, 3000))
         assert out is not None
         named += [(slot, out.seq) for slot in array("I", out.orders)]
-        reports = [ReportRow(cid=world.engine.columns.get(7, slot)[:16], cum_qty=10**6, kind=ReportKind.REPLY, status=4)
-                   for slot in array("I", out.orders)]
-        if rng.random() < 0.7 and reports:
-            more = world.pump.offer(e.Reports(b"".join(row.pack() for row in reports)))
+        if rng.random() < 0.7 and out.orders:
+            more = world.fill(out)
             assert more is not None
             named += [(slot, more.seq) for slot in array("I", more.orders)]
         if rng.random() < 0.5:
@@ -193,3 +208,156 @@ def test_an_input_that_changes_nothing_is_not_journaled() -> None:
     before = len(world.journal.records)
     assert world.leader(1, 1000) is None
     assert [kind for kind, _, _ in world.journal.records[before:]] == [kind_of(e.Quotes([]))]
+
+
+# -- executions that are announced ---------------------------------------------------------------------------------------
+
+
+class QuickJournal(SlowJournal):
+    """Durable at once, as where the disk is done while the process still decides."""
+
+    def append(self, kind: int, ts_ns: int, parts: Sequence[bytes]) -> int:
+        seq = super().append(kind, ts_ns, parts)
+        self.durable_seq = seq
+        return seq
+
+
+def records_at_each_send(world: World) -> list[tuple[int, int]]:
+    """(orders, records in the journal) of each send from now on."""
+    sends: list[tuple[int, int]] = []
+    send = world.wire.send
+
+    def noted(rendered: Any) -> None:
+        sends.append((len(rendered), len(world.journal.records)))
+        send(rendered)
+
+    world.wire.send = noted  # type: ignore[method-assign]
+    return sends
+
+
+def test_orders_of_an_announced_execution_leave_while_the_rest_is_decided() -> None:
+    """Behind the durable announcement, before the record that names them, first a few: and each once, in decided order."""
+    world = World(3000, announce_legs=256, journal=QuickJournal())
+    sends = records_at_each_send(world)
+    before = len(world.journal.records)
+    out = world.leader(1, 1000)
+    assert out is not None
+    kinds = [kind for kind, _, _ in world.journal.records[before:]]
+    assert kinds == [kind_of(e.Quotes([])), ANNOUNCED, FILL]
+    assert [slot for slot, _ in world.wire.sent] == list(array("I", out.orders))
+    assert sends[0] == (16, before + 2)
+    assert all(records == before + 2 for _, records in sends)
+    assert len(sends) > 3
+    assert [times.orders for times in world.done] == [3000]
+
+
+def test_nothing_leaves_before_its_announcement_is_durable() -> None:
+    """All is decided, signed and written down meanwhile; the announcement opens the gate, not the record behind it."""
+    world = World(300, announce_legs=256)
+    out = world.leader(1, 1000)
+    assert out is not None
+    assert sorted(world.wire.rendered) == sorted(array("I", out.orders))
+    assert world.wire.sent == []
+    world.durable(out.seq - 2)
+    assert world.wire.sent == []
+    world.durable(out.seq - 1)
+    assert [slot for slot, _ in world.wire.sent] == list(array("I", out.orders))
+
+
+def test_a_stop_in_mid_fan_out_holds_back_the_rest() -> None:
+    """The first send finds the journal failed: nothing more leaves, and the decided record is written for what did."""
+    world = World(3000, announce_legs=256, journal=QuickJournal())
+    send = world.wire.send
+
+    def failing(rendered: Any) -> None:
+        send(rendered)
+        world.pump.stop()
+
+    world.wire.send = failing  # type: ignore[method-assign]
+    out = world.leader(1, 1000)
+    assert out is not None
+    assert [slot for slot, _ in world.wire.sent] == list(array("I", out.orders))[:16]
+    assert world.journal.records[-1][0] == FILL
+    assert world.done == []
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_announced_or_not_the_decisions_are_the_same_bytes(seed: int) -> None:
+    """Openings, additions, partial and whole closes, turns: what is decided does not know how it leaves; sends are in the
+    order of decisions, behind earlier records."""
+    rng = random.Random(seed)
+    plain, announced = World(40, announce_legs=NEVER), World(40, announce_legs=1)
+    for _ in range(15):
+        side, qty = rng.choice([1, 1, -1]), rng.randint(100, 3000)
+        outs = [world.leader(side, qty) for world in (plain, announced)]
+        first, second = outs
+        assert first is not None and second is not None
+        assert (first.decisions, first.ends, first.named, first.stops) == (
+            second.decisions, second.ends, second.named, second.stops)
+        for world, out in zip((plain, announced), outs, strict=True):
+            assert out is not None
+            world.fill(out)
+            if seed % 2:
+                world.durable(len(world.journal.records))
+    for world in (plain, announced):
+        world.durable(len(world.journal.records))
+        assert not world.pump.gate
+    cids = [[world.engine.columns.get(7, slot)[:16] for slot, _ in world.wire.sent] for world in (plain, announced)]
+    assert cids[0] == cids[1]
+
+
+def test_the_same_execution_again_is_not_announced() -> None:
+    """Nothing is written for what changes nothing; what was found by back-fill opens nothing and is not announced either."""
+    world = World(300, announce_legs=1)
+    world.leader(1, 1000)
+    before = len(world.journal.records)
+    world.exec_id -= 1
+    assert world.leader(1, 1000) is None
+    assert len(world.journal.records) == before
+
+
+def test_what_was_announced_and_not_written_is_decided_to_the_same_bytes() -> None:
+    """Killed behind the announcement, at any later time: the next start names the same orders, and sends none of them."""
+    world = World(300, announce_legs=1)
+    out = world.leader(1, 1000)
+    assert out is not None
+    engine = refolded(world.journal.records[:-1])
+    assert engine.announced is not None
+    engine = Engine.restore([bytes(part) for part in engine.checkpoint()])
+    journal = SlowJournal()
+    journal.records = world.journal.records[:-1]
+    wire = Wire(journal)
+    clock = ManualClock(now_ns=world.clock.now_ns() + 3_600 * SECOND)
+    heard: list[Outputs] = []
+    pump = Pump(engine, journal, wire, clock, kind_of, heard.append, world.done.append, announce_legs=1)
+    taken = pump.take_up()
+    assert taken is not None and taken.seq == out.seq
+    assert journal.records[-1][2] == world.journal.records[-1][2]
+    assert engine.checkpoint() == world.engine.checkpoint()
+    assert heard == [taken]
+    journal.durable_seq = len(journal.records)
+    pump.durable(journal.durable_seq)
+    assert wire.sent == wire.rendered == []
+    assert pump.take_up() is None
+
+
+def test_nothing_comes_between_an_announcement_and_its_execution() -> None:
+    """Another input, or one from inside the decision, is a mistake of ours: it is refused before it changes anything."""
+    world = World(5, announce_legs=NEVER)
+    out = world.leader(1, 1000)
+    assert out is not None
+    world.fill(out)
+    now = world.clock.now_ns()
+    fill = e.LeaderFill(0, 0, 0, 7, 7, 1, 100, 600_000, 100, True, False, "", now, now, b"")
+    assert world.engine.step(now, e.Announced(fill)) is not None
+    seq = world.engine.names.seq
+    with pytest.raises(BrokenInvariant, match="announced"):
+        world.engine.step(now, e.Timer())
+    assert world.engine.names.seq == seq
+
+    def meddling(slots: bytes) -> int:
+        world.engine.step(now, e.Timer())
+        return 1
+
+    with pytest.raises(BrokenInvariant, match="while another"):
+        world.engine.step(now, fill, meddling)

@@ -80,6 +80,7 @@ def test_an_order_in_doubt_of_an_account_without_a_key_does_not_stop_the_start()
     side = side_of(engine, [], {})
     queries: list[bytes] = []
     side.gateway = SimpleNamespace(  # type: ignore[assignment]
+        pin_of=lambda account: 0,
         connections=1, register=lambda *arguments: None, query=lambda cid, *more, **how: queries.append(cid),
         queries_open=0)
     side.encoder = None  # type: ignore[assignment]

@@ -283,7 +283,7 @@ def installed(loop: VirtualLoop, medium: Medium, draws: Draws, clock: VirtualClo
         yield
 
 
-def config_of(ports: dict[str, int], connections: int, ack_timeout_ms: int) -> Config:
+def config_of(ports: dict[str, int], connections: int, ack_timeout_ms: int, announce_legs: int) -> Config:
     """The daemon's configuration for a world."""
     stream = f"ws://10.0.0.2:{ports['ws']}"
     return msgspec.convert({
@@ -303,6 +303,7 @@ def config_of(ports: dict[str, int], connections: int, ack_timeout_ms: int) -> C
                      "position_poll_interval_ms": 5_000}],
         "credentials": [{"file": "/nowhere/credentials.jsonl"}],
         "copy": {"position_mode": "keep"},
+        "runtime": {"announce_legs": announce_legs},
         "control": {"socket": "/nowhere/control.sock"},
     }, Config)
 

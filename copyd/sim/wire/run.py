@@ -26,6 +26,7 @@ from copyd.core.engine import (
     LEGS,
     ORDERS,
     POSITIONS,
+    Announced,
     Recorded,
     Reports,
     check_law,
@@ -96,6 +97,7 @@ class Book:
         self.named: dict[bytes, NamedOrder] = {}
         self.durable: set[bytes] = set()
         self.by_seq: dict[int, list[bytes]] = {}
+        self.announced: set[int] = set()
         self.accepted: Counter[bytes] = Counter()
 
 
@@ -156,11 +158,21 @@ class World:
         named = recorded.named
         if self._say is not None:
             self._tell(recorded, self._say)
+        before = self.book.by_seq.get(seq)
         self.book.by_seq[seq] = []
+        if isinstance(recorded.input, Announced):
+            self.book.announced.add(seq)
+            self.book.by_seq.pop(seq + 1, None)  # what stood there was lost with what came before it
+        else:
+            self.book.announced.discard(seq)
         for at in range(0, len(named), NAMED_SIZE):
             row = NamedOrder.unpack(named[at : at + NAMED_SIZE])
             self.book.named[row.cid] = row
             self.book.by_seq[seq].append(row.cid)
+        if seq - 1 in self.book.announced and self.medium.durable >= seq - 1:
+            if before and before != self.book.by_seq[seq]:
+                self.violate("S2", f"record {seq} is not what orders may have been sent by before it was written")
+            self.book.durable.update(self.book.by_seq[seq])
 
     def _tell(self, recorded: Recorded, say: Callable[[str], None]) -> None:
         """What a record says, for whoever reads the history."""
@@ -176,6 +188,8 @@ class World:
     def _durable(self, was: int, seq: int) -> None:
         for number in range(was + 1, seq + 1):
             self.book.durable.update(self.book.by_seq.get(number, ()))
+        if seq in self.book.announced:  # as good as durable: the announcement is decided to the same bytes
+            self.book.durable.update(self.book.by_seq.get(seq + 1, ()))
 
     def _written(self, transport: MemoryTransport, data: bytes) -> None:
         self.counters["bytes"] += len(data)
@@ -471,7 +485,8 @@ class World:
             made.append((name, key, secret))
             self.accounts[name] = n
         self.credentials = [credential(*row) for row in made]
-        self.config = config_of(ports, self.connections, 700 + draws.draw("node.timeout", 1_500))
+        announce_legs = 1 if draws.draw("node.announce", 2) == 0 else 256
+        self.config = config_of(ports, self.connections, 700 + draws.draw("node.timeout", 1_500), announce_legs)
         # Most histories begin on a good day; the others learn what a start in bad weather is.
         self.calm = draws.healthy = draws.chance("start.healthy", 750_000)
         await self.start_node()

@@ -56,6 +56,8 @@ from copyd.venues.binance_usdm.signing import QUERY_PREFIX, Key, cut_frames, sta
 Burst = tuple[int, bytes, bytes, bytes]
 
 S_NS = 1_000_000_000
+#: So many accounts, one after the other, share a connection: what is decided first leaves in one write and not in sixteen.
+PINNED_TOGETHER = 16
 #: A question is remembered this long after it was put: an answer as late as this still may find the order.
 QUESTION_NS = 60 * S_NS
 HISTORY_PAGES_MAX = 50
@@ -140,6 +142,11 @@ class _Lane:
 def ids_of(ids: bytes) -> list[bytes]:
     """Ids of 16 bytes, back to back, one by one."""
     return [ids[at : at + CID_BYTES] for at in range(0, len(ids), CID_BYTES)]
+
+
+def pin_of(account: int, connections: int) -> int:
+    """The connection of an account, of so many."""
+    return account // PINNED_TOGETHER % connections
 
 
 class OrderGateway:
@@ -261,6 +268,10 @@ class OrderGateway:
     @property
     def connections(self) -> int:
         return len(self._links)
+
+    def pin_of(self, account: int) -> int:
+        """The connection that carries the orders of an account as long as it is up."""
+        return pin_of(account, len(self._links))
 
     @property
     def open_connections(self) -> int:
