@@ -44,8 +44,14 @@ cdef struct Update:            # ``o`` of an ORDER_TRADE_UPDATE, by the venue's 
     Text ap
     Text N
     Text n
+    Text q
+    Text o
+    Text ps
+    Text rp
     int64_t i
     int64_t t
+    bint m
+    bint R
 
 cdef struct Wallet:            # a row of ``B`` of an ACCOUNT_UPDATE
     Text a
@@ -73,6 +79,10 @@ cdef class Reader:
     cdef int symbol(self, Text* name) noexcept nogil
     cdef bint lots(self, int index, Text* text, bint signed, int64_t* lots) noexcept nogil
     cdef bint ticks(self, int index, Text* text, int64_t* ticks) noexcept nogil
+
+cdef class Executions(Reader):
+    cdef object make
+    cdef object made(self, Update* update, int64_t ts_event, int64_t ts_recv, bytes payload)
 
 cdef class Ear:
     cdef Reader reader                  # None: every frame is for ``rest``

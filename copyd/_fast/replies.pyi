@@ -44,6 +44,11 @@ class UserEvents(Reader):
     def event(self, payload: bytes) -> int: ...
 
 @disjoint_base
+class Executions(Reader):
+    def __init__(self, make: Callable[..., Any]) -> None: ...
+    def execution(self, payload: bytes, ts_recv: int) -> Any: ...
+
+@disjoint_base
 class Ear:
     heard: int
     parted: bool

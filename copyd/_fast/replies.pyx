@@ -15,6 +15,7 @@ from array import array
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_GetItem
 from cpython.ref cimport PyObject
+from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
@@ -661,8 +662,10 @@ cdef bint read_update(const char** at, const char* end, Update* found, bint* pla
                 into = &found.l
             elif c == b"L":
                 into = &found.L
-            elif c == b"q" or c == b"o":
-                into = &other
+            elif c == b"q":
+                into = &found.q
+            elif c == b"o":
+                into = &found.o
             elif c == b"N" or c == b"n":
                 into = &found.N if c == b"N" else &found.n
                 if at[0] < end and at[0][0] == b"n":
@@ -677,6 +680,11 @@ cdef bint read_update(const char** at, const char* end, Update* found, bint* pla
             elif c == b"T":
                 count = &number
             elif c == b"m" or c == b"R":
+                if at[0] < end and at[0][0] == b"t":
+                    if c == b"m":
+                        found.m = True
+                    else:
+                        found.R = True
                 if not truth(at, end):
                     return False
                 bit |= 1
@@ -703,9 +711,9 @@ cdef bint read_update(const char** at, const char* end, Update* found, bint* pla
                 if memcmp(key.at, b"ap", 2) == 0:
                     into, bit = &found.ap, <uint64_t>1 << 27
                 elif memcmp(key.at, b"ps", 2) == 0:
-                    into, bit = &other, <uint64_t>1 << 28
+                    into, bit = &found.ps, <uint64_t>1 << 28
                 elif memcmp(key.at, b"rp", 2) == 0:
-                    into, bit = &other, <uint64_t>1 << 29
+                    into, bit = &found.rp, <uint64_t>1 << 29
                 elif memcmp(key.at, b"ot", 2) == 0:
                     into, bit = &other, <uint64_t>1 << 30
                 if seen & bit:
@@ -721,6 +729,108 @@ cdef bint read_update(const char** at, const char* end, Update* found, bint* pla
         if not char_is(at, end, b","):
             break
     return char_is(at, end, b"}") and seen & NEEDED == NEEDED
+
+
+cdef bint is_of_the_venue(Update* update) noexcept nogil:
+    """Whether the venue itself traded: its own orders are named otherwise."""
+    cdef Py_ssize_t i
+    if same(&update.o, b"LIQUIDATION", 11):
+        return True
+    for i in range(update.c.size - 8):
+        if memcmp(update.c.at + i, b"autoclose", 9) == 0:
+            return True
+    return False
+
+
+cdef class Executions(Reader):
+    """Executions in the frames of a leader's stream, each read in one pass.
+
+    ``make`` is called with the fields of ``leader_stream.Execution``, in their order.
+    """
+
+    def __init__(self, make):
+        self.make = make
+
+    def execution(self, bytes payload not None, int64_t ts_recv):
+        """What ``make`` made of the execution that a frame tells. None: it tells none of an instrument that is known here, or
+        nothing that is certain at a glance; nothing is lost by reading it again with more care."""
+        cdef const char* at = PyBytes_AS_STRING(payload)
+        cdef const char* end = at + PyBytes_GET_SIZE(payload)
+        cdef Text key
+        cdef Update update
+        cdef int64_t number, event_ms = 0
+        cdef uint32_t told = 0, bit
+        cdef bint placed = False
+        spaces(&at, end)
+        # The venue names the event first; one that is named later is read with more care.
+        if not char_is(&at, end, b"{") or not string(&at, end, &key) or not same(&key, b"e", 1):
+            return None
+        if not char_is(&at, end, b":") or not string(&at, end, &key) or not same(&key, b"ORDER_TRADE_UPDATE", 18):
+            return None
+        while char_is(&at, end, b","):
+            if not string(&at, end, &key) or not char_is(&at, end, b":"):
+                return None
+            bit = 0
+            if key.size == 1 and key.at[0] == b"E":
+                bit = 1
+                if not integer(&at, end, &number):
+                    return None
+            elif key.size == 1 and key.at[0] == b"T":
+                bit = 2
+                if not integer(&at, end, &event_ms):
+                    return None
+            elif key.size == 1 and key.at[0] == b"o":
+                bit = 4
+                if not read_update(&at, end, &update, &placed) or placed:
+                    return None
+            elif key.size == 1 and key.at[0] == b"e" or not skip(&at, end, 0):
+                return None
+            if told & bit:
+                return None
+            told |= bit
+        if not char_is(&at, end, b"}") or at != end or told != 7 or not 0 <= event_ms <= MS_MAX:
+            return None
+        return self.made(&update, event_ms * MS_NS, ts_recv, payload)
+
+    cdef object made(self, Update* update, int64_t ts_event, int64_t ts_recv, bytes payload):
+        cdef int64_t qty, px, order_qty = 0, cum = 0
+        cdef int side, position_side = 0
+        cdef bint realised = False
+        cdef Py_ssize_t i
+        cdef int instrument = self.symbol(&update.s)
+        if instrument < 0 or update.t <= 0 or is_of_the_venue(update):
+            return None
+        if not same(&update.x, b"TRADE", 5) and not same(&update.x, b"CALCULATED", 10):
+            return None
+        if same(&update.S, b"BUY", 3):
+            side = 1
+        elif same(&update.S, b"SELL", 4):
+            side = -1
+        else:
+            return None
+        if update.ps.at != NULL and not same(&update.ps, b"BOTH", 4):
+            if same(&update.ps, b"LONG", 4):
+                position_side = 1
+            elif same(&update.ps, b"SHORT", 5):
+                position_side = 2
+            else:
+                return None
+        if update.l.at == NULL or not self.lots(instrument, &update.l, False, &qty) or qty == 0:
+            return None
+        if update.L.at == NULL or not self.ticks(instrument, &update.L, &px):
+            return None
+        if update.q.at != NULL and not self.lots(instrument, &update.q, False, &order_qty):
+            return None
+        if update.z.at != NULL and not self.lots(instrument, &update.z, False, &cum):
+            return None
+        for i in range(update.rp.size):
+            realised |= update.rp.at[i] != b"0" and update.rp.at[i] != b"." and update.rp.at[i] != b"-"
+        for i in range(update.c.size):
+            if update.c.at[i] & 0x80:
+                return None
+        return self.make(
+            instrument, position_side, update.t, update.i, side, qty, px, order_qty, cum, update.R, realised, update.m, True,
+            PyUnicode_DecodeASCII(update.c.at, update.c.size, NULL), "", ts_event, ts_recv, payload)
 
 
 cdef int read_rows(const char** at, const char* end, AccountBody* found, bint wallets) noexcept nogil:

@@ -188,6 +188,7 @@ class Path_:
         self.settings = settings
         self.clock = SystemClock()
         self.instruments = world.instruments()
+        self.executions = codec.executions(self.instruments)
         self.engine = Engine()
         self.journal = journal
         self.venue_clock = VenueClock(CONTRACT, self.clock.now_ns)
@@ -225,10 +226,9 @@ class Path_:
         self.cpu_began = time.thread_time_ns()
         self.appended = 0
         began = time.perf_counter_ns()
-        update = codec.decode_user(payload)
-        assert isinstance(update, codec.OrderTradeUpdate), update
-        fill = codec.leader_fill(update, 0, self.instruments, received, payload)
-        assert fill is not None
+        execution = self.executions.execution(payload, received)
+        assert execution is not None, payload
+        fill = codec.leader_fill_of(execution, 0)
         value = core.LeaderFill(
             fill.leader, fill.instrument, fill.position_side, int(fill.exec_id), int(fill.order_id), fill.side, fill.qty,
             fill.px, fill.order_qty, fill.live, False, fill.cause, fill.ts_event, fill.ts_recv, fill.raw,

@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from copyd._fast.decimals import cut_scaled
+from copyd._fast.replies import Executions
 from copyd.core.leader_stream import Execution
 from copyd.venues.binance_usdm.contract import MS_NS
 from copyd.venues.binance_usdm.instruments import Instruments
@@ -656,6 +657,15 @@ def execution(event: OrderTradeUpdate, instruments: Instruments, ts_recv: int, r
     )  # fmt: skip
 
 
+def executions(instruments: Instruments) -> Executions:
+    """A compiled reader of ``execution`` for the frames that take no second look."""
+    reader = Executions(Execution)
+    for item in instruments:
+        reader.set_instrument(
+            item.index, item.symbol, item.price_decimals, item.tick, item.qty_decimals, item.lot, item.margin_asset)
+    return reader
+
+
 def listed(trade: UserTrade, instruments: Instruments, ts_recv: int) -> Execution | None:
     """A row of ``userTrades`` as an execution that was not live; None if the symbol is not ours."""
     instrument = instruments.find(trade.symbol)
@@ -675,12 +685,6 @@ def leader_fill_of(execution: Execution, leader: int) -> LeaderFill:
         leader, e.instrument, e.exec_id, e.order_id, e.client_order_id, e.side, e.position_side, e.qty, e.px, e.order_qty,
         e.cum_qty, e.maker, e.reduce_only, e.live, e.cause, e.ts_event, e.ts_recv, e.raw,
     )  # fmt: skip
-
-
-def leader_fill(event: OrderTradeUpdate, leader: int, instruments: Instruments, ts_recv: int, raw: bytes) -> LeaderFill | None:
-    """``execution`` as the fill it becomes when nothing has to come before it."""
-    found = execution(event, instruments, ts_recv, raw)
-    return None if found is None else leader_fill_of(found, leader)
 
 
 def trades(payload: bytes) -> list[UserTrade]:

@@ -77,6 +77,7 @@ class LeaderFeed:
     ) -> None:
         self.leader, self.key, self.rest, self.endpoints = leader, key, rest, endpoints
         self.instruments, self.contract, self.clock, self.on_event = instruments, contract, clock, on_event
+        self._executions = codec.executions(instruments)
         terms = Terms(
             position_poll_ns=int(position_poll_s * 1e9), equity_poll_ns=int(equity_poll_s * 1e9),
             disagree_ns=contract.read_lag_ms * MS_NS, page_max=contract.backfill_page_max,
@@ -180,9 +181,13 @@ class LeaderFeed:
     def _on_frame(self, session: Session, payload: bytes) -> None:
         ts_recv = self.clock()
         self._stats.frames += 1
-        event = codec.decode_user(payload)
         generation = self._generations.get(session, 0)
         stream = self.stream
+        told = self._executions.execution(payload, ts_recv)
+        if told is not None:
+            self._do(stream.event(ts_recv, generation, told))
+            return
+        event = codec.decode_user(payload)
         if isinstance(event, codec.OrderTradeUpdate):
             instrument = self.instruments.find(event.o.s)
             if instrument is None:

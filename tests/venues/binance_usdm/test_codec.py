@@ -32,8 +32,9 @@ def changed(**fields):
 
 def test_an_execution_of_the_leader_is_exact_and_keeps_its_bytes():
     event = codec.decode_user(ORDER_TRADE_UPDATE)
-    fill = codec.leader_fill(event, 3, INSTRUMENTS, 99, ORDER_TRADE_UPDATE)
-    assert fill == LeaderFill(
+    execution = codec.execution(event, INSTRUMENTS, 99, ORDER_TRADE_UPDATE)
+    assert execution is not None
+    assert codec.leader_fill_of(execution, 3) == LeaderFill(
         leader=3,
         instrument=0,
         exec_id=12345678,
@@ -65,18 +66,18 @@ def test_an_execution_of_the_leader_is_exact_and_keeps_its_bytes():
     ],
 )
 def test_a_forced_close_is_a_fill_with_its_cause(fields, cause):
-    assert codec.leader_fill(changed(**fields), 0, INSTRUMENTS, 0, b"").cause == cause
+    assert codec.execution(changed(**fields), INSTRUMENTS, 0, b"").cause == cause
 
 
 @pytest.mark.parametrize("fields", [{"x": "NEW", "l": "0"}, {"x": "EXPIRED", "l": "0.000"}, {"s": "DOGEUSDT"}])
 def test_what_is_no_execution_of_ours_is_no_fill(fields):
-    assert codec.leader_fill(changed(**fields), 0, INSTRUMENTS, 0, b"") is None
+    assert codec.execution(changed(**fields), INSTRUMENTS, 0, b"") is None
 
 
 @pytest.mark.parametrize("fields", [{"l": "0.0015"}, {"L": "7100.55"}, {"S": "HOLD"}, {"ps": "UP"}, {"l": "1e-3"}])
 def test_an_execution_that_does_not_fit_the_instrument_is_an_error_never_a_rounding(fields):
     with pytest.raises((ValueError, KeyError)):
-        codec.leader_fill(changed(**fields), 0, INSTRUMENTS, 0, b"")
+        codec.execution(changed(**fields), INSTRUMENTS, 0, b"")
 
 
 def test_account_update_and_combined_stream():

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from copyd._fast.columns import Columns, ReportBatch
 from copyd._fast.pending import Pending
-from copyd._fast.replies import Replies, UserEvents, rows_about, rows_of, tell_apart
+from copyd._fast.replies import Executions, Replies, UserEvents, rows_about, rows_of, tell_apart
+from copyd.core.leader_stream import Execution
 from copyd.core.rows import AccountRow, OrderRow, ReportRow
 from copyd.venues.binance_usdm import codec
 from copyd.venues.binance_usdm.accounts import FollowerStreams, _Member
@@ -181,6 +182,11 @@ def trade(n=1, /, x="TRADE", **more):
     }}}  # fmt: skip
 
 
+def execution(**more):
+    """A frame of a leader's stream, which is nobody else's."""
+    return trade(**more)["data"]
+
+
 def account(reason="ORDER", wallets=None, positions=None):
     return {"stream": LISTEN, "data": {"e": "ACCOUNT_UPDATE", "T": 1700000000123, "E": 1700000000124, "a": {
         "m": reason,
@@ -339,6 +345,13 @@ EVENTS = st.one_of(
     ),
     st.builds(lite),
 )  # fmt: skip
+EXECUTIONS = st.one_of(
+    st.builds(execution, s=SYMBOLS, l=QUANTITIES, z=QUANTITIES, q=QUANTITIES, L=PRICES, S=st.sampled_from(["BUY", "SELL"]),
+              ps=st.sampled_from(["BOTH", "LONG", "SHORT"]), m=st.booleans(), R=st.booleans(),
+              rp=st.sampled_from(["0", "0.00", "-1.5", "12"]), t=st.sampled_from([901, 901, 0]),
+              x=st.sampled_from(["TRADE", "TRADE", "CALCULATED", "EXPIRED", "NEW"])),
+    st.builds(execution), st.builds(lambda: account()["data"]), st.builds(lambda: lite()["data"]),
+)  # fmt: skip
 PROPERTY = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
@@ -381,6 +394,41 @@ def test_an_event_makes_the_twins_rows_or_is_left_to_it(heard, known):
         assert fast.state() == twin.state()
 
 
+@PROPERTY
+@given(frames(EXECUTIONS))
+@example(dumps(execution(c="autoclose-1")))
+@example(dumps(execution(o="LIQUIDATION")))
+@example(dumps(execution(c="\u00e9")))
+@example(dumps({**execution(), "o": None}))
+def test_an_execution_of_the_leader_is_the_twins_or_is_left_to_it(frame):
+    """Whatever comes on his stream: what is made at a glance is what the readable decoder makes."""
+    made = known(Executions(Execution)).execution(frame, 5)
+    if made is not None:
+        event = codec.decode_user(frame)
+        assert isinstance(event, codec.OrderTradeUpdate), event
+        assert made == codec.execution(event, COARSE, 5, frame)
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"x": "CALCULATED"}, {"ps": "LONG", "R": True, "rp": "-1.20"}, {"ps": "SHORT", "S": "SELL", "m": True},
+             {"s": "ODDUSDC", "l": "0.6", "z": "0.6", "q": "0.9", "L": "1.20"}, {"o": "MARKET", "rp": "0.00"}])  # fmt: skip
+def test_the_common_executions_of_a_leader_are_read_at_a_glance(more):
+    """The property would hold for a reader that reads nothing."""
+    frame = dumps(execution(**more))
+    made = known(Executions(Execution)).execution(frame, 5)
+    assert made is not None
+    assert made == codec.execution(codec.decode_user(frame), COARSE, 5, frame)
+
+
+@pytest.mark.parametrize(
+    "more", [{"c": "autoclose-1"}, {"c": "adl_autoclose"}, {"c": "settlement_autoclose-7"}, {"o": "LIQUIDATION"}, {"t": 0},
+             {"l": "0"}, {"s": "DOGEUSDT"}, {"x": "EXPIRED"}, {"x": "NEW"}, {"L": "65000.15"}, {"ps": "UP"},
+             {"S": "HOLD"}])  # fmt: skip
+def test_what_takes_a_second_look_is_left_to_the_twin(more):
+    """The venue's own closes, what has no id or quantity, what cannot be exact."""
+    assert known(Executions(Execution)).execution(dumps(execution(**more)), 5) is None
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=300))
 def test_no_bytes_whatever_raise_or_change_anything(noise):
@@ -388,6 +436,7 @@ def test_no_bytes_whatever_raise_or_change_anything(noise):
     replies, events, pending = Replies(REJECTS), UserEvents(TAG), Pending()
     pending.add_many(cid(1), array("I", [0]))
     assert replies.reply(noise, pending) == 0 and events.event(noise) == 0
+    assert Executions(Execution).execution(noise, 1) is None
     assert not replies.batch.count and not events.batch.count and list(pending) == [cid(1)]
 
 
