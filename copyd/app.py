@@ -249,11 +249,16 @@ class Daemon:
         """The process before was ended between the announcement of a leader's execution and the record of what it decided."""
         if self.engine.announced is None:
             return
-        if not same_rules(self.engine.names.build):
-            raise JournalError(
-                f"{self.journal.path}: ends with an execution that {self.engine.names.build} was deciding, and this is {BUILD}: "
-                "start that build on it once and stop it")
-        taken = self.pump.take_up()
+        try:
+            if not same_rules(self.engine.names.build):
+                raise JournalError(
+                    f"{self.journal.path}: ends with an execution that {self.engine.names.build} was deciding, and this is "
+                    f"{BUILD}: start that build on it once and stop it")
+            taken = self.pump.take_up()
+        except BaseException:
+            self.unsound = True  # what may be half decided is kept by no checkpoint: the next start begins at the announcement
+            self.pump.stop()
+            raise
         if taken is not None:
             self.log.warning("taken up", execution=taken.input.exec_id, orders=len(taken.named) // NamedOrder.LAYOUT.size)
 
@@ -573,6 +578,7 @@ class Daemon:
             self._configure(new)
             self._config = new
             self.reconciler.configure(new.sync)
+            self.pump.announce_legs = new.runtime.announce_legs
             self.metrics.counters.set(self.metrics.reload_ok, 1)
         except Exception:
             self.metrics.counters.set(self.metrics.reload_ok, 0)

@@ -26,7 +26,7 @@ BUILD = f"copyd {__version__} rules {RULES}"
 
 def same_rules(build: str) -> bool:
     """True where the decisions of ``build`` must be this build's; a build that names no rules is held to its version's."""
-    return build in (BUILD, __version__, "")
+    return build in (__version__, "") or build.endswith(f" rules {RULES}")
 
 
 def _snake(name: str) -> str:

@@ -171,7 +171,6 @@ cdef enum:  # Note
     DUST = 7
 
 cdef enum:
-    READY_FIRST = 16   # orders told as ready first, so that they leave early
     PRICE_BAND_BPS = 1_000
     PART_OPENING = 0
     PART_REDUCTION = 16
@@ -479,12 +478,13 @@ cdef class Kernel:
 
     # -- the three entries ----------------------------------------------------------------------------------------
 
-    def fan_out(self, const uint32_t[::1] legs, bytes event_row, ready=None):
+    def fan_out(self, const uint32_t[::1] legs, bytes event_row, ready=None, uint32_t first=1):
         """Decide one leader fill for every leg of ``legs``, starting at the event's rotation.
 
         ``ready``: where the fill only opens, ``ready(slots)`` is given the orders (uint32 slots as bytes, in sending order) as
-        they become whole, while the rest is still to be decided; it returns how many more it waits for before it is called
-        again. It must not touch the tables. Reductions are put in order when all are known: it is not called for them.
+        they become whole, the ``first`` of them first, while the rest is still to be decided; it returns how many more it waits
+        for before it is called again. It must not touch the tables. Reductions are put in order when all are known: it is not
+        called for them.
         """
         if len(event_row) != sizeof(FillEvent):
             raise ValueError(f"FillEvent is {sizeof(FillEvent)} bytes, got {len(event_row)}")
@@ -497,7 +497,7 @@ cdef class Kernel:
             return
         cdef uint32_t start = <uint32_t>(<uint64_t>event.rotation % n)
         cdef uint32_t told = 0
-        cdef uint32_t more = READY_FIRST if ready is not None and event.reduce_qty == 0 else NONE
+        cdef uint32_t more = first if ready is not None and event.reduce_qty == 0 else NONE
         i = 0
         while i < n:
             with nogil:  # the journal's thread has a record to commit meanwhile

@@ -109,8 +109,10 @@ CLOCK_SLACK_NS = 2_000_000_000
 NEVER = 1 << 62
 CHECKPOINT_VERSION = 5
 """Raised when a row or a name in the state changes its layout."""
-CHECKPOINT_PARTS = 11
-"""The names, nine tables, the free order rows; behind them what was announced and is not decided yet, if anything."""
+CHECKPOINT_ANNOUNCED, CHECKPOINT_PARTS = 6, 11
+"""The version, and the parts before what was announced and is not decided yet, of a checkpoint that ends with such."""
+READY_FIRST = 16
+"""Openings that are told as ready before all others are decided: so few leave early."""
 EXPECTED_GRACE_NS = 1_500_000_000
 """A position the venue pushed may be ahead of its fills for this long; then the leader counts as out of sync."""
 
@@ -549,6 +551,7 @@ class Engine:
         self.params = Params()
         self.announced: tuple[int, LeaderFill] | None = None
         """The execution that the next record must decide, and the time at which."""
+        self.ready_first = READY_FIRST
         self._bind()
 
     def _bind(self) -> None:
@@ -588,6 +591,8 @@ class Engine:
                 return None
         finally:
             self._stepping, self._ready = False, None
+        if not isinstance(value, Announced):
+            self.announced = None
         if out.named:
             self._count(now, out)
         self.names.seq = out.seq
@@ -610,7 +615,6 @@ class Engine:
         at, fill = self.announced
         if value != fill:
             raise BrokenInvariant(f"{type(value).__name__} came where execution {fill.exec_id} was announced")
-        self.announced = None
         return at
 
     def make_room(self) -> None:
@@ -819,7 +823,7 @@ class Engine:
             leader=book.leader, position=book.position, instrument=book.instrument, open_side=sign(signed_qty),
             live=int(live),
         )
-        self.kernel.fan_out(self._group(book), event.pack(), self._ready)
+        self.kernel.fan_out(self._group(book), event.pack(), self._ready, self.ready_first)
         self._collect(out)
 
     def _traded(self, now: int, leader: int, instrument: int, lots: int, px: int, out: Outputs) -> None:
@@ -2133,7 +2137,8 @@ class Engine:
 
     def checkpoint(self) -> list[bytes]:
         """The whole state as parts; ``restore`` is the inverse."""
-        head = _encoder.encode((CHECKPOINT_VERSION, self.columns.instruments_max, self.names))
+        version = CHECKPOINT_VERSION if self.announced is None else CHECKPOINT_ANNOUNCED
+        head = _encoder.encode((version, self.columns.instruments_max, self.names))
         announced = [_encoder.encode(self.announced)] if self.announced is not None else []
         return [head, *self.columns.dump(), *announced]
 
@@ -2141,13 +2146,14 @@ class Engine:
     def restore(cls, parts: Sequence[bytes]) -> Engine:
         """An engine from ``checkpoint`` parts; ValueError when they are another version's."""
         version, instruments_max, names = msgspec.msgpack.decode(parts[0], type=tuple[int, int, Names])
-        if version != CHECKPOINT_VERSION:
+        if version not in (CHECKPOINT_VERSION, CHECKPOINT_ANNOUNCED):
             raise ValueError(f"checkpoint version {version} is not known to this build")
         engine = cls.__new__(cls)
         engine.columns = Columns.load(instruments_max, [bytes(part) for part in parts[1:CHECKPOINT_PARTS]])
         engine.announced = (
             msgspec.msgpack.decode(parts[CHECKPOINT_PARTS], type=tuple[int, LeaderFill])
-            if len(parts) > CHECKPOINT_PARTS else None)
+            if version == CHECKPOINT_ANNOUNCED else None)
+        engine.ready_first = READY_FIRST
         engine.names = names
         engine.params = Params.unpack(names.params) if names.params else Params()
         engine._bind()

@@ -178,6 +178,10 @@ class _Check:
         part = f"one account in {self.stride} of each record" if self.stride > 1 else "everything"
         out.append(f"rules        {part}: {counts.decisions:,} of {counts.decisions_all:,} leader decisions, "
                    f"{counts.reports:,} of {counts.reports_all:,} reports, {counts.timers:,} timers by the readable rules")
+        if self.engine.announced is not None:
+            execution = self.engine.announced[1].exec_id
+            out.append(f"announced    the last record announces execution {execution}, which is not decided yet: orders of it "
+                       "may have left, the next start names them")
         if self.ids_from:
             checked = self.ids.checked if self.ids else 0
             out.append(f"ids          this build decides otherwise from record {self.ids_from} on: of what follows only "
@@ -212,4 +216,6 @@ def checkpoint_difference(was: bytes, now: bytes) -> str:
                             return (f"{name} row {at // size}: {field} is {getattr(rows[0], field)}, the records give "
                                     f"{getattr(rows[1], field)}")
             return f"{name}: {len(one) // size} rows, the records give {len(other) // size}"
+    if old[len(ROWS) + 2:] != new[len(ROWS) + 2:]:
+        return "what was announced and is not decided yet differs"
     return "the list of free order rows differs"

@@ -340,10 +340,10 @@ class Observed:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._kernel, name)
 
-    def fan_out(self, legs: array[int], event_row: bytes, ready: Ready | None = None) -> None:
+    def fan_out(self, legs: array[int], event_row: bytes, ready: Ready | None = None, first: int = 1) -> None:
         """As the kernel's."""
         self._twin.fan_out(legs, event_row)
-        self._kernel.fan_out(legs, event_row, ready)
+        self._kernel.fan_out(legs, event_row, ready, first)
 
     def apply_reports(self, batch: ReportBatch, now: int, seq: int) -> None:
         """As the kernel's."""

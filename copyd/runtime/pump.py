@@ -185,9 +185,9 @@ class Pump:
         """Decide what a journal ends with the announcement of. Nothing is sent: what had left before is not known."""
         if self.engine.announced is None:
             return None
-        now = self.clock.now_ns()
-        outputs = self._stepped(now, self.engine.announced[1])
-        self._append(now, outputs)
+        at, fill = self.engine.announced
+        outputs = self._stepped(at, fill)
+        self._append(at, outputs)                                           # decided then, whenever it is written
         self.on_outputs(outputs)
         return outputs
 
@@ -224,6 +224,8 @@ class Pump:
         return waiting.times.orders * CHUNK_GROWTH if waiting.times.orders < CHUNKS_END else ALL
 
     def _is_open(self, waiting: Waiting) -> bool:
+        while not self.stopped and self.gate[0] is not waiting and self.journal.durable_seq >= self.gate[0].seq:
+            self._open()
         return not self.stopped and self.gate[0] is waiting and self.journal.durable_seq >= waiting.seq
 
     def durable(self, seq: int) -> None:
@@ -248,13 +250,19 @@ class Pump:
         while self.gate and not self.stopped:
             waiting = self.gate[0]
             if self.journal.durable_seq >= waiting.seq:
-                self._send(waiting)
-                self.gate.popleft()
-                self.on_sent(waiting.times)                                 # 5. acknowledged
+                self._open()
             elif waiting.at < len(waiting.slots):
                 waiting.rendered.append(self._render_chunk(waiting))
             else:
                 return
+
+    def _open(self) -> None:
+        """Send what is first in the gate."""
+        waiting = self.gate[0]
+        self._send(waiting)
+        if not self.stopped:
+            self.gate.popleft()
+            self.on_sent(waiting.times)                                     # 5. acknowledged
 
     def _render_chunk(self, waiting: Waiting) -> list[Any]:
         end = min(len(waiting.slots), waiting.at + waiting.chunk)

@@ -655,40 +655,40 @@ def _edit_legs(engine: Any, legs: Any, **changes: int) -> None:
         engine._edit(LEGS, leg, LegRow, **changes)
 
 
-def _forget_last(engine: Any, original: Any, legs: Any, event: bytes, ready: Any) -> None:
-    original(legs[:-1], event, ready)
+def _forget_last(engine: Any, original: Any, legs: Any, event: bytes, *ready: Any) -> None:
+    original(legs[:-1], event, *ready)
 
 
-def _unlocked(engine: Any, original: Any, legs: Any, event: bytes, ready: Any) -> None:
+def _unlocked(engine: Any, original: Any, legs: Any, event: bytes, *ready: Any) -> None:
     from copyd.core.rows import NONE
 
     _edit_legs(engine, legs, open_slot=NONE)
-    original(legs, event, ready)
+    original(legs, event, *ready)
 
 
-def _reductions_forgotten(engine: Any, original: Any, legs: Any, event: bytes, ready: Any) -> None:
+def _reductions_forgotten(engine: Any, original: Any, legs: Any, event: bytes, *ready: Any) -> None:
     _edit_legs(engine, legs, reduce_leaves=0)
-    original(legs, event, ready)
+    original(legs, event, *ready)
 
 
-def _killed_is_deaf(engine: Any, original: Any, legs: Any, event: bytes, ready: Any) -> None:
+def _killed_is_deaf(engine: Any, original: Any, legs: Any, event: bytes, *ready: Any) -> None:
     if not engine.params.killed:
-        original(legs, event, ready)
+        original(legs, event, *ready)
 
 
-def _hash_order(engine: Any, original: Any, legs: Any, event: bytes, ready: Any) -> None:
+def _hash_order(engine: Any, original: Any, legs: Any, event: bytes, *ready: Any) -> None:
     from array import array
 
-    original(array("I", sorted(legs, key=lambda leg: hash(str(leg)))), event, ready)
+    original(array("I", sorted(legs, key=lambda leg: hash(str(leg)))), event, *ready)
 
 
-def _close_short_of_it(engine: Any, original: Any, legs: Any, event: bytes, ready: Any) -> None:
+def _close_short_of_it(engine: Any, original: Any, legs: Any, event: bytes, *ready: Any) -> None:
     from copyd.core.rows import FillEvent
 
     row = FillEvent.unpack(event)
     if row.reduce_qty and row.qty_mid == 0:
         row.qty_mid = 1 if row.qty_before > 0 else -1
-    original(legs, row.pack(), ready)
+    original(legs, row.pack(), *ready)
 
 
 mutant("follower_forgotten", "the last follower of an event gets no decision", "S5")(_kernel(fan_out=_forget_last))

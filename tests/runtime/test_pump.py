@@ -5,15 +5,18 @@ from __future__ import annotations
 import random
 from array import array
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
+from copyd.app import Daemon
 from copyd.core import engine as e
 from copyd.core.engine import Engine, Outputs
 from copyd.core.rows import InstrumentRow, Params, ReportKind, ReportRow
-from copyd.errors import BrokenInvariant
-from copyd.kinds import kind_of, tag_of
+from copyd.errors import BrokenInvariant, JournalError
+from copyd.kinds import RULES, kind_of, same_rules, tag_of
 from copyd.runtime.clock import ManualClock
 from copyd.runtime.pump import Pump, Sent
 
@@ -323,6 +326,7 @@ def test_what_was_announced_and_not_written_is_decided_to_the_same_bytes() -> No
     assert out is not None
     engine = refolded(world.journal.records[:-1])
     assert engine.announced is not None
+    assert msgspec.msgpack.decode(engine.checkpoint()[0])[0] == e.CHECKPOINT_ANNOUNCED, "no earlier build drops it unread"
     engine = Engine.restore([bytes(part) for part in engine.checkpoint()])
     journal = SlowJournal()
     journal.records = world.journal.records[:-1]
@@ -332,13 +336,65 @@ def test_what_was_announced_and_not_written_is_decided_to_the_same_bytes() -> No
     pump = Pump(engine, journal, wire, clock, kind_of, heard.append, world.done.append, announce_legs=1)
     taken = pump.take_up()
     assert taken is not None and taken.seq == out.seq
-    assert journal.records[-1][2] == world.journal.records[-1][2]
+    assert journal.records[-1][1:] == world.journal.records[-1][1:], "the bytes, and the time at which it was decided"
     assert engine.checkpoint() == world.engine.checkpoint()
     assert heard == [taken]
     journal.durable_seq = len(journal.records)
     pump.durable(journal.durable_seq)
     assert wire.sent == wire.rendered == []
     assert pump.take_up() is None
+
+
+def test_a_start_that_cannot_take_up_leaves_no_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a failure left half decided is kept nowhere: the next start begins at the announcement again."""
+    world = World(300, announce_legs=1)
+    world.leader(1, 1000)
+    daemon = Daemon.__new__(Daemon)
+    daemon.engine, daemon.unsound = refolded(world.journal.records[:-1]), False
+    daemon.engine.names.build = ""
+    daemon.pump = Pump(daemon.engine, SlowJournal(), world.wire, world.clock, kind_of, world.heard.append, world.done.append)
+
+    def failing(self: Engine, out: Outputs) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Engine, "_collect", failing)
+    with pytest.raises(MemoryError):
+        daemon._take_up()
+    assert daemon.pump.stopped, "a pump that is stopped is checkpointed by nobody"
+    assert daemon.unsound
+    assert daemon.engine.announced is not None
+
+
+def test_an_execution_that_other_rules_were_to_decide_is_left_to_them() -> None:
+    """The same rules in another version decide alike; other rules refuse, and write nothing."""
+    world = World(300, announce_legs=1)
+    world.leader(1, 1000)
+    daemon = Daemon.__new__(Daemon)
+    daemon.engine, daemon.unsound = refolded(world.journal.records[:-1]), False
+    daemon.engine.names.build = f"copyd 9.9.9 rules {RULES + 1}"
+    daemon.journal = SimpleNamespace(path="/j")  # type: ignore[assignment]
+    daemon.pump = Pump(daemon.engine, SlowJournal(), world.wire, world.clock, kind_of, world.heard.append, world.done.append)
+    with pytest.raises(JournalError, match="start that build on it once"):
+        daemon._take_up()
+    assert daemon.pump.stopped
+    assert same_rules(f"copyd 9.9.9 rules {RULES}")
+    assert not same_rules(f"copyd 9.9.9 rules 1{RULES}")
+
+
+def test_what_waits_before_it_in_the_gate_leaves_before_it() -> None:
+    """An earlier event became durable while this one is decided: its orders go first, both in the middle of the decision."""
+    world = World(40, announce_legs=1)
+    first = world.leader(1, 1000)
+    assert first is not None
+    world.fill(first)
+    assert world.wire.sent == []
+    world.journal.durable_seq = 1 << 40
+    sends = records_at_each_send(world)
+    second = world.leader(1, 2000)
+    assert second is not None
+    named = [*array("I", first.orders), *array("I", second.orders)]
+    assert [slot for slot, _ in world.wire.sent] == named
+    assert sends[0][1] == second.seq - 1, "before the record that names the second's orders"
 
 
 def test_nothing_comes_between_an_announcement_and_its_execution() -> None:
