@@ -7,8 +7,11 @@ import json
 from array import array
 from typing import Any
 
+import pytest
+
 from copyd._fast.columns import ReportBatch
 from copyd.bench import world
+from copyd.core.leader_stream import Execution
 from copyd.core.rows import ReportKind, ReportRow
 from copyd.venues.binance_usdm import codec
 from copyd.venues.binance_usdm.connection import Session
@@ -19,17 +22,19 @@ from copyd.venues.binance_usdm.rest import VenueClock
 REPLIES = 1_000
 
 
-def test_leader_event(benchmark: Any) -> None:
-    """Frame to fact."""
+@pytest.mark.parametrize("reader", ["compiled", "readable"])
+def test_leader_event(benchmark: Any, reader: str) -> None:
+    """Frame to fact, at a glance and with care."""
     instruments = world.instruments()
     payload = world.leader_frame(world.LeaderTrade(4711, -1, 250, 650_123), 1_700_000_000_000)
+    compiled = codec.executions(instruments)
 
-    def decode() -> codec.LeaderFill | None:
+    def readable() -> Execution | None:
         event = codec.decode_user(payload)
         assert isinstance(event, codec.OrderTradeUpdate)
-        return codec.leader_fill(event, 0, instruments, 1, payload)
+        return codec.execution(event, instruments, 1, payload)
 
-    fill = benchmark(decode)
+    fill = benchmark(readable if reader == "readable" else lambda: compiled.execution(payload, 1))
     assert (fill.exec_id, fill.side, fill.qty, fill.px, fill.order_qty, fill.live) == (4711, -1, 250, 650_123, 250, True)
     assert fill.ts_event == 1_700_000_000_000 * 10**6
 

@@ -13,6 +13,7 @@ import pytest
 from copyd._fast import hashing
 from copyd.bench import world
 from copyd.core.rows import NamedOrder
+from copyd.venues.binance_usdm.gateway import pin_of
 from copyd.venues.binance_usdm.signing import frames, place_text
 
 FOLLOWERS = int(os.environ.get("COPYD_BENCH_FOLLOWERS", "200"))
@@ -43,7 +44,7 @@ def test_render_sign_frame(benchmark: Any, implementation: str) -> None:
         sent += len(found)
         for at in range(0, len(found), 50):
             order = orders[ids[16 * at : 16 * at + 16]]
-            assert order.account % 4 == connection
+            assert pin_of(order.account, 4) == connection
             assert found[at] == place_text(
                 world.key(1, order.account), symbol=item.symbol, price_decimals=item.price_decimals, tick=item.tick,
                 qty_decimals=item.qty_decimals, lot=item.lot, cid=order.cid, order_qty=order.order_qty, limit_px=order.limit_px,
