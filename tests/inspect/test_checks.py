@@ -135,8 +135,11 @@ def test_a_flipped_byte_of_the_file_is_found(journal: Path, tmp_path: Path, caps
     with Reader(journal) as reader:
         record = next(record for record in reader.iterate() if record.kind == 3)
     data = bytearray((journal / "data.mdb").read_bytes())
-    at = data.index(record.payload[:200])
-    data[at + 50] ^= 4
+    at = data.find(record.payload[:200])
+    assert at >= 0
+    while at >= 0:  # a page no longer in use may hold the same bytes, and nobody reads those
+        data[at + 50] ^= 4
+        at = data.find(record.payload[:200], at + 1)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "data.mdb").write_bytes(data)
     assert verify(tmp_path / "other") == 65

@@ -132,8 +132,11 @@ def test_a_damaged_record_is_named(run: tuple[Path, Lines], tmp_path: Path, caps
         record = reader.get(12)
     assert record is not None
     data = bytearray((journal / "data.mdb").read_bytes())
-    at = data.index(record.payload[:60])
-    data[at + 30] ^= 1
+    at = data.find(record.payload[:60])
+    assert at >= 0
+    while at >= 0:  # a page no longer in use may hold the same bytes, and nobody reads those
+        data[at + 30] ^= 1
+        at = data.find(record.payload[:60], at + 1)
     copy = tmp_path / "copy"
     copy.mkdir()
     (copy / "data.mdb").write_bytes(data)
