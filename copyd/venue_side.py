@@ -207,9 +207,7 @@ class VenueSide:
         self.encoder = Encoder(self.contract.recv_window_ms, now() & 0xFFFFFFFF)
         if self.config.runtime.hot_threads > 1:
             self.encoder.start_helper()
-        for item in self.instruments:
-            self.encoder.set_instrument(
-                item.index, item.symbol, item.price_decimals, item.tick, item.qty_decimals, item.lot)
+        self.instruments.teach_encoder(self.encoder)
         return OrderGateway(
             url=self.endpoints.ws_api, connections=venue.order_connections, instruments=self.instruments,
             contract=self.contract, clock=now, venue_clock=self.rest.venue_clock, on_reports=self._reports,

@@ -199,9 +199,7 @@ class Path_:
         self.encoder = Encoder(CONTRACT.recv_window_ms, self.clock.now_ns() & 0xFFFFFFFF)
         if settings.threads > 1:
             self.encoder.start_helper()
-        for item in self.instruments:
-            self.encoder.set_instrument(
-                item.index, item.symbol, item.price_decimals, item.tick, item.qty_decimals, item.lot)
+        self.instruments.teach_encoder(self.encoder)
         for account in range(settings.followers):
             self.gateway.register(self.encoder, account, world.key(settings.seed, account), self.gateway.pin_of(account))
         self.trades = {trade.exec_id: trade for trade in world.schedule(settings.warmup + settings.events, settings.seed)}

@@ -149,9 +149,7 @@ class Path_:
         self.gateway.bind(self.engine.columns)
         self.streams.bind(self.engine.columns)
         self.encoder = Encoder(CONTRACT.recv_window_ms, self.clock.now_ns() & 0xFFFFFFFF)
-        for item in self.listed:
-            self.encoder.set_instrument(
-                item.index, item.symbol, item.price_decimals, item.tick, item.qty_decimals, item.lot)
+        self.listed.teach_encoder(self.encoder)
         self.keys = [world.key(settings.seed, account) for account in range(settings.followers)]
         for account, key in enumerate(self.keys):
             self.gateway.register(self.encoder, account, key, self.gateway.pin_of(account))

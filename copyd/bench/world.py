@@ -82,8 +82,7 @@ def key(seed: int, account: int) -> Key:
 def encoder(followers: int, seed: int, connections: int = 1, recv_window_ms: int = 2_000) -> Encoder:
     """An encoder that holds every follower's key."""
     made = Encoder(recv_window_ms, seed + 1)
-    for item in instruments():
-        made.set_instrument(item.index, item.symbol, item.price_decimals, item.tick, item.qty_decimals, item.lot)
+    instruments().teach_encoder(made)
     for account in range(followers):
         made.set_account(account, api_key(account), secret(seed, account), pin_of(account, connections))
     return made

@@ -101,12 +101,6 @@ class Waiting:
         self.rendered: list[list[Any]] = []
 
 
-def _slots(orders: bytes) -> array:
-    slots = array("I")
-    slots.frombytes(orders)
-    return slots
-
-
 class Pump:
     """Owns the order of things; knows neither venue nor file format.
 
@@ -156,7 +150,7 @@ class Pump:
         seq = self._append(now, outputs)
         if outputs.orders:
             waiting = self._wait(seq, now, value)
-            waiting.slots = self.gateway.arrange(_slots(outputs.orders), seq)
+            waiting.slots = self.gateway.arrange(array("I", outputs.orders), seq)
             waiting.times.orders = len(waiting.slots)
         self.on_outputs(outputs)
         if outputs.orders:
@@ -172,7 +166,7 @@ class Pump:
         self._append(now, outputs)
         if outputs.orders:
             if not waiting.times.orders:                                    # reductions go in an order of their own
-                waiting.slots = _slots(outputs.orders)
+                waiting.slots = array("I", outputs.orders)
                 waiting.times.orders = len(waiting.slots)
             waiting.slots = self.gateway.arrange(waiting.slots, waiting.seq)
         elif not self.stopped:
@@ -208,7 +202,7 @@ class Pump:
         """Some orders are whole while others are decided. The first few are signed at once; all leave as soon as they may, in
         growing groups, the last of which is large: many small writes keep the other side and this one busy. How many to wait
         for next."""
-        slots = _slots(orders)
+        slots = array("I", orders)
         if waiting.times.orders:
             waiting.slots.extend(slots)
         else:

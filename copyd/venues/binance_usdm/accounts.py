@@ -397,9 +397,7 @@ class FollowerStreams:
         self.on_reports, self.on_event = on_reports, on_event
         self._stats = StreamStats()
         self._events = UserEvents(site_tag, positions)
-        for item in instruments:
-            self._events.set_instrument(
-                item.index, item.symbol, item.price_decimals, item.tick, item.qty_decimals, item.lot, item.margin_asset)
+        instruments.teach_reader(self._events)
         self._counted = 0, 0, 0, 0, 0
         self._compiled = is_known is None
         self._rng = random.Random(seed)

@@ -660,9 +660,7 @@ def execution(event: OrderTradeUpdate, instruments: Instruments, ts_recv: int, r
 def executions(instruments: Instruments) -> Executions:
     """A compiled reader of ``execution`` for the frames that take no second look."""
     reader = Executions(Execution)
-    for item in instruments:
-        reader.set_instrument(
-            item.index, item.symbol, item.price_decimals, item.tick, item.qty_decimals, item.lot, item.margin_asset)
+    instruments.teach_reader(reader)
     return reader
 
 

@@ -231,9 +231,7 @@ class OrderGateway:
         self._index = {id(link): index for index, link in enumerate(self._links)}
         self._lanes: dict[Session, _Lane] = {}
         self._replies = Replies(REJECTS)
-        for item in instruments:
-            self._replies.set_instrument(
-                item.index, item.symbol, item.price_decimals, item.tick, item.qty_decimals, item.lot, item.margin_asset)
+        instruments.teach_reader(self._replies)
         self._counted = 0, 0
         #: Whether the compiled reader can compare an answer with its order: where nobody wants it, or it knows the tables.
         self._compiled = placed is None

@@ -11,6 +11,8 @@ from math import gcd
 import msgspec
 
 from copyd._fast.decimals import cut_scaled, parse_scaled, parse_steps
+from copyd._fast.encode import Encoder
+from copyd._fast.replies import Reader
 
 
 class Instrument(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +79,17 @@ class Instruments:
     def find(self, symbol: str) -> Instrument | None:
         """The instrument of a symbol, None when it is not one of ours."""
         return self._by_symbol.get(symbol)
+
+    def teach_reader(self, reader: Reader) -> None:
+        """Have a compiled reader know them: as the venue names, writes and settles them."""
+        for item in self._rows:
+            reader.set_instrument(
+                item.index, item.symbol, item.price_decimals, item.tick, item.qty_decimals, item.lot, item.margin_asset)
+
+    def teach_encoder(self, encoder: Encoder) -> None:
+        """Have an encoder know them: as the venue names and writes them."""
+        for item in self._rows:
+            encoder.set_instrument(item.index, item.symbol, item.price_decimals, item.tick, item.qty_decimals, item.lot)
 
 
 class _Symbol(msgspec.Struct):
