@@ -14,10 +14,10 @@ from copyd.bench import world
 from copyd.core.leader_stream import Execution
 from copyd.core.rows import ReportKind, ReportRow
 from copyd.venues.binance_usdm import codec
-from copyd.venues.binance_usdm.connection import Session
 from copyd.venues.binance_usdm.contract import CONTRACT
 from copyd.venues.binance_usdm.gateway import OrderGateway, _Lane
-from copyd.venues.binance_usdm.rest import VenueClock
+from copyd.venues.common.connection import Session
+from copyd.venues.common.limits import VenueClock
 
 REPLIES = 1_000
 

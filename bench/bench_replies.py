@@ -17,8 +17,9 @@ from copyd.core.engine import Engine
 from copyd.core.rows import NamedOrder, OrderRow
 from copyd.venues.binance_usdm.accounts import FollowerStreams, _Member
 from copyd.venues.binance_usdm.contract import CONTRACT, Endpoints
-from copyd.venues.binance_usdm.gateway import OrderGateway, Placed, _Lane
-from copyd.venues.binance_usdm.rest import VenueClock
+from copyd.venues.binance_usdm.gateway import OrderGateway, _Lane
+from copyd.venues.common.facts import Placed
+from copyd.venues.common.limits import VenueClock
 
 FOLLOWERS = int(os.environ.get("COPYD_BENCH_FOLLOWERS", "200"))
 NOW = world.S_NS

@@ -1,7 +1,8 @@
 """Exchange keys: read from a file of mode 0600 or a systemd credential, held in a type that never shows them.
 
 One JSON object per line: ``{"name": "alice", "key": "...", "secret": "..."}``; ``"type"`` may say ``hmac`` (default) or
-``ed25519`` (the secret is then a PEM private key). A problem names the file and line, never what stands there.
+``ed25519`` (the secret is then a PEM private key), ``"passphrase"`` is what OKX and Bitget want besides. A problem names the
+file and line, never what stands there.
 """
 
 from __future__ import annotations
@@ -60,10 +61,13 @@ class Secret:
 class Credential:
     """One account's key. The key itself is an identifier rather than a secret, but it is not shown either."""
 
-    __slots__ = ("key", "kind", "name", "secret")
+    __slots__ = ("key", "kind", "name", "passphrase", "secret")
 
-    def __init__(self, name: str, key: Secret, secret: Secret, kind: Literal["hmac", "ed25519"] = "hmac") -> None:
+    def __init__(
+        self, name: str, key: Secret, secret: Secret, kind: Literal["hmac", "ed25519"] = "hmac", passphrase: Secret | None = None
+    ) -> None:
         self.name = name
+        self.passphrase = passphrase or Secret("")
         self.key = key
         self.secret = secret
         self.kind = kind
@@ -152,8 +156,8 @@ def _entry(line: bytes) -> tuple[Credential | None, str]:
         return None, "not one JSON object on a line"
     if not isinstance(row, dict) or not all(isinstance(value, str) for value in row.values()):
         return None, "not a JSON object of texts"
-    if not set(row) <= {"name", "key", "secret", "type"}:
-        return None, "has a field other than name, key, secret and type"
+    if not set(row) <= {"name", "key", "secret", "passphrase", "type"}:
+        return None, "has a field other than name, key, secret, passphrase and type"
     for field in ("name", "key", "secret"):
         if not row.get(field):
             return None, f"{field} is missing or empty"
@@ -168,7 +172,10 @@ def _entry(line: bytes) -> tuple[Credential | None, str]:
         return None, "secret has spaces or characters no exchange uses"
     if kind == "ed25519" and "PRIVATE KEY-----" not in row["secret"]:
         return None, "secret of type ed25519 is not a PEM private key"
-    return Credential(row["name"], Secret(row["key"]), Secret(row["secret"]), kind), ""
+    passphrase = row.get("passphrase", "")
+    if passphrase and not _KEY.fullmatch(passphrase):
+        return None, "passphrase has spaces or characters no exchange uses"
+    return Credential(row["name"], Secret(row["key"]), Secret(row["secret"]), kind, Secret(passphrase)), ""
 
 
 def load_credentials(sources: Iterable[CredentialSource], environ: Mapping[str, str] | None = None) -> Credentials:
@@ -222,9 +229,11 @@ def missing_names(credentials: Credentials, wanted: Iterable[str]) -> list[str]:
     return sorted(set(wanted) - set(credentials))
 
 
-def credential_line(name: str, key: str, secret: str, kind: str = "hmac") -> bytes:
+def credential_line(name: str, key: str, secret: str, kind: str = "hmac", passphrase: str = "") -> bytes:
     """One line of a credentials file (for `copyd demo`, which makes its own)."""
     row = {"name": name, "key": key, "secret": secret, **({"type": kind} if kind != "hmac" else {})}
+    if passphrase:
+        row["passphrase"] = passphrase
     return msgspec.json.encode(row) + b"\n"
 
 

@@ -43,12 +43,16 @@ from copyd.venues.batch.signing import read_secret
 from copyd.venues.binance_usdm import codec
 from copyd.venues.binance_usdm.accounts import AccountSetup, FollowerStreams, in_parallel
 from copyd.venues.binance_usdm.commissions import Commissions
-from copyd.venues.binance_usdm.contract import CONTRACT, Endpoints, VenueContract
+from copyd.venues.binance_usdm.contract import CONTRACT, Endpoints
 from copyd.venues.binance_usdm.feed import LeaderFeed, MarketFeed
-from copyd.venues.binance_usdm.gateway import OrderGateway, Placed
-from copyd.venues.binance_usdm.instruments import Instruments, load_instruments
+from copyd.venues.binance_usdm.gateway import OrderGateway
+from copyd.venues.binance_usdm.instruments import load_instruments
 from copyd.venues.binance_usdm.rest import RestClient, RestError
-from copyd.venues.binance_usdm.signing import Key
+from copyd.venues.common import facts
+from copyd.venues.common.contract import VenueContract
+from copyd.venues.common.facts import Placed
+from copyd.venues.common.instruments import Instruments
+from copyd.venues.common.signing import Key
 
 ORDERS = 7
 NOT_SENT = 8
@@ -104,7 +108,8 @@ class Owner(Protocol):
 
 def key_of(credential: Credential) -> Key:
     """A credential as the adapter takes it."""
-    return Key(credential.key.reveal().encode(), credential.secret.reveal().encode())
+    return Key(
+        credential.key.reveal().encode(), credential.secret.reveal().encode(), credential.passphrase.reveal().encode())
 
 
 def contract_of(config: Config) -> VenueContract:
@@ -308,14 +313,14 @@ class VenueSide:
         terms = {"incomeType": "TRANSFER", "startTime": start_ms, "limit": 1_000}
         try:
             body = await self.rest.call("GET", "/fapi/v1/income", terms, key_of(self.credentials[credential]))
-            rows = codec.decode_body(body, list[codec.Income])
+            rows = facts.decode_body(body, list[codec.Income])
         except (VenueUnavailable, RestError, ValueError) as error:
             self.log.warning("leader's transfers not read", leader=self.config.leaders[leader].id, error=str(error))
             return
         self._transfers_read[leader] = asked
         for income in rows:
             if income.asset in self._margin_assets():
-                amount = codec.money_e8(income.income)
+                amount = facts.money_e8(income.income)
                 self.owner.offer(core.LeaderFlow(leader, amount, self._local(income.time * 1_000_000)))
 
     async def _check_key(self, who: str, name: str, key: Key) -> None:
@@ -531,12 +536,12 @@ class VenueSide:
 
     # -- market --------------------------------------------------------------------------------------------------------
 
-    def _on_quotes(self, quotes: list[codec.Quote]) -> None:
+    def _on_quotes(self, quotes: list[facts.Quote]) -> None:
         for quote in quotes:
             self._quotes[quote.instrument] = (quote.bid, quote.ask, quote.ts_recv)
             self._market(quote.instrument)
 
-    def _on_marks(self, marks: list[codec.Mark]) -> None:
+    def _on_marks(self, marks: list[facts.Mark]) -> None:
         for mark in marks:
             bid, ask, ts = self._quotes.get(mark.instrument, (0, 0, 0))
             middle_twice = bid + ask if mark.ts_recv - ts <= self._quote_max_age else 0
@@ -551,7 +556,7 @@ class VenueSide:
             self._market(mark.instrument)
         self.owner.marks(self._marks.all())
 
-    def _note_range(self, mark: codec.Mark) -> None:
+    def _note_range(self, mark: facts.Mark) -> None:
         """Hold the market's range against its class's limit; a pause found in the journal lasts until a window was calm."""
         found = self._ranges.get(mark.instrument)
         if found is None:
@@ -582,7 +587,7 @@ class VenueSide:
             self.leaders[leader].request_sync(reason)
 
     def _leader_event(self, event: Any) -> None:
-        if isinstance(event, codec.LeaderSync) and event.synced and event.leader in self._transfers_read:
+        if isinstance(event, facts.LeaderSync) and event.synced and event.leader in self._transfers_read:
             credential = self.config.leaders[event.leader].credential
             self._spawn(self._read_transfers(event.leader, credential))
         value = self._leader_input(event)
@@ -591,27 +596,27 @@ class VenueSide:
 
     def _leader_input(self, event: Any) -> Any:
         match event:
-            case codec.LeaderFill():
+            case facts.LeaderFill():
                 return core.LeaderFill(
                     event.leader, event.instrument, event.position_side, int(event.exec_id), int(event.order_id),
                     event.side, event.qty, event.px, event.order_qty, event.live, self._is_ours(event.client_order_id),
                     event.cause, self._local(event.ts_event), event.ts_recv, event.raw,
                 )
-            case codec.LeaderPosition():
+            case facts.LeaderPosition():
                 return core.LeaderPosition(
                     event.leader, event.instrument, event.position_side, event.qty, event.leverage, event.ts_event,
                     event.ts_recv,
                 )
-            case codec.LeaderEquity():
+            case facts.LeaderEquity():
                 return core.LeaderEquity(event.leader, event.equity_e8, self._local(event.ts_event))
-            case codec.LeaderLeverage():
+            case facts.LeaderLeverage():
                 return core.LeaderLeverage(event.leader, event.instrument, event.leverage)
-            case codec.LeaderWallet() if event.cause in FLOW_CAUSES and event.asset in self._margin_assets():
+            case facts.LeaderWallet() if event.cause in FLOW_CAUSES and event.asset in self._margin_assets():
                 return core.LeaderFlow(event.leader, event.change_e8, self._local(event.ts_event))
-            case codec.LeaderSync():
+            case facts.LeaderSync():
                 positions = [(p.instrument, p.position_side, p.qty, p.leverage) for p in event.positions]
                 return core.LeaderSync(event.leader, event.synced, positions, event.reason)
-            case codec.LeaderMarginCall():
+            case facts.LeaderMarginCall():
                 return core.LeaderMarginCall(event.leader, self._local(event.ts_event))
             case _:
                 return None
@@ -727,7 +732,7 @@ class VenueSide:
             else:
                 fresh[item[0]] = item
 
-        def done(account: int, states: list[codec.LegState]) -> None:
+        def done(account: int, states: list[facts.LegState]) -> None:
             if any(state.reason in TRANSIENT for state in states):
                 again.append(fresh[account])
             else:
@@ -739,8 +744,8 @@ class VenueSide:
             concurrency=ACTIVATE_CONCURRENCY, on_done=done)
         return again
 
-    def _unready(self, account: int, instrument: int, reason: str) -> codec.LegState:
-        return codec.LegState(account, instrument, False, reason, False, False, 0, self.clock.now_ns())
+    def _unready(self, account: int, instrument: int, reason: str) -> facts.LegState:
+        return facts.LegState(account, instrument, False, reason, False, False, 0, self.clock.now_ns())
 
     def _verified(self, account: int, wants: list[tuple[int, int]]) -> bool:
         stride = self.engine.columns.instruments_max
@@ -757,7 +762,7 @@ class VenueSide:
         """Where the journal stands, and when it is, as a question goes out."""
         return self.engine.names.seq + 1, self.clock.now_ns()
 
-    def _on_snapshot(self, snapshot: codec.AccountSnapshot, seq: int, asked: int) -> None:
+    def _on_snapshot(self, snapshot: facts.AccountSnapshot, seq: int, asked: int) -> None:
         positions = [(instrument, side, qty) for instrument, side, qty, _ in snapshot.positions]
         self.owner.snapshot(snapshot.account, snapshot.wallet_e8, positions, seq, asked)
 
@@ -839,19 +844,19 @@ class VenueSide:
 
     def _follower_event(self, event: Any) -> None:
         match event:
-            case codec.ExternalFill():
+            case facts.ExternalFill():
                 self.owner.offer(core.ExternalFill(
                     event.account, event.instrument, event.position_side, event.qty, int(event.trade_id), event.kind,
                     self._local(event.ts_event), event.ts_event, event.px))
-            case codec.OrphanFill():
+            case facts.OrphanFill():
                 self.owner.offer(core.OrphanFill(
                     event.account, event.instrument, event.position_side, event.qty, event.px, int(event.trade_id), event.cid,
                     self._local(event.ts_event)))
-            case codec.AccountFunding():
+            case facts.AccountFunding():
                 self._funding(event)
-            case codec.AccountLeverage():
+            case facts.AccountLeverage():
                 self._leverage(event.account, event.instrument, event.leverage)
-            case codec.StreamGap():
+            case facts.StreamGap():
                 self.gaps[event.reason] += 1
                 if not self._gapped:
                     asyncio.get_running_loop().call_later(GAP_GATHER_S, self._after_gaps)
@@ -859,11 +864,11 @@ class VenueSide:
             case _:
                 pass
 
-    def _funding(self, event: codec.AccountFunding) -> None:
+    def _funding(self, event: facts.AccountFunding) -> None:
         """Of the position named, else of the only one the account holds; else nobody knows whose it is, and that is said."""
         instrument = event.instrument
         if instrument < 0:
-            held = [index for index in range(len(self.instruments)) if any(self.engine.expected(event.account, index, 0)[:2])]
+            held = [item.index for item in self.instruments if any(self.engine.expected(event.account, item.index, 0)[:2])]
             instrument = held[0] if len(held) == 1 else -1
         if instrument >= 0:
             self.owner.offer(core.Funding(event.account, instrument, event.amount_e8, event.ts_event // 10**6, event.ts_event))

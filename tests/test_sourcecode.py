@@ -68,8 +68,8 @@ def test_a_simulated_history_depends_on_its_seed_alone(name: str) -> None:
 def test_every_venue_has_the_same_files() -> None:
     """One folder per venue, the same names in each; ``batch`` is a path for orders alone, so it has no feed."""
     for venue in sorted(path for path in (ROOT / "copyd/venues").iterdir() if (path / "__init__.py").exists()):
-        for name in ("feed", "gateway", "codec", "signing", "errors", "instruments", "contract"):
-            assert (venue / f"{name}.py").exists() or (venue.name, name) == ("batch", "feed"), f"{venue.name}/{name}.py"
+        for name in ("codec", "signing", "errors", "instruments", "contract"):
+            assert (venue / f"{name}.py").exists() or venue.name == "common", f"{venue.name}/{name}.py"
 
 
 @pytest.mark.parametrize("path", CORE, ids=lambda path: path.name)

@@ -41,10 +41,11 @@ from copyd.kinds import KEPT_BYTES, kind_of
 from copyd.runtime.clock import SystemClock
 from copyd.runtime.pump import Pump, Sent
 from copyd.venues.binance_usdm import codec
-from copyd.venues.binance_usdm.connection import Link, Session
 from copyd.venues.binance_usdm.contract import CONTRACT
 from copyd.venues.binance_usdm.gateway import OrderGateway, pin_of
-from copyd.venues.binance_usdm.rest import VenueClock
+from copyd.venues.common import facts
+from copyd.venues.common.connection import Link, Session
+from copyd.venues.common.limits import VenueClock
 
 MAP_BYTES = 64 << 30
 RETIRE_EVERY = 4
@@ -226,7 +227,7 @@ class Path_:
         began = time.perf_counter_ns()
         execution = self.executions.execution(payload, received)
         assert execution is not None, payload
-        fill = codec.leader_fill_of(execution, 0)
+        fill = facts.leader_fill_of(execution, 0)
         value = core.LeaderFill(
             fill.leader, fill.instrument, fill.position_side, int(fill.exec_id), int(fill.order_id), fill.side, fill.qty,
             fill.px, fill.order_qty, fill.live, False, fill.cause, fill.ts_event, fill.ts_recv, fill.raw,

@@ -35,7 +35,8 @@ from copyd.errors import WorldError
 from copyd.inspect.rebuild import fold
 from copyd.journal import Journal
 from copyd.kinds import BUILD, kind_of, pack_checkpoint
-from copyd.venues.binance_usdm.signing import Key, signed_query
+from copyd.venues.binance_usdm.signing import signed_query
+from copyd.venues.common.signing import Key
 
 LEADER = world.LEADER
 SYMBOL = world.SYMBOL

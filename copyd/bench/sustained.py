@@ -45,9 +45,10 @@ from copyd.runtime.pump import Pump, Sent
 from copyd.venues.binance_usdm.accounts import FollowerStreams
 from copyd.venues.binance_usdm.contract import CONTRACT, Endpoints
 from copyd.venues.binance_usdm.gateway import OrderGateway
-from copyd.venues.binance_usdm.instruments import Instruments, load_instruments
-from copyd.venues.binance_usdm.rest import VenueClock
-from copyd.venues.binance_usdm.signing import Key
+from copyd.venues.binance_usdm.instruments import load_instruments
+from copyd.venues.common.instruments import Instruments
+from copyd.venues.common.limits import VenueClock
+from copyd.venues.common.signing import Key
 
 NO_LIMITS = {"total_loss_bps": 0, "daily_loss_bps": 0, "leader_drawdown_bps": 0}
 SITE_TAG = f"{world.SITE:04x}"

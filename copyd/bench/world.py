@@ -33,8 +33,9 @@ from copyd.core.engine import (
 from copyd.core.rows import InstrumentRow, NamedOrder, OrderState, Params, ReportKind
 from copyd.followers import PlanSpec
 from copyd.venues.binance_usdm.gateway import pin_of
-from copyd.venues.binance_usdm.instruments import Instruments, load_instruments
-from copyd.venues.binance_usdm.signing import Key
+from copyd.venues.binance_usdm.instruments import load_instruments
+from copyd.venues.common.instruments import Instruments
+from copyd.venues.common.signing import Key
 
 SITE = 0xBE7C
 EPOCH = 1

@@ -61,7 +61,8 @@ from copyd.sim.world import (
     S,
     World,
 )
-from copyd.venues.binance_usdm.errors import Outcome, classify
+from copyd.venues.binance_usdm.errors import classify
+from copyd.venues.common.outcome import Outcome
 
 if TYPE_CHECKING:
     from copyd.sim.people import Site

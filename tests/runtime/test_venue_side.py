@@ -17,7 +17,7 @@ from copyd.core.engine import Engine
 from copyd.core.rows import InstrumentRow, OrderRow, OrderState, Params, PlanRow, PlanState
 from copyd.credentials import Credentials
 from copyd.venue_side import ORDERS, VenueSide
-from copyd.venues.binance_usdm.codec import REPLY, AccountSnapshot
+from copyd.venues.common.facts import REPLY, AccountSnapshot
 
 from .test_pump import E8, SECOND, plan
 
@@ -88,7 +88,7 @@ def test_an_order_in_doubt_of_an_account_without_a_key_does_not_stop_the_start()
     side.query(asked[0], 1)
     assert queries == []
     secret = SimpleNamespace(reveal=lambda: "s")
-    side.credentials = {"f0": SimpleNamespace(key=secret, secret=secret)}  # type: ignore[assignment]
+    side.credentials = {"f0": SimpleNamespace(key=secret, secret=secret, passphrase=secret)}  # type: ignore[assignment]
     side.register(0, "f0")
     assert queries == [OrderRow.unpack(engine.columns.get(ORDERS, asked[0])).cid]
 
@@ -103,7 +103,7 @@ async def test_a_position_is_not_adopted_from_a_look_taken_while_an_order_was_in
     slot = int.from_bytes(refused.orders[:4], "little")
     offered: list[Any] = []
     secret = SimpleNamespace(reveal=lambda: "s")
-    side = side_of(engine, offered, {"f0": SimpleNamespace(key=secret, secret=secret)})
+    side = side_of(engine, offered, {"f0": SimpleNamespace(key=secret, secret=secret, passphrase=secret)})
     looks: list[int] = []
 
     async def look(account: int, key: Any) -> AccountSnapshot:

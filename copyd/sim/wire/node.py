@@ -26,7 +26,8 @@ from copyd.sim.draws import Draws
 from copyd.sim.wire import pywire
 from copyd.sim.wire.loop import VirtualLoop
 from copyd.sim.wire.venue import ENGINE_DELAY_MS, GUARD_MS, READ_LAG_MS, RECV_WINDOW_MS
-from copyd.venues.binance_usdm import connection, rest
+from copyd.venues.binance_usdm import rest
+from copyd.venues.common import connection
 
 SITE, SITE_ID = "cd01", 0xCD01
 #: Wall clock at the loop's start: a whole day, so that the venue's funding and the clock's minutes fall alike in every run.

@@ -20,8 +20,17 @@ from copyd._fast.columns import Columns, ReportBatch
 from copyd._fast.replies import UserEvents
 from copyd.errors import VenueUnavailable
 from copyd.venues.binance_usdm import codec
-from copyd.venues.binance_usdm.codec import (
-    STATUS,
+from copyd.venues.binance_usdm.codec import STATUS, Unlisted
+from copyd.venues.binance_usdm.commissions import Commissions
+from copyd.venues.binance_usdm.contract import Endpoints
+from copyd.venues.binance_usdm.errors import LISTEN_KEY_UNKNOWN, NO_CHANGE_CODES
+from copyd.venues.binance_usdm.rest import RestClient, RestError, retry_after_ns
+from copyd.venues.binance_usdm.signing import ws_request
+from copyd.venues.common import facts
+from copyd.venues.common.connection import Link, Session, watched
+from copyd.venues.common.contract import VenueContract
+from copyd.venues.common.facts import (
+    MS_NS,
     STREAM,
     TRADE,
     AccountFunding,
@@ -33,16 +42,10 @@ from copyd.venues.binance_usdm.codec import (
     Malformed,
     OrphanFill,
     StreamGap,
-    Unlisted,
     money_e8,
 )
-from copyd.venues.binance_usdm.commissions import Commissions
-from copyd.venues.binance_usdm.connection import Link, Session, watched
-from copyd.venues.binance_usdm.contract import MS_NS, Endpoints, VenueContract
-from copyd.venues.binance_usdm.errors import LISTEN_KEY_UNKNOWN, NO_CHANGE_CODES
-from copyd.venues.binance_usdm.instruments import Instruments
-from copyd.venues.binance_usdm.rest import RestClient, RestError, retry_after_ns
-from copyd.venues.binance_usdm.signing import Key, ws_request
+from copyd.venues.common.instruments import Instruments
+from copyd.venues.common.signing import Key
 
 AccountEvent = ExternalFill | OrphanFill | AccountFunding | AccountPosition | AccountLeverage | StreamGap
 RETRY_S = (0.1, 0.5, 2.0, 5.0)
@@ -131,7 +134,7 @@ class AccountSetup:
     ) -> list[LegState]:
         """Set and verify (instrument, leverage) pairs. ``hedge`` or ``isolated`` None: take the account as it is."""
         try:
-            mode = codec.decode_body(await self._try("GET", "/fapi/v1/accountConfig", {}, key), codec.AccountConfig)
+            mode = facts.decode_body(await self._try("GET", "/fapi/v1/accountConfig", {}, key), codec.AccountConfig)
             if not mode.canTrade:
                 return self._refused(account, wants, "account_cannot_trade")
             if hedge is not None and mode.dualSidePosition != hedge:
@@ -158,7 +161,7 @@ class AccountSetup:
     ) -> LegState:
         symbol = self.instruments[index].symbol
         body = await self._try("GET", "/fapi/v1/symbolConfig", {"symbol": symbol}, key)
-        now = next((c for c in codec.decode_body(body, list[codec.SymbolConfig]) if c.symbol == symbol), None)
+        now = next((c for c in facts.decode_body(body, list[codec.SymbolConfig]) if c.symbol == symbol), None)
         if now is None:
             return LegState(account, index, False, "symbol_not_configured", hedge, False, 0, self.clock())
         is_isolated, actual, reason = now.marginType.upper() == "ISOLATED", now.leverage, ""
@@ -226,7 +229,7 @@ class AccountSetup:
 
     async def hedge_mode(self, key: Key) -> bool:
         """The account's position mode, as the venue has it now."""
-        return codec.decode_body(await self._try("GET", "/fapi/v1/accountConfig", {}, key), codec.AccountConfig).dualSidePosition
+        return facts.decode_body(await self._try("GET", "/fapi/v1/accountConfig", {}, key), codec.AccountConfig).dualSidePosition
 
     # --- snapshots ----------------------------------------------------------------------------------------------------
     async def snapshot(self, account: int, key: Key) -> AccountSnapshot:
@@ -259,7 +262,7 @@ class AccountSetup:
                 self.rest.bans.note(reply.status, error.code, error.msg, wait_ns, venue_ms)
             raise RestError("v2/account.status", reply.status, error.code, error.msg)
         try:
-            body = codec.decode_body(bytes(reply.result), codec.Account)
+            body = facts.decode_body(bytes(reply.result), codec.Account)
             held = []
             for row in body.positions:
                 instrument = self.instruments.find(row.symbol)
@@ -556,7 +559,7 @@ class FollowerStreams:
 
     async def _new_key(self, member: _Member) -> None:
         body = await self.rest.call("POST", "/fapi/v1/listenKey", key=member.key, signed=False)
-        listen_key = codec.decode_body(body, codec.ListenKey).listenKey
+        listen_key = facts.decode_body(body, codec.ListenKey).listenKey
         self._by_key.pop(member.listen_key, None)
         self._events.forget(member.listen_key)
         member.listen_key = listen_key
@@ -766,7 +769,7 @@ class FollowerStreams:
             self.stats.foreign_symbols += 1
             return
         is_trade = order.t > 0 and order.x in ("TRADE", "CALCULATED")
-        raw = codec.cid_bytes(order.c) if order.c.startswith(self.site_tag) else None
+        raw = facts.cid_bytes(order.c) if order.c.startswith(self.site_tag) else None
         if raw is None:
             if is_trade:
                 self.stats.external += 1
@@ -780,7 +783,7 @@ class FollowerStreams:
                 )  # fmt: skip
             return
         cum = instrument.lots(order.z)
-        cost = codec.cost_e8(order.ap, order.z) if cum else 0
+        cost = facts.cost_e8(order.ap, order.z) if cum else 0
         status = STATUS[order.X]
         if not is_trade:
             self.stats.updates += 1

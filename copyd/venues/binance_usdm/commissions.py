@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from copyd.venues.binance_usdm.codec import money_e8
-from copyd.venues.binance_usdm.instruments import Instrument, Instruments
+from copyd.venues.common.facts import money_e8
+from copyd.venues.common.instruments import Instrument, Instruments
 
 
 class Commissions:

@@ -7,26 +7,9 @@ discriminator, and only the two texts that are documented as failed are taken as
 
 from __future__ import annotations
 
-import enum
 from collections import Counter
-from typing import NamedTuple
 
-
-class Outcome(enum.IntEnum):
-    """The three things an answer to *one transmission of a new order* can prove."""
-
-    ACCEPTED = 0
-    DEFINITE_REJECT = 1
-    IN_DOUBT = 2
-
-
-class Verdict(NamedTuple):
-    """An outcome, its reason (a stable word, used in ``venue_rejected:<reason>``) and the venue's code (0 = none)."""
-
-    outcome: Outcome
-    reason: str
-    code: int = 0
-
+from copyd.venues.common.outcome import Outcome, Verdict
 
 _REJECT, _DOUBT = Outcome.DEFINITE_REJECT, Outcome.IN_DOUBT
 
@@ -139,8 +122,6 @@ CODES: dict[int, tuple[Outcome, str]] = {
 
 #: "No such order": an answer to a *query*, never to a placement.
 NOT_FOUND_CODES = frozenset({-2013})
-#: With 429: orders of one account, not requests of the address.
-ORDER_LIMIT_CODES = frozenset({-1015})
 NO_CHANGE_CODES = frozenset({-4046, -4059})
 LISTEN_KEY_UNKNOWN = -1125
 

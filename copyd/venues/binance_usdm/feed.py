@@ -18,7 +18,15 @@ from copyd.core import leader_stream as ls
 from copyd.core.leader_stream import Action, Ask, AskKind, Execution, LeaderStream, Terms
 from copyd.errors import VenueUnavailable
 from copyd.venues.binance_usdm import codec
-from copyd.venues.binance_usdm.codec import (
+from copyd.venues.binance_usdm.codec import Unlisted
+from copyd.venues.binance_usdm.contract import Endpoints
+from copyd.venues.binance_usdm.errors import LISTEN_KEY_UNKNOWN
+from copyd.venues.binance_usdm.rest import RestClient, RestError
+from copyd.venues.common import facts
+from copyd.venues.common.connection import Link, Session, watched
+from copyd.venues.common.contract import VenueContract
+from copyd.venues.common.facts import (
+    MS_NS,
     LeaderEquity,
     LeaderEvent,
     LeaderLeverage,
@@ -29,15 +37,10 @@ from copyd.venues.binance_usdm.codec import (
     Malformed,
     Mark,
     Quote,
-    Unlisted,
     money_e8,
 )
-from copyd.venues.binance_usdm.connection import Link, Session, watched
-from copyd.venues.binance_usdm.contract import MS_NS, Endpoints, VenueContract
-from copyd.venues.binance_usdm.errors import LISTEN_KEY_UNKNOWN
-from copyd.venues.binance_usdm.instruments import Instruments
-from copyd.venues.binance_usdm.rest import RestClient, RestError
-from copyd.venues.binance_usdm.signing import Key
+from copyd.venues.common.instruments import Instruments
+from copyd.venues.common.signing import Key
 
 NO_SUCH_ORDER = -2013
 
@@ -163,7 +166,7 @@ class LeaderFeed:
     # --- connection ---------------------------------------------------------------------------------------------------
     async def _url(self) -> str:
         body = await self.rest.call("POST", "/fapi/v1/listenKey", key=self.key, signed=False)
-        self._listen_key = codec.decode_body(body, codec.ListenKey).listenKey
+        self._listen_key = facts.decode_body(body, codec.ListenKey).listenKey
         return f"{self.endpoints.private}/ws/{self._listen_key}"
 
     def _on_open(self, session: Session) -> None:
@@ -282,7 +285,7 @@ class LeaderFeed:
     def _act(self, action: Action) -> None:
         leader = self.leader
         if isinstance(action, Execution):
-            self.on_event(codec.leader_fill_of(action, leader))
+            self.on_event(facts.leader_fill_of(action, leader))
         elif isinstance(action, ls.Position):
             self.on_event(self._position(action))
         elif isinstance(action, Ask):
@@ -373,7 +376,7 @@ class LeaderFeed:
             if problem.code == NO_SUCH_ORDER:
                 return []
             raise
-        row = codec.decode_body(body, codec.OrderRow)
+        row = facts.decode_body(body, codec.OrderRow)
         cause = codec.cause_of(row.clientOrderId, row.type)
         return [ls.OrderFacts(ask.order_id, row.clientOrderId, instrument.lots(row.origQty), row.reduceOnly, cause)]
 
@@ -381,14 +384,14 @@ class LeaderFeed:
         symbol = self.instruments[index].symbol
         body = await self._get("/fapi/v1/symbolConfig", symbol=symbol)
         ts_recv = self.clock()
-        rows = codec.decode_body(body, list[codec.SymbolConfig])
+        rows = facts.decode_body(body, list[codec.SymbolConfig])
         return [ls.Leverage(index, row.leverage, ts_recv, ts_recv) for row in rows if row.symbol == symbol]
 
     async def _read_equity(self) -> ls.Equity:
         asked = self.clock()  # what is paid in or taken out later is not in the answer, or only perhaps
         body = await self._get("/fapi/v3/account")
         ts_recv = self.clock()
-        account = codec.decode_body(body, codec.Account)
+        account = facts.decode_body(body, codec.Account)
         return ls.Equity(
             money_e8(account.totalMarginBalance),
             money_e8(account.totalWalletBalance),
@@ -400,7 +403,7 @@ class LeaderFeed:
     async def _read_mode(self) -> None:
         """A fill without a position side never decides on a hedge-mode leader (semantics 11): which mode it is."""
         try:
-            config = codec.decode_body(await self._get("/fapi/v1/accountConfig"), codec.AccountConfig)
+            config = facts.decode_body(await self._get("/fapi/v1/accountConfig"), codec.AccountConfig)
         except (VenueUnavailable, RestError, ValueError):
             self._stats.poll_errors += 1  # then it is learned from what he holds
         else:
@@ -439,8 +442,8 @@ class MarketFeed:
         self.instruments, self.contract, self.clock = instruments, contract, clock
         self.on_quotes, self.on_marks = on_quotes, on_marks
         self.stats = FeedStats()
-        self.quote_ns = [0] * len(instruments)
-        self.mark_ns = [0] * len(instruments)
+        self.quote_ns = {instrument.index: 0 for instrument in instruments}
+        self.mark_ns = {instrument.index: 0 for instrument in instruments}
         self._quotes: dict[int, Quote] = {}
         self._marks: dict[int, Mark] = {}
         self._updates: dict[int, int] = {}  # last order book update id per instrument: an older one never replaces it
@@ -480,7 +483,7 @@ class MarketFeed:
             link.start()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
-        while not (all(self.quote_ns) and all(self.mark_ns)):
+        while not (all(self.quote_ns.values()) and all(self.mark_ns.values())):
             left = deadline - loop.time()
             self._changed.clear()
             try:
@@ -533,7 +536,7 @@ class MarketFeed:
                 self._quotes[index] = quote
                 self.quote_ns[index] = ts_recv
             else:
-                funding = codec.parse_ppm(data.r) if data.r else 0
+                funding = facts.parse_ppm(data.r) if data.r else 0
                 self._marks[index] = Mark(index, instrument.ticks_nearest(data.p), funding, data.E * MS_NS, ts_recv)
                 self.mark_ns[index] = ts_recv
         except ValueError as problem:

@@ -31,25 +31,19 @@ from copyd.core.doubt import Ask, AskKind, Doubts, Found, Verdict
 from copyd.core.identifiers import CID_BYTES
 from copyd.errors import VenueUnavailable
 from copyd.venues.binance_usdm import codec
-from copyd.venues.binance_usdm.codec import (
-    DEAD,
-    IN_DOUBT,
-    NOT_SENT,
-    REJECT,
-    REPLY,
-    STATUS,
-    TERMINAL_STATUS,
-    HistoryOrder,
-    Malformed,
-    OrderResult,
-)
+from copyd.venues.binance_usdm.codec import STATUS, HistoryOrder, OrderResult
 from copyd.venues.binance_usdm.commissions import Commissions
-from copyd.venues.binance_usdm.connection import Link, Session, watched
-from copyd.venues.binance_usdm.contract import MS_NS, VenueContract
-from copyd.venues.binance_usdm.errors import CODES, NOT_FOUND_CODES, Outcome, classify
-from copyd.venues.binance_usdm.instruments import Instrument, Instruments
-from copyd.venues.binance_usdm.rest import Bans, RestClient, RestError, VenueClock, retry_after_ns
-from copyd.venues.binance_usdm.signing import QUERY_PREFIX, Key, cut_frames, status_request
+from copyd.venues.binance_usdm.errors import CODES, NOT_FOUND_CODES, classify
+from copyd.venues.binance_usdm.rest import RestClient, RestError, retry_after_ns
+from copyd.venues.binance_usdm.signing import QUERY_PREFIX, cut_frames, status_request
+from copyd.venues.common import facts
+from copyd.venues.common.connection import Link, Session, watched
+from copyd.venues.common.contract import VenueContract
+from copyd.venues.common.facts import DEAD, IN_DOUBT, MS_NS, NOT_SENT, REJECT, REPLY, TERMINAL_STATUS, Malformed, Placed
+from copyd.venues.common.instruments import Instrument, Instruments
+from copyd.venues.common.limits import Bans, VenueClock
+from copyd.venues.common.outcome import Outcome
+from copyd.venues.common.signing import Key
 
 #: What the encoder gives: (connection, frames back to back, client order ids of 16 bytes, order slots of 4), in the order of
 #: sending.
@@ -96,19 +90,6 @@ class GatewayStats(msgspec.Struct):
     mismatches: int = 0
     unknown_codes: int = 0
     banned_not_sent: int = 0
-
-
-class Placed(NamedTuple):
-    """What was asked for under a client order id: the fields that no answer may show otherwise. ``side``: +1, -1; lots."""
-
-    account: int
-    instrument: int
-    side: int
-    position_side: int
-    qty: int
-    reduce_only: bool = False
-    venue_order_id: int = 0
-    lacking: int = 0  # lots that filled and whose executions were not told
 
 
 class _Question(NamedTuple):
@@ -425,7 +406,7 @@ class OrderGateway:
         return kept
 
     def _account_of(self, cid: str | bytes) -> int:
-        raw = cid if isinstance(cid, bytes) else codec.cid_bytes(cid)
+        raw = cid if isinstance(cid, bytes) else facts.cid_bytes(cid)
         asked = self.placed(raw) if self.placed is not None and raw is not None else None
         return asked.account if asked is not None else -1
 
@@ -523,7 +504,7 @@ class OrderGateway:
         if lane is None or not isinstance(name, str):
             self.stats.unmatched += 1
             return
-        raw = codec.own_cid(name)
+        raw = facts.own_cid(name)
         if raw is not None and lane.pending.pop(raw) >= 0:
             late = False
         elif raw is not None and raw in lane.doubted:
@@ -583,13 +564,13 @@ class OrderGateway:
         """A REPLY row for an order object; its state, 0 when it cannot be read exactly or is not what was asked for."""
         instrument = self.instruments.find(result.symbol)
         status = STATUS.get(result.status, 0)
-        raw = codec.cid_bytes(name)
+        raw = facts.cid_bytes(name)
         if instrument is None or not status or raw is None:
             self.stats.malformed += 1
             return 0
         try:
             cum = instrument.lots(result.executedQty)
-            cost = codec.cost_e8(result.avgPrice, result.executedQty, result.cumQuote) if cum else 0
+            cost = facts.cost_e8(result.avgPrice, result.executedQty, result.cumQuote) if cum else 0
             other = ""
             if result.clientOrderId and result.clientOrderId != name:
                 other = f"client order id {result.clientOrderId[:36]}"
@@ -628,7 +609,7 @@ class OrderGateway:
     def _emit(self, kind: int, status: int, cid: str | bytes, ts_event: int = 0, code: int = 0) -> None:
         if kind == IN_DOUBT:
             self.stats.in_doubt += 1
-        raw = cid if isinstance(cid, bytes) else codec.cid_bytes(cid)
+        raw = cid if isinstance(cid, bytes) else facts.cid_bytes(cid)
         if raw is None:
             self.stats.unmatched += 1
             return
@@ -778,7 +759,7 @@ class OrderGateway:
             return
         found: list[Found] = []
         for row in rows:
-            raw = codec.cid_bytes(row.clientOrderId)
+            raw = facts.cid_bytes(row.clientOrderId)
             if raw is None or raw not in self.doubts:
                 continue
             told = self._found(row.clientOrderId, row)
@@ -848,7 +829,7 @@ class OrderGateway:
         if fee is None:
             raise ValueError(f"no mark yet to put {row.commissionAsset} into {instrument.margin_asset} by")
         self._replies.batch.append(
-            codec.TRADE, STATUS["FILLED"], raw, 0, 0, instrument.lots(row.qty), instrument.ticks(row.price), fee, row.id,
+            facts.TRADE, STATUS["FILLED"], raw, 0, 0, instrument.lots(row.qty), instrument.ticks(row.price), fee, row.id,
             row.orderId, row.time * MS_NS,
         )  # fmt: skip
         self._ts_recv = self.clock()

@@ -6,38 +6,13 @@ parameters but ``signature``, sorted by name, joined ``k=v&k=v``, not encoded. H
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
 from copyd._fast.decimals import format_scaled
-
-
-class Key:
-    """An API key pair. Nothing prints the secret: no repr, no iteration, no pickling."""
-
-    __slots__ = ("_secret", "api_key")
-
-    def __init__(self, api_key: bytes, secret: bytes) -> None:
-        self.api_key = api_key
-        self._secret = secret
-
-    def __repr__(self) -> str:
-        return "<key>"
-
-    def __reduce__(self) -> Any:
-        raise TypeError("a key is not copied or stored")
-
-    def sign(self, payload: bytes) -> str:
-        """HMAC-SHA256 of the payload, lower-case hex."""
-        return hmac.digest(self._secret, payload, hashlib.sha256).hex()
-
-    def reveal_to(self, take: Any, *args: Any) -> Any:
-        """Hand (api_key, secret) to the compiled encoder: ``take(*args, api_key, secret)``; the one way out."""
-        return take(*args, self.api_key, self._secret)
+from copyd.venues.common.signing import Key
 
 
 def signed_query(key: Key, params: Mapping[str, Any], timestamp_ms: int, recv_window_ms: int) -> str:

@@ -13,8 +13,8 @@ from copyd._fast.encode import Encoder
 from copyd.venues.binance_usdm.contract import CONTRACT
 from copyd.venues.binance_usdm.gateway import OrderGateway
 from copyd.venues.binance_usdm.instruments import load_instruments
-from copyd.venues.binance_usdm.rest import VenueClock
-from copyd.venues.binance_usdm.signing import Key
+from copyd.venues.common.limits import VenueClock
+from copyd.venues.common.signing import Key
 
 
 @pytest.fixture(scope="session")

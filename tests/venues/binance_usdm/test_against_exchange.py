@@ -15,7 +15,13 @@ from copyd._fast.encode import Encoder
 from copyd._fast.replies import Replies, UserEvents
 from copyd.venues.binance_usdm import codec
 from copyd.venues.binance_usdm.accounts import AccountSetup, FollowerStreams
-from copyd.venues.binance_usdm.codec import (
+from copyd.venues.binance_usdm.contract import CONTRACT, Endpoints
+from copyd.venues.binance_usdm.feed import LeaderFeed, MarketFeed
+from copyd.venues.binance_usdm.gateway import REJECTS, OrderGateway
+from copyd.venues.binance_usdm.instruments import load_instruments
+from copyd.venues.binance_usdm.rest import RestClient, RestError
+from copyd.venues.common import facts
+from copyd.venues.common.facts import (
     BALANCE,
     DEAD,
     IN_DOUBT,
@@ -33,12 +39,7 @@ from copyd.venues.binance_usdm.codec import (
     LeaderWallet,
     StreamGap,
 )
-from copyd.venues.binance_usdm.contract import CONTRACT, Endpoints
-from copyd.venues.binance_usdm.feed import LeaderFeed, MarketFeed
-from copyd.venues.binance_usdm.gateway import REJECTS, OrderGateway
-from copyd.venues.binance_usdm.instruments import load_instruments
-from copyd.venues.binance_usdm.rest import RestClient, RestError
-from copyd.venues.binance_usdm.signing import Key
+from copyd.venues.common.signing import Key
 
 from .conftest import rows
 from .test_replies import Quiet, QuietStreams, known, owing
@@ -182,7 +183,7 @@ async def test_orders_of_many_accounts_on_two_connections_fill_and_match_the_boo
         assert row["kind"] == REPLY and row["status"] == codec.STATUS[order["status"]]
         assert row["cum"] == world.instruments[BTC].lots(order["executedQty"])
         assert row["order"] == order["orderId"]
-        assert abs(row["cost"] - codec.money_e8(order["cumQuote"])) <= 10**4  # the answer's average is cut
+        assert abs(row["cost"] - facts.money_e8(order["cumQuote"])) <= 10**4  # the answer's average is cut
     # and all of it closes, reduce-only at market
     send(*[(account, BTC, cid(200 + account), 1 + account, 0, -1, 0, True) for account in range(40)])
     await until(lambda: len(reports) == 80)
@@ -271,7 +272,7 @@ async def test_leader_is_heard_live_and_his_fold_agrees_with_what_the_venue_push
     assert fold == pushed == {BTC: -30, ETH: 1500}
     await until(lambda: len(of(events, LeaderEquity)) >= 3)
     [balance] = await world.truth(f"/truth/balances?account={name}")
-    assert abs(of(events, LeaderEquity)[-1].equity_e8 - codec.money_e8(balance["equity"])) < 1000 * 10**8
+    assert abs(of(events, LeaderEquity)[-1].equity_e8 - facts.money_e8(balance["equity"])) < 1000 * 10**8
 
 
 async def test_what_happens_while_the_stream_is_down_comes_by_back_fill_and_is_marked(world):

@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from copyd.venues.binance_usdm import codec
-from copyd.venues.binance_usdm.codec import LeaderFill, Malformed, Unlisted
+from copyd.venues.binance_usdm.codec import Unlisted
 from copyd.venues.binance_usdm.instruments import load_instruments
+from copyd.venues.common import facts
+from copyd.venues.common.facts import LeaderFill, Malformed
 
 from .conftest import EXCHANGE_INFO, INSTRUMENTS
 
@@ -34,7 +36,7 @@ def test_an_execution_of_the_leader_is_exact_and_keeps_its_bytes():
     event = codec.decode_user(ORDER_TRADE_UPDATE)
     execution = codec.execution(event, INSTRUMENTS, 99, ORDER_TRADE_UPDATE)
     assert execution is not None
-    assert codec.leader_fill_of(execution, 3) == LeaderFill(
+    assert facts.leader_fill_of(execution, 3) == LeaderFill(
         leader=3,
         instrument=0,
         exec_id=12345678,
@@ -84,7 +86,7 @@ def test_account_update_and_combined_stream():
     event = codec.decode_combined_user(b'{"stream":"LISTENKEY","data":' + ACCOUNT_UPDATE + b"}")
     assert event.stream == "LISTENKEY"
     [wallet], [position] = event.data.a.B, event.data.a.P
-    assert codec.money_e8(wallet.wb) == 122624_10000000 and codec.money_e8(wallet.bc) == 50_10000000
+    assert facts.money_e8(wallet.wb) == 122624_10000000 and facts.money_e8(wallet.bc) == 50_10000000
     assert INSTRUMENTS[0].lots(position.pa) == -20 and position.mt == "isolated"
 
 
@@ -147,11 +149,11 @@ def test_no_bytes_whatever_raise(payload):
 def test_order_reply_with_and_without_averages():
     head = b'{"id":"x","status":200,"result":{"orderId":1,"symbol":"BTCUSDT","status":"FILLED","executedQty":"0.010"'
     result = codec.decode_order_reply(head + b',"avgPrice":"65000.15","cumQuote":"650.0015"}}').result
-    assert codec.cost_e8(result.avgPrice, result.executedQty, result.cumQuote) == 65000150000
+    assert facts.cost_e8(result.avgPrice, result.executedQty, result.cumQuote) == 65000150000
     bare = codec.decode_order_reply(head + b"}}").result
-    assert codec.cost_e8(bare.avgPrice, bare.executedQty, bare.cumQuote) == 0
+    assert facts.cost_e8(bare.avgPrice, bare.executedQty, bare.cumQuote) == 0
     # an average with more digits than we keep is cut, the product is rounded down
-    assert codec.cost_e8("65000.33333333333333", "0.003") == 19500099999
+    assert facts.cost_e8("65000.33333333333333", "0.003") == 19500099999
 
 
 def test_market_streams():
@@ -162,7 +164,7 @@ def test_market_streams():
     mark = codec.decode_market(
         b'{"data":{"e":"markPriceUpdate","E":1,"s":"BTCUSDT","p":"11794.15000000","P":"1","i":"1","r":"0.00038167","T":2}}'
     )
-    assert INSTRUMENTS[0].ticks_nearest(mark.data.p) == 117942 and codec.parse_ppm(mark.data.r) == 381
+    assert INSTRUMENTS[0].ticks_nearest(mark.data.p) == 117942 and facts.parse_ppm(mark.data.r) == 381
 
 
 def test_instruments_come_from_the_filters_not_from_the_precisions():
@@ -186,5 +188,5 @@ def test_every_unusable_symbol_is_named_at_once():
 
 
 def test_client_order_ids_of_ours():
-    assert codec.cid_bytes("ab" * 16) == b"\xab" * 16
-    assert codec.cid_bytes("web_abc") is None and codec.cid_bytes("z" * 32) is None
+    assert facts.cid_bytes("ab" * 16) == b"\xab" * 16
+    assert facts.cid_bytes("web_abc") is None and facts.cid_bytes("z" * 32) is None

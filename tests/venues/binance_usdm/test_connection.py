@@ -9,11 +9,11 @@ import time
 import pytest
 
 from copyd._fast.encode import Encoder
-from copyd.venues.binance_usdm.codec import IN_DOUBT, REPLY
-from copyd.venues.binance_usdm.connection import Link, Session
 from copyd.venues.binance_usdm.contract import CONTRACT
 from copyd.venues.binance_usdm.gateway import OrderGateway
-from copyd.venues.binance_usdm.rest import VenueClock
+from copyd.venues.common.connection import Link, Session
+from copyd.venues.common.facts import IN_DOUBT, REPLY
+from copyd.venues.common.limits import VenueClock
 
 from .conftest import INSTRUMENTS, KEY, Desk, filled
 

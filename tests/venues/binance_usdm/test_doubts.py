@@ -9,10 +9,10 @@ import pytest
 
 from copyd._fast.encode import Encoder
 from copyd.errors import VenueUnavailable
-from copyd.venues.binance_usdm.codec import DEAD, HELD, IN_DOUBT, NOT_SENT, REJECT, REPLY
 from copyd.venues.binance_usdm.contract import CONTRACT
-from copyd.venues.binance_usdm.gateway import OrderGateway, Placed
-from copyd.venues.binance_usdm.rest import Bans, VenueClock
+from copyd.venues.binance_usdm.gateway import OrderGateway
+from copyd.venues.common.facts import DEAD, HELD, IN_DOUBT, NOT_SENT, REJECT, REPLY, Placed
+from copyd.venues.common.limits import Bans, VenueClock
 
 from .conftest import INSTRUMENTS, KEY, Desk, filled, refused
 

@@ -5,8 +5,8 @@ import time
 import pytest
 
 from copyd._fast.encode import Encoder
-from copyd.venues.binance_usdm.codec import DEAD, IN_DOUBT, NOT_SENT, REPLY, TRADE
-from copyd.venues.binance_usdm.gateway import OrderGateway, Placed
+from copyd.venues.binance_usdm.gateway import OrderGateway
+from copyd.venues.common.facts import DEAD, IN_DOUBT, NOT_SENT, REPLY, TRADE, Placed
 
 from .conftest import rows
 from .test_against_exchange import BTC, cid, exchange, until, world

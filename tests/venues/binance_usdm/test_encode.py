@@ -16,7 +16,8 @@ from copyd._fast import hashing
 from copyd._fast.columns import Columns
 from copyd._fast.decimals import cut_scaled, format_scaled, parse_scaled, parse_steps
 from copyd._fast.encode import Encoder
-from copyd.venues.binance_usdm.signing import Key, frames, place_text, signed_query, status_request, ws_signed_text
+from copyd.venues.binance_usdm.signing import frames, place_text, signed_query, status_request, ws_signed_text
+from copyd.venues.common.signing import Key
 
 API_KEY = b"TESTKEY0000000000000000000000000001"
 SECRET = b"TESTSECRET000000000000000000000000000002"

@@ -3,7 +3,8 @@
 import pytest
 
 from copyd.venues.binance_usdm.contract import CONTRACT
-from copyd.venues.binance_usdm.errors import CODES, Outcome, classify, reason_of, unknown_codes
+from copyd.venues.binance_usdm.errors import CODES, classify, reason_of, unknown_codes
+from copyd.venues.common.outcome import Outcome
 
 A, R, D = Outcome.ACCEPTED, Outcome.DEFINITE_REJECT, Outcome.IN_DOUBT
 

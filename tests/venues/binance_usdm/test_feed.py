@@ -8,11 +8,11 @@ from functools import partial
 from copyd.errors import VenueUnavailable
 from copyd.venues.binance_usdm import codec
 from copyd.venues.binance_usdm.accounts import FollowerStreams, _Member
-from copyd.venues.binance_usdm.codec import LeaderFill, LeaderSync
-from copyd.venues.binance_usdm.connection import Session
 from copyd.venues.binance_usdm.contract import CONTRACT, Endpoints
 from copyd.venues.binance_usdm.feed import LeaderFeed
-from copyd.venues.binance_usdm.rest import VenueClock
+from copyd.venues.common.connection import Session
+from copyd.venues.common.facts import LeaderFill, LeaderSync
+from copyd.venues.common.limits import VenueClock
 
 from .conftest import INSTRUMENTS, KEY
 

@@ -7,12 +7,13 @@ import time
 import pytest
 
 from copyd.errors import VenueUnavailable
-from copyd.venues.binance_usdm.codec import DEAD, IN_DOUBT, NOT_SENT, REJECT, REPLY
-from copyd.venues.binance_usdm.connection import RetryPace
 from copyd.venues.binance_usdm.contract import CONTRACT, Endpoints
 from copyd.venues.binance_usdm.gateway import OrderGateway
-from copyd.venues.binance_usdm.rest import RestClient, VenueClock, WeightBudget
-from copyd.venues.binance_usdm.signing import Key
+from copyd.venues.binance_usdm.rest import RestClient
+from copyd.venues.common.connection import RetryPace
+from copyd.venues.common.facts import DEAD, IN_DOUBT, NOT_SENT, REJECT, REPLY
+from copyd.venues.common.limits import VenueClock, WeightBudget
+from copyd.venues.common.signing import Key
 
 from .conftest import INSTRUMENTS, filled, refused
 

@@ -20,9 +20,11 @@ from copyd.core.rows import AccountRow, OrderRow, ReportRow
 from copyd.venues.binance_usdm import codec
 from copyd.venues.binance_usdm.accounts import FollowerStreams, _Member
 from copyd.venues.binance_usdm.contract import CONTRACT, Endpoints
-from copyd.venues.binance_usdm.gateway import REJECTS, OrderGateway, Placed, _Lane
-from copyd.venues.binance_usdm.instruments import Instruments
-from copyd.venues.binance_usdm.rest import VenueClock
+from copyd.venues.binance_usdm.gateway import REJECTS, OrderGateway, _Lane
+from copyd.venues.common import facts
+from copyd.venues.common.facts import Placed
+from copyd.venues.common.instruments import Instruments
+from copyd.venues.common.limits import VenueClock
 
 from .conftest import INSTRUMENTS, KEY
 
@@ -142,7 +144,7 @@ class QuietStreams(FollowerStreams):
         self._events.listen(LISTEN, 9)
 
     def note(self, event):
-        if not isinstance(event, codec.AccountPosition):  # the compiled reader tells of none: nobody wants to hear of them
+        if not isinstance(event, facts.AccountPosition):  # the compiled reader tells of none: nobody wants to hear of them
             self.events.append(event)
 
     def _row(self):
@@ -543,14 +545,14 @@ def test_a_reduction_may_be_cut_and_another_order_in_the_slot_is_not_compared_wi
 def test_rows_are_told_apart_as_they_were_one_by_one():
     """Fills that moved a quantity, doubts, ends told on another way, orders answered as alive."""
     batch = ReportBatch()
-    batch.append(codec.TRADE, 4, cid(1), 10)
-    batch.append(codec.TRADE, 4, cid(2), 0)
-    batch.append(codec.IN_DOUBT, 0, cid(3))
-    batch.append(codec.STREAM, 7, cid(4), 0)
-    batch.append(codec.STREAM, 2, cid(5), 0)
-    batch.append(codec.REPLY, 2, cid(6), 0)
-    batch.append(codec.REPLY, 4, cid(7), 1)
-    batch.append(codec.REJECT, 8, cid(8))
+    batch.append(facts.TRADE, 4, cid(1), 10)
+    batch.append(facts.TRADE, 4, cid(2), 0)
+    batch.append(facts.IN_DOUBT, 0, cid(3))
+    batch.append(facts.STREAM, 7, cid(4), 0)
+    batch.append(facts.STREAM, 2, cid(5), 0)
+    batch.append(facts.REPLY, 2, cid(6), 0)
+    batch.append(facts.REPLY, 4, cid(7), 1)
+    batch.append(facts.REJECT, 8, cid(8))
     batch.append_balance(3, 5, 6)
     assert tell_apart(batch, True) == (1, [cid(3)], [cid(4), cid(8)], [cid(6)])
     assert tell_apart(batch, False) == (1, [cid(3)], [], [cid(6)])
@@ -563,7 +565,7 @@ def test_rows_of_some_accounts_or_orders_are_found_in_their_order():
     assert len(AccountRow.pack(AccountRow())) * 5 == len(columns.dump()[ACCOUNTS])
     batch = ReportBatch()
     for n, quantity in ((3, 1), (1, 2), (9, 3), (4, 0), (2, 4), (4, 5)):
-        batch.append(codec.TRADE, 4, cid(n), quantity)
+        batch.append(facts.TRADE, 4, cid(n), quantity)
     batch.append_balance(3, 5, 6)
     rows = batch.to_bytes()
 

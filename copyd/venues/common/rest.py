@@ -1,0 +1,153 @@
+"""The REST client of a session venue: paced inside its limits; a venue's ``Rest`` adds signatures, errors and questions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import aiohttp
+from yarl import URL
+
+from copyd.errors import VenueUnavailable
+from copyd.venues.common.contract import VenueContract
+from copyd.venues.common.limits import Bans, VenueClock, WeightBudget
+from copyd.venues.common.outcome import Verdict
+from copyd.venues.common.signing import Key
+
+
+class RestError(Exception):
+    """The venue answered, with an error. The message holds no key and no query string."""
+
+    def __init__(self, call: str, status: int, code: int, message: str, verdict: Verdict) -> None:
+        super().__init__(f"{call}: HTTP {status}, code {code}: {message[:200]}")
+        self.status, self.code, self.message, self.verdict = status, code, message, verdict
+
+
+class Problem:
+    """What an answer says went wrong. ``wait_ns``: it is a refusal for our rate; when to come again (None = it does not say).
+    ``account``: the limit is the account's, not the address's."""
+
+    __slots__ = ("account", "code", "limited", "message", "verdict", "wait_ns")
+
+    def __init__(
+        self, code: int, message: str, verdict: Verdict, *, limited: bool = False, account: bool = False,
+        wait_ns: int | None = None,
+    ) -> None:
+        self.code, self.message, self.verdict = code, message, verdict
+        self.limited, self.account, self.wait_ns = limited, account, wait_ns
+
+
+class RestBase:
+    """Calls one venue host. Nothing is repeated by itself.
+
+    A venue overrides ``signed`` and ``problem``, and ``used`` where it says how much of the address's budget is spent.
+    """
+
+    def __init__(
+        self, base_url: str, contract: VenueContract, clock: Callable[[], int], *, weight_limit: int | None = None,
+        timeout_s: float = 10.0, mono: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self.base_url, self.contract, self.clock, self.mono = base_url, contract, clock, mono
+        limit = contract.limit("weight", "ip")
+        self.bans = Bans(contract, mono)
+        self.budget = WeightBudget(weight_limit or limit.limit, limit.interval_ms, mono, self.bans)
+        self.venue_clock = VenueClock(contract, clock)
+        self.calls = 0
+        self.errors = 0
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._session: aiohttp.ClientSession | None = None
+
+    # --- of the venue ---------------------------------------------------------------------------------------------
+    def signed(self, key: Key, method: str, target: str, body: bytes) -> dict[str, str]:
+        """Headers that sign a call. ``target``: path and query exactly as sent."""
+        raise NotImplementedError
+
+    def problem(self, status: int, headers: Mapping[str, str], body: bytes) -> Problem | None:
+        """What the answer says went wrong; None: it is an answer."""
+        raise NotImplementedError
+
+    def used(self, headers: Mapping[str, str]) -> int | None:
+        """How much of the address's budget the venue counts as spent; None: it does not say."""
+        return None
+
+    def query(self, params: Mapping[str, Any]) -> str:
+        """The query string exactly as it is signed and sent."""
+        return "&".join(f"{name}={value}" for name, value in params.items() if value is not None)
+
+    # --- the same for all -----------------------------------------------------------------------------------------
+    async def open(self) -> None:
+        """Make the connection pool (inside the running loop)."""
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=64, keepalive_timeout=60), timeout=self._timeout, auto_decompress=True
+        )
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def get(self, path: str, params: Mapping[str, Any] | None = None, key: Key | None = None) -> bytes:
+        """The body of an answer to ``GET``; ``RestError``, ``VenueUnavailable`` otherwise."""
+        query = self.query(params or {})
+        return await self.call("GET", path, f"{path}?{query}" if query else path, b"", key)
+
+    async def post(self, path: str, body: bytes, key: Key) -> bytes:
+        """The body of an answer to ``POST`` of JSON."""
+        return await self.call("POST", path, path, body, key)
+
+    async def call(self, method: str, path: str, target: str, body: bytes, key: Key | None) -> bytes:
+        """One call within the address's budget."""
+        await self.budget.take(self.contract.weight(f"{method} {path}"))
+        return await self.call_now(method, path, target, body, key)
+
+    async def call_now(self, method: str, path: str, target: str, body: bytes, key: Key | None) -> bytes:
+        """As ``call``, with the weight already taken."""
+        if self._session is None:
+            raise VenueUnavailable("REST client is not open")
+        name = f"{method} {path}"
+        headers = self.signed(key, method, target, body) if key is not None else {}
+        if body:
+            headers["Content-Type"] = "application/json"
+        self.calls += 1
+        try:
+            # encoded=True: the signature covers these exact bytes, nothing may quote them again
+            url = URL(self.base_url + target, encoded=True)
+            async with self._session.request(method, url, headers=headers, data=body or None) as answer:
+                text = await answer.read()
+                told, status = answer.headers, answer.status
+        except (aiohttp.ClientError, TimeoutError, OSError) as problem:
+            self.errors += 1
+            raise VenueUnavailable(f"{name}: {type(problem).__name__}") from None
+        used = self.used(told)
+        if used is not None:
+            self.budget.told(used)
+        wrong = self.problem(status, told, text)
+        if wrong is None:
+            return text
+        self.errors += 1
+        if wrong.limited and not wrong.account:
+            self.bans.note(status, wrong.code, wrong.message, wrong.wait_ns, self.venue_clock.timestamp_ms())
+        raise RestError(name, status, wrong.code, wrong.message, wrong.verdict)
+
+    async def server_ms(self) -> int:
+        """The venue's clock, ms, with the weight already taken."""
+        raise NotImplementedError
+
+    #: The call ``server_ms`` makes.
+    clock_call = ""
+
+    async def measure_clock(self, samples: int = 3) -> None:
+        """Read the venue's clock; the sample with the shortest round trip counts."""
+        best: tuple[int, int, int] | None = None
+        for _ in range(samples):
+            # Waiting for weight is no part of the round trip: half of it would be taken for an error of the clock.
+            await self.budget.take(self.contract.weight(self.clock_call))
+            began = self.mono()
+            server = await self.server_ms()
+            received = self.clock()
+            sent = received - (self.mono() - began)  # a wall clock put right meanwhile is no round trip
+            if best is None or received - sent < best[1] - best[0]:
+                best = (sent, received, server)
+        assert best is not None
+        self.venue_clock.note(*best)
