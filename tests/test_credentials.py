@@ -79,7 +79,7 @@ def test_every_bad_line_is_named_and_none_is_quoted(keys):
         _line("b", canary, ""),
         _line("c d", canary, canary),
         _line("e", canary + " x", canary),
-        _line("f", canary, canary, passphrase=canary),
+        _line("f", canary, canary, comment=canary),
         _line("g", canary, canary, type="rsa"),
         _line("h", canary, canary, type="ed25519"),
         b"\xff" + canary.encode() + b"\n",
