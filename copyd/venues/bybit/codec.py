@@ -89,11 +89,11 @@ class Names:
 
     def execution(self, text: str, time_ms: int) -> int:
         """The number of an execution. ``ValueError`` without a name or with a time that does not fit."""
+        if not text or not 0 < time_ms < 1 << (63 - HASH_BITS):
+            raise ValueError("an execution without an id or a time")
         known = self._executions.get(text)
         if known is not None:
             return known
-        if not text or not 0 < time_ms < 1 << (63 - HASH_BITS):
-            raise ValueError("an execution without an id or a time")
         number = time_ms << HASH_BITS | _hash(text) >> (64 - HASH_BITS)
         while number in self._taken:
             number += 1

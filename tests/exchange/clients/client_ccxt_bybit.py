@@ -26,7 +26,7 @@ def trade() -> None:
     exchange = ccxt.bybit({"apiKey": at["api_key"], "secret": at["secret"], "options": {"defaultType": "swap"}})
     redirect(exchange)
     market = exchange.load_markets()[SYMBOL]
-    assert market["precision"]["amount"] == 0.01 and market["limits"]["cost"]["min"] is None or market["contract"], market
+    assert (market["precision"]["amount"] == 0.01 and market["limits"]["cost"]["min"] is None) or market["contract"], market
     start = exchange.fetch_balance()["USDT"]["total"]
     assert start > 0
     bought = exchange.create_order(SYMBOL, "market", "buy", 2)

@@ -32,7 +32,8 @@ def test_large_quantities_and_steps_above_one_are_read():
 
 def test_a_spot_pair_of_the_same_name_is_another_instrument():
     """The venue tells them apart by category only; both are found, neither in place of the other."""
-    assert (BTC_SPOT.symbol, BTC_SPOT.spot, wire_symbol(BTC_SPOT), category(BTC_SPOT)) == ("BTCUSDT_SPOT", True, "BTCUSDT", "spot")
+    assert (BTC_SPOT.symbol, BTC_SPOT.spot) == ("BTCUSDT_SPOT", True)
+    assert (wire_symbol(BTC_SPOT), category(BTC_SPOT)) == ("BTCUSDT", "spot")
     assert (BTC_SPOT.qty_decimals, BTC_SPOT.lot_min, BTC_SPOT.lot_max, BTC_SPOT.market_lot_max) == (6, 48, 83_000_000, 41_500_000)
     assert BTC_SPOT.leverage_max == 0 and BTC_SPOT.min_notional_e8 == 5 * 10**8
     assert find(INSTRUMENTS, "linear", "BTCUSDT") is BTC and find(INSTRUMENTS, "spot", "BTCUSDT") is BTC_SPOT
@@ -58,7 +59,8 @@ def test_an_unreadable_list_is_one_sentence(body):
 
 def test_a_row_nobody_wants_may_be_of_any_shape():
     """Only the wanted rows must make sense."""
-    body = json.dumps({"result": {"category": "linear", "list": [{"symbol": "ODD", "priceFilter": 1}, LINEAR["result"]["list"][0]]}})
+    rows = [{"symbol": "ODD", "priceFilter": 1}, LINEAR["result"]["list"][0]]
+    body = json.dumps({"result": {"category": "linear", "list": rows}})
     assert load_instruments([body.encode()], [(0, "BTCUSDT")])[0].symbol == "BTCUSDT"
 
 
