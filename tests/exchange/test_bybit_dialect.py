@@ -346,7 +346,8 @@ async def test_leverage() -> None:
     async with exchange() as x:
         alice = await x.account()
         for buy, sell, code in (
-            ("10", "10", 0), ("10", "10", 110043), ("999", "999", 10001), ("5", "6", 10001), ("125", "125", 0), ("7.00", "7.00", 0),
+            ("10", "10", 0), ("10", "10", 110043), ("999", "999", 10001), ("5", "6", 10001), ("125", "125", 0),
+            ("7.00", "7.00", 0),
         ):  # fmt: skip
             if buy == "7.00":
                 assert (await x.place(alice, qty="5"))["retCode"] == 110090  # above what this leverage may hold
