@@ -93,6 +93,7 @@ def test_both_connections_log_in_alike():
     made = wire()
     first, second = (made.login(channel, KEY, NOW) for channel in made.channels(Endpoints.of("live")))
     assert first == second and json.loads(first)["op"] == "auth"
+    assert all(made.login(channel, KEY, NOW) == b"" for channel in made.market(Endpoints.of("live")))
 
 
 def test_a_placement_bears_the_contracts_window():
