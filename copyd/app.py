@@ -23,7 +23,8 @@ import msgspec
 
 from copyd import __version__
 from copyd._fast.columns import keep_memory
-from copyd.config import Config, LeaderDeclared, config_hash, config_version, restart_needed
+from copyd.adapters import contract_of
+from copyd.config import Config, LeaderDeclared, VenueConfig, config_hash, config_version, restart_needed
 from copyd.control.protocol import Actor, ImportProgress, Scope
 from copyd.core.engine import (
     HALTED_BY_KILL_SWITCH,
@@ -73,9 +74,9 @@ from copyd.reconciler import Reconciler
 from copyd.runtime.clock import SystemClock
 from copyd.runtime.notify import Notifier
 from copyd.runtime.pump import Pump, Sent
+from copyd.sides import VenueSides
 from copyd.telemetry.logs import get_logger, setup_logs
 from copyd.telemetry.metrics import Metrics
-from copyd.venue_side import VenueSide, contract_of
 
 SAMPLES_MAX = 20_000
 #: Order rows between two checkpoints, at most: finished ones are forgotten then, and every walk over them stays short.
@@ -91,7 +92,7 @@ WALL_STEP_MAX_NS = 1_000_000_000
 PLAN_STATES = ("active", "paused", "close_only", "stopped")
 
 
-def instrument_specs(config: Config, side: VenueSide) -> list[InstrumentSpec]:
+def instrument_specs(config: Config, side: VenueSides) -> list[InstrumentSpec]:
     """The instruments of the configuration as the engine takes them."""
     specs = []
     for item in side.instruments:
@@ -117,22 +118,27 @@ def declared_profiles(config: Config) -> dict[str, Declared]:
     }
 
 
+def orders_per_window(venue: VenueConfig) -> int:
+    """Openings of one account in any 10 s: a sixth of the minute's limit binds in any such window, reductions have a reserve.
+
+    (16 bits in the tables: a larger limit is no limit there.)
+    """
+    reserve = venue.orders_per_10s * venue.reduction_reserve_bps // 10_000
+    return max(1, min(venue.orders_per_10s - reserve, venue.orders_per_min // 6 - reserve, 0xFFFF))
+
+
 def engine_params(config: Config) -> Params:
     """What decisions read of the configuration."""
-    venue = config.venues[0]
-    reserve = venue.orders_per_10s * venue.reduction_reserve_bps // 10_000
     return Params(
         max_event_age=config.copy.max_event_age_ms * 1_000_000,
         replan_max_age=config.copy.replan_max_age_s * 1_000_000_000,
         quote_max_age=config.copy.quote_max_age_ms * 1_000_000,
-        read_lag=contract_of(config).read_lag_ms * 1_000_000,
+        read_lag=max(contract_of(venue).read_lag_ms for venue in config.venues) * 1_000_000,
         mark_max_age=config.copy.mark_max_age_ms * 1_000_000,
         day_reset_min=config.copy.daily_reset_min,
         runaway_per_plan=config.copy.runaway_orders_per_min,
         equity_max_age=min(leader.equity_max_age_ms for leader in config.leaders) * 1_000_000,
-        # The venue counts per 10 s and per minute: a sixth of the minute's limit binds in any 10 s window.
-        # (16 bits in the tables: a larger limit is no limit there.)
-        orders_per_window=max(1, min(venue.orders_per_10s - reserve, venue.orders_per_min // 6 - reserve, 0xFFFF)),
+        orders_per_window=min(orders_per_window(venue) for venue in config.venues),
     )
 
 
@@ -203,18 +209,16 @@ class Daemon:
         self.engine = fold(self.journal.reader)
         self._take_up_checkpoints()
         phase("rebuilt")
-        self.side = VenueSide(config, self.credentials, self.clock, self)
+        self.side = VenueSides(config, self.credentials, self.clock, self)
         self.pump = Pump(
             self.engine, self.journal, self.side, self.clock, kind_of, self._outputs, self._sent,
             announce_legs=config.runtime.announce_legs)
         await self.side.open()
         phase("venue_open")
         self.side.bind(self.engine)
-        venue = config.venues[0]
-        per_look = self.side.contract.weight("v2/account.status")
         self.reconciler = Reconciler(
-            config.sync, self, self.side, self.clock, read_lag_ns=self.side.contract.read_lag_ms * 1_000_000,
-            looks_per_s=venue.request_weight_per_min * config.sync.weight_share_bps / 10_000 / 60 / per_look,
+            config.sync, self, self.side, self.clock, read_lag_ns=self.side.read_lag_ns,
+            looks_per_s=self.side.looks_per_s(config.sync.weight_share_bps),
             spawn=lambda work: self._spawn(work, "look"),
         )
         self._take_up()
@@ -892,8 +896,7 @@ class Daemon:
 
     def _windows(self) -> list[tuple[int, int]]:
         """Of every open order connection; none while the daemon starts."""
-        gateway = getattr(self.side, "gateway", None)
-        return gateway.windows() if gateway is not None else []
+        return self.side.windows() if hasattr(self, "side") else []
 
     def _bind_metrics(self) -> None:
         m = self.metrics

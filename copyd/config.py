@@ -17,7 +17,7 @@ from msgspec import Meta
 from copyd.decimals import FACTOR_PATTERN, MONEY_PATTERN, factor_ppm, money_e8
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-Symbol = Annotated[str, Meta(pattern=r"^[A-Z0-9_]{2,32}$")]
+Symbol = Annotated[str, Meta(pattern=r"^[A-Z0-9_-]{2,32}$")]
 Money = Annotated[str, Meta(pattern=MONEY_PATTERN, extra={"decimal": "money"})]
 Factor = Annotated[str, Meta(pattern=FACTOR_PATTERN, extra={"decimal": "factor"})]
 HttpUrl = Annotated[str, Meta(pattern=r"^https?://[A-Za-z0-9.\[\]:-]+(/[^\s?#]*)?$")]
@@ -25,6 +25,7 @@ WsUrl = Annotated[str, Meta(pattern=r"^wss?://[A-Za-z0-9.\[\]:-]+(/[^\s?#]*)?$")
 FilePath = Annotated[str, Meta(min_length=1, max_length=4096)]
 Bps = Annotated[int, Meta(ge=0, le=10_000)]
 
+VenueKind = Literal["binance_usdm", "binance_spot", "okx", "bybit", "bitget"]
 InstrumentClass = Literal["majors", "others"]
 PresetName = Literal["conservative", "balanced", "aggressive"]
 PositionMode = Literal["one_way", "hedge", "keep"]
@@ -170,42 +171,57 @@ class OrdersConfig(Section, frozen=True, kw_only=True):
 class VenueConfig(Section, frozen=True, kw_only=True):
     name: Annotated[Name, Meta(description="Name by which leaders and instruments refer to this venue.")]
     kind: Annotated[
-        Literal["binance_usdm"],
-        Meta(description="Which dialect it speaks: binance_usdm (USD-M futures)."),
+        VenueKind,
+        Meta(
+            description="Which dialect it speaks: binance_usdm (USD-M futures) | binance_spot | okx | bybit | bitget (each with "
+            "spot and USDT perpetuals)."
+        ),
     ]
+    environment: Annotated[
+        Literal["live", "demo", "testnet"],
+        Meta(
+            description="Whose addresses are used where none is written below: live | demo | testnet (as far as the venue has "
+            "them). Keys of one environment are refused by the others."
+        ),
+    ] = "live"
     rest_url: Annotated[
-        HttpUrl,
-        Meta(description="Base of the REST interface, without a path. Production: https://fapi.binance.com"),
-    ]
+        HttpUrl | None,
+        Meta(description="Base of the REST interface, without a path; null = the environment's."),
+    ] = None
+    ws_url: Annotated[
+        WsUrl | None,
+        Meta(
+            description="Base of the WebSocket connections, for every kind but binance_usdm; null = the environment's. An "
+            "address of another environment refuses every login."
+        ),
+    ] = None
     ws_api_url: Annotated[
-        WsUrl,
+        WsUrl | None,
         Meta(
-            description="WebSocket API that carries the orders. Production: wss://ws-fapi.binance.com/ws-fapi/v1 . An "
-            "address of another environment answers every order with 'invalid key'."
+            description="binance_usdm: WebSocket API that carries the orders; null = the environment's. An address of another "
+            "environment answers every order with 'invalid key'."
         ),
-    ]
+    ] = None
     public_stream_url: Annotated[
-        WsUrl,
+        WsUrl | None,
         Meta(
-            description="Base of the public streams (bookTicker). Production: wss://fstream.binance.com/public . On "
-            "the wrong path a subscription is acknowledged and stays silent: quotes go stale and openings "
-            "stop."
+            description="binance_usdm: base of the public streams (bookTicker); null = the environment's. On the wrong path a "
+            "subscription is acknowledged and stays silent: quotes go stale and openings stop."
         ),
-    ]
+    ] = None
     market_stream_url: Annotated[
-        WsUrl,
+        WsUrl | None,
         Meta(
-            description="Base of the market streams (markPrice). Production: wss://fstream.binance.com/market . Wrong "
-            "path: as above."
+            description="binance_usdm: base of the market streams (markPrice); null = the environment's. Wrong path: as above."
         ),
-    ]
+    ] = None
     private_stream_url: Annotated[
-        WsUrl,
+        WsUrl | None,
         Meta(
-            description="Base of the user data streams. Production: wss://fstream.binance.com/private . Wrong path: "
-            "the leader appears to do nothing."
+            description="binance_usdm: base of the user data streams; null = the environment's. Wrong path: the leader appears "
+            "to do nothing."
         ),
-    ]
+    ] = None
     order_connections: Annotated[
         int,
         Meta(
@@ -279,14 +295,19 @@ class VenueConfig(Section, frozen=True, kw_only=True):
         ),
     ] = 1_800
     request_weight_per_min: Annotated[
-        int,
+        Annotated[int, Meta(ge=1, le=100_000_000)] | None,
         Meta(
-            ge=1,
-            le=100_000_000,
-            description="Request weight copyd may use per minute and address; the venue's own limit is 2400. Too low: "
-            "set-up and settling crawl. Above the venue's: it answers 429, then bans the address (418).",
+            description="Requests, by the venue's own weights, that copyd may make per minute and address; null = five sixths of "
+            "the venue's limit. Too low: set-up and settling crawl. Above the venue's: it refuses, then bans the address.",
         ),
-    ] = 2_000
+    ] = None
+    connects_per_5_min: Annotated[
+        Annotated[int, Meta(ge=1, le=100_000_000)] | None,
+        Meta(
+            description="Connection attempts copyd may make in five minutes; null = a little below the venue's limit. Where each "
+            "account has a connection of its own this decides how long a start takes."
+        ),
+    ] = None
     orders_per_10s: Annotated[
         int,
         Meta(

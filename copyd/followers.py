@@ -36,14 +36,14 @@ PRESETS: tuple[str, ...] = get_args(PresetName)
 STATES: tuple[str, ...] = get_args(PlanState)
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}", re.ASCII)
-SYMBOL = re.compile(r"[A-Z0-9_]{2,32}", re.ASCII)
+SYMBOL = re.compile(r"[A-Z0-9_-]{2,32}", re.ASCII)
 
 MONEY_MAX_E8 = 10**18 - 1
 FILE_BYTES_MAX = 256 << 20
 PROBLEMS_MAX = 100_000  # a file that is wrong in every cell still gets an answer in bounded memory
 
 _Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$")]
-_Symbol = Annotated[str, Meta(pattern=r"^[A-Z0-9_]{2,32}$")]
+_Symbol = Annotated[str, Meta(pattern=r"^[A-Z0-9_-]{2,32}$")]
 _Money = Annotated[int, Meta(ge=0, le=MONEY_MAX_E8)]
 _Bps = Annotated[int, Meta(ge=0, le=1_000_000)]
 

@@ -65,7 +65,7 @@ EXPECTED = [
     (8, 17, "journal.map_size_mib", "YAML reads 010 as 8 (octal) (write plain decimal digits)"),
     (9, 3, "journal.map_size_mib", "this key occurs twice (first at line 8)"),
     (11, 29, "journal.checkpoint_every_records", "YAML reads 20:30 as 1230 (base 60)"),
-    (13, 5, "venues[0].market_stream_url", "required key is missing"),
+    (13, 5, "venues[0].market_stream_url", "missing beside the other addresses"),
     (15, 15, "venues[0].rest_url", '"ftp://127.0.0.1" is not an http:// or https:// address'),
     (19, 21, "venues[0].recv_window_ms", "expected a whole number, got 1.5"),
     (20, 5, "venues[0].api_secret", "a secret does not belong in this file"),

@@ -88,6 +88,19 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     private: str = "wss://fstream.binance.com/private"
 
     @classmethod
+    def of(cls, environment: str) -> Endpoints:
+        """The venue's own addresses; its demo and its testnet are one place."""
+        if environment == "live":
+            return cls()
+        return cls(
+            rest="https://demo-fapi.binance.com",
+            ws_api="wss://testnet.binancefuture.com/ws-fapi/v1",
+            public="wss://fstream.binancefuture.com/public",
+            market="wss://fstream.binancefuture.com/market",
+            private="wss://fstream.binancefuture.com/private",
+        )
+
+    @classmethod
     def at(cls, rest: str, streams: str) -> Endpoints:
         """The venue's own paths below two plain addresses: ``http://host:port`` and ``ws://host:port``."""
         return cls(
