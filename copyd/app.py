@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from functools import partial
+from math import gcd
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,7 @@ from copyd.runtime.clock import SystemClock
 from copyd.runtime.notify import Notifier
 from copyd.runtime.pump import Pump, Sent
 from copyd.sides import VenueSides
+from copyd.symbols import base_of, mirrors
 from copyd.telemetry.logs import get_logger, setup_logs
 from copyd.telemetry.metrics import Metrics
 
@@ -101,8 +103,12 @@ def instrument_specs(config: Config, side: VenueSides) -> list[InstrumentSpec]:
             lot_max_market=item.market_lot_max, min_notional_e8=item.min_notional_e8,
             slippage_bps=config.slippage_of(item.symbol).slippage_bps,
         )
+        venue = config.instruments[item.index].venue
+        base_mul, base_div = base_of(config, venue, item)
+        common = gcd(base_mul, base_div)
         specs.append(InstrumentSpec(
-            item.symbol, row.pack(), item.price_decimals, item.qty_decimals, item.tick, item.lot))
+            item.symbol, row.pack(), item.price_decimals, item.qty_decimals, item.tick, item.lot, venue,
+            base_mul // common, base_div // common, item.spot))
     return specs
 
 
@@ -567,6 +573,8 @@ class Daemon:
             config_version(config), engine_params(config).pack(), instrument_specs(config, self.side),
             [leader.id for leader in config.leaders], [leader.id for leader in config.leaders if leader.suspended],
             declared_profiles(config),
+            mirrors(config, [item.venue for item in config.instruments], self.side.instruments),
+            {leader.id: leader.venue for leader in config.leaders},
         ))
 
     async def reload(self, actor: Actor) -> dict[str, Any]:
@@ -601,7 +609,8 @@ class Daemon:
             plan = PlanRow.unpack(self.engine.columns.get(3, index))
             leverage = min(spec["leverage"], spec["leverage_max"] or spec["leverage"])
             for instrument in range(len(self.engine.names.instruments)):
-                if plan.instruments >> instrument & 1:
+                here = self.engine.names.instruments[instrument].venue == self.engine.account_venue(plan.account)
+                if here and plan.instruments >> instrument & 1:
                     key = (plan.account, instrument)
                     wanted[key] = min(wanted.get(key, leverage), leverage)
         self._wanted = wanted
@@ -719,7 +728,6 @@ class Daemon:
     async def _state(self, scope: Scope, state: str, actor: Actor) -> dict[str, Any]:
         if scope.kind == "venue":
             self._check_venue(scope)
-            scope = Scope("all")
         # Naming the plan is the resume by name that a stopped one needs (semantics 19).
         named = scope.kind == "plan" and state == "active"
         await self._command(
@@ -746,7 +754,6 @@ class Daemon:
         """Openings stop at once; reductions pass."""
         if scope.kind == "venue":
             self._check_venue(scope)
-            scope = Scope("all")
         await self._command(
             "kill_switch", {"scope": scope.kind, "name": scope.name, "on": on, "reason": reason}, actor)
         return {"scope": str(scope), "kill_switch": on}

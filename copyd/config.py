@@ -342,6 +342,27 @@ class InstrumentConfig(Section, frozen=True, kw_only=True):
     )
 
 
+class SymbolOn(Section, frozen=True, kw_only=True):
+    venue: Annotated[Name, Meta(description="Name of the venue.")]
+    symbol: Annotated[Symbol, Meta(description="The venue's own name of the instrument.")]
+    units: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_000_000_000,
+            description="How many of the others' base asset one unit of this one's is (1000 for 1000PEPE beside PEPE). Wrong: "
+            "followers trade so many times too much or too little.",
+        ),
+    ] = 1
+
+
+class SymbolConfig(Section, frozen=True, kw_only=True):
+    """One thing that is traded on several venues under different names."""
+
+    name: Annotated[Name, Meta(description="What it is called here.")]
+    on: Annotated[tuple[SymbolOn, ...], Meta(description="Where it trades, and under which name.")]
+
+
 class InstrumentClassConfig(Section, frozen=True, kw_only=True):
     slippage_bps: Annotated[
         Bps,
@@ -1020,6 +1041,17 @@ class Config(Section, frozen=True, kw_only=True):
             description="What may be copied. An instrument not listed here is instrument_not_allowed.",
         ),
     ]
+    symbol_mapping: Annotated[
+        Literal["auto", "listed"],
+        Meta(
+            description="How a leader's instrument is found on another venue: auto (the same base and quote asset, both spot or "
+            "both perpetual; what `symbols` lists goes before) | listed (only what `symbols` lists)."
+        ),
+    ] = "auto"
+    symbols: Annotated[
+        tuple[SymbolConfig, ...],
+        Meta(description="Instruments of several venues that are the same thing (config/symbols.yaml shows some)."),
+    ] = ()
     instrument_classes: Annotated[InstrumentClasses, Meta(description="Slippage caps by class of instrument.")] = (
         InstrumentClasses()
     )

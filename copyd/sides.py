@@ -61,7 +61,7 @@ class VenueSides:
         """The venue an account trades on."""
         if self._only is not None:
             return self._only
-        return self._by_name[self.engine.venue_of(account)]  # type: ignore[attr-defined]
+        return self._by_name[self.engine.account_venue(account)]
 
     def of_instrument(self, instrument: int) -> VenueSide:
         """The venue of an instrument."""

@@ -653,6 +653,20 @@ def _cross(config: Config) -> Iterator[tuple[Key, str, str, tuple[Key, ...]]]:
     for index, instrument in enumerate(config.instruments):
         if instrument.venue not in venues:
             yield ("instruments", index, "venue"), f"no venue is called {instrument.venue}", hint, every_venue
+    places = {(item.venue, item.symbol) for item in config.instruments}
+    listed: dict[tuple[str, str], Key] = {}
+    for index, group in enumerate(config.symbols):
+        for number, item in enumerate(group.on):
+            here: Key = ("symbols", index, "on", number)
+            place = (item.venue, item.symbol)
+            if item.venue not in venues:
+                yield (*here, "venue"), f"no venue is called {item.venue}", hint, every_venue
+            elif place not in places:
+                text = f"{item.venue} has no instrument {item.symbol}"
+                yield (*here, "symbol"), text, "list it under instruments", every_symbol
+            if place in listed:
+                yield (*here, "symbol"), f"{item.symbol} of {item.venue} is listed twice", "", (listed[place],)
+            listed.setdefault(place, (*here, "symbol"))
     for index, venue in enumerate(config.venues):
         yield from _addresses(config, index, venue)
     for index, venue in enumerate(config.venues):
