@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from copyd.config import Config, VenueConfig
 from copyd.errors import OperatorError
@@ -21,15 +21,8 @@ from copyd.venues.common.parts import Hooks, Kind, Parts, SessionParts, Terms
 WEIGHT_SHARE = (5, 6)
 
 
-class SessionKind(NamedTuple):
-    """Where a session venue's folder has what ``Kind`` needs."""
-
-    module: str
-    by_rest: bool = False
-
-
-#: Kinds whose private connections belong to one account each.
-SESSION_KINDS: dict[str, SessionKind] = {}
+#: Kinds whose private connections belong to one account each; each folder's ``parts.py`` has its ``KIND``.
+SESSION_KINDS = ("okx", "bybit", "bitget")
 
 
 def contract_of(venue: VenueConfig) -> VenueContract:
@@ -72,10 +65,9 @@ def batch_contract_of(venue: VenueConfig) -> BatchContract:
 
 def _kind(venue: VenueConfig) -> Kind:
     """What a session venue's folder gives, as it is first needed."""
-    known = SESSION_KINDS.get(venue.kind)
-    if known is None:
+    if venue.kind not in SESSION_KINDS:
         raise OperatorError(f"venue {venue.name}: no adapter of kind {venue.kind}")
-    found: Kind = import_module(known.module).KIND
+    found: Kind = import_module(f"copyd.venues.{venue.kind}.parts").KIND
     return found
 
 
@@ -108,8 +100,8 @@ def make_parts(config: Config, venue: VenueConfig, hooks: Hooks) -> Parts:
             batch=_batch_terms(config, venue),
         )  # fmt: skip
         return binance_usdm.BinanceUsdmParts(contract, endpoints_of(venue), terms, hooks)
-    return SessionParts(
-        _kind(venue), contract, endpoints_of(venue), Terms(weight, config.copy.max_event_age_ms), hooks)
+    terms_of = Terms(weight, config.copy.max_event_age_ms, config.copy.margin_type == "isolated")
+    return SessionParts(_kind(venue), contract, endpoints_of(venue), terms_of, hooks)
 
 
 def _batch_terms(config: Config, venue: VenueConfig) -> binance_usdm.BatchTerms | None:

@@ -108,8 +108,8 @@ class Kind(NamedTuple):
 
     name: str
     contract: VenueContract
-    wire: Callable[[], Wire]
-    rest: Callable[..., Any]
+    #: make(endpoints, contract, clock, weight limit per the contract's interval, isolated margin) -> its wire and its ``Rest``.
+    make: Callable[[Any, VenueContract, Callable[[], int], int, bool], tuple[Wire, Any]]
     load_instruments: Callable[[Any, Sequence[tuple[int, str]]], Instruments]
     #: Orders go by REST alone.
     by_rest: bool = False
@@ -122,7 +122,7 @@ class Terms(NamedTuple):
 
     weight_per_min: int
     opening_wait_ms: int
-    rest_fallback: bool = True
+    isolated: bool
 
 
 class SessionParts:
@@ -130,13 +130,15 @@ class SessionParts:
 
     def __init__(self, kind: Kind, contract: VenueContract, endpoints: Any, terms: Terms, hooks: Hooks) -> None:
         self.kind, self.contract, self.endpoints, self.terms, self.hooks = kind, contract, endpoints, terms, hooks
-        self.wire = kind.wire()
+        limit = contract.limit("weight", "ip")
+        weight = max(1, terms.weight_per_min * limit.interval_ms // 60_000)
+        self.wire, made = kind.make(endpoints, contract, hooks.clock, weight, terms.isolated)
+        self.rest: Any = made
         self.instruments: Instruments
 
     async def open(self, wanted: Sequence[tuple[int, str]], timeout_s: float) -> None:
         """As ``Parts.open``."""
         hooks = self.hooks
-        self.rest: Any = self.kind.rest(self.endpoints, self.contract, hooks.clock, weight_limit=self.terms.weight_per_min)
         await self.rest.open()
         try:
             await self.rest.measure_clock()
@@ -168,7 +170,7 @@ class SessionParts:
             bans=base.bans, on_told=self._on_told, on_ready=self._on_ready, on_lost=self._on_lost,
             on_refused=self._on_refused, name=self.kind.name,
         )  # fmt: skip
-        orders: RestOrders | None = rest if self.kind.by_rest or (self.terms.rest_fallback and hasattr(rest, "place")) else None
+        orders: RestOrders | None = rest if hasattr(rest, "place") else None
         self.gateway = SessionGateway(
             wire=self.wire, sessions=self.sessions, reads=reads, rest_orders=orders, instruments=self.instruments,
             contract=self.contract, clock=hooks.clock, venue_clock=base.venue_clock, bans=base.bans,
@@ -267,8 +269,7 @@ class SessionParts:
             await self.market.stop()
             await self.streams.stop()
             await self.gateway.stop(0)
-        if hasattr(self, "rest"):
-            await self.rest.close()
+        await self.rest.close()
 
 
 __all__ = ["Hooks", "Kind", "LeaderTerms", "Parts", "SessionParts", "Terms"]
