@@ -15,7 +15,7 @@ from copyd.venues.binance_usdm import parts as binance_usdm
 from copyd.venues.binance_usdm.contract import CONTRACT as BINANCE_USDM
 from copyd.venues.binance_usdm.contract import Endpoints as BinanceUsdmEndpoints
 from copyd.venues.common.contract import VenueContract
-from copyd.venues.common.parts import Hooks, Kind, Parts, SessionParts, Terms
+from copyd.venues.common.parts import Hooks, Kind, Making, Parts, SessionParts, Terms
 
 #: Of the venue's own limit, where the operator names none: the rest is for whoever else asks from this address.
 WEIGHT_SHARE = (5, 6)
@@ -52,6 +52,21 @@ def weight_per_min(venue: VenueConfig, contract: VenueContract) -> int:
         return venue.request_weight_per_min
     limit = contract.limit("weight", "ip")
     return max(1, limit.limit * 60_000 // limit.interval_ms * WEIGHT_SHARE[0] // WEIGHT_SHARE[1])
+
+
+def orders_by_rest(venue: VenueConfig) -> bool:
+    """Whether orders go by REST alone there."""
+    return venue.kind != "binance_usdm" and _kind(venue).by_rest
+
+
+def sockets_per_account(venue: VenueConfig) -> int:
+    """Connections that each account needs; 0 where accounts share them."""
+    if venue.kind == "binance_usdm":
+        return 0
+    kind = _kind(venue)
+    endpoints = endpoints_of(venue)
+    wire, _ = kind.make(Making(endpoints, kind.contract, lambda: 0))
+    return len(wire.channels(endpoints))
 
 
 def batch_contract_of(venue: VenueConfig) -> BatchContract:
@@ -100,7 +115,8 @@ def make_parts(config: Config, venue: VenueConfig, hooks: Hooks) -> Parts:
             batch=_batch_terms(config, venue),
         )  # fmt: skip
         return binance_usdm.BinanceUsdmParts(contract, endpoints_of(venue), terms, hooks)
-    terms_of = Terms(weight, config.copy.max_event_age_ms, config.copy.margin_type == "isolated")
+    terms_of = Terms(
+        weight, config.copy.max_event_age_ms, config.copy.margin_type == "isolated", venue.source_addresses)
     return SessionParts(_kind(venue), contract, endpoints_of(venue), terms_of, hooks)
 
 

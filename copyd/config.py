@@ -301,6 +301,13 @@ class VenueConfig(Section, frozen=True, kw_only=True):
             "the venue's limit. Too low: set-up and settling crawl. Above the venue's: it refuses, then bans the address.",
         ),
     ] = None
+    source_addresses: Annotated[
+        tuple[Annotated[str, Meta(pattern=r"^[0-9A-Fa-f.:]{2,45}$")], ...],
+        Meta(
+            description="Addresses of this machine that connections to the venue go out from, accounts spread over them; empty = "
+            "the system's choice. Each has limits of its own at the venue; followers' keys must be bound to all of them."
+        ),
+    ] = ()
     connects_per_5_min: Annotated[
         Annotated[int, Meta(ge=1, le=100_000_000)] | None,
         Meta(

@@ -239,3 +239,13 @@ def _iterate_legs(engine: Engine) -> Iterable[LegRow]:
 
 def _counted(counts: Counter[str]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counts.most_common())
+
+
+def followers_by_venue(state: Engine) -> Counter[tuple[str, str]]:
+    """How many plans follow each leader on each venue, stopped ones left out: (leader, venue) -> plans."""
+    found: Counter[tuple[str, str]] = Counter()
+    for plan in range(state.columns.count(PLANS)):
+        row = PlanRow.unpack(state.columns.get(PLANS, plan))
+        if row.state != PlanState.STOPPED:
+            found[state.names.leaders[row.leader], state.account_venue(row.account)] += 1
+    return found

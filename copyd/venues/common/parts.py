@@ -103,13 +103,26 @@ class Parts(Protocol):
         """Close everything."""
 
 
+class Making(NamedTuple):
+    """What a venue's wire and REST client are made from.
+
+    ``weight``: of one address, per the contract's interval. ``isolated``: the margin type of every order of a perpetual.
+    """
+
+    endpoints: Any
+    contract: VenueContract
+    clock: Callable[[], int]
+    weight: int = 1
+    isolated: bool = True
+    source_addresses: tuple[str, ...] = ()
+
+
 class Kind(NamedTuple):
     """A kind of session venue: what its folder gives."""
 
     name: str
     contract: VenueContract
-    #: make(endpoints, contract, clock, weight limit per the contract's interval, isolated margin) -> its wire and its ``Rest``.
-    make: Callable[[Any, VenueContract, Callable[[], int], int, bool], tuple[Wire, Any]]
+    make: Callable[[Making], tuple[Wire, Any]]
     load_instruments: Callable[[Any, Sequence[tuple[int, str]]], Instruments]
     #: Orders go by REST alone.
     by_rest: bool = False
@@ -123,6 +136,7 @@ class Terms(NamedTuple):
     weight_per_min: int
     opening_wait_ms: int
     isolated: bool
+    source_addresses: tuple[str, ...] = ()
 
 
 class SessionParts:
@@ -132,7 +146,8 @@ class SessionParts:
         self.kind, self.contract, self.endpoints, self.terms, self.hooks = kind, contract, endpoints, terms, hooks
         limit = contract.limit("weight", "ip")
         weight = max(1, terms.weight_per_min * limit.interval_ms // 60_000)
-        self.wire, made = kind.make(endpoints, contract, hooks.clock, weight, terms.isolated)
+        self.wire, made = kind.make(
+            Making(endpoints, contract, hooks.clock, weight, terms.isolated, terms.source_addresses))
         self.rest: Any = made
         self.instruments: Instruments
 
@@ -168,7 +183,7 @@ class SessionParts:
         self.sessions = Sessions(
             wire=self.wire, channels=channels, contract=self.contract, clock=hooks.clock, venue_clock=base.venue_clock,
             bans=base.bans, on_told=self._on_told, on_ready=self._on_ready, on_lost=self._on_lost,
-            on_refused=self._on_refused, name=self.kind.name,
+            on_refused=self._on_refused, source_addresses=self.terms.source_addresses, name=self.kind.name,
         )  # fmt: skip
         orders: RestOrders | None = rest if hasattr(rest, "place") else None
         self.gateway = SessionGateway(

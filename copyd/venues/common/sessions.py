@@ -28,6 +28,8 @@ FINAL_REASONS = frozenset({
 #: A login or subscription that is not answered by then: the connection is given up.
 ANSWER_S = 10.0
 TICK_S = 0.5
+#: An account's messages are small, and there are thousands of such connections.
+READ_BUFFER = 4 << 10
 FIVE_MINUTES_S = 300.0
 #: So many connections at once, before the pace begins: a small desk is up at once.
 BURST_MAX = 50
@@ -92,16 +94,18 @@ class Sessions:
         on_refused: Callable[[Line], None] = lambda line: None,
         on_oversized: Callable[[Line], None] = lambda line: None,
         on_congestion: Callable[[Line, bool], None] = lambda line, congested: None,
-        pace: RetryPace | None = None,
+        source_addresses: Sequence[str] = (),
         name: str = "session",
         seed: int = 0,
     ) -> None:
+        """``source_addresses``: of this machine; accounts are spread over them, and each has a pace of its own."""
         self.wire, self.channels, self.contract = wire, tuple(channels), contract
         self.clock, self.venue_clock, self.bans = clock, venue_clock, bans
         self.on_told, self.on_ready, self.on_lost, self.on_refused = on_told, on_ready, on_lost, on_refused
         self.on_oversized, self.on_congestion = on_oversized, on_congestion
         self.name = name
-        self.pace = pace or pace_of(contract)
+        self.sources = tuple(source_addresses) or ("",)
+        self._paces = {source: pace_of(contract) for source in self.sources}
         self.stats = SessionStats()
         self._rng = random.Random(seed)
         self._accounts: dict[int, tuple[Line, ...]] = {}
@@ -156,9 +160,11 @@ class Sessions:
         return list(self._open)
 
     def _link(self, line: Line) -> Link:
+        source = self.sources[line.account % len(self.sources)]
+
         async def address() -> str:
             await self.bans.passed()
-            wait = self.pace.wait_s(asyncio.get_running_loop().time())
+            wait = self._paces[source].wait_s(asyncio.get_running_loop().time())
             if wait > 0:
                 await asyncio.sleep(wait)
             return line.channel.url
@@ -177,6 +183,8 @@ class Sessions:
             frame_bytes_max=contract.frame_bytes_max,
             ping_idle_s=contract.ping_idle_ms / 1000,
             ping_reply_s=contract.ping_reply_ms / 1000,
+            source_address=source,
+            read_buffer=READ_BUFFER,
         )
 
     # --- one connection -------------------------------------------------------------------------------------------------
