@@ -36,14 +36,14 @@ PRESETS: tuple[str, ...] = get_args(PresetName)
 STATES: tuple[str, ...] = get_args(PlanState)
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}", re.ASCII)
-SYMBOL = re.compile(r"[A-Z0-9_-]{2,32}", re.ASCII)
+SYMBOL = re.compile(r"([a-z0-9_]{1,32}:)?[A-Z0-9_-]{2,32}", re.ASCII)  # a venue may stand before it
 
 MONEY_MAX_E8 = 10**18 - 1
 FILE_BYTES_MAX = 256 << 20
 PROBLEMS_MAX = 100_000  # a file that is wrong in every cell still gets an answer in bounded memory
 
 _Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$")]
-_Symbol = Annotated[str, Meta(pattern=r"^[A-Z0-9_-]{2,32}$")]
+_Symbol = Annotated[str, Meta(pattern=r"^([a-z0-9_]{1,32}:)?[A-Z0-9_-]{2,32}$")]
 _Money = Annotated[int, Meta(ge=0, le=MONEY_MAX_E8)]
 _Bps = Annotated[int, Meta(ge=0, le=1_000_000)]
 
@@ -57,7 +57,7 @@ class PlanSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     follower: _Name
     leader: _Name
     account: _Name  # name of the credential that trades for it
-    venue: Annotated[str, Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.@-]{0,63})?$")] = ""  # empty = the leader's
+    venue: Annotated[str, Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.@-]{0,63})?$")] = ""  # of the account; empty = the leader's
     allocation_e8: Annotated[int, Meta(gt=0, le=MONEY_MAX_E8)]
     mode: Mode
     multiplier_ppm: Annotated[int, Meta(ge=100_000, le=10_000_000)] = 1_000_000
@@ -298,6 +298,8 @@ class _Rules:
         if spec.account in self.leader_accounts:
             text = f"{spec.account} is a leader's own account; a leader who copies would close a cycle (depth is 1)"
             found.append(("account", text))
+        if spec.venue and spec.venue not in self.venues:
+            found.append(("venue", f"no venue is called {spec.venue} (known: {', '.join(self.venues)})"))
         if spec.mode == "multiplier" and not self.multiplier_min <= spec.multiplier_ppm <= self.multiplier_max:
             low, high = factor_text(self.multiplier_min), factor_text(self.multiplier_max)
             text = f"{factor_text(spec.multiplier_ppm)} is outside the configured {low} to {high}"
@@ -308,10 +310,9 @@ class _Rules:
             found.append(("risk_bps", "mode risk_based needs risk_bps above 0"))
         leader = self.leaders.get(spec.leader)
         venue = spec.venue or (leader.venue if leader is not None else "")
-        if spec.venue and spec.venue not in self.venues:
-            found.append(("venue", f"no venue is called {spec.venue} (known: {', '.join(sorted(self.venues))})"))
-        elif venue in self.venues:
-            unknown = [symbol for symbol in spec.instruments if symbol not in self.venues[venue]]
+        if venue in self.venues:
+            known = self.venues[venue] | {f"{venue}:{symbol}" for symbol in self.venues[venue]}
+            unknown = [symbol for symbol in spec.instruments if symbol not in known]
             found += [("instruments", f"{symbol} is not in the configured instruments of {venue}") for symbol in unknown]
         return found
 
@@ -537,7 +538,7 @@ def parse_plan(cells: Mapping[str, Any], config: Config) -> PlanSpec:
 
 
 #: What identifies a plan; changing one of these means another plan.
-FIXED = ("follower", "leader", "account")
+FIXED = ("follower", "leader", "account", "venue")
 
 
 def parse_changes(cells: Mapping[str, Any]) -> dict[str, Any]:

@@ -183,7 +183,7 @@ def import_followers(file: Path, /, *, where: Where = _HERE, check: Annotated[bo
     assumed_stop_bps, ratio_snapshot, min_policy, raise_max_factor, on_insufficient, leverage_max, max_position_bps,
     max_notional_symbol, max_notional_total, max_open_trades, max_loss_per_trade_bps, require_stop,
     total_loss_bps, daily_loss_bps, leader_drawdown_bps, on_loss_stop, slippage_bps,
-    slippage_mid_bps, instruments, preset, allow_netting, kyc_tier, state.
+    slippage_mid_bps, instruments, preset, allow_netting, kyc_tier, venue, state.
 
     Example: copyd ctl import followers.csv
 

@@ -772,8 +772,8 @@ class Engine:
                 )
             if known.venue not in ("", spec.venue):
                 raise OperatorError(
-                    f"instrument {index}, {known.symbol}, is of {known.venue} in the journal and of {spec.venue or 'no venue'} in "
-                    "the configuration: an instrument keeps its venue")
+                    f"instrument {index}, {known.symbol}, is of {known.venue} in the journal and of {spec.venue or 'no venue'} "
+                    "in the configuration: an instrument keeps its venue")
         if len(value.instruments) > INSTRUMENTS_MAX:
             raise OperatorError(f"at most {INSTRUMENTS_MAX} instruments")
         self._check_mirrors(value)
@@ -804,8 +804,8 @@ class Engine:
         for source, mirror in self.names.mirrors:
             if (source, mirror) not in value.mirrors:
                 raise OperatorError(
-                    f"{_label(specs[mirror])} mirrors {_label(specs[source])} in the journal and not in the configuration: mirrors "
-                    "may be added, never removed")
+                    f"{_label(specs[mirror])} mirrors {_label(specs[source])} in the journal and not in the configuration: "
+                    "mirrors may be added, never removed")
 
     def _check_leader_venues(self, value: Configured) -> None:
         """A leader trades where some instrument is listed, and goes on trading where he was copied from."""
@@ -818,8 +818,8 @@ class Engine:
             venue = venue or (specs[0].venue if specs else "")
             for book in self.names.books:
                 if book.leader == index and book.key in self._groups and specs[book.instrument].venue != venue:
-                    raise OperatorError(
-                        f"leader {name} is copied in {_label(specs[book.instrument])}: he cannot be moved to {venue or 'no venue'}")
+                    traded = _label(specs[book.instrument])
+                    raise OperatorError(f"leader {name} is copied in {traded}: he cannot be moved to {venue or 'no venue'}")
 
     def _take_mirrors(self, mirrors: list[tuple[int, int]]) -> None:
         """Known from now on; where the legs of a leader's instrument were made before it was mirrored, those in the mirror are
@@ -864,10 +864,6 @@ class Engine:
         if specs[instrument].venue == venue:
             return instrument
         return next((mirror for mirror in self._mirrors.get(instrument, ()) if specs[mirror].venue == venue), None)
-
-    def read_beside(self, instrument: int) -> list[int]:
-        """The instruments whose market a leader's execution in ``instrument`` is decided by: its own, and its mirrors'."""
-        return [instrument, *self._mirrors.get(instrument, ())]
 
     def _set_params(self) -> None:
         self.names.params = self.params.pack()
@@ -960,9 +956,8 @@ class Engine:
             return event
         ticks = self._per_tick[event.instrument, instrument]
         lots_mul, lots_div = self._per_lot[event.instrument, instrument]
-        return replace(
-            event, instrument=instrument, lots_mul=lots_mul, lots_div=lots_div,
-            px=converted_price(event.px, ticks, event.open_side), first_px=converted_price(event.first_px, ticks, event.open_side))
+        px, first_px = (converted_price(px, ticks, event.open_side) for px in (event.px, event.first_px))
+        return replace(event, instrument=instrument, lots_mul=lots_mul, lots_div=lots_div, px=px, first_px=first_px)
 
     def _traded(self, now: int, leader: int, instrument: int, lots: int, px: int, out: Outputs) -> None:
         """What a leader trades here is his real volume, his orders of our own making left out."""
@@ -2027,13 +2022,14 @@ class Engine:
         self, spec: dict[str, Any], taken: dict[str, list[tuple[int, bool, str]]], made: set[tuple[str, str]],
         venues: dict[str, str],
     ) -> None:
-        """Raises ``OperatorError`` for a plan that cannot be made; ``taken``, ``made`` and ``venues`` grow by the one that can."""
+        """Raises ``OperatorError`` for a plan that cannot be made; ``taken``, ``made``, ``venues`` grow by the one that can."""
         self._check_cells(spec)
         venue = self._plan_venue(spec)
-        if venues.setdefault(spec["account"], venue) != venue:
+        known = venues.setdefault(spec["account"], venue)
+        if known != venue:
             raise OperatorError(
-                f"follower {spec['follower']}: account {spec['account']} is of {venues[spec['account']] or 'the first venue'}, the "
-                f"plan of {venue or 'the first venue'}: an account belongs to one venue")
+                f"follower {spec['follower']}: account {spec['account']} is of {known or 'the first venue'}, the plan of "
+                f"{venue or 'the first venue'}: an account belongs to one venue")
         if (spec["follower"], spec["leader"]) in made:
             raise OperatorError(f"follower {spec['follower']} already copies {spec['leader']}")
         self._check_netting(spec, taken)
@@ -2288,6 +2284,12 @@ class Engine:
     def symbol(self, instrument: int) -> str:
         """Venue symbol of an instrument index."""
         return self.names.instruments[instrument].symbol
+
+    def label(self, instrument: int) -> str:
+        """An instrument as a person names it: by its symbol, and by its venue where there are several."""
+        specs = self.names.instruments
+        one = all(spec.venue == specs[0].venue for spec in specs)
+        return specs[instrument].symbol if one else _label(specs[instrument])
 
     def instrument(self, name: str, venue: str | None = None) -> int | None:
         """Index of an instrument by its symbol or ``venue:symbol``, the first of them, or the one on ``venue``; None where none

@@ -113,6 +113,10 @@ POSITION_SIDE = {"one_way": 0, "long": 1, "short": 2}
 EXPECTATIONS = {
     "order", "forgone", "raised", "deferred", "carried", "rounded", "ask", "target", "alert", "stopped", "worth",
 }
+ACTIONS = {
+    "mirrored", "import", "leader", "quote", "wait", "timer", "set", "kill", "stop", "journal", "restart", "catch_up", "relot",
+    "flatten", "mark", "tomorrow", "resume", "turbulence",
+}
 DAY = 86_400 * SECOND
 PLAN_ENUMS: dict[str, type] = {
     "mode": Mode, "ratio_snapshot": RatioSnapshot, "min_policy": MinPolicy, "on_insufficient": OnInsufficient,
@@ -528,8 +532,7 @@ class Runner:
         elif head == "refused":
             if " ".join(words[1:]) not in world.refusal:
                 raise ScenarioError(f"refused with {world.refusal!r}")
-        elif head in ("mirrored", "import", "leader", "quote", "wait", "timer", "set", "kill", "stop", "journal", "restart", "catch_up", "relot",
-                      "flatten", "mark", "tomorrow", "resume", "turbulence"):
+        elif head in ACTIONS:
             getattr(self, "do_" + head)(words[1:])
         else:
             self.do_follower(words)
@@ -671,7 +674,8 @@ class Runner:
         else:
             world.order_id += 1
             order_id = world.order_id
-        for index in world.engine.read_beside(world.index(instrument.symbol)):
+        traded = world.index(instrument.symbol)
+        for index in [traded, *(mirror for source, mirror in world.mirrors if source == traded)]:
             read = list(world.instruments.values())[index]
             if not read.by_hand:
                 at = int(px * instrument.tick / read.tick)
