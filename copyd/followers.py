@@ -311,8 +311,8 @@ class _Rules:
         leader = self.leaders.get(spec.leader)
         venue = spec.venue or (leader.venue if leader is not None else "")
         if venue in self.venues:
-            known = self.venues[venue] | {f"{venue}:{symbol}" for symbol in self.venues[venue]}
-            unknown = [symbol for symbol in spec.instruments if symbol not in known]
+            listed = self.venues[venue] | {f"{venue}:{symbol}" for symbol in self.venues[venue]}
+            unknown = [symbol for symbol in spec.instruments if symbol not in listed]
             found += [("instruments", f"{symbol} is not in the configured instruments of {venue}") for symbol in unknown]
         return found
 

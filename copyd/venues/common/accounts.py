@@ -249,7 +249,7 @@ class FollowerStreams:
         loop = asyncio.get_running_loop()
 
         async def one(account: int, key: Key) -> None:
-            lines = self.sessions.add(account, key)
+            self.sessions.add(account, key)
             if self._listens(account):
                 on_done(account, "")
                 return
@@ -258,6 +258,7 @@ class FollowerStreams:
             try:
                 on_done(account, await asyncio.wait_for(waiting, LISTEN_S))
             except TimeoutError:
+                lines = self.sessions.lines(account)
                 problem = next((line.problem or line.link.last_error for line in lines), "") or "no answer"
                 on_done(account, f"not listened to yet: {problem}")
 

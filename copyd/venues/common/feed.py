@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -72,7 +72,8 @@ class LeaderFeed:
         leader: int,
         key: Key,
         wire: Wire,
-        channels: Sequence[Channel],
+        channels: Callable[[Key], Sequence[Channel]],
+        prepare: Callable[[Key], Awaitable[Any]] | None,
         reads: Reads,
         instruments: Instruments,
         contract: VenueContract,
@@ -84,7 +85,7 @@ class LeaderFeed:
         position_poll_s: float = 10.0,
         seed: int = 0,
     ) -> None:
-        """``channels``: those of the account that carry events."""
+        """``channels``: those of an account that carry events; ``prepare``: see ``Sessions``."""
         self.leader, self.key, self.reads = leader, key, reads
         self.instruments, self.contract, self.clock, self.venue_clock = instruments, contract, clock, venue_clock
         self.on_event = on_event
@@ -97,7 +98,8 @@ class LeaderFeed:
         self._sessions = Sessions(
             wire=wire, channels=channels, contract=contract, clock=clock, venue_clock=venue_clock, bans=bans,
             on_told=self._on_told, on_ready=self._on_ready, on_lost=self._on_lost,
-            on_oversized=lambda line: self._do(self.stream.oversized(self.clock())), name=f"leader-{leader}", seed=seed,
+            on_oversized=lambda line: self._do(self.stream.oversized(self.clock())), prepare=prepare,
+            name=f"leader-{leader}", seed=seed,
         )  # fmt: skip
         self._generations: dict[Session, int] = {}
         self._opened = 0
@@ -134,12 +136,13 @@ class LeaderFeed:
         execution id) handed on beyond it; ``positions``: the fold they led to, by (instrument, position side)."""
         self.stream.resume(dict(watermarks or {}), seen, None if positions is None else dict(positions))
         self._sessions.start()
-        lines = self._sessions.add(self.leader, self.key)
+        self._sessions.add(self.leader, self.key)
         try:
             async with asyncio.timeout(timeout_s):
                 await self._read_mode()
                 await self._first_sync.wait()
         except TimeoutError:
+            lines = self._sessions.lines(self.leader)
             told = next((line.problem or line.link.last_error for line in lines if line.problem or line.link.last_error), "")
             await self.stop()
             problem = told or self._stats.last_malformed or "no snapshot"

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from copyd._fast.columns import Columns, ReportBatch
@@ -167,9 +167,15 @@ class SessionParts:
         self.wire.bind(self.instruments)
         self.rest.bind(self.instruments)
         self.rest.bans.on_ban = hooks.on_ban
-        self._wire_up(self.wire.channels(self.endpoints))
+        self._wire_up()
 
-    def _wire_up(self, channels: tuple[Channel, ...]) -> None:
+    def _channels(self, key: Key) -> tuple[Channel, ...]:
+        return self.wire.channels(self.endpoints, key)
+
+    def _event_channels(self, key: Key) -> tuple[Channel, ...]:
+        return tuple(channel for channel in self._channels(key) if channel.events)
+
+    def _wire_up(self) -> None:
         hooks, rest = self.hooks, self.rest
         base: RestBase = rest
         reads: Reads = rest
@@ -179,11 +185,12 @@ class SessionParts:
             item = self.instruments[instrument]
             return commissions.e8(amount, asset or item.margin_asset, item)
 
-        self.event_channels = tuple(channel for channel in channels if channel.events)
+        self.prepare: Callable[[Key], Awaitable[Any]] | None = getattr(rest, "prepare", None)
         self.sessions = Sessions(
-            wire=self.wire, channels=channels, contract=self.contract, clock=hooks.clock, venue_clock=base.venue_clock,
+            wire=self.wire, channels=self._channels, contract=self.contract, clock=hooks.clock, venue_clock=base.venue_clock,
             bans=base.bans, on_told=self._on_told, on_ready=self._on_ready, on_lost=self._on_lost,
-            on_refused=self._on_refused, source_addresses=self.terms.source_addresses, name=self.kind.name,
+            on_refused=self._on_refused, prepare=self.prepare,
+            source_addresses=self.terms.source_addresses, name=self.kind.name,
         )  # fmt: skip
         orders: RestOrders | None = rest if hasattr(rest, "place") else None
         self.gateway = SessionGateway(
@@ -241,7 +248,8 @@ class SessionParts:
     def leader_feed(self, terms: LeaderTerms) -> LeaderFeed:
         """The feed of one leader, over connections of its own."""
         return LeaderFeed(
-            leader=terms.leader, key=terms.key, wire=self.wire, channels=self.event_channels, reads=self.rest,
+            leader=terms.leader, key=terms.key, wire=self.wire, channels=self._event_channels, prepare=self.prepare,
+            reads=self.rest,
             instruments=self.instruments, contract=self.contract, clock=self.hooks.clock, venue_clock=self.rest.venue_clock,
             bans=self.rest.bans, on_event=self.hooks.on_leader_event, equity_poll_s=terms.equity_poll_s,
             position_poll_s=terms.position_poll_s, seed=terms.leader,

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
 
+from copyd.errors import VenueUnavailable
 from copyd.venues.common.connection import Link, RetryPace, Session, watched
 from copyd.venues.common.contract import VenueContract
 from copyd.venues.common.limits import Bans, VenueClock
@@ -28,6 +29,8 @@ FINAL_REASONS = frozenset({
 #: A login or subscription that is not answered by then: the connection is given up.
 ANSWER_S = 10.0
 TICK_S = 0.5
+#: Waits between two attempts to learn what kind of account it is.
+PREPARE_S, PREPARE_MAX_S = 0.2, 10.0
 #: An account's messages are small, and there are thousands of such connections.
 READ_BUFFER = 4 << 10
 FIVE_MINUTES_S = 300.0
@@ -83,7 +86,7 @@ class Sessions:
         self,
         *,
         wire: Wire,
-        channels: Sequence[Channel],
+        channels: Callable[[Key], Sequence[Channel]],
         contract: VenueContract,
         clock: Callable[[], int],
         venue_clock: VenueClock,
@@ -94,12 +97,14 @@ class Sessions:
         on_refused: Callable[[Line], None] = lambda line: None,
         on_oversized: Callable[[Line], None] = lambda line: None,
         on_congestion: Callable[[Line, bool], None] = lambda line, congested: None,
+        prepare: Callable[[Key], Awaitable[Any]] | None = None,
         source_addresses: Sequence[str] = (),
         name: str = "session",
         seed: int = 0,
     ) -> None:
-        """``source_addresses``: of this machine; accounts are spread over them, and each has a pace of its own."""
-        self.wire, self.channels, self.contract = wire, tuple(channels), contract
+        """``channels``: those of the account of a key, known once ``prepare`` has looked at it, where it has to be.
+        ``source_addresses``: of this machine; accounts are spread over them, and each has a pace of its own."""
+        self.wire, self.channels, self.contract, self.prepare = wire, channels, contract, prepare
         self.clock, self.venue_clock, self.bans = clock, venue_clock, bans
         self.on_told, self.on_ready, self.on_lost, self.on_refused = on_told, on_ready, on_lost, on_refused
         self.on_oversized, self.on_congestion = on_oversized, on_congestion
@@ -111,6 +116,7 @@ class Sessions:
         self._accounts: dict[int, tuple[Line, ...]] = {}
         self._lines: dict[Session, Line] = {}
         self._open: dict[Line, None] = {}
+        self._preparing: dict[int, asyncio.Task[None]] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     # --- life ---------------------------------------------------------------------------------------------------------
@@ -120,26 +126,50 @@ class Sessions:
 
     async def stop(self) -> None:
         """Close every connection."""
-        for task in self._tasks:
+        tasks = [*self._tasks, *self._preparing.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         lines = [line for lines in self._accounts.values() for line in lines]
         self._accounts.clear()
         await asyncio.gather(*(line.link.stop() for line in lines))
 
-    def add(self, account: int, key: Key) -> tuple[Line, ...]:
+    def add(self, account: int, key: Key) -> None:
         """Open the connections of an account, in the venue's pace; they are kept up until it is removed."""
-        lines = self._accounts.get(account)
-        if lines is not None:
-            return lines
-        lines = self._accounts[account] = tuple(Line(account, key, channel) for channel in self.channels)
+        if account in self._accounts or account in self._preparing:
+            return
+        if self.prepare is None:
+            self._open_lines(account, key)
+            return
+        task = watched(asyncio.get_running_loop().create_task(self._prepare(account, key), name=f"{self.name}-prepare-{account}"))
+        self._preparing[account] = task
+        task.add_done_callback(lambda done: self._preparing.pop(account, None))
+
+    async def _prepare(self, account: int, key: Key) -> None:
+        """What kind of account it is decides where its connections go; without an answer it is asked again."""
+        assert self.prepare is not None
+        pause = PREPARE_S
+        while True:
+            try:
+                await self.prepare(key)
+            except VenueUnavailable:
+                await asyncio.sleep(pause * self._rng.uniform(0.5, 1.0))
+                pause = min(pause * 2, PREPARE_MAX_S)
+            else:
+                break
+        self._open_lines(account, key)
+
+    def _open_lines(self, account: int, key: Key) -> None:
+        lines = self._accounts[account] = tuple(Line(account, key, channel) for channel in self.channels(key))
         for line in lines:
             line.link = self._link(line)
             line.link.start()
-        return lines
 
     async def remove(self, account: int) -> None:
         """Close the connections of an account."""
+        preparing = self._preparing.pop(account, None)
+        if preparing is not None:
+            preparing.cancel()
         for line in self._accounts.pop(account, ()):
             await line.link.stop()
 
@@ -148,7 +178,7 @@ class Sessions:
         return self._accounts.get(account, ())
 
     def __len__(self) -> int:
-        return len(self._accounts)
+        return len(self._accounts) + len(self._preparing)
 
     @property
     def open_lines(self) -> int:
