@@ -22,7 +22,7 @@ from copyd._fast.hashing cimport (
     START as SHA256_START, blocks as sha256_blocks, many as sha256_many, pad as sha256_pad, put as sha256_put,
 )
 from copyd._fast.texts cimport (
-    STRIDE, explicit_bzero, fetch_soon, grown, mask_text, next_random, put_bytes, put_hex, put_scaled, put_strides, refuse_unplain,
+    explicit_bzero, fetch_soon, grown, mask_text, next_random, put_bytes, put_hex, put_scaled, put_strides, refuse_unplain,
 )
 
 cdef extern from "turns.h" nogil:
