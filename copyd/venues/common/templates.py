@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from copyd._fast.decimals import format_scaled
@@ -20,6 +20,8 @@ from copyd.venues.common.venue import Order
 #: The text of a frame, or a whole request with its head: (key, order, time in ms).
 Twin = Callable[[Key, Order, int], bytes]
 Template = tuple[bytes | int | tuple[int, int], ...]
+#: (side, limit, position side, reduce-only) of every order there can be.
+KINDS = tuple(itertools.product((1, -1), (False, True), range(3), (False, True)))
 DAY_MS = 86_400_000
 _TIME = re.compile(rb"(?<!\d)\d{13}(?!\d)")
 _LENGTH = re.compile(rb"(?i)(?<=\ncontent-length: )\d+(?=\r\n)")
@@ -142,16 +144,16 @@ def _check(twin: Twin, made: Cut, order: Order) -> None:
         raise ValueError(f"{order.instrument.symbol}: an order's text is not its values spliced into a text of its kind")
 
 
-def teach(renderer: Renderer, twin: Twin, instrument: Instrument) -> None:
-    """Give the renderer an instrument and every kind of its orders. ``ValueError`` as ``cut``, and where the twin signs otherwise
+def teach(
+    renderer: Renderer, twin: Twin, instrument: Instrument, kinds: Sequence[tuple[int, bool, int, bool]] = KINDS
+) -> None:
+    """Give the renderer an instrument and ``kinds`` of its orders. ``ValueError`` as ``cut``, and where the twin signs otherwise
     than the renderer."""
     renderer.set_instrument(
         instrument.index, instrument.price_decimals, instrument.tick, instrument.qty_decimals, instrument.lot
     )
-    for side, limit, position_side, reduce_only in itertools.product((1, -1), (False, True), range(3), (False, True)):
-        made = cut(twin, renderer.target, instrument, side, limit, position_side, reduce_only)
+    for kind in kinds:
+        made = cut(twin, renderer.target, instrument, *kind)
         if made.signature not in ("", renderer.signature):
             raise ValueError(f"the twin signs in {made.signature}, the renderer in {renderer.signature}")
-        renderer.set_shape(
-            instrument.index, side, limit, position_side, reduce_only, made.text, signed=made.signed, body=made.body
-        )
+        renderer.set_shape(instrument.index, *kind, made.text, signed=made.signed, body=made.body)
