@@ -117,7 +117,7 @@ cdef void finish(Worker* w, int n) noexcept nogil:
         item = &w.group.items[lane]
         frame = w.outs[item.out].data + item.at
         sha256_put(w.group.outer[lane], digest)
-        put_hex(frame + item.signature, digest, 32)
+        put_hex(frame + item.signature, digest, 2)
         mask = <uint32_t>(next_random(&w.random) >> 16)
         frame[0] = <char>0x81
         frame[1] = <char>(0x80 | 126)
@@ -593,7 +593,7 @@ cdef class Encoder:
             w.n_touched += 1
         shape = self.shape_of(w, order)
         qty_size = put_scaled(qty, <uint64_t>order.order_qty * symbol.lot, symbol.qty_decimals) - qty
-        put_hex(id_text, order.cid, 16)
+        put_hex(id_text, order.cid, 1)
 
         # 1. the signed text with its padding (FIPS 180-4, 5.1.1)
         start = <char*>w.group.lanes[lane]

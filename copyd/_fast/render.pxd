@@ -106,7 +106,7 @@ cdef struct Values:
     #: what differs from order to order, as text
     char id_text[32]
     char qty[64]
-    char length[16]
+    char length[32]
     Py_ssize_t qty_size
     Py_ssize_t length_size
     char* signature                # where its place is; NULL: not met

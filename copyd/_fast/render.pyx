@@ -29,15 +29,9 @@ from copyd._fast.hashing cimport (
     START as SHA256_START, blocks as sha256_blocks, many as sha256_many, pad as sha256_pad, put as sha256_put,
 )
 from copyd._fast.texts cimport (
-    STRIDE, explicit_bzero, fetch_soon, grown, mask_text, next_random, put_bytes, put_hex, put_scaled, put_strides,
-    refuse_unplain,
+    STRIDE, explicit_bzero, fetch_soon, grown, mask_text, next_random, put_base64, put_bytes, put_hex, put_scaled,
+    put_strides, refuse_unplain,
 )
-
-cdef extern from *:
-    """
-    static const char COPYD_BASE64[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    """
-    const char* BASE64 "COPYD_BASE64"
 
 cdef enum:
     ORDERS = 7                     # the order table in Columns
@@ -201,28 +195,11 @@ cdef inline char* put_template(Template* cooked, char* at, Values* values, int s
             values.signature = at
             at += signature_size
         elif piece.field == F_LENGTH:
-            at = put_bytes(at, values.length, values.length_size)
+            at = put_strides(at, values.length, values.length_size)
         elif piece.field == F_PASS:
             at = put_strides(at, values.account.passphrase, values.account.pass_size)
         piece += 1
     return at
-
-
-cdef inline void put_base64(char* at, const uint8_t* digest) noexcept nogil:
-    """32 bytes as 44 characters."""
-    cdef int i
-    cdef uint32_t three
-    for i in range(10):
-        three = <uint32_t>digest[3 * i] << 16 | <uint32_t>digest[3 * i + 1] << 8 | digest[3 * i + 2]
-        at[4 * i] = BASE64[three >> 18]
-        at[4 * i + 1] = BASE64[three >> 12 & 63]
-        at[4 * i + 2] = BASE64[three >> 6 & 63]
-        at[4 * i + 3] = BASE64[three & 63]
-    three = <uint32_t>digest[30] << 16 | <uint32_t>digest[31] << 8
-    at[40] = BASE64[three >> 18]
-    at[41] = BASE64[three >> 12 & 63]
-    at[42] = BASE64[three >> 6 & 63]
-    at[43] = 61
 
 
 cdef void sign(Group* group) noexcept nogil:
@@ -647,7 +624,7 @@ cdef class Renderer:
         # 1. the values, and from them every length
         values.account = &self.accounts[order.account]
         values.qty_size = put_scaled(values.qty, <uint64_t>order.order_qty * symbol.lot, symbol.qty_decimals) - values.qty
-        put_hex(values.id_text, order.cid, 16)
+        put_hex(values.id_text, order.cid, 1)
         body_size = size_of(&cooked.body, &values, 0)
         values.length_size = put_scaled(values.length, body_size, 0) - values.length
         size = size_of(&cooked.text, &values, self.signature_size) + body_size
@@ -685,16 +662,17 @@ cdef class Renderer:
         """The signatures into the texts; headers and masks: FIN + text, masked, 7 or 16 bits of length (RFC 6455, 5.2)."""
         cdef Item* item
         cdef char* at
-        cdef uint8_t digest[32]
+        cdef uint8_t digest[34]
         cdef uint32_t mask
         cdef int i
+        digest[32] = digest[33] = 0
         for i in range(n):
             item = &self.group.items[i]
             at = self.data + item.at
             if item.lane >= 0:
                 sha256_put(self.group.outer[item.lane], digest)
                 if self.hexadecimal:
-                    put_hex(at + item.head + item.signature, digest, 32)
+                    put_hex(at + item.head + item.signature, digest, 2)
                 else:
                     put_base64(at + item.head + item.signature, digest)
             if not self.frames:

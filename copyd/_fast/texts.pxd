@@ -12,14 +12,15 @@ cdef extern from "memory.h" nogil:
 
 cdef extern from *:
     """
-    #define COPYD_HEX(a) a "0" a "1" a "2" a "3" a "4" a "5" a "6" a "7" a "8" a "9" a "a" a "b" a "c" a "d" a "e" a "f"
-    static const char COPYD_HEX_PAIRS[] =
-        COPYD_HEX("0") COPYD_HEX("1") COPYD_HEX("2") COPYD_HEX("3") COPYD_HEX("4") COPYD_HEX("5") COPYD_HEX("6") COPYD_HEX("7")
-        COPYD_HEX("8") COPYD_HEX("9") COPYD_HEX("a") COPYD_HEX("b") COPYD_HEX("c") COPYD_HEX("d") COPYD_HEX("e") COPYD_HEX("f");
     static inline void fetch_soon(const void* at) { __builtin_prefetch(at); }
     """
-    const char* HEX_PAIRS "COPYD_HEX_PAIRS"
     void fetch_soon(const void* at) noexcept nogil
+
+cdef extern from "digits.h" nogil:
+    #: ``blocks`` times 16 bytes as lower-case hexadecimal digits; behind them
+    char* put_hex "digits_hex"(char* at, const uint8_t* data, int blocks) noexcept
+    #: the 32 bytes of a digest, with two zeros behind them, as 44 characters
+    void put_base64 "digits_base64"(char* at, const uint8_t* digest) noexcept
 
 cdef enum:
     STRIDE = 32                    # texts are copied in such pieces, up to one too much
@@ -57,13 +58,6 @@ cdef inline char* put_scaled(char* at, uint64_t value, int decimals) noexcept no
             at[0] = 46
             at += 1
     return at
-
-
-cdef inline char* put_hex(char* at, const uint8_t* data, Py_ssize_t size) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(size):
-        memcpy(at + 2 * i, HEX_PAIRS + 2 * data[i], 2)
-    return at + 2 * size
 
 
 cdef inline uint64_t next_random(uint64_t* state) noexcept nogil:
