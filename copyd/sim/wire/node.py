@@ -204,8 +204,25 @@ class Silence:
         return lambda *words, **fields: None
 
 
+class Ordered(dict[Any, None]):
+    """A set that is walked in the order of putting in, not of addresses."""
+
+    def add(self, member: Any) -> None:
+        self[member] = None
+
+    def discard(self, member: Any) -> None:
+        self.pop(member, None)
+
+    def remove(self, member: Any) -> None:
+        del self[member]
+
+
 class StreamConnector(aiohttp.BaseConnector):
     """Connections of the HTTP client through ``loop.create_connection``, without a socket."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._acquired: Any = Ordered()  # closed one after another, and that is seen
 
     async def _create_connection(self, req: Any, traces: Any, timeout: Any) -> Any:  # noqa: ASYNC109 - the base class names it so
         try:
@@ -223,11 +240,8 @@ class MemoryRest(rest.RestClient):
         self._session = aiohttp.ClientSession(connector=connector, timeout=self._timeout, auto_decompress=True)
 
 
-class OrderedSessions(dict[Any, None]):
-    """A set of sessions in the order they were put in: closing them all is then no matter of addresses.
-
-    Each is an old connection that lives on beside a new one.
-    """
+class OrderedSessions(Ordered):
+    """Sessions in the order they were put in. Each is an old connection that lives on beside a new one."""
 
     def __init__(self, draws: Draws) -> None:
         super().__init__()
@@ -236,12 +250,6 @@ class OrderedSessions(dict[Any, None]):
     def __setitem__(self, session: Any, value: None) -> None:
         self.draws.count("L04")
         super().__setitem__(session, value)
-
-    def add(self, session: Any) -> None:
-        self[session] = None
-
-    def discard(self, session: Any) -> None:
-        self.pop(session, None)
 
 
 def _in_order(init: Callable[..., None], draws: Draws) -> Callable[..., None]:
