@@ -645,6 +645,8 @@ def _cross(config: Config) -> Iterator[tuple[Key, str, str, tuple[Key, ...]]]:
     for name, kek in (("kek", config.keys.kek), ("kek_before", config.keys.kek_before)):
         if kek is not None:
             yield from _kek(("keys", name), kek)
+    if not money_e8(config.keys.unbound_notional_cap):
+        yield ("keys", "unbound_notional_cap"), "0 would be no cap at all", "give the most one order may be worth", ()
     if config.sync.leave_bps >= config.sync.enter_bps:
         yield (
             ("sync", "leave_bps"),

@@ -12,10 +12,12 @@ may read and write at the same time; transactions are short and none is on the w
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import struct
+import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,8 +25,9 @@ from typing import Self
 import lmdb
 
 from copyd.journal import pages, place
-from copyd.journal.errors import JournalDamaged, JournalForeign, JournalUnreadable, JournalWriteError
+from copyd.journal.errors import JournalDamaged, JournalForeign, JournalMisused, JournalUnreadable, JournalWriteError
 from copyd.journal.reader import refused
+from copyd.journal.records import Buffer
 
 FOLDER = "keys"
 RING_DB = b"keys"
@@ -37,6 +40,10 @@ NAME_BYTES_MAX = 256
 READ_ENTRIES_MAX = 512
 READERS_MAX = 64
 
+#: One environment per process and file is LMDB's rule; threads take turns.
+_TURN = threading.Lock()
+TURN_TIMEOUT_S = 60.0
+
 _HEADER = struct.Struct("<8sH2x")
 _CRC = struct.Struct("<I")
 _MAGIC = b"copydRNG"
@@ -47,17 +54,38 @@ def _header() -> bytes:
     return body + _CRC.pack(zlib.crc32(body))
 
 
+class KeysForbidden(JournalUnreadable):
+    """This user may not open the ring."""
+
+    exit_code = 77
+
+
 class Keyring:
-    """The keys of one journal directory. Use as a context manager; not to be kept over a fork.
+    """The keys of one journal directory. Use as a context manager, not for long (other threads wait), not over a fork.
 
     Raises ``JournalForeign`` where there is none or it is of a newer format (exit 65), ``JournalDamaged`` (65),
-    ``JournalUnreadable`` (74) and ``JournalWriteError`` (74).
+    ``KeysForbidden`` (77), ``JournalUnreadable`` (74) and ``JournalWriteError`` (74).
     """
 
     def __init__(self, journal: str | os.PathLike[str], *, create: bool = False) -> None:
         """``journal``: the journal's directory. ``create``: make a ring where there is none."""
         self.path = Path(journal) / FOLDER
-        if not exists(journal):
+        if not _TURN.acquire(timeout=TURN_TIMEOUT_S):
+            raise JournalUnreadable(f"{self.path}: another part of this process holds it open")
+        self._closed = False
+        self._env: lmdb.Environment | None = None
+        try:
+            self._open(Path(journal), create)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, journal: Path, create: bool) -> None:
+        try:
+            there = exists(journal)
+        except PermissionError as error:
+            raise _forbidden(self.path, error) from None
+        if not there:
             if not create:
                 raise JournalForeign(f"{self.path}: no keys there; `copyd key add` makes the first")
             self._create()
@@ -66,19 +94,17 @@ class Keyring:
             self._env = lmdb.open(
                 str(self.path), map_size=MAP_BYTES, max_dbs=2, max_readers=READERS_MAX, create=False, readahead=False, mode=0o600
             )
-        except (lmdb.Error, OSError) as error:
-            raise refused(self.path, error) from error
-        try:
             self._env.reader_check()
-            with self._reading() as txn:
-                self._check_header(txn.get(HEADER_KEY))
+        except (lmdb.Error, OSError) as error:
+            if isinstance(error, PermissionError) or getattr(error, "code", 0) == errno.EACCES:
+                raise _forbidden(self.path, error) from None
+            raise refused(self.path, error) from error
+        with self._reading() as txn:
+            self._check_header(txn.get(HEADER_KEY))
+        try:
             self._db = self._env.open_db(RING_DB, create=False)
         except lmdb.Error as error:
-            self._env.close()
             raise JournalDamaged(f"{self.path}: its keys cannot be opened: {error}") from error
-        except BaseException:
-            self._env.close()
-            raise
 
     def _create(self) -> None:
         """An empty ring, made aside and put in place by one rename: never a half-made one."""
@@ -103,6 +129,8 @@ class Keyring:
                     for file in aside.iterdir():
                         file.unlink()
                     aside.rmdir()
+        except PermissionError as error:
+            raise _forbidden(self.path, error) from None
         except (lmdb.Error, OSError) as error:
             raise JournalUnreadable(f"{self.path}: it could not be made: {error}") from error
 
@@ -111,6 +139,8 @@ class Keyring:
         file = self.path / place.DATA_FILE
         try:
             fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        except PermissionError as error:
+            raise _forbidden(self.path, error) from None
         except OSError as error:
             raise JournalUnreadable(f"{file}: {error.strerror}") from error
         try:
@@ -130,7 +160,8 @@ class Keyring:
         finally:
             os.close(fd)
 
-    def _check_header(self, value: bytes | None) -> None:
+    def _check_header(self, found: Buffer | None) -> None:
+        value = None if found is None else bytes(found)
         if value is None or len(value) != _HEADER.size + _CRC.size or value[:8] != _MAGIC:
             raise JournalForeign(f"{self.path}: an LMDB file, but no ring of keys")
         if value[8:] != _header()[8:]:
@@ -147,12 +178,21 @@ class Keyring:
 
     def close(self) -> None:
         """Give the file back; safe to call twice."""
-        self._env.close()
+        if not self._closed:
+            self._closed = True
+            if self._env is not None:
+                self._env.close()
+            _TURN.release()
+
+    def _environment(self) -> lmdb.Environment:
+        if self._closed or self._env is None:
+            raise JournalMisused("the ring of keys is closed")
+        return self._env
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[lmdb.Transaction]:
         try:
-            with self._env.begin() as txn:
+            with self._environment().begin() as txn:
                 yield txn
         except lmdb.Error as error:
             raise JournalDamaged(f"{self.path}: LMDB cannot read it: {error}") from error
@@ -160,8 +200,8 @@ class Keyring:
     def get(self, name: str) -> bytes | None:
         """The value under a name, None where there is none."""
         with self._reading() as txn:
-            value: bytes | None = txn.get(_key(name), db=self._db)
-        return value
+            value = txn.get(_key(name), db=self._db)
+        return None if value is None else bytes(value)
 
     def items(self) -> list[tuple[str, bytes]]:
         """Every name with its value, by name; read in bounded transactions, so what changes meanwhile may be seen or not."""
@@ -172,8 +212,8 @@ class Keyring:
                 more = cursor.set_range(after) if after else cursor.first()
                 taken = 0
                 while more and taken < READ_ENTRIES_MAX:
-                    key = cursor.key()
-                    found.append((_name(self.path, key), cursor.value()))
+                    key = bytes(cursor.key())
+                    found.append((_name(self.path, key), bytes(cursor.value())))
                     taken += 1
                     after = key + b"\0"
                     more = cursor.next()
@@ -182,17 +222,29 @@ class Keyring:
 
     def replace(self, name: str, old: bytes | None, new: bytes) -> bool:
         """Put ``new`` under a name where ``old`` still stands (None: nothing); False where another was quicker. Durable."""
-        if len(new) > VALUE_BYTES_MAX:
-            raise ValueError(f"a value of {len(new)} bytes; at most {VALUE_BYTES_MAX}")
-        key = _key(name)
+        return not self.replace_all([(name, old, new)])
+
+    def replace_all(self, changes: Sequence[tuple[str, bytes | None, bytes]]) -> list[str]:
+        """As ``replace``, in one transaction; the names where another was quicker, which stay as they are."""
+        for _, _, new in changes:
+            if len(new) > VALUE_BYTES_MAX:
+                raise ValueError(f"a value of {len(new)} bytes; at most {VALUE_BYTES_MAX}")
+        late: list[str] = []
         try:
-            with self._env.begin(write=True) as txn:
-                if txn.get(key, db=self._db) != old:
-                    return False
-                txn.put(key, new, db=self._db)
-            return True
+            with self._environment().begin(write=True) as txn:
+                for name, old, new in changes:
+                    key = _key(name)
+                    if txn.get(key, db=self._db) != old:
+                        late.append(name)
+                    else:
+                        txn.put(key, new, db=self._db)
         except (lmdb.Error, OSError) as error:
-            raise JournalWriteError(f"{self.path}: the key was not stored: {error}") from error
+            raise JournalWriteError(f"{self.path}: not stored: {error}") from error
+        return late
+
+
+def _forbidden(path: Path, error: BaseException) -> KeysForbidden:
+    return KeysForbidden(f"{path}: this user may not open the keys: run the command as the daemon's user ({error})")
 
 
 def exists(journal: str | os.PathLike[str]) -> bool:

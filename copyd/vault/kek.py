@@ -203,7 +203,10 @@ def load_kek(config: KekConfig, environ: Mapping[str, str] | None = None) -> Kek
     if config.source == "systemd":
         return LocalKek(parse_kek(read_systemd(config.credential, environ), f"credential {config.credential}"))
     terms = config.vault
-    raw = read_guarded(Path(terms.token_file), {os.geteuid()}) if terms.token_file else read_systemd(terms.token_credential, environ)
+    if terms.token_file:
+        raw = read_guarded(Path(terms.token_file), {os.geteuid()})
+    else:
+        raw = read_systemd(terms.token_credential, environ)
     token = raw.decode("ascii", "replace").strip()
     if not re.fullmatch(r"[!-~]{1,4096}", token):
         raise ConfigError([f"{terms.token_file or terms.token_credential}: not a token"])

@@ -25,8 +25,8 @@ class Override(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """``reasons``: of a refusal (empty = accepted). ``notes``: what was let pass. ``cap_e8``: the most an order may be worth, 1e-8
-    quote; 0 = no cap of the key's."""
+    """``reasons``: of a refusal (empty = accepted). ``notes``: what was let pass. ``cap_e8``: the most an order may be worth,
+    1e-8 quote; 0 = no cap of the key's."""
 
     reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -40,7 +40,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 def judge(
     rights: Rights, role: Role, *, override: Override | None = None, account: str = "", now_ms: int = 0
 ) -> Verdict:
-    """Every reason against the key. ``account``: the venue's id of it that was stated ("" = not stated); ``now_ms``: 0 = not judged.
+    """Every reason against the key. ``account``: the venue's id of it that was stated ("" = not stated). ``now_ms``: 0 = whether
+    it has expired is not judged.
 
     Withdrawals and transfers are refused whatever else is said; no override lifts that. A leader's key need only read, and one
     that cannot trade need not be bound to an address.
@@ -79,7 +80,7 @@ def gained(reasons: tuple[str, ...]) -> bool:
 def sentence(verdict: Verdict, rights: Rights) -> str:
     """The refusal for a person; names rights as the venue calls them."""
     said = {
-        MOVES_FUNDS: f"it can move funds ({', '.join(rights.moves_funds)}): take that right away at the venue, or make another key",
+        MOVES_FUNDS: f"it can move funds ({', '.join(rights.moves_funds)}): take that right away at the venue",
         UNKNOWN_RIGHT: f"it has rights this build does not know ({', '.join(rights.unknown)})",
         CANNOT_READ: "it cannot read the account",
         CANNOT_TRADE: "it cannot trade",

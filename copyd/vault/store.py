@@ -1,27 +1,30 @@
 """The sealed keys by name: what stands in the ring, and how it changes. Every change replaces one value, whole or not at all.
 
-A value is magic, format, a ``Row`` in msgpack, crc32. The crc tells a damaged disk from an old format; what must not be forged is in
-the seals of the envelopes.
+A value is magic, format, a ``Row`` in msgpack, crc32. The crc tells a damaged disk from an old format; what must not be forged is
+in the seals of the envelopes.
 """
 
 from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
-from copyd.config import KeysConfig
-from copyd.credentials import Credential
-from copyd.errors import ConfigError, OperatorError, RequestRefused
+from copyd.config import Config, KeysConfig
+from copyd.credentials import Credential, Credentials, load_credentials
+from copyd.errors import ConfigError, RequestRefused
 from copyd.journal.errors import JournalDamaged
 from copyd.journal.keyring import Keyring
 from copyd.vault.envelope import KEY_BYTES, Envelope, Facts, check_place, fingerprint, opened, seal
 from copyd.vault.kek import Kek, load_kek
 
+#: Why an envelope does not open: the configuration does not name its KEK, or it is not what was sealed.
+Shut = ConfigError | JournalDamaged
 MAGIC = b"CPYK\x01"
 #: Envelopes wrapped anew between two reports of progress.
 REWRAP_BATCH = 100
@@ -84,30 +87,103 @@ def decode(name: str, value: bytes) -> Row:
     return row
 
 
-class Vault:
-    """The keys of one journal directory, with what opens them. Use as a context manager."""
+class Keys:
+    """The keys of one journal directory as they stand there, shut. Use as a context manager."""
 
-    def __init__(self, ring: Keyring, kek: Kek, before: Kek | None = None) -> None:
+    def __init__(self, ring: Keyring) -> None:
         self._ring = ring
-        self._kek = kek
-        self._keks = {each.id: each for each in (before, kek) if each is not None}
 
-    def __enter__(self) -> Vault:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: Any) -> None:
         self._ring.close()
 
-    # -- looking ------------------------------------------------------------------------------------------------------
-
-    def row(self, name: str) -> Row | None:
-        """What stands under a name."""
+    def in_use(self, name: str) -> Envelope:
+        """The envelope in use under a name; ``RequestRefused`` where there is none."""
         value = self._ring.get(name)
-        return None if value is None else decode(name, value)
+        return _in_use(name, None if value is None else decode(name, value))
+
+    def row_or_none(self, name: str) -> Row | None:
+        """What stands under a name; None also where it cannot be read."""
+        value = self._ring.get(name)
+        row = None if value is None else _decoded(name, value)
+        return row if isinstance(row, Row) else None
 
     def rows(self) -> list[tuple[str, Row | JournalDamaged]]:
         """Every name with its row, or with what is wrong with it."""
         return [(name, _decoded(name, value)) for name, value in self._ring.items()]
+
+    def _change(self, name: str, change: Callable[[Row | None], Row], *, over_damage: bool = False) -> Row:
+        """Replace a row by what ``change`` makes of it; where another was quicker, it is asked again. ``over_damage``: a row that
+        cannot be read counts as none."""
+        while True:
+            value = self._ring.get(name)
+            old = None if value is None else _decoded(name, value)
+            if isinstance(old, JournalDamaged):
+                if not over_damage:
+                    raise old
+                old = None
+            row = change(old)
+            if self._ring.replace(name, value, encode(row)):
+                return row
+
+    def promote(self, name: str, version: int, check: Check) -> Row:
+        """The key that was to follow is in use from now on; the one before is destroyed."""
+
+        def change(row: Row | None) -> Row:
+            _in_use(name, row)
+            assert row is not None
+            if row.following is None or row.following.facts.version != version:
+                raise RequestRefused(f"key {name}: another command has changed it meanwhile")
+            return msgspec.structs.replace(row, current=row.following, following=None, check=check)
+
+        return self._change(name, change)
+
+    def drop_following(self, name: str, version: int) -> Row:
+        """The key that was to follow will not, where it is still that one."""
+
+        def change(row: Row | None) -> Row:
+            _in_use(name, row)
+            assert row is not None
+            same = row.following is not None and row.following.facts.version == version
+            return msgspec.structs.replace(row, following=None) if same else row
+
+        return self._change(name, change)
+
+    def note(self, checks: Mapping[str, tuple[int, Check]]) -> None:
+        """What checks found, by name with the version that was checked; where another key is in use meanwhile, nothing. One
+        transaction; what another command changes at the same time goes unnoted until the next check."""
+        changes = []
+        for name, (version, check) in checks.items():
+            value = self._ring.get(name)
+            row = None if value is None else _decoded(name, value)
+            if value is not None and isinstance(row, Row) and row.current is not None and row.current.facts.version == version:
+                changes.append((name, value, encode(msgspec.structs.replace(row, check=check))))
+        if changes:
+            self._ring.replace_all(changes)
+
+    def revoke(self, name: str, reason: str, now_ns: int) -> Row:
+        """Destroy the envelopes; the reason stays. A row that cannot be read is revoked as well."""
+        if self._ring.get(name) is None:
+            raise RequestRefused(f"there is no key {name}")
+
+        def change(row: Row | None) -> Row:
+            facts = _in_use(name, row).facts if row is not None else None
+            return Row(tombstone=Tombstone(reason=reason, ts_ns=now_ns, facts=facts))
+
+        return self._change(name, change, over_damage=True)
+
+
+class Vault(Keys):
+    """The same with what opens them: the KEK in force, and the one before while it is being replaced."""
+
+    def __init__(self, ring: Keyring, kek: Kek, before: Kek | None = None) -> None:
+        super().__init__(ring)
+        self._kek = kek
+        self._keks = {each.id: each for each in (before, kek) if each is not None}
+
+    # -- opening ------------------------------------------------------------------------------------------------------
 
     def credentials(self) -> list[Credential]:
         """Every key in use, opened. ``ConfigError`` with every one that cannot be; nothing is returned then."""
@@ -128,9 +204,9 @@ class Vault:
             raise ConfigError(problems)
         return found
 
-    def open_many(self, envelopes: Sequence[tuple[str, Envelope]]) -> list[tuple[str, Credential | OperatorError | JournalDamaged]]:
+    def open_many(self, envelopes: Sequence[tuple[str, Envelope]]) -> list[tuple[str, Credential | Shut]]:
         """Each envelope opened, or why it does not open."""
-        out: dict[int, Credential | OperatorError | JournalDamaged] = {}
+        out: dict[int, Credential | Shut] = {}
         by_kek: dict[str, list[int]] = {}
         for index, (_, envelope) in enumerate(envelopes):
             by_kek.setdefault(envelope.kek, []).append(index)
@@ -144,7 +220,7 @@ class Vault:
                 name, envelope = envelopes[index]
                 try:
                     if data_key is None or len(data_key) != KEY_BYTES:
-                        raise JournalDamaged(f"key {name}: its data key does not open with {kek_id}; `copyd key rotate` replaces it")
+                        raise JournalDamaged(_not_unwrapped(name, kek_id))
                     out[index] = opened(envelope, name, data_key)
                 except JournalDamaged as error:
                     out[index] = error
@@ -157,21 +233,7 @@ class Vault:
             return result
         raise result
 
-    # -- changing -----------------------------------------------------------------------------------------------------
-
-    def _change(self, name: str, change: Callable[[Row | None], Row], *, over_damage: bool = False) -> Row:
-        """Replace a row by what ``change`` makes of it; where another was quicker, it is asked again. ``over_damage``: a row that
-        cannot be read counts as none."""
-        while True:
-            value = self._ring.get(name)
-            old = None if value is None else _decoded(name, value)
-            if isinstance(old, JournalDamaged):
-                if not over_damage:
-                    raise old
-                old = None
-            row = change(old)
-            if self._ring.replace(name, value, encode(row)):
-                return row
+    # -- sealing ------------------------------------------------------------------------------------------------------
 
     def _sealed(self, credential: Credential, facts: Facts) -> Envelope:
         data_key = os.urandom(KEY_BYTES)
@@ -211,49 +273,6 @@ class Vault:
 
         return self._change(name, change)
 
-    def promote(self, name: str, version: int, check: Check) -> Row:
-        """The key that was to follow is in use from now on; the one before is destroyed."""
-
-        def change(row: Row | None) -> Row:
-            _in_use(name, row)
-            assert row is not None
-            if row.following is None or row.following.facts.version != version:
-                raise RequestRefused(f"key {name}: another command has changed it meanwhile")
-            return msgspec.structs.replace(row, current=row.following, following=None, check=check)
-
-        return self._change(name, change)
-
-    def drop_following(self, name: str) -> Row:
-        """The key that was to follow will not."""
-
-        def change(row: Row | None) -> Row:
-            _in_use(name, row)
-            assert row is not None
-            return msgspec.structs.replace(row, following=None)
-
-        return self._change(name, change)
-
-    def note(self, name: str, check: Check, version: int) -> None:
-        """What a check found, where that key is still the one in use."""
-
-        def change(row: Row | None) -> Row:
-            if row is None or row.current is None or row.current.facts.version != version:
-                raise RequestRefused(f"key {name}: another command has changed it meanwhile")
-            return msgspec.structs.replace(row, check=check)
-
-        self._change(name, change)
-
-    def revoke(self, name: str, reason: str, now_ns: int) -> Row:
-        """Destroy the envelopes; the reason stays. A row that cannot be read is revoked as well."""
-        if self._ring.get(name) is None:
-            raise RequestRefused(f"there is no key {name}")
-
-        def change(row: Row | None) -> Row:
-            facts = _in_use(name, row).facts if row is not None else None
-            return Row(tombstone=Tombstone(reason=reason, ts_ns=now_ns, facts=facts))
-
-        return self._change(name, change, over_damage=True)
-
     # -- another KEK ---------------------------------------------------------------------------------------------------
 
     def rewrap_all(self, progress: Callable[[int], None]) -> tuple[int, list[str]]:
@@ -281,7 +300,8 @@ class Vault:
                 return 0
             row = decode(name, value)
             changed = msgspec.structs.replace(
-                row, current=self._wrapped_anew(name, row.current, newest), following=self._wrapped_anew(name, row.following, newest))
+                row, current=self._wrapped_anew(name, row.current, newest),
+                following=self._wrapped_anew(name, row.following, newest))
             if changed == row:
                 return 0
             if self._ring.replace(name, value, encode(changed)):
@@ -304,7 +324,7 @@ class Vault:
                 opened(envelope, name, data_key)  # what does not open is not passed on as good
             wrapped = None if data_key is None else self._kek.wrap([data_key])[0]
         if wrapped is None:
-            raise JournalDamaged(f"key {name}: its data key does not open with {envelope.kek}; `copyd key rotate` replaces it")
+            raise JournalDamaged(_not_unwrapped(name, envelope.kek))
         return msgspec.structs.replace(envelope, kek=self._kek.id, wrapped=wrapped)
 
 
@@ -324,8 +344,17 @@ def _in_use(name: str, row: Row | None) -> Envelope:
     return row.current
 
 
+def _not_unwrapped(name: str, kek_id: str) -> str:
+    return f"key {name}: its data key does not open with {kek_id}; `copyd key rotate` replaces it"
+
+
 def _unknown_kek(name: str, kek_id: str) -> str:
     return f"key {name}: sealed with {kek_id}, which the configuration does not name (keys.kek, keys.kek_before)"
+
+
+def open_keys(journal: str | os.PathLike[str]) -> Keys:
+    """The keys beside a journal, to be looked at or revoked: no KEK is needed."""
+    return Keys(Keyring(Path(journal)))
 
 
 def open_vault(journal: str | os.PathLike[str], config: KeysConfig, *, create: bool = False) -> Vault:
@@ -335,7 +364,11 @@ def open_vault(journal: str | os.PathLike[str], config: KeysConfig, *, create: b
     return Vault(Keyring(Path(journal), create=create), kek, before)
 
 
-def sealed_credentials(journal: str | os.PathLike[str], config: KeysConfig) -> Iterable[Credential]:
-    """Every sealed key in use, opened; the ring is closed again."""
-    with open_vault(journal, config) as vault:
+def load_all(config: Config) -> Credentials:
+    """Every key of the configuration's sources, the sealed ones among them. ``ConfigError`` with every problem."""
+    return load_credentials(config.credentials, vault=partial(_sealed_keys, config))
+
+
+def _sealed_keys(config: Config) -> list[Credential]:
+    with open_vault(config.journal.path, config.keys) as vault:
         return vault.credentials()

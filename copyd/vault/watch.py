@@ -36,13 +36,13 @@ class Outcome(NamedTuple):
 class KeyWatch:
     """Looks at every key once per interval.
 
-    ``keys``: who is to be looked at, asked at the start of each round. ``ask``: rights by name. ``report(name, outcome)`` is called
-    after each look, on the loop; what it raises ends the task.
+    ``keys``: who is to be looked at, asked at the start of each round. ``ask``: rights by name. ``report(name, outcome)`` is
+    called after each look, on the loop; what it raises ends the task.
     """
 
     def __init__(
         self,
-        keys: Callable[[], Mapping[str, Watched]],
+        keys: Callable[[], Awaitable[Mapping[str, Watched]]],
         ask: Callable[[str], Awaitable[Rights]],
         report: Callable[[str, Outcome], None],
         interval_s: float,
@@ -60,7 +60,7 @@ class KeyWatch:
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + self.interval_s
-            left = await self.round(self._keys())
+            left = await self.round(await self._keys())
             self.rounds += 1
             while left and loop.time() + self._again_after_s < due:
                 await asyncio.sleep(self._again_after_s)
