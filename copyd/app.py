@@ -64,7 +64,7 @@ from copyd.core.rows import (
     Reason,
     StopRow,
 )
-from copyd.credentials import Credentials, load_credentials, missing_names
+from copyd.credentials import Credentials, missing_names
 from copyd.errors import BrokenInvariant, CopydError, Fenced, JournalError, OperatorError, RequestRefused
 from copyd.followers import PlanSpec
 from copyd.inspect.rebuild import fold
@@ -79,6 +79,8 @@ from copyd.sides import VenueSides
 from copyd.symbols import base_of, mirrors
 from copyd.telemetry.logs import get_logger, setup_logs
 from copyd.telemetry.metrics import Metrics
+from copyd.vault.duty import KeyDuty
+from copyd.vault.store import load_all
 
 SAMPLES_MAX = 20_000
 #: Order rows between two checkpoints, at most: finished ones are forgotten then, and every walk over them stays short.
@@ -245,6 +247,7 @@ class Daemon:
         self._spawn(self._timer(), "timer")
         self._spawn(self._watch(), "watch")
         self._spawn(self.reconciler.run(), "reconcile")
+        self._spawn(KeyDuty(self, config, self.clock.now_ns).run(), "keys")
         self.last_turn = time.monotonic()
         self.reasons.pop("starting")
         if self.journal.put_back:
@@ -685,7 +688,7 @@ class Daemon:
         yield ImportProgress("checking", 0, total)
         missing = missing_names(self.credentials, {spec.account for spec in specs})
         if missing:
-            self.credentials = await asyncio.to_thread(load_credentials, self._config.credentials)
+            self.credentials = await asyncio.to_thread(load_all, self._config)
             self.side.credentials = self.credentials
             missing = missing_names(self.credentials, {spec.account for spec in specs})
         if missing:
@@ -1006,7 +1009,7 @@ async def serve(config: Config, config_path: Path) -> int:
     from copyd.control.server import control_server
 
     loop = asyncio.get_running_loop()
-    daemon = Daemon(config, config_path, load_credentials(config.credentials))
+    daemon = Daemon(config, config_path, load_all(config))
     loop.set_exception_handler(daemon.loop_problem)
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, daemon.begin_stop)

@@ -1,7 +1,7 @@
 """``copyd``: the commands, their groups and their exit codes. Imports little: each command imports what it needs.
 
 Exit codes: 0 done · 1 refused or failed · 2 usage · 65 journal damaged · 69 daemon, venue or address unavailable ·
-70 broken invariant · 74 disk or network · 78 configuration · 130 interrupted.
+70 broken invariant · 74 disk or network · 77 no permission · 78 configuration · 130 interrupted.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ def run(
     """
     from copyd.yamlcheck import load
 
+    _late("copyd.vault.hygiene", "no_dumps")()
     loaded = load(config)
     result: int = _late("copyd.app", "run")(loaded.config, config, log_format)
     return result
@@ -286,6 +287,7 @@ app.command(
 )
 
 
+app.command("copyd.vault.commands:app", name="key", group=OPERATE, help="Exchange keys, sealed: add, test, rotate, revoke.")
 app.command("copyd.settlement.commands:settle", name="settle", group=OPERATE, help="Charge the fees of a period.")
 
 

@@ -835,7 +835,7 @@ class FeesConfig(Section, frozen=True, kw_only=True):
 
 
 class CredentialSource(Section, frozen=True, kw_only=True):
-    """Where keys are read from; exactly one of the two."""
+    """Where keys are read from; exactly one of the three."""
 
     file: Annotated[
         FilePath | None,
@@ -848,6 +848,84 @@ class CredentialSource(Section, frozen=True, kw_only=True):
         Name | None,
         Meta(description="Or the name of a systemd credential (LoadCredential= in the unit) with the same content."),
     ] = None
+    vault: Annotated[
+        bool,
+        Meta(description="Or true: the sealed keys that `copyd key` keeps beside the journal, opened with keys.kek."),
+    ] = False
+
+
+class TransitConfig(Section, frozen=True, kw_only=True):
+    """A key in the transit engine of HashiCorp Vault or OpenBao; it never leaves it."""
+
+    address: Annotated[
+        str,
+        Meta(
+            pattern=r"^(https?://[A-Za-z0-9.\[\]:-]+(/[^\s?#]*)?)?$",
+            description="Base of its HTTP interface, https://HOST:8200. Needed with source vault. Away at a start: no key can be "
+            "opened and the daemon does not start; a running one goes on.",
+        ),
+    ] = ""
+    transit_key: Annotated[Name, Meta(description="Name of the transit key (type aes256-gcm96).")] = "copyd"
+    mount: Annotated[Name, Meta(description="Where the engine is mounted.")] = "transit"
+    namespace: Annotated[str, Meta(max_length=256, description="Its namespace, where there are any.")] = ""
+    token_file: Annotated[
+        str,
+        Meta(
+            max_length=4096,
+            description="File of mode 0600 with a token that may encrypt, decrypt and rewrap by that key, and nothing else.",
+        ),
+    ] = ""
+    token_credential: Annotated[
+        Name, Meta(description="Without token_file: the systemd credential that holds the token.")
+    ] = "vault-token"
+    ca_file: Annotated[
+        str, Meta(max_length=4096, description="Certificates that may sign its own; empty: the system's.")
+    ] = ""
+
+
+class KekConfig(Section, frozen=True, kw_only=True):
+    """Where a key-encryption key comes from: 32 bytes, raw or in base64, or a key in Vault."""
+
+    source: Annotated[
+        Literal["systemd", "file", "vault"],
+        Meta(
+            description="systemd: a credential of the unit (LoadCredentialEncrypted=, sealed to this machine). file: a file of "
+            "mode 0600; whoever copies it and the journal's folder has the keys. vault: the transit engine of HashiCorp "
+            "Vault or OpenBao."
+        ),
+    ] = "systemd"
+    credential: Annotated[Name, Meta(description="Name of the systemd credential. With source systemd.")] = "copyd-kek"
+    file: Annotated[str, Meta(max_length=4096, description="Path of the file. Needed with source file.")] = ""
+    vault: Annotated[TransitConfig, Meta(description="With source vault.")] = TransitConfig()
+
+
+class KeysConfig(Section, frozen=True, kw_only=True):
+    """Sealed keys, and what a key must not be able to do."""
+
+    kek: Annotated[KekConfig, Meta(description="What the keys are sealed with.")] = KekConfig()
+    kek_before: Annotated[
+        KekConfig | None,
+        Meta(
+            description="While it is being replaced (`copyd key rotate-kek`): the one before; null = none. Removed too early: keys "
+            "it still seals cannot be opened and the daemon does not start."
+        ),
+    ] = None
+    check_interval_s: Annotated[
+        int,
+        Meta(
+            ge=60,
+            le=604_800,
+            description="Time between two checks of what every sealed key may do, s; the first is made at the start. Too short: "
+            "request weight. Too long: a key that was given the right to withdraw is found late.",
+        ),
+    ] = 21_600
+    unbound_notional_cap: Annotated[
+        Money,
+        Meta(
+            description="Most one order may be worth of a key that is bound to no address and was accepted all the same "
+            "(--allow-unbound-ip), quote. Too large: such a key stolen is worth stealing."
+        ),
+    ] = "1000"
 
 
 class SyncConfig(Section, frozen=True, kw_only=True):
@@ -1070,6 +1148,7 @@ class Config(Section, frozen=True, kw_only=True):
             description="Where the keys of leaders and followers are read from; a name may occur once.",
         ),
     ]
+    keys: Annotated[KeysConfig, Meta(description="The sealed keys of `copyd key`, and what they may do.")] = KeysConfig()
     copy: Annotated[CopyDefaults, Meta(description="Rules of copying, and defaults of plans that leave a field empty.")] = (
         CopyDefaults()
     )
@@ -1105,6 +1184,7 @@ RESTART_ONLY = (
     "instruments",
     "leaders",
     "credentials",
+    "keys",
     "control",
     "health",
 )

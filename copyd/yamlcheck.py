@@ -22,7 +22,7 @@ import msgspec
 import yaml
 from msgspec import inspect as mi
 
-from copyd.config import Config, OrdersConfig, VenueConfig, restart_needed
+from copyd.config import Config, KekConfig, OrdersConfig, VenueConfig, restart_needed
 from copyd.decimals import factor_ppm, money_e8
 from copyd.errors import ConfigError
 
@@ -672,9 +672,14 @@ def _cross(config: Config) -> Iterator[tuple[Key, str, str, tuple[Key, ...]]]:
     for index, venue in enumerate(config.venues):
         yield from _orders(config, ("venues", index, "orders"), venue.orders)
     for index, source in enumerate(config.credentials):
-        if (source.file is None) == (source.credential is None):
-            both: tuple[Key, ...] = (("credentials", index, "file"), ("credentials", index, "credential"))
-            yield ("credentials", index), "give exactly one of file and credential", "", both
+        if (source.file is not None) + (source.credential is not None) + source.vault != 1:
+            each: tuple[Key, ...] = tuple(("credentials", index, name) for name in ("file", "credential", "vault"))
+            yield ("credentials", index), "give exactly one of file, credential and vault: true", "", each
+    for name, kek in (("kek", config.keys.kek), ("kek_before", config.keys.kek_before)):
+        if kek is not None:
+            yield from _kek(("keys", name), kek)
+    if not money_e8(config.keys.unbound_notional_cap):
+        yield ("keys", "unbound_notional_cap"), "0 would be no cap at all", "give the most one order may be worth", ()
     if config.sync.leave_bps >= config.sync.enter_bps:
         yield (
             ("sync", "leave_bps"),
@@ -856,6 +861,25 @@ def _orders(config: Config, at: Key, orders: OrdersConfig) -> Iterator[tuple[Key
     elif config.mode == "simulate" and host.strip("[]") not in _LOOPBACK:
         hint = "use `copyd exchange` on 127.0.0.1, or set mode: live"
         yield (*at, "address"), f"mode is simulate, but {host} is not this machine", hint, (("mode",),)
+
+
+def _kek(at: Key, kek: KekConfig) -> Iterator[tuple[Key, str, str, tuple[Key, ...]]]:
+    """What each source of a key-encryption key needs."""
+    if kek.source == "file" and not kek.file:
+        yield (*at, "file"), "is needed with source: file", "", ((*at, "source"),)
+    if kek.source == "vault":
+        address = (*at, "vault", "address")
+        if not kek.vault.address:
+            yield address, "is needed with source: vault", "", ((*at, "source"),)
+            return
+        try:
+            host = urlsplit(kek.vault.address).hostname
+            _ = urlsplit(kek.vault.address).port
+        except ValueError as error:
+            yield address, f"not an address: {error}", "", ()
+            return
+        if host not in _LOOPBACK and kek.vault.address.startswith("http:"):
+            yield address, f"{host} would be reached without encryption", "use https://", ()
 
 
 def environment_problems(config: Config, exists: Callable[[Path], bool] = Path.exists) -> list[str]:

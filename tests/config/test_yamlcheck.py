@@ -73,7 +73,7 @@ EXPECTED = [
     (23, 30, "instruments[1].venue", "no venue is called bynance (known: binance)"),
     (28, 16, "leaders[0].suspended", "off is not written true or false (write false)"),
     (30, 24, "leaders[0].equity_max_age_ms", "4000 is not above equity_poll_interval_ms (5000)"),
-    (32, 5, "credentials[0]", "give exactly one of file and credential"),
+    (32, 5, "credentials[0]", "give exactly one of file, credential and vault: true"),
     (34, 21, "copy.raise_max_factor", 'a factor must be a quoted decimal, not a YAML number (write "1.5")'),
     (35, 21, "copy.max_event_age_ms", "expected a whole number, got text (remove the quotes)"),
     (36, 19, "copy.multiplier_min", "0.05 is below the hard limit of 0.1"),

@@ -12,6 +12,7 @@ from copyd.venues.common.contract import RateLimit, VenueContract
 #: IP weight of each call we make.
 WEIGHTS = {
     "GET /fapi/v1/income": 30,
+    "GET /sapi/v1/account/apiRestrictions": 1,
     "GET /fapi/v1/time": 1,
     "GET /fapi/v1/exchangeInfo": 1,
     "GET /fapi/v1/order": 1,
