@@ -1,7 +1,7 @@
 """What the signer's own limits cost: each order of a fan-out held against instrument list, price band, cap and its leg.
 
-``COPYD_BENCH_FOLLOWERS`` sets how many orders there are, one per account: in the order they were decided, and drawn, as accounts are
-pinned to connections.
+``COPYD_BENCH_FOLLOWERS`` sets how many orders there are, one per account: in the order they were decided, and drawn, as
+accounts are pinned to connections.
 """
 
 from __future__ import annotations

@@ -129,7 +129,7 @@ cdef class Guard:
         free(self.accounts)
 
     def set_account(self, uint32_t account, uint64_t instruments_mask, int64_t notional_cap_e8):
-        """What an account may open: bit i = instrument i; ``notional_cap_e8``: most one order may be worth, 1e-8 quote, 0 = no cap.
+        """What an account may open: bit i = instrument i; ``notional_cap_e8``: most one order may be worth, 1e-8 quote, 0 = none.
 
         ``ValueError`` for an account or a cap that can be none.
         """
