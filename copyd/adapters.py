@@ -59,6 +59,16 @@ def orders_by_rest(venue: VenueConfig) -> bool:
     return venue.kind != "binance_usdm" and _kind(venue).by_rest
 
 
+def rest_of(venue: VenueConfig, clock: Callable[[], int]) -> Any:
+    """A session venue's REST client by itself, not yet open."""
+    contract = contract_of(venue)
+    limit = contract.limit("weight", "ip")
+    weight = max(1, weight_per_min(venue, contract) * limit.interval_ms // 60_000)
+    _, rest = _kind(venue).make(
+        Making(endpoints_of(venue), contract, clock, weight, source_addresses=venue.source_addresses))
+    return rest
+
+
 def sockets_per_account(venue: VenueConfig) -> int:
     """Connections that each account needs; 0 where accounts share them."""
     if venue.kind == "binance_usdm":

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from copyd.adapters import SESSION_KINDS, contract_of, endpoints_of, rest_of, weight_per_min
 from copyd.config import Config, VenueConfig
 from copyd.credentials import Credential
 from copyd.errors import ConfigError, VenueUnavailable
-from copyd.venues.binance_usdm.contract import CONTRACT, Endpoints
 from copyd.venues.binance_usdm.rest import RestClient
 from copyd.venues.binance_usdm.rest import RestError as BinanceRestError
 from copyd.venues.binance_usdm.rights import CALL, rights_of
@@ -38,12 +38,9 @@ class BinanceRights:
 
     def __init__(self, venue: VenueConfig, now_ns: Callable[[], int], rest: RestClient | None = None) -> None:
         self._own = rest is None
+        contract = contract_of(venue)
         self._rest = rest or RestClient(
-            Endpoints(
-                rest=venue.rest_url, ws_api=venue.ws_api_url, public=venue.public_stream_url, market=venue.market_stream_url,
-                private=venue.private_stream_url),
-            CONTRACT.overridden({"recv_window_ms": venue.recv_window_ms}), now_ns,
-            weight_limit_per_min=venue.request_weight_per_min)  # fmt: skip
+            endpoints_of(venue), contract, now_ns, weight_limit_per_min=weight_per_min(venue, contract))
 
     async def open(self) -> None:
         if self._own:
@@ -63,8 +60,32 @@ class BinanceRights:
         return rights_of(await self._rest.call(method, path, key=key))
 
 
-#: By kind of venue: what asks it. A venue whose ``Rest`` has ``open``, ``close`` and ``rights`` is entered as it is.
-RIGHTS_OF: dict[str, Callable[..., RightsReader]] = {"binance_usdm": BinanceRights}
+class SessionRights:
+    """A session venue's own REST client: ``Rest.rights``."""
+
+    def __init__(self, venue: VenueConfig, now_ns: Callable[[], int]) -> None:
+        self._rest = rest_of(venue, now_ns)
+
+    async def open(self) -> None:
+        await self._rest.open()
+        try:
+            await self._rest.measure_clock(1)
+        except BaseException:
+            await self._rest.close()
+            raise
+
+    async def close(self) -> None:
+        await self._rest.close()
+
+    async def rights(self, key: Key) -> Rights:
+        found: Rights = await self._rest.rights(key)
+        return found
+
+
+#: By kind of venue: what asks it.
+RIGHTS_OF: dict[str, Callable[..., RightsReader]] = {
+    "binance_usdm": BinanceRights, **dict.fromkeys(SESSION_KINDS, SessionRights),
+}  # fmt: skip
 
 
 def key_of(credential: Credential) -> Key:
