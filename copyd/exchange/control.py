@@ -248,11 +248,12 @@ class Control:
         return web.json_response({"marked": self.x.accounts.name(account)})
 
     async def restrict(self, request: web.Request) -> web.Response:
-        """{"account", "restrictions": {name: bool}}: what the venue says of the account's key from now on."""
+        """{"account", "restrictions": {name: value}}: what the venue says of the account's key from now on, in its own names."""
         body = orjson.loads(await request.read())
         account = self._account(str(body.get("account", "")))
-        self.x.restrictions[account] = {str(name): bool(value) for name, value in body.get("restrictions", {}).items()}
-        return web.json_response({"restrictions": self.x.restrictions[account]})
+        rights = {str(name): value for name, value in body.get("restrictions", {}).items()}
+        self.x.set_rights(account, rights)
+        return web.json_response({"restrictions": rights})
 
     async def disconnect(self, request: web.Request) -> web.Response:
         """{"kind": "all" or which (the dialect's word), "stream": a name it carries, "account": whose, "pick": number}: cut the
