@@ -22,6 +22,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from copyd._fast.columns import Columns, ReportBatch
+from copyd._fast.render import Renderer
 from copyd.core.doubt import Ask, AskKind, Doubts, Found, Verdict
 from copyd.core.identifiers import CID_BYTES
 from copyd.core.rows import Kind, OrderRow
@@ -67,12 +68,6 @@ class RestOrders(Protocol):
 
     async def place(self, key: Key, order: Order) -> t.Answered:
         """Place it; ``VenueUnavailable`` or a ``RestError`` say, by their kind, what became of it."""
-
-
-class Renderer(Protocol):
-    """The compiled rendering: ``copyd._fast.render.Renderer``."""
-
-    def render(self, cols: Columns, slots: array[int], timestamp_ms: int) -> list[Burst]: ...
 
 
 class GatewayStats(msgspec.Struct):
@@ -192,11 +187,15 @@ class SessionGateway:
     def register(self, account: int, key: Key) -> None:
         """An account's key: its connections are opened, in the venue's pace, and kept up."""
         self._keys[account] = key
+        if self.renderer is not None:
+            key.reveal_to(self.renderer.set_account, account)
         self.sessions.add(account, key)
 
     async def forget(self, account: int) -> None:
         """Its key is gone: its connections are closed."""
         self._keys.pop(account, None)
+        if self.renderer is not None:
+            self.renderer.forget_account(account)
         await self.sessions.remove(account)
 
     async def start(self) -> None:
@@ -272,7 +271,7 @@ class SessionGateway:
     def render(self, slots: array[int]) -> list[Burst]:
         """Frames for these order rows, a burst per account; nothing leaves."""
         now_ms = self.venue_clock.timestamp_ms()
-        if self.renderer is not None and not self.by_rest:
+        if self.renderer is not None:
             return self.renderer.render(self._columns, slots, now_ms)
         found: dict[int, list[tuple[bytes, bytes, int]]] = {}
         for slot in slots:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from copyd._fast.columns import Columns, ReportBatch
+from copyd._fast.render import Renderer
 from copyd.errors import OperatorError, VenueUnavailable
 from copyd.venues.common.accounts import AccountSetup, FollowerStreams
 from copyd.venues.common.commissions import Commissions
@@ -22,6 +23,7 @@ from copyd.venues.common.instruments import Instrument, Instruments
 from copyd.venues.common.rest import RestBase, RestError
 from copyd.venues.common.sessions import Line, Sessions
 from copyd.venues.common.signing import Key
+from copyd.venues.common.templates import KINDS, teach
 from copyd.venues.common.told import Answered, Told
 from copyd.venues.common.venue import Channel, Reads, Rights, Wire
 
@@ -126,8 +128,6 @@ class Kind(NamedTuple):
     load_instruments: Callable[[Any, Sequence[tuple[int, str]]], Instruments]
     #: Orders go by REST alone.
     by_rest: bool = False
-    #: The compiled rendering, made from the wire and the instruments; None: as the wire writes them.
-    renderer: Callable[[Wire, Instruments], Any] | None = None
 
 
 class Terms(NamedTuple):
@@ -200,7 +200,7 @@ class SessionParts:
             on_mismatch=hooks.on_mismatch, on_unknown_code=hooks.on_unknown_code,
             queries_per_s=QUERY_SHARE * self.terms.weight_per_min / 60, opening_wait_ms=self.terms.opening_wait_ms,
             by_rest=self.kind.by_rest,
-            renderer=self.kind.renderer(self.wire, self.instruments) if self.kind.renderer is not None else None,
+            renderer=None if self.kind.by_rest else self._renderer(),
         )  # fmt: skip
         self.streams = FollowerStreams(
             sessions=self.sessions, instruments=self.instruments, clock=hooks.clock, site_tag=hooks.site_tag,
@@ -212,6 +212,14 @@ class SessionParts:
             wire=self.wire, channels=self.wire.market(self.endpoints), instruments=self.instruments, contract=self.contract,
             clock=hooks.clock, on_quotes=hooks.on_quotes, on_marks=hooks.on_marks,
         )  # fmt: skip
+
+    def _renderer(self) -> Renderer:
+        """The compiled rendering of orders as frames, taught by the wire's own text."""
+        renderer = Renderer("frame", self.hooks.clock() & 0xFFFFFFFF)
+        for item in self.instruments:
+            kinds = [kind for kind in KINDS if not item.spot or not (kind[2] or kind[3])]
+            teach(renderer, lambda key, order, now_ms: self.wire.place(order, now_ms), item, kinds)
+        return renderer
 
     # --- what the connections say ---------------------------------------------------------------------------------------
     def _on_told(self, line: Line, told: Told, payload: bytes, ts_recv: int) -> None:
