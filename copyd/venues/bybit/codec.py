@@ -89,11 +89,11 @@ class Names:
 
     def execution(self, text: str, time_ms: int) -> int:
         """The number of an execution. ``ValueError`` without a name or with a time that does not fit."""
+        if not text or not 0 < time_ms < 1 << (63 - HASH_BITS):
+            raise ValueError("an execution without an id or a time")
         known = self._executions.get(text)
         if known is not None:
             return known
-        if not text or not 0 < time_ms < 1 << (63 - HASH_BITS):
-            raise ValueError("an execution without an id or a time")
         number = time_ms << HASH_BITS | _hash(text) >> (64 - HASH_BITS)
         while number in self._taken:
             number += 1
@@ -238,7 +238,7 @@ class Placed(msgspec.Struct):
 
 
 class PlacedList(msgspec.Struct):
-    list: list[Placed] = []
+    rows: list[Placed] = msgspec.field(default_factory=list, name="list")
 
 
 class Status(msgspec.Struct):
@@ -247,7 +247,7 @@ class Status(msgspec.Struct):
 
 
 class StatusList(msgspec.Struct):
-    list: list[Status] = []
+    rows: list[Status] = msgspec.field(default_factory=list, name="list")
 
 
 # --- wire: frames of the public connections ---------------------------------------------------------------------------
@@ -289,7 +289,7 @@ class Verdict(msgspec.Struct):
 class Page(msgspec.Struct):
     """A list, and where it goes on ("" = nowhere)."""
 
-    list: list[msgspec.Raw]
+    rows: list[msgspec.Raw] = msgspec.field(name="list")
     nextPageCursor: str | None = ""
     category: str = ""
 
@@ -356,7 +356,7 @@ def read_placed(raw: msgspec.Raw) -> Placed:
 
 def read_batch(head: Head) -> list[tuple[Placed, Status]]:
     """The answer to a batch: each order with its own status; ``ValueError`` when they are not as many."""
-    orders, statuses = _placed_list.decode(head.data).list, _statuses.decode(head.retExtInfo).list
+    orders, statuses = _placed_list.decode(head.data).rows, _statuses.decode(head.retExtInfo).rows
     if len(orders) != len(statuses):
         raise ValueError(f"{len(orders)} orders and {len(statuses)} statuses in one answer")
     return list(zip(orders, statuses, strict=True))

@@ -37,11 +37,11 @@ class _Lots(msgspec.Struct):
     minOrderAmt: str = "0"
 
 
-class _Leverage(msgspec.Struct):
+class _Leverage(msgspec.Struct, frozen=True):
     maxLeverage: str = "0"
 
 
-class _Risk(msgspec.Struct):
+class _Risk(msgspec.Struct, frozen=True):
     priceLimitRatioX: str = "0"
 
 
@@ -64,7 +64,7 @@ class _Name(msgspec.Struct):
 
 class _List(msgspec.Struct):
     category: str
-    list: list[msgspec.Raw]
+    rows: list[msgspec.Raw] = msgspec.field(name="list")
 
 
 class _Body(msgspec.Struct):
@@ -88,9 +88,10 @@ def wire_symbol(item: Instrument) -> str:
 
 def find(instruments: Instruments, kind: str, symbol: str) -> Instrument | None:
     """The instrument of a category and a symbol of the venue, None when it is not one of ours."""
-    if kind == LINEAR:
-        return instruments.find(symbol)
-    return instruments.find(symbol + SPOT_MARK) if kind == SPOT else None
+    if kind == SPOT:
+        return instruments.find(symbol + SPOT_MARK)
+    item = instruments.find(symbol) if kind == LINEAR else None
+    return item if item is not None and not item.spot else None
 
 
 def load_instruments(bodies: Iterable[bytes], wanted: Sequence[tuple[int, str]]) -> Instruments:
@@ -104,7 +105,7 @@ def load_instruments(bodies: Iterable[bytes], wanted: Sequence[tuple[int, str]])
         try:
             page = _BODY.decode(body).result
             mark = SPOT_MARK if page.category == SPOT else ""
-            for raw in page.list:
+            for raw in page.rows:
                 symbol = _NAME.decode(raw).symbol + mark
                 if symbol in names:
                     listed[symbol] = bytes(raw)

@@ -90,7 +90,7 @@ class Rest(RestBase):
         for _ in range(pages_max):
             query = {**params, "cursor": quote(cursor, safe="%") if cursor else None}
             page = codec.page(await self.get(path, query, key))
-            last = not page.nextPageCursor or not page.list or page.nextPageCursor == cursor
+            last = not page.nextPageCursor or not page.rows or page.nextPageCursor == cursor
             cursor = page.nextPageCursor
             yield page, last
             if last:
@@ -103,7 +103,7 @@ class Rest(RestBase):
         rows: list[msgspec.Raw] = []
         complete = False
         async for page, last in self._pages(path, params, key, pages_max):
-            rows += page.list
+            rows += page.rows
             complete = last
         return rows, complete
 
@@ -124,7 +124,7 @@ class Rest(RestBase):
                 body = await self.get("/v5/market/instruments-info", query)
                 bodies.append(body)
                 page = codec.page(body)
-                cursor = page.nextPageCursor or None if page.list and page.nextPageCursor != cursor else None
+                cursor = page.nextPageCursor or None if page.rows and page.nextPageCursor != cursor else None
         return bodies
 
     # --- settings ---------------------------------------------------------------------------------------------------
@@ -209,7 +209,7 @@ class Rest(RestBase):
     async def _wallet(self, key: Key) -> tuple[codec.WalletRow, int]:
         """Balances, and when that was (venue ns)."""
         body = await self.get("/v5/account/wallet-balance", {"accountType": "UNIFIED"}, key)
-        rows = codec.page(body).list
+        rows = codec.page(body).rows
         at = codec.ms(msgspec.json.decode(body, type=codec.Verdict).time) * MS_NS
         return (codec.wallet_row(rows[0]) if rows else codec.WalletRow([])), at
 
@@ -231,24 +231,23 @@ class Rest(RestBase):
             return await self._order_of_number(key, instrument, order_id)
         query = {"category": category(instrument), "symbol": wire_symbol(instrument), **name}
         for path in ("/v5/order/realtime", "/v5/order/history"):
-            for row in codec.page(await self.get(path, query, key)).list:
+            for row in codec.page(await self.get(path, query, key)).rows:
                 found = self._told(row, instrument)
                 if found is not None and (found.cid == cid if cid is not None else found.venue_order_id == order_id):
                     return found
-        if codec.page(await self.get("/v5/execution/list", query, key)).list:
+        if codec.page(await self.get("/v5/execution/list", query, key)).rows:
             raise ValueError("the venue lists executions of an order that it does not list")
         return None
 
-    async def _order_of_number(self, key: Key, instrument: Instrument, order_id: int) -> told.OrderTold | None:
-        """An order whose name at the venue is not remembered: it is looked for among the last of its instrument."""
+    async def _order_of_number(self, key: Key, instrument: Instrument, order_id: int) -> told.OrderTold:
+        """An order whose name at the venue is not remembered: it is looked for among the last of its instrument. Not to find it
+        there proves nothing."""
         since = self.venue_clock.timestamp_ms() - LOOK_BACK_MS
-        rows, complete = await self.orders_since(key, instrument, since)
+        rows, _ = await self.orders_since(key, instrument, since)
         for row in rows:
             if row.venue_order_id == order_id:
                 return row
-        if not complete:
-            raise ValueError("the order is not among those that were read, and not all were")
-        return None
+        raise ValueError("an order whose name is not remembered is not among the last ones")
 
     async def orders_since(self, key: Key, instrument: Instrument, since_ms: int) -> tuple[list[told.OrderTold], bool]:
         """Every order of the instrument placed since then, and whether that is all of them: first the open ones, then those
@@ -335,7 +334,7 @@ class Rest(RestBase):
                     raise ValueError("more executions in one second than can be read")
                 piece = max(PIECE_MIN_MS, min(piece, end - start + 1) // 8)
                 continue
-            raws += [row for row in rows if self._number(row) >= from_id]
+            raws += [row for row in rows if self._number(row) >= max(1, from_id)]
             start = end + 1
         return (await self._trades(key, instrument, raws))[:limit]
 
@@ -344,7 +343,7 @@ class Rest(RestBase):
         query = {
             "category": category(instrument), "symbol": wire_symbol(instrument), "limit": self.contract.backfill_page_max,
         }  # fmt: skip
-        rows = codec.page(await self.get("/v5/execution/list", query, key)).list
+        rows = codec.page(await self.get("/v5/execution/list", query, key)).rows
         found = await self._trades(key, instrument, rows)
         return found[-1] if found else None
 
