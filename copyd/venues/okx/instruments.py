@@ -6,18 +6,20 @@ counts in the base asset. The venue has no minimum notional; its price band move
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from math import gcd
+from fractions import Fraction
+from math import ceil, floor
 
 import msgspec
 
-from copyd._fast.decimals import parse_scaled
-from copyd.venues.common.instruments import Instrument, Instruments, ceil_lots, floor_lots, step_of
+from copyd.venues.common.instruments import Instrument, Instruments, step_of
 
 #: Open orders of one account in one instrument.
 ORDERS_MAX = 500
-#: Places that a contract's value is read with; more is an error, not a rounding.
-VALUE_DECIMALS = 18
+#: The venue writes "no limit" as a number of its own; more lots than this nobody holds.
+LOTS_MAX = 1 << 62
+_NUMBER = re.compile(r"\d{1,20}(\.\d{1,30})?")
 
 
 class _Row(msgspec.Struct):
@@ -73,29 +75,27 @@ def load_instruments(bodies: Sequence[bytes], wanted: Sequence[tuple[int, str]])
     return Instruments(rows)
 
 
-def _fraction(text: str) -> tuple[int, int]:
-    """``"0.01"`` -> (1, 100)."""
-    value, scale = parse_scaled(text, VALUE_DECIMALS), 10**VALUE_DECIMALS
-    if value <= 0:
-        raise ValueError(f"contract value {text!r} is not positive")
-    common = gcd(value, scale)
-    return value // common, scale // common
+def _number(text: str) -> Fraction:
+    """A number of the list, exactly; its largest are beyond the integers that prices and quantities are read with."""
+    if _NUMBER.fullmatch(text) is None:
+        raise ValueError(f"{text!r} is no number")
+    return Fraction(text)
 
 
-def _contract(row: _Row) -> tuple[int, int]:
-    """Base asset per unit of quantity, as a fraction; what is neither spot nor a linear USDT perpetual is refused."""
+def _contract(row: _Row) -> Fraction:
+    """Base asset per unit of quantity; what is neither spot nor a linear USDT perpetual is refused."""
     if row.instType == "SPOT":
-        return 1, 1
+        return Fraction(1)
     if row.instType != "SWAP":
         raise ValueError(f"is of type {row.instType or '?'}, neither SWAP nor SPOT")
     if row.ctType != "linear":
         raise ValueError(f"is no linear contract ({row.ctType or 'type not told'})")
     if row.settleCcy != "USDT":
         raise ValueError(f"is settled in {row.settleCcy or '?'}, not in USDT")
-    value, multiplier = _fraction(row.ctVal), _fraction(row.ctMult or "1")
-    mul, div = value[0] * multiplier[0], value[1] * multiplier[1]
-    common = gcd(mul, div)
-    return mul // common, div // common
+    value = _number(row.ctVal) * _number(row.ctMult or "1")
+    if value <= 0:
+        raise ValueError(f"contract value {row.ctVal} is not positive")
+    return value
 
 
 def _code(row: _Row) -> int:
@@ -116,17 +116,17 @@ def _assets(row: _Row) -> tuple[str, str, str]:
 
 
 def _instrument(index: int, row: _Row) -> Instrument:
-    contract_mul, contract_div = _contract(row)
+    contract = _contract(row)
     base, quote, margin = _assets(row)
     for name in ("tickSz", "lotSz", "minSz", "maxLmtSz", "maxMktSz"):
         if not getattr(row, name):
             raise ValueError(f"{name} is not told")
     price_decimals, tick = step_of(row.tickSz)
     qty_decimals, lot = step_of(row.lotSz)
-    mul = lot * tick * contract_mul * 10**8
-    div = 10 ** (price_decimals + qty_decimals) * contract_div
-    common = gcd(mul, div)
-    lot_min = max(1, ceil_lots(row.minSz, qty_decimals, lot))
+    lot_size = _number(row.lotSz)
+    value = lot_size * contract * _number(row.tickSz) * 10**8
+    lot_min = max(1, ceil(_number(row.minSz) / lot_size))
+    lot_max = min(LOTS_MAX, floor(_number(row.maxLmtSz) / lot_size))
     spot = row.instType == "SPOT"
     return Instrument(
         index=index,
@@ -139,21 +139,21 @@ def _instrument(index: int, row: _Row) -> Instrument:
         qty_decimals=qty_decimals,
         lot=lot,
         lot_min=lot_min,
-        lot_max=floor_lots(row.maxLmtSz, qty_decimals, lot),
+        lot_max=lot_max,
         market_lot_min=lot_min,
         # For a spot market order the venue states its largest size in the quote asset's value; it binds there, not here.
-        market_lot_max=floor_lots(row.maxLmtSz if spot else row.maxMktSz, qty_decimals, lot),
+        market_lot_max=lot_max if spot else min(LOTS_MAX, floor(_number(row.maxMktSz) / lot_size)),
         min_notional_e8=0,
-        value_mul=mul // common,
-        value_div=div // common,
+        value_mul=value.numerator,
+        value_div=value.denominator,
         price_up_ppm=0,
         price_down_ppm=0,
         market_take_bound_ppm=0,
         orders_max=ORDERS_MAX,
         base_asset=base,
-        contract_mul=contract_mul,
-        contract_div=contract_div,
+        contract_mul=contract.numerator,
+        contract_div=contract.denominator,
         spot=spot,
         code=_code(row),
-        leverage_max=parse_scaled(row.lever, 0) if row.lever and not spot else 0,
+        leverage_max=floor(_number(row.lever)) if row.lever and not spot else 0,
     )
