@@ -13,8 +13,8 @@ request's body) and ``BODY`` (that body, inside ``signed``).
 Rendering and signing run without the interpreter lock; one call at a time. Text that all orders of a call share is made once;
 what is left per order are its id, its quantity and its key. A secret is kept only as the two hash states that follow from it.
 
-Memory: 336 bytes per account; beside that up to 138 bytes per order of the largest call so far, whoever's they were, and the
-texts of 32 orders.
+Memory: 336 bytes per account, for up to twice the accounts in use; beside that up to 138 bytes per order of the largest call so
+far, whoever's they were, and twice the texts of 32 orders. No account has a buffer of its own.
 """
 
 import hashlib
@@ -59,6 +59,7 @@ cdef enum:  # why an order cannot be sent
     NO_MEMORY = 5
     NO_SHAPE = 6
     TOO_LONG = 7
+    CHANGED = 8
 
 QTY, PX, CID, TIME, KEY, PASS, SIGN, LENGTH, BODY = F_QTY, F_PX, F_CID, F_TIME, F_KEY, F_PASS, F_SIGN, F_LENGTH, F_BODY
 
@@ -102,6 +103,7 @@ cdef list pieces_of(object template, str what, list body=None):
 
 
 cdef int check_fields(list pieces, tuple allowed, str what) except -1:
+    """Refuse every other field."""
     for _, field, _ in pieces:
         if field not in (F_END, *allowed):
             raise ValueError(f"{what} cannot hold {_NAMES[field]}")
@@ -422,7 +424,7 @@ cdef class Renderer:
         with nogil:
             problem = self.run(orders, n)
         if problem != FINE:
-            raise MemoryError()
+            self.refuse(problem, NULL)
         return made
 
     cdef int begin(self, Py_ssize_t n, int64_t timestamp_ms) except -1:
@@ -479,6 +481,8 @@ cdef class Renderer:
         if problem == NO_SHAPE:
             words = words_of(order.side > 0, order.limit_px != 0, order.position_side, order.reduce_only != 0)
             raise ValueError(f"instrument {order.instrument} has no text for {words}")
+        if problem == CHANGED:
+            raise RuntimeError("an order or its account changed while it was rendered: one call at a time")
         if problem == TOO_LONG:
             raise ValueError(f"an order's text is longer than {TEXT_MAX} bytes, or what it signs than {SIGNED_MAX}")
         raise MemoryError()
@@ -488,6 +492,8 @@ cdef class Renderer:
         if self.data != NULL:
             explicit_bzero(self.data, self.room)
         explicit_bzero(self.group.texts, sizeof(self.group.texts))
+        explicit_bzero(self.group.inner, sizeof(self.group.inner))
+        explicit_bzero(self.group.outer, sizeof(self.group.outer))
 
     cdef int measure(self, Order* orders, const uint32_t* slots, Py_ssize_t n, Py_ssize_t* failed) noexcept nogil:
         """The bursts, their orders in sequence, and every length; or the place of an order that cannot be sent, and why."""
@@ -588,7 +594,7 @@ cdef class Renderer:
         cdef Burst* burst
         cdef Item* item
         cdef char* at
-        cdef int i, size
+        cdef int i, size, problem
         while base < n:
             size = <int>min(n - base, GROUP)
             if self.reserve(base, size) < 0:
@@ -603,8 +609,9 @@ cdef class Renderer:
                     fetch_soon(account.inner)
                     fetch_soon(account.key)
                 item = &self.group.items[i]
-                if self.put(item, &self.drafts[place], &orders[self.sent[place]], at) != FINE:
-                    return NO_MEMORY
+                problem = self.put(item, &self.drafts[place], &orders[self.sent[place]], at)
+                if problem != FINE:
+                    return problem
                 burst = &self.bursts[self.burst_of[self.sequence[place]]]
                 item.to = burst.to
                 burst.to += item.head + item.size
@@ -661,16 +668,20 @@ cdef class Renderer:
         cdef Group* group = self.group
         cdef Values values
         cdef char* start
-        cdef Py_ssize_t signed_size
+        cdef Py_ssize_t body_size, signed_size
         cdef int lane
         if cooked == NULL:
             return NO_MEMORY
         values.account = &self.accounts[order.account]
         values.qty, values.qty_size = draft.qty, draft.qty_size
         put_hex(values.id_text, order.cid, 1)
-        values.length_size = 0
+        values.length_size = 0  # no body has one
+        body_size = size_of(&cooked.body, &values, 0)
         if cooked.text.counts[F_LENGTH]:
-            values.length_size = put_scaled(values.length, size_of(&cooked.body, &values, 0), 0) - values.length
+            values.length_size = put_scaled(values.length, body_size, 0) - values.length
+        signed_size = size_of(&cooked.signed, &values, 0)
+        if size_of(&cooked.text, &values, self.signature_size) + body_size != draft.size or signed_size > SIGNED_MAX:
+            return CHANGED
 
         # 1. the text, behind room for the frame's header
         item.at, item.size, item.head = at, draft.size, self.head_of(draft.size)
@@ -686,7 +697,7 @@ cdef class Renderer:
         item.lane = lane = group.lanes
         group.lanes += 1
         group.starts[lane] = group.texts + group.used
-        signed_size = put_template(&cooked.signed, <char*>group.starts[lane], &values, 0) - <char*>group.starts[lane]
+        put_template(&cooked.signed, <char*>group.starts[lane], &values, 0)
         group.blocks[lane] = sha256_pad(group.starts[lane], signed_size, 64 + <uint64_t>signed_size)
         group.used += group.blocks[lane] * 64
         memcpy(group.inner[lane], values.account.inner, 32)
