@@ -1,6 +1,7 @@
 """Orders from templates, venue by venue, beside the encoder that was written for one: ns per order, all in one interleaved run.
 
-One order per account, as connections of one account each have it; the encoder's orders go to four connections.
+One order per account, as connections of one account each have it. The encoder's orders go to four connections, and for comparison
+to one of each account: so many objects a renderer makes too.
 ``COPYD_BENCH_FOLLOWERS`` sets the size, ``COPYD_BENCH_ROUNDS`` how often each is called.
 """
 
@@ -107,9 +108,11 @@ def unmasked(buffer: bytes) -> list[bytes]:
 
 def subjects() -> dict[str, Subject]:
     """Everything that is measured, with every account's key."""
-    encoder = Encoder(2_000, 1)
-    encoder.set_instrument(0, ITEM.symbol, ITEM.price_decimals, ITEM.tick, ITEM.qty_decimals, ITEM.lot)
-    found = {"binance encoder": Subject(encoder.encode, binance, frames)}
+    encoder, lonely = Encoder(2_000, 1), Encoder(2_000, 1)
+    for one in (encoder, lonely):
+        one.set_instrument(0, ITEM.symbol, ITEM.price_decimals, ITEM.tick, ITEM.qty_decimals, ITEM.lot)
+    found = {"binance encoder": Subject(encoder.encode, binance, frames),
+             "  a connection each": Subject(lonely.encode, binance, frames)}
     renderers = []
     for name, twin, target, signature in (
         ("okx-like frame", okx_like, "frame", "hex"), ("bybit-like frame", bybit_like, "frame", "hex"),
@@ -122,6 +125,7 @@ def subjects() -> dict[str, Subject]:
     for account in range(FOLLOWERS):
         api_key, secret, passphrase = secrets(account)
         encoder.set_account(account, api_key, secret, account % 4)
+        lonely.set_account(account, api_key, secret, account)
         for made in renderers:
             made.set_account(account, api_key, secret, passphrase)
     return found

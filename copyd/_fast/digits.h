@@ -1,4 +1,4 @@
-/* Bytes as hexadecimal digits and as base64, sixteen characters at a time.
+/* Bytes as hexadecimal digits and as base64, many characters at a time.
  *
  * Written whole, because a copy of freshly written characters waits until every smaller write into them is done.
  */
@@ -34,30 +34,38 @@ static inline char *digits_hex(char *at, const uint8_t *data, int blocks) {
     return at;
 }
 
-/* The 32 bytes of a digest, with two zeros behind them, as 44 characters. */
-static inline void digits_base64(char *at, const uint8_t digest[34]) {
-    uint8_t text[48];
-    for (int i = 0; i < 11; i++) {
-        const uint8_t *d = digest + 3 * i;
-        uint32_t three = (uint32_t)d[0] << 16 | (uint32_t)d[1] << 8 | d[2];
-        text[4 * i] = three >> 18;
-        text[4 * i + 1] = three >> 12 & 63;
-        text[4 * i + 2] = three >> 6 & 63;
-        text[4 * i + 3] = three & 63;
-    }
-    memset(text + 44, 0, 4);
-    for (int i = 0; i < 3; i++) {
-        digits_bytes c, made;
-        memcpy(&c, text + 16 * i, 16);
-        made = c + 65;
-        made += (digits_bytes)((digits_signed)c > 25) & 6;
-        made -= (digits_bytes)((digits_signed)c > 51) & 75;
-        made -= (digits_bytes)((digits_signed)c > 61) & 15;
-        made += (digits_bytes)((digits_signed)c > 62) & 3;
-        memcpy(text + 16 * i, &made, 16);
-    }
-    memcpy(at, text, 43);
-    at[43] = '=';
+/* 48 bits as eight characters. */
+static inline void digits_base64_eight(char *at, uint64_t bits) {
+    const uint64_t ones = 0x0101010101010101;
+    uint64_t c = (bits >> 24) << 32 | (bits & 0xffffff);
+    c = (c & 0x00fff00000fff000) << 4 | (c & 0x00000fff00000fff);
+    c = (c & 0x0fc00fc00fc00fc0) << 2 | (c & 0x003f003f003f003f);
+    /* from 0..63 in each byte: A-Z, then a-z, 0-9, + and / lie elsewhere */
+    uint64_t small = (c + (128 - 26) * ones) >> 7 & ones, digit = (c + (128 - 52) * ones) >> 7 & ones;
+    uint64_t plus = (c + (128 - 62) * ones) >> 7 & ones, slash = (c + (128 - 63) * ones) >> 7 & ones;
+    c += 65 * ones + 6 * small - 75 * digit - 15 * plus + 3 * slash;
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    c = __builtin_bswap64(c);
+#endif
+    memcpy(at, &c, 8);
+}
+
+/* The 32 bytes of a digest as 44 characters. */
+static inline void digits_base64(char *at, const uint8_t digest[32]) {
+    uint64_t words[4];
+    char last[8];
+    memcpy(words, digest, 32);
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    for (int i = 0; i < 4; i++) words[i] = __builtin_bswap64(words[i]);
+#endif
+    digits_base64_eight(at, words[0] >> 16);
+    digits_base64_eight(at + 8, (words[0] << 32 | words[1] >> 32) & 0xffffffffffff);
+    digits_base64_eight(at + 16, (words[1] << 16 | words[2] >> 48) & 0xffffffffffff);
+    digits_base64_eight(at + 24, words[2] & 0xffffffffffff);
+    digits_base64_eight(at + 32, words[3] >> 16);
+    digits_base64_eight(last, (words[3] & 0xffff) << 32);
+    last[3] = '=';
+    memcpy(at + 40, last, 4);
 }
 
 #endif

@@ -53,6 +53,8 @@ cdef struct Cooked:
 cdef struct Symbol:
     int64_t tick                   # 0: not known
     int64_t lot
+    int64_t px_max                 # ticks
+    int64_t qty_max                # lots
     int price_decimals
     int qty_decimals
     Shape* shapes[SHAPES]
@@ -75,12 +77,21 @@ cdef struct Burst:
     uint32_t account
     uint32_t first                 # place of its first order in the sequence
     uint32_t orders
-    size_t begin                   # of its bytes in the buffer
+    size_t size                    # of its bytes
+    char* to                       # where its next order goes
+
+
+cdef struct Draft:
+    #: what is known of an order before it is rendered
+    uint32_t size                  # of its text
+    uint8_t qty_size
+    char qty[27]
 
 
 cdef struct Item:
     #: one order of the group under way
-    size_t at                      # where its bytes begin in the buffer
+    char* at                       # where its bytes begin
+    char* to                       # where they go when they are done
     uint32_t size                  # of the text
     uint32_t signature             # where the signature goes, from the text's beginning
     int head                       # bytes of the frame's header; 0 in a request
@@ -96,7 +107,6 @@ cdef struct Group:
     uint8_t* starts[GROUP]
     int lanes                      # texts in it
     size_t used                    # bytes of ``texts``
-    size_t used_most               # since they were wiped
     Item items[GROUP]
     uint32_t* states[GROUP]
     const uint8_t* data[GROUP]
@@ -105,11 +115,11 @@ cdef struct Group:
 cdef struct Values:
     #: what differs from order to order, as text
     char id_text[32]
-    char qty[64]
     char length[32]
+    const char* qty
     Py_ssize_t qty_size
     Py_ssize_t length_size
-    char* signature                # where its place is; NULL: not met
+    char* signature                # where its place is
     Account* account
 
 
@@ -127,26 +137,28 @@ cdef class Renderer:
     cdef Group* group
     cdef uint64_t random           # xorshift state of the frame masks
     cdef int64_t now_ms            # of the running call
-    cdef char* data                # texts of the running call, burst after burst
-    cdef size_t size
+    cdef char* data                # the group's orders as they are made
     cdef size_t room
-    cdef size_t dirty              # bytes of it that may hold text
-    cdef void* tables              # ids, slots, sequence, burst of each order, bursts: room for ``orders_room``
-    cdef uint8_t* ids              # in the sequence of the bursts
+    cdef void* tables              # bursts, drafts, ids, slots, sequence, burst of each order: room for ``orders_room``
+    cdef Burst* bursts
+    cdef uint32_t n_bursts
+    cdef Draft* drafts             # in the sequence of the bursts
+    cdef uint8_t* ids              # likewise
     cdef uint32_t* sent            # slots, likewise
     cdef uint32_t* sequence        # place in the call of each
     cdef uint32_t* burst_of        # by place in the call
-    cdef Burst* bursts
-    cdef uint32_t n_bursts
     cdef uint32_t orders_room
+    cdef list render_all(self, Order* orders, const uint32_t* slots, Py_ssize_t n, int64_t timestamp_ms)
     cdef int begin(self, Py_ssize_t n, int64_t timestamp_ms) except -1
-    cdef void wipe(self) noexcept nogil
-    cdef list results(self)
-    cdef int run(self, Order* orders, const uint32_t* slots, Py_ssize_t n, Py_ssize_t* failed) noexcept nogil
+    cdef int measure(self, Order* orders, const uint32_t* slots, Py_ssize_t n, Py_ssize_t* failed) noexcept nogil
     cdef int sort(self, Order* orders, const uint32_t* slots, Py_ssize_t n, Py_ssize_t* failed) noexcept nogil
-    cdef int group_of(self, Order* orders, const uint32_t* slots, Py_ssize_t base, int size, Py_ssize_t* failed) noexcept nogil
-    cdef int put(self, Item* item, Order* order) noexcept nogil
-    cdef Cooked* cooked_of(self, Shape* shape, int kind, Order* order, Symbol* symbol) noexcept nogil
-    cdef int reserve(self, size_t more) noexcept nogil
-    cdef void finish(self, int n) noexcept nogil
+    cdef int draft(self, Draft* draft, Order* order) noexcept nogil
+    cdef inline int head_of(self, uint32_t size) noexcept nogil
+    cdef list bursts_made(self)
+    cdef int run(self, Order* orders, Py_ssize_t n) noexcept nogil
+    cdef int reserve(self, Py_ssize_t base, int size) noexcept nogil
+    cdef int put(self, Item* item, Draft* draft, Order* order, char* at) noexcept nogil
+    cdef void finish(self, Item* item) noexcept nogil
+    cdef Cooked* cooked_of(self, Order* order) noexcept nogil
+    cdef void wipe(self) noexcept nogil
     cdef int refuse(self, int problem, Order* order) except -1

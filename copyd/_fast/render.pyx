@@ -13,15 +13,15 @@ request's body) and ``BODY`` (that body, inside ``signed``).
 Rendering and signing run without the interpreter lock; one call at a time. Text that all orders of a call share is made once;
 what is left per order are its id, its quantity and its key. A secret is kept only as the two hash states that follow from it.
 
-Memory: 336 bytes per account; beside that 52 bytes and its text (room for two of it) per order of the largest call so far,
-whoever's they were.
+Memory: 336 bytes per account, for up to twice the accounts in use; beside that up to 138 bytes per order of the largest call so
+far, whoever's they were, and twice the texts of 32 orders. No account has a buffer of its own.
 """
 
 import hashlib
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, realloc
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 
 from copyd._fast.columns cimport Columns, Order
@@ -36,7 +36,7 @@ from copyd._fast.texts cimport (
 cdef enum:
     ORDERS = 7                     # the order table in Columns
     AHEAD = 12                     # orders whose rows are fetched before they are needed
-    ORDER_BYTES = 16 + 3 * sizeof(uint32_t) + sizeof(Burst)
+    ORDER_BYTES = sizeof(Burst) + sizeof(Draft) + 16 + 3 * sizeof(uint32_t)
 
 cdef enum:  # the fields; 0 ends a template
     F_END = 0
@@ -59,6 +59,7 @@ cdef enum:  # why an order cannot be sent
     NO_MEMORY = 5
     NO_SHAPE = 6
     TOO_LONG = 7
+    CHANGED = 8
 
 QTY, PX, CID, TIME, KEY, PASS, SIGN, LENGTH, BODY = F_QTY, F_PX, F_CID, F_TIME, F_KEY, F_PASS, F_SIGN, F_LENGTH, F_BODY
 
@@ -102,6 +103,7 @@ cdef list pieces_of(object template, str what, list body=None):
 
 
 cdef int check_fields(list pieces, tuple allowed, str what) except -1:
+    """Refuse every other field."""
     for _, field, _ in pieces:
         if field not in (F_END, *allowed):
             raise ValueError(f"{what} cannot hold {_NAMES[field]}")
@@ -177,6 +179,11 @@ cdef inline Py_ssize_t size_of(Template* cooked, Values* values, int signature_s
     return (cooked.size + cooked.counts[F_CID] * 32 + cooked.counts[F_QTY] * values.qty_size
             + cooked.counts[F_KEY] * values.account.key_size + cooked.counts[F_PASS] * values.account.pass_size
             + cooked.counts[F_SIGN] * signature_size + cooked.counts[F_LENGTH] * values.length_size)
+
+
+cdef inline int digits_of(Py_ssize_t value) noexcept nogil:
+    """Digits of a number below 100 000."""
+    return 1 + (value > 9) + (value > 99) + (value > 999) + (value > 9999)
 
 
 cdef inline char* put_template(Template* cooked, char* at, Values* values, int signature_size) noexcept nogil:
@@ -291,6 +298,7 @@ cdef class Renderer:
         cdef Symbol* entry = &self.symbols[index]
         entry.price_decimals, entry.tick = price_decimals, tick
         entry.qty_decimals, entry.lot = qty_decimals, lot
+        entry.px_max, entry.qty_max = (<int64_t>1 << 62) // tick, (<int64_t>1 << 62) // lot
 
     def set_shape(self, Py_ssize_t instrument, int side, bint limit, int position_side, bint reduce_only,
                   object text not None, *, object signed not None=(), object body not None=()):
@@ -376,29 +384,20 @@ cdef class Renderer:
         ``ids``: bytes, 16 an order; the slots are bytes of uint32. Where an order cannot be sent nothing is rendered, and
         ``ValueError`` names why.
         """
-        cdef Py_ssize_t i, failed = 0, n = slots.shape[0]
-        cdef int problem
+        cdef Py_ssize_t i, n = slots.shape[0]
         for i in range(n):
             if slots[i] >= cols.counts[ORDERS]:
                 raise ValueError(f"order slot {slots[i]} does not exist")
-        self.begin(n, timestamp_ms)
-        if n == 0:
-            return []
-        with nogil:
-            problem = self.run(cols.orders, &slots[0], n, &failed)
-        if problem != FINE:
-            self.refuse(problem, &cols.orders[slots[failed]])
-        return self.results()
+        return self.render_all(cols.orders, &slots[0] if n else NULL, n, timestamp_ms)
 
     def render_rows(self, rows not None, int64_t timestamp_ms):
         """As ``render`` for rows (account, instrument, cid, lots, ticks, side, position_side, reduce_only); slots count rows."""
-        cdef Py_ssize_t failed = 0, n = len(rows)
+        cdef Py_ssize_t n = len(rows)
         cdef bytes cid
         cdef Order* orders = <Order*>calloc(max(n, 1), sizeof(Order) + sizeof(uint32_t))
         if orders == NULL:
             raise MemoryError()
         cdef uint32_t* slots = <uint32_t*>(orders + n)
-        cdef int problem
         try:
             for slot, (account, instrument, cid, lots, ticks, side, position_side, reduce_only) in enumerate(rows):
                 if len(cid) != 16:
@@ -408,14 +407,25 @@ cdef class Renderer:
                 orders[slot].order_qty, orders[slot].limit_px = lots, ticks
                 orders[slot].side, orders[slot].position_side, orders[slot].reduce_only = side, position_side, reduce_only
                 slots[slot] = slot
-            self.begin(n, timestamp_ms)
-            with nogil:
-                problem = self.run(orders, slots, n, &failed)
-            if problem != FINE:
-                self.refuse(problem, &orders[failed])
+            return self.render_all(orders, slots, n, timestamp_ms)
         finally:
             free(orders)
-        return self.results()
+
+    cdef list render_all(self, Order* orders, const uint32_t* slots, Py_ssize_t n, int64_t timestamp_ms):
+        """Measure, make the objects, render into them; an order that cannot be sent is told before anything is rendered."""
+        cdef Py_ssize_t failed = 0
+        cdef int problem
+        self.begin(n, timestamp_ms)
+        with nogil:
+            problem = self.measure(orders, slots, n, &failed)
+        if problem != FINE:
+            self.refuse(problem, &orders[slots[failed]])
+        cdef list made = self.bursts_made()
+        with nogil:
+            problem = self.run(orders, n)
+        if problem != FINE:
+            self.refuse(problem, NULL)
+        return made
 
     cdef int begin(self, Py_ssize_t n, int64_t timestamp_ms) except -1:
         """Start a call of ``n`` orders: whatever an earlier call left is dropped."""
@@ -431,7 +441,8 @@ cdef class Renderer:
                 raise MemoryError()
             self.tables = bigger
             self.bursts = <Burst*>bigger
-            self.ids = <uint8_t*>(self.bursts + room)
+            self.drafts = <Draft*>(self.bursts + room)
+            self.ids = <uint8_t*>(self.drafts + room)
             self.sent = <uint32_t*>(self.ids + 16 * room)
             self.sequence = self.sent + room
             self.burst_of = self.sequence + room
@@ -439,24 +450,23 @@ cdef class Renderer:
         for i in range(COOKED):
             self.cooked[i].shape = NULL
         self.now_ms = timestamp_ms
-        self.size = 0
         self.n_bursts = 0
         return 0
 
-    cdef list results(self):
-        """(account, buffer, ids, slots) per account."""
+    cdef list bursts_made(self):
+        """(account, buffer, ids, slots) per account; the buffers are still to be filled."""
         cdef uint32_t i
-        cdef size_t end
         cdef Burst* burst
-        cdef list done = []
+        cdef bytes buffer
+        cdef list made = []
         for i in range(self.n_bursts):
             burst = &self.bursts[i]
-            end = self.bursts[i + 1].begin if i + 1 < self.n_bursts else self.size
-            done.append((
-                burst.account, PyBytes_FromStringAndSize(self.data + burst.begin, end - burst.begin),
-                PyBytes_FromStringAndSize(<char*>self.ids + 16 * <size_t>burst.first, burst.orders * 16),
+            buffer = PyBytes_FromStringAndSize(NULL, burst.size)
+            burst.to = PyBytes_AS_STRING(buffer)
+            made.append((
+                burst.account, buffer, PyBytes_FromStringAndSize(<char*>self.ids + 16 * <size_t>burst.first, burst.orders * 16),
                 PyBytes_FromStringAndSize(<char*>(self.sent + burst.first), burst.orders * sizeof(uint32_t))))
-        return done
+        return made
 
     cdef int refuse(self, int problem, Order* order) except -1:
         """Say why an order cannot be sent."""
@@ -471,47 +481,42 @@ cdef class Renderer:
         if problem == NO_SHAPE:
             words = words_of(order.side > 0, order.limit_px != 0, order.position_side, order.reduce_only != 0)
             raise ValueError(f"instrument {order.instrument} has no text for {words}")
+        if problem == CHANGED:
+            raise RuntimeError("an order or its account changed while it was rendered: one call at a time")
         if problem == TOO_LONG:
             raise ValueError(f"an order's text is longer than {TEXT_MAX} bytes, or what it signs than {SIGNED_MAX}")
         raise MemoryError()
 
-    cdef int reserve(self, size_t more) noexcept nogil:
-        """Room for so many more bytes; -1 when there is no memory. What is left behind is wiped."""
-        cdef void* bigger
-        cdef size_t room
-        if self.size + more <= self.room:
-            return 0
-        room = (self.size + more) * 2
-        bigger = realloc(NULL, room)
-        if bigger == NULL:
-            return -1
-        if self.data != NULL:
-            memcpy(bigger, self.data, self.size)
-            explicit_bzero(self.data, self.dirty)
-            free(self.data)
-        self.data = <char*>bigger
-        self.room = room
-        self.dirty = 0
-        return 0
-
     cdef void wipe(self) noexcept nogil:
-        """Nothing of what was rendered stays."""
+        """Nothing of what was rendered stays here."""
         if self.data != NULL:
-            explicit_bzero(self.data, self.dirty)
-        self.dirty = self.size = 0
-        explicit_bzero(self.group.texts, self.group.used_most)
-        self.group.used_most = 0
+            explicit_bzero(self.data, self.room)
+        explicit_bzero(self.group.texts, sizeof(self.group.texts))
+        explicit_bzero(self.group.inner, sizeof(self.group.inner))
+        explicit_bzero(self.group.outer, sizeof(self.group.outer))
 
-    cdef int run(self, Order* orders, const uint32_t* slots, Py_ssize_t n, Py_ssize_t* failed) noexcept nogil:
-        """All orders, group by group; where one cannot be sent, its place and why."""
-        cdef Py_ssize_t base = 0
-        cdef uint32_t i
+    cdef int measure(self, Order* orders, const uint32_t* slots, Py_ssize_t n, Py_ssize_t* failed) noexcept nogil:
+        """The bursts, their orders in sequence, and every length; or the place of an order that cannot be sent, and why."""
+        cdef size_t place
+        cdef uint32_t b, i
+        cdef Order* order
+        cdef Burst* burst
         cdef int problem = self.sort(orders, slots, n, failed)
-        while problem == FINE and base < n:
-            problem = self.group_of(orders, slots, base, <int>min(n - base, GROUP), failed)
-            base += GROUP
-        for i in range(self.n_bursts):
-            self.accounts[self.bursts[i].account].burst = 0
+        for b in range(self.n_bursts):
+            burst = &self.bursts[b]
+            self.accounts[burst.account].burst = 0
+            if problem != FINE:
+                continue  # the marks of the others go too
+            for i in range(burst.orders):
+                place = burst.first + i
+                order = &orders[slots[self.sequence[place]]]
+                problem = self.draft(&self.drafts[place], order)
+                if problem != FINE:
+                    failed[0] = self.sequence[place]
+                    break
+                burst.size += self.head_of(self.drafts[place].size) + self.drafts[place].size
+                memcpy(self.ids + 16 * place, order.cid, 16)
+                self.sent[place] = slots[self.sequence[place]]
         return problem
 
     cdef int sort(self, Order* orders, const uint32_t* slots, Py_ssize_t n, Py_ssize_t* failed) noexcept nogil:
@@ -524,6 +529,7 @@ cdef class Renderer:
             if i + AHEAD < n and orders[slots[i + AHEAD]].account < self.n_accounts:
                 fetch_soon(&self.accounts[orders[slots[i + AHEAD]].account].key_size)
             if i + 2 * AHEAD < n:
+                fetch_soon(&orders[slots[i + 2 * AHEAD]])
                 fetch_soon(&orders[slots[i + 2 * AHEAD]].account)
             if orders[slots[i]].account >= self.n_accounts or self.accounts[orders[slots[i]].account].key_size == 0:
                 failed[0] = i
@@ -531,55 +537,117 @@ cdef class Renderer:
             account = &self.accounts[orders[slots[i]].account]
             if account.burst == 0:
                 burst = &self.bursts[self.n_bursts]
-                burst.account, burst.orders = orders[slots[i]].account, 0
+                burst.account, burst.orders, burst.size = orders[slots[i]].account, 0, 0
                 self.n_bursts += 1
                 account.burst = self.n_bursts
             self.burst_of[i] = account.burst - 1
             self.bursts[account.burst - 1].orders += 1
         for b in range(self.n_bursts):
             self.bursts[b].first = at
-            self.bursts[b].begin = at  # until it is rendered: where its next order goes
             at += self.bursts[b].orders
+            self.bursts[b].orders = 0
         for i in range(n):
             burst = &self.bursts[self.burst_of[i]]
-            self.sequence[burst.begin] = <uint32_t>i
-            burst.begin += 1
+            self.sequence[burst.first + burst.orders] = <uint32_t>i
+            burst.orders += 1
         return FINE
 
-    cdef int group_of(self, Order* orders, const uint32_t* slots, Py_ssize_t base, int size, Py_ssize_t* failed) noexcept nogil:
-        """A group of the sequence: render, sign together, write the signatures in and mask."""
-        cdef Py_ssize_t place, n = self.bursts[self.n_bursts - 1].first + self.bursts[self.n_bursts - 1].orders
-        cdef Order* order
+    cdef int draft(self, Draft* draft, Order* order) noexcept nogil:
+        """The quantity as text, and the length of the order's text; or why it cannot be sent."""
+        cdef Symbol* symbol
+        cdef Cooked* cooked
+        cdef Values values
+        cdef Py_ssize_t body_size, size
+        if order.instrument >= self.n_symbols or self.symbols[order.instrument].tick == 0:
+            return NO_INSTRUMENT
+        symbol = &self.symbols[order.instrument]
+        if order.order_qty <= 0 or order.limit_px < 0 or order.side == 0 or order.position_side > 2:
+            return BAD_NUMBERS
+        if order.order_qty > symbol.qty_max or order.limit_px > symbol.px_max:
+            return TOO_LARGE
+        if symbol.shapes[kind_of(order.side > 0, order.limit_px != 0, order.position_side, order.reduce_only != 0)] == NULL:
+            return NO_SHAPE
+        cooked = self.cooked_of(order)
+        if cooked == NULL:
+            return NO_MEMORY
+        draft.qty_size = <uint8_t>(
+            put_scaled(draft.qty, <uint64_t>order.order_qty * symbol.lot, symbol.qty_decimals) - draft.qty)
+        values.account = &self.accounts[order.account]
+        values.qty_size = draft.qty_size
+        values.length_size = 0  # no body has one
+        body_size = size_of(&cooked.body, &values, 0)
+        values.length_size = digits_of(body_size)
+        size = size_of(&cooked.text, &values, self.signature_size) + body_size
+        if size > TEXT_MAX or size_of(&cooked.signed, &values, 0) > SIGNED_MAX:
+            return TOO_LONG
+        draft.size = <uint32_t>size
+        return FINE
+
+    cdef inline int head_of(self, uint32_t size) noexcept nogil:
+        """Bytes of the header before a text: FIN + text, masked, 7 or 16 bits of length (RFC 6455, 5.2)."""
+        return 0 if not self.frames else 6 if size < 126 else 8
+
+    cdef int run(self, Order* orders, Py_ssize_t n) noexcept nogil:
+        """What was measured, group by group: render, sign together, write the signatures in, mask, and copy where it belongs."""
+        cdef Py_ssize_t base = 0, place
         cdef Account* account
         cdef Burst* burst
-        cdef int i, problem
-        self.group.lanes = 0
-        self.group.used = 0
-        for i in range(size):
-            place = base + i
-            if place + AHEAD < n:
-                account = &self.accounts[orders[slots[self.sequence[place + AHEAD]]].account]
-                fetch_soon(account.inner)
-                fetch_soon(account.key)
-            if place + 2 * AHEAD < n:
-                fetch_soon(&orders[slots[self.sequence[place + 2 * AHEAD]]])
-                fetch_soon(&orders[slots[self.sequence[place + 2 * AHEAD]]].leg)
-            order = &orders[slots[self.sequence[place]]]
-            burst = &self.bursts[self.burst_of[self.sequence[place]]]
-            if burst.first == <uint32_t>place:
-                burst.begin = self.size
-            problem = self.put(&self.group.items[i], order)
-            if problem != FINE:
-                failed[0] = self.sequence[place]
-                return problem
-            memcpy(self.ids + 16 * place, order.cid, 16)
-            self.sent[place] = slots[self.sequence[place]]
-        sign(self.group)
-        self.finish(size)
+        cdef Item* item
+        cdef char* at
+        cdef int i, size, problem
+        while base < n:
+            size = <int>min(n - base, GROUP)
+            if self.reserve(base, size) < 0:
+                return NO_MEMORY
+            at = self.data
+            self.group.lanes = 0
+            self.group.used = 0
+            for i in range(size):
+                place = base + i
+                if place + AHEAD < n:
+                    account = &self.accounts[orders[self.sent[place + AHEAD]].account]
+                    fetch_soon(account.inner)
+                    fetch_soon(account.key)
+                item = &self.group.items[i]
+                problem = self.put(item, &self.drafts[place], &orders[self.sent[place]], at)
+                if problem != FINE:
+                    return problem
+                burst = &self.bursts[self.burst_of[self.sequence[place]]]
+                item.to = burst.to
+                burst.to += item.head + item.size
+                at += item.head + item.size
+            sign(self.group)
+            for i in range(size):
+                self.finish(&self.group.items[i])
+            for i in range(size):  # not at once: what was written in small pieces is not read again fast
+                item = &self.group.items[i]
+                memcpy(item.to, item.at, item.head + item.size)
+            base += size
         return FINE
 
-    cdef Cooked* cooked_of(self, Shape* shape, int kind, Order* order, Symbol* symbol) noexcept nogil:
+    cdef int reserve(self, Py_ssize_t base, int size) noexcept nogil:
+        """Room for the orders of a group; -1 when there is no memory. What is left behind is wiped."""
+        cdef size_t need = 2 * STRIDE
+        cdef int i
+        for i in range(size):
+            need += self.drafts[base + i].size + 8
+        if need <= self.room:
+            return 0
+        if self.data != NULL:
+            explicit_bzero(self.data, self.room)
+            free(self.data)
+        self.room = 0
+        self.data = <char*>malloc(2 * need)
+        if self.data == NULL:
+            return -1
+        self.room = 2 * need
+        return 0
+
+    cdef Cooked* cooked_of(self, Order* order) noexcept nogil:
         """The texts that this order shares with others like it, made at the first of them; NULL when there is no memory."""
+        cdef Symbol* symbol = &self.symbols[order.instrument]
+        cdef int kind = kind_of(order.side > 0, order.limit_px != 0, order.position_side, order.reduce_only != 0)
+        cdef Shape* shape = symbol.shapes[kind]
         cdef Cooked* cooked = &self.cooked[(<uint64_t>order.limit_px + 3 * <uint64_t>order.instrument + kind) % COOKED]
         cdef char price[64]
         cdef Py_ssize_t price_size
@@ -594,96 +662,68 @@ cdef class Renderer:
         cooked.shape, cooked.limit_px = shape, order.limit_px
         return cooked
 
-    cdef int put(self, Item* item, Order* order) noexcept nogil:
-        """Render one order behind the others: its text without signature, header and mask, and what it signs into a lane of the
-        group; or the reason why not."""
-        cdef Symbol* symbol
-        cdef Shape* shape
-        cdef Cooked* cooked
+    cdef int put(self, Item* item, Draft* draft, Order* order, char* at) noexcept nogil:
+        """Render one order: its text without signature, header and mask, and what it signs into a lane of the group."""
+        cdef Cooked* cooked = self.cooked_of(order)
         cdef Group* group = self.group
         cdef Values values
         cdef char* start
-        cdef char* at
-        cdef Py_ssize_t size, body_size, signed_size
-        cdef int kind, lane
-        if order.instrument >= self.n_symbols or self.symbols[order.instrument].tick == 0:
-            return NO_INSTRUMENT
-        symbol = &self.symbols[order.instrument]
-        if order.order_qty <= 0 or order.limit_px < 0 or order.side == 0 or order.position_side > 2:
-            return BAD_NUMBERS
-        if order.order_qty > (<int64_t>1 << 62) / symbol.lot or order.limit_px > (<int64_t>1 << 62) / symbol.tick:
-            return TOO_LARGE
-        kind = kind_of(order.side > 0, order.limit_px != 0, order.position_side, order.reduce_only != 0)
-        shape = symbol.shapes[kind]
-        if shape == NULL:
-            return NO_SHAPE
-        cooked = self.cooked_of(shape, kind, order, symbol)
+        cdef Py_ssize_t body_size, signed_size
+        cdef int lane
         if cooked == NULL:
             return NO_MEMORY
-
-        # 1. the values, and from them every length
         values.account = &self.accounts[order.account]
-        values.qty_size = put_scaled(values.qty, <uint64_t>order.order_qty * symbol.lot, symbol.qty_decimals) - values.qty
+        values.qty, values.qty_size = draft.qty, draft.qty_size
         put_hex(values.id_text, order.cid, 1)
+        values.length_size = 0  # no body has one
         body_size = size_of(&cooked.body, &values, 0)
-        values.length_size = put_scaled(values.length, body_size, 0) - values.length
-        size = size_of(&cooked.text, &values, self.signature_size) + body_size
+        if cooked.text.counts[F_LENGTH]:
+            values.length_size = put_scaled(values.length, body_size, 0) - values.length
         signed_size = size_of(&cooked.signed, &values, 0)
-        if size > TEXT_MAX or signed_size > SIGNED_MAX:
-            return TOO_LONG
-        if self.reserve(size + 8 + 2 * STRIDE) < 0:
-            return NO_MEMORY
+        if size_of(&cooked.text, &values, self.signature_size) + body_size != draft.size or signed_size > SIGNED_MAX:
+            return CHANGED
 
-        # 2. the text, behind room for the frame's header
-        item.at, item.size = self.size, <uint32_t>size
-        item.head = 0 if not self.frames else 6 if size < 126 else 8
+        # 1. the text, behind room for the frame's header
+        item.at, item.size, item.head = at, draft.size, self.head_of(draft.size)
         item.lane = -1
-        start = self.data + self.size + item.head
+        start = at + item.head
         at = put_template(&cooked.text, start, &values, self.signature_size)
         put_template(&cooked.body, at, &values, 0)
-        self.size += item.head + size
-        self.dirty = max(self.dirty, self.size + 2 * STRIDE)
+        if cooked.signed.n == 0:
+            return FINE
 
-        # 3. the signed text with its padding (FIPS 180-4, 5.1.1)
-        if cooked.signed.n:
-            item.signature = <uint32_t>(values.signature - start)
-            item.lane = lane = group.lanes
-            group.lanes += 1
-            group.starts[lane] = group.texts + group.used
-            put_template(&cooked.signed, <char*>group.starts[lane], &values, 0)
-            group.blocks[lane] = sha256_pad(group.starts[lane], signed_size, 64 + <uint64_t>signed_size)
-            group.used += group.blocks[lane] * 64
-            group.used_most = max(group.used_most, group.used + 2 * STRIDE)
-            memcpy(group.inner[lane], values.account.inner, 32)
-            memcpy(group.outer[lane], values.account.outer, 32)
+        # 2. the signed text with its padding (FIPS 180-4, 5.1.1)
+        item.signature = <uint32_t>(values.signature - start)
+        item.lane = lane = group.lanes
+        group.lanes += 1
+        group.starts[lane] = group.texts + group.used
+        put_template(&cooked.signed, <char*>group.starts[lane], &values, 0)
+        group.blocks[lane] = sha256_pad(group.starts[lane], signed_size, 64 + <uint64_t>signed_size)
+        group.used += group.blocks[lane] * 64
+        memcpy(group.inner[lane], values.account.inner, 32)
+        memcpy(group.outer[lane], values.account.outer, 32)
         return FINE
 
-    cdef void finish(self, int n) noexcept nogil:
-        """The signatures into the texts; headers and masks: FIN + text, masked, 7 or 16 bits of length (RFC 6455, 5.2)."""
-        cdef Item* item
-        cdef char* at
-        cdef uint8_t digest[34]
+    cdef void finish(self, Item* item) noexcept nogil:
+        """The signature into the text, header and mask."""
+        cdef char* text = item.at + item.head
+        cdef uint8_t digest[32]
         cdef uint32_t mask
-        cdef int i
-        digest[32] = digest[33] = 0
-        for i in range(n):
-            item = &self.group.items[i]
-            at = self.data + item.at
-            if item.lane >= 0:
-                sha256_put(self.group.outer[item.lane], digest)
-                if self.hexadecimal:
-                    put_hex(at + item.head + item.signature, digest, 2)
-                else:
-                    put_base64(at + item.head + item.signature, digest)
-            if not self.frames:
-                continue
-            at[0] = <char>0x81
-            if item.head == 6:
-                at[1] = <char>(0x80 | item.size)
+        if item.lane >= 0:
+            sha256_put(self.group.outer[item.lane], digest)
+            if self.hexadecimal:
+                put_hex(text + item.signature, digest, 2)
             else:
-                at[1] = <char>(0x80 | 126)
-                at[2] = <char>(item.size >> 8)
-                at[3] = <char>(item.size & 255)
-            mask = <uint32_t>(next_random(&self.random) >> 16)
-            memcpy(at + item.head - 4, &mask, 4)
-            mask_text(at + item.head, item.size, mask)
+                put_base64(text + item.signature, digest)
+        if not self.frames:
+            return
+        item.at[0] = <char>0x81
+        if item.head == 6:
+            item.at[1] = <char>(0x80 | item.size)
+        else:
+            item.at[1] = <char>(0x80 | 126)
+            item.at[2] = <char>(item.size >> 8)
+            item.at[3] = <char>(item.size & 255)
+        mask = <uint32_t>(next_random(&self.random) >> 16)
+        memcpy(text - 4, &mask, 4)
+        mask_text(text, item.size, mask)

@@ -19,7 +19,7 @@ cdef extern from *:
 cdef extern from "digits.h" nogil:
     #: ``blocks`` times 16 bytes as lower-case hexadecimal digits; behind them
     char* put_hex "digits_hex"(char* at, const uint8_t* data, int blocks) noexcept
-    #: the 32 bytes of a digest, with two zeros behind them, as 44 characters
+    #: the 32 bytes of a digest as 44 characters
     void put_base64 "digits_base64"(char* at, const uint8_t* digest) noexcept
 
 cdef enum:

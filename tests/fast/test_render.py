@@ -439,6 +439,24 @@ def test_the_binance_encoder_and_a_taught_renderer_agree():
     assert {(a, i): payloads(b) for a, b, i, _ in made.render_rows(rows, STAMP)} == want
 
 
+def test_only_the_kinds_that_were_taught_are_rendered():
+    """A venue that has no text for some kind of order is taught without it; such an order is refused, the others are not."""
+
+    def no_market_buys(key, order, now_ms):
+        assert order.px or order.side < 0
+        return plain(key, order, now_ms)
+
+    made = Renderer("frame", 1)
+    teach(made, no_market_buys, instrument(), [(1, True, 0, False), (-1, True, 0, False), (-1, False, 0, False)])
+    made.set_account(0, *keys(0))
+    for side, px in ((1, 5), (-1, 5), (-1, 0)):
+        row = (0, 2, bytes(16), 7, px, side, 0, False)
+        [(_, buffer, _, _)] = made.render_rows([row], STAMP)
+        assert payloads(buffer) == [plain(Key(*keys(0)), Order(0, instrument(), *row[2:]), STAMP)]
+    with pytest.raises(ValueError, match="instrument 2 has no text for a market order, buy"):
+        made.render_rows([(0, 2, bytes(16), 7, 0, 1, 0, False)], STAMP)
+
+
 def test_a_twin_whose_text_is_not_spliced_cannot_teach():
     """A text that depends on an order's values otherwise, a second signature, another encoding: told when it is taught."""
     for twin, target, message in (
