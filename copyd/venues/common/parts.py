@@ -98,6 +98,9 @@ class Parts(Protocol):
     async def flows(self, key: Key, since_ms: int) -> list[tuple[int, int]]:
         """What was paid in (above 0) or taken out since: (amount e8, venue ns)."""
 
+    async def rights(self, key: Key) -> Rights:
+        """What a key may do."""
+
     async def keep_clock(self) -> None:
         """Measure the venue's clock for ever."""
 
