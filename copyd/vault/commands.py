@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from copyd.vault.store import Check, Row
 
 STDIN_BYTES_MAX = 64 << 10
+#: Columns of a table that goes to a file or a pipe: nothing of it is cut.
+WIDE = 400
 DAMAGED = 65
 
 app = App(name="key", help="Exchange keys, sealed: add, test, rotate, revoke.", default_parameter=Parameter(negative=""))
@@ -551,7 +553,7 @@ def _table(found: list[dict[str, Any]]) -> None:
             state += f" ({row['reason']})"
         cells = [str(row.get(name, "")) for name in columns[:-2]]
         table.add_row(*cells, words[row.get("ip_bound")], state)
-    Console(soft_wrap=True).print(table)
+    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
 
 
 @contextmanager
