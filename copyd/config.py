@@ -857,8 +857,8 @@ class KeysConfig(Section, frozen=True, kw_only=True):
     kek_before: Annotated[
         KekConfig | None,
         Meta(
-            description="While it is being replaced (`copyd key rotate-kek`): the one before; null = none. Removed too early: keys "
-            "it still seals cannot be opened and the daemon does not start."
+            description="While it is being replaced (`copyd key rotate-kek`): the one before; null = none. Removed too early: "
+            "keys it still seals cannot be opened and the daemon does not start."
         ),
     ] = None
     check_interval_s: Annotated[

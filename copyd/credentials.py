@@ -1,5 +1,5 @@
-"""Exchange keys: read from a file of mode 0600, a systemd credential or the sealed keys of ``copyd key``, held in a type that never
-shows them.
+"""Exchange keys: read from a file of mode 0600, a systemd credential or the sealed keys of ``copyd key``, held in a type that
+never shows them.
 
 One JSON object per line: ``{"name": "alice", "key": "...", "secret": "..."}``; ``"type"`` may say ``hmac`` (default) or
 ``ed25519`` (the secret is then a PEM private key), ``"passphrase"`` is what OKX and Bitget want besides. A problem names the

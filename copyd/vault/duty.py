@@ -11,7 +11,6 @@ from copyd.core.engine import PLANS, Alert, Command, Engine
 from copyd.core.rows import PlanRow, PlanState
 from copyd.credentials import Credentials
 from copyd.errors import CopydError, OperatorError
-from copyd.journal.keyring import exists
 from copyd.vault.checks import RIGHTS_OF, RightsReader, key_of
 from copyd.vault.envelope import fingerprint
 from copyd.vault.policy import gained
@@ -54,7 +53,7 @@ class KeyDuty:
 
     async def run(self) -> None:
         """Until cancelled."""
-        if not any(source.vault for source in self._config.credentials) or not exists(self._config.journal.path):
+        if not any(source.vault for source in self._config.credentials):
             return
         watch = KeyWatch(
             self._keys, self._ask, self._report, self._config.keys.check_interval_s, lambda: self._now_ns() // 1_000_000)

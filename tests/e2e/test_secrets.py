@@ -123,8 +123,8 @@ def keep(s: Stage) -> subprocess.CompletedProcess[str]:
 
 
 def test_no_secret_of_a_sealed_key_anywhere(stage: Callable[..., Stage]) -> None:
-    """Keys go in by `copyd key import`, the daemon trades with them, and they occur in no file at all: journal, ring, logs; nor in
-    metrics, output of every key command, refusals, command line, environment."""
+    """Keys go in by `copyd key import`, the daemon trades with them, and they occur in no file at all: journal, ring, logs; nor
+    in metrics, output of every key command, refusals, command line, environment."""
     s = sealed_stage(stage, 2)
     rows = s.credential_rows()
     search = Search({f"{row['name']}.{part}": row[part] for row in rows for part in ("key", "secret")} | {

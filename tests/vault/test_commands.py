@@ -15,6 +15,7 @@ from copyd.config import KeysConfig
 from copyd.credentials import credential_line, write_credentials
 from copyd.errors import ConfigError
 from copyd.journal.keyring import Keyring
+from copyd.vault.envelope import Envelope
 from copyd.vault.store import Row, decode, encode, load_all, open_vault
 from copyd.yamlcheck import load_config
 from tests.vault.conftest import Site
@@ -209,6 +210,8 @@ def test_a_revoked_key_is_gone_and_its_reason_stays(site: Site) -> None:
         after = ring.get("gone")
     assert row.current is not None and after is not None
     assert row.current.sealed not in after and row.current.wrapped not in after
+    raw = (site.journal / "keys" / "data.mdb").read_bytes()
+    assert row.current.sealed[:24] not in raw and row.current.wrapped[12:36] not in raw
     for words in (("revoke", "gone", "--reason", "x"), ("rotate", "gone"), ("test", "gone"), ("revoke", "no", "--reason", "x")):
         assert site.key(*words).returncode == 1
     made = site.account("gone-again")
@@ -278,10 +281,15 @@ def test_a_kek_is_replaced_with_a_kill_at_any_point(lonely: Site) -> None:
     new_id = new._kek.id
     new._ring.close()
 
-    def moved() -> int:
+    def envelopes() -> list[Envelope]:
         with Keyring(lonely.journal) as ring:
             rows = [decode(name, value) for name, value in ring.items()]
-        return sum(row.current is not None and row.current.kek == new_id for row in rows)
+        return [row.current for row in rows if row.current is not None]
+
+    def moved() -> int:
+        return sum(envelope.kek == new_id for envelope in envelopes())
+
+    before = [envelope.wrapped for envelope in envelopes()]
 
     for _ in range(3):
         start = moved()
@@ -299,6 +307,8 @@ def test_a_kek_is_replaced_with_a_kill_at_any_point(lonely: Site) -> None:
     done = lonely.key("rotate-kek")
     assert done.returncode == 0, done.stderr
     assert f"{left} of 150 keys wrapped anew, {150 - left} were so already, 0 could not be" in done.stdout
+    raw = (lonely.journal / "keys" / "data.mdb").read_bytes()
+    assert not any(wrapped[12:36] in raw for wrapped in before), "data keys under the KEK before are still in the file"
     del lonely.config["keys"]["kek_before"]
     lonely.write()
     assert keys_of(lonely) == wanted
