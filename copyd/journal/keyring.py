@@ -252,8 +252,8 @@ class Keyring:
 
 
     def scrub(self) -> bool:
-        """Overwrite what the file still holds of earlier values: pages no tree leads to, and gaps in pages. False where a reader of
-        an older state would not end: nothing is overwritten under it, try again.
+        """Overwrite what the file still holds of earlier values: pages no tree leads to, and gaps in pages. False where a reader
+        of an older state would not end: nothing is overwritten under it, try again.
 
         LMDB fills gaps with what its page buffers held before. So it is opened anew, which makes them fresh, and every value is
         written once more; after two commits neither meta page leads to the pages they stood on before. Free pages are then

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import random
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -17,7 +19,8 @@ from copyd.errors import ConfigError
 from copyd.journal.keyring import Keyring
 from copyd.vault.envelope import Envelope
 from copyd.vault.store import Row, decode, encode, load_all, open_vault
-from copyd.yamlcheck import load_config
+from copyd.yamlcheck import environment_problems, load_config
+from tests.exchange.wire_helpers import ROOT
 from tests.vault.conftest import Site
 from tests.vault.transit import Transit, serving
 
@@ -361,6 +364,49 @@ def test_keys_under_a_transit_key(lonely: Site) -> None:
         engine.token = "another"
         done = lonely.key("test")
         assert done.returncode == 69 and "403: permission denied" in done.stdout + done.stderr
+
+
+def test_the_prompt_shows_nothing_of_what_is_typed(site: Site) -> None:
+    """On a terminal key, secret and passphrase are asked for, and none is echoed."""
+    made = site.account("typist")
+    pid, terminal = pty.fork()
+    if not pid:
+        os.chdir(ROOT)
+        words = [sys.executable, "-m", "copyd.cli", "key", "add", "typist", "--venue", "binance_usdm", "-c", str(site.path)]
+        os.execv(sys.executable, words)
+    seen = b""
+
+    def until(text: bytes) -> None:
+        nonlocal seen
+        while text not in seen:
+            seen += os.read(terminal, 4096)
+
+    for asked, answer in ((b"API key of typist:", made["key"]), (b"Secret:", made["secret"]), (b"Passphrase", "")):
+        until(asked)
+        os.write(terminal, answer.encode() + b"\n")
+    until(b"key typist is kept")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    os.close(terminal)
+    assert made["key"].encode() not in seen and made["secret"].encode() not in seen
+    assert keys_of(site) == {"typist": made["secret"]}
+
+
+def test_check_config_says_what_is_not_there(lonely: Site) -> None:
+    """No keys yet, no KEK file; a source that lacks what it needs is a mistake with its place."""
+    assert any("no keys in" in note for note in environment_problems(load_config(lonely.path)))
+    lonely.config["keys"]["kek"]["file"] = str(lonely.folder / "nowhere")
+    lonely.write()
+    assert any("keys.kek.file" in note for note in environment_problems(load_config(lonely.path)))
+    for keys, said in (
+        ({"kek": {"source": "file"}}, "keys.kek.file: is needed with source: file"),
+        ({"kek": {"source": "vault"}}, "keys.kek.vault.address: is needed with source: vault"),
+        ({"kek": {"source": "vault", "vault": {"address": "http://192.0.2.1:8200"}}}, "would be reached without encryption"),
+        ({"unbound_notional_cap": "0"}, "0 would be no cap at all"),
+    ):  # fmt: skip
+        lonely.config["keys"] = keys
+        lonely.write()
+        done = lonely.key("list")
+        assert done.returncode == 78 and said in done.stderr
 
 
 def test_no_kek_is_made_up(lonely: Site) -> None:
