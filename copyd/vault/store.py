@@ -233,13 +233,6 @@ class Vault(Keys):
                     out[index] = error
         return [(envelopes[index][0], out[index]) for index in range(len(envelopes))]
 
-    def open(self, name: str, envelope: Envelope) -> Credential:
-        """One envelope opened; raises what keeps it shut."""
-        result = self.open_many([(name, envelope)])[0][1]
-        if isinstance(result, Credential):
-            return result
-        raise result
-
     # -- sealing ------------------------------------------------------------------------------------------------------
 
     def _sealed(self, credential: Credential, facts: Facts) -> Envelope:

@@ -146,7 +146,7 @@ def test_a_check_finds_a_right_that_was_given_later(site: Site) -> None:
     assert site.key("test").returncode == 0
     site.restrict("gainer", enableWithdrawals=True)
     done = site.key("test")
-    assert done.returncode == 1 and "key gainer is refused: moves_funds" in done.stderr and "steady: good" in done.stdout
+    assert done.returncode == 1 and "gainer: refused: moves_funds" in done.stderr and "steady: good" in done.stdout
     assert site.listed()["gainer"]["state"] == "refused: moves_funds"
     site.restrict("gainer")
     told = json.loads(site.key("test", "gainer", "--json").stdout)
