@@ -129,9 +129,16 @@ def test_no_secret_of_a_sealed_key_anywhere(stage: Callable[..., Stage]) -> None
     rows = s.credential_rows()
     search = Search({f"{row['name']}.{part}": row[part] for row in rows for part in ("key", "secret")} | {
         "kek": (s.folder / "kek").read_text()})  # fmt: skip
+    s.write_credentials(rows[:2])
     done = keep(s)
     search.look("key import", (done.stdout + done.stderr).encode())
-    s.start([s.plan(i) for i in range(2)])
+    s.start([s.plan(0)])
+    done = key(s, "add", rows[2]["name"], "--venue", "binance_usdm", stdin={name: rows[2][name] for name in ("key", "secret")})
+    assert done.returncode == 0, done.stderr
+    search.look("key add", (done.stdout + done.stderr).encode())
+    done = s.ctl("import", s.write_plans([s.plan(1)]))  # the running daemon finds the key that was added meanwhile
+    assert done.returncode == 0, done.stderr
+    s.wait_ready()
     s.leader.buy("1.000")
     s.holds(NINE)
     search.process(s.daemon.pid)
