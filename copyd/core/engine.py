@@ -29,6 +29,7 @@ from copyd.core.fixed import E8, ONE, mul_div_trunc, sign
 from copyd.core.identifiers import CID_BYTES, cause_id, epoch_of, site_of
 from copyd.core.instrument import base_price, conversion, converted_price, notional
 from copyd.core.leader_event import LeaderBook, split
+from copyd.core.order import carries_close
 from copyd.core.pnl import allocation_equity
 from copyd.core.reconcile import may_catch_up
 from copyd.core.risk import exceeds_declared
@@ -736,6 +737,7 @@ class Engine:
         self.names.config_version = value.version
         for index, spec in enumerate(value.instruments):
             row = InstrumentRow.unpack(spec.row)
+            row.spot = int(spec.spot)
             if index < len(self.names.instruments):
                 self._express_anew(now, index, self.names.instruments[index], spec, out)
                 old = self._row(INSTRUMENTS, index, InstrumentRow)
@@ -1739,9 +1741,10 @@ class Engine:
         margin = mul_div_trunc(leg.margin_e8, gone, held) if held else 0
         if gone:
             self._realise(leg.plan, sign(leg.attributed), notional(instrument, gone, px), cost)
+        bound = 0 if instrument.spot else value // max(1, ai.leverage)
         leg.cost_e8 += value - cost
-        leg.margin_e8 += value // max(1, ai.leverage) - margin
-        account.margin_e8 += value // max(1, ai.leverage) - margin
+        leg.margin_e8 += bound - margin
+        account.margin_e8 += bound - margin
         leg.ts_open = leg.ts_open if leg.attributed else now
         leg.attributed += qty
         wanted = leg.target - leg.pending - leg.deferred
@@ -1820,6 +1823,8 @@ class Engine:
             account_row.margin_e8 -= margin
             realised = self._realise(leg.plan, side, self._value(instrument, share, px, cost), cost)
             leg.attributed -= side * share
+            if leg.attributed == 0:
+                leg.dust_q32 = 0
             if leg.deferred:
                 # What waits would be refused when its turn comes: it leaves the target now, and is booked (semantics 1).
                 out.ends += OrderEndRow(forgone=leg.deferred, leg=index, reason=Reason.LEG_DETACHED).pack()
@@ -1898,9 +1903,12 @@ class Engine:
                    ("net", "net_short", "unattributed", "unattributed_short"), ())
         for at, (traded, held) in enumerate(follow):
             if held == index:
+                leg = self._row(LEGS, at, LegRow)
                 change(LEGS, at, LegRow, (
                     "target", "anchor_target", "attributed", "pending", "deferred", "open_leaves", "reduce_leaves", "missed"),
                     ("deferred_px_q16",))
+                if leg.dust_q32:
+                    self._gather_dust(at, leg.attributed * ONE + leg.dust_q32, lots)
             if traded == index:
                 change(LEGS, at, LegRow, ("anchor_leader",), ())
             if (traded == index) != (held == index):  # of both, the ratio of lots to lots stays
@@ -1937,6 +1945,14 @@ class Engine:
         self.names.mismatches.clear()
         text = f"lot x {lots[1]}/{lots[0]}, tick x {ticks[1]}/{ticks[0]}; {cut} values cut"
         out.alerts.append(Alert("instrument_changed", text, {"symbol": new.symbol}))
+
+    def _gather_dust(self, at: int, real: int, lots: tuple[int, int]) -> None:
+        """A leg that held ``real`` Q32 lots of before: what is whole lots of its dust now, it holds, and the account with it."""
+        leg, now = self._row(LEGS, at, LegRow), mul_div_trunc(real, *lots)
+        ai_at = leg.account * self.columns.instruments_max + leg.instrument
+        ai = self._row(ACCOUNT_INSTRUMENTS, ai_at, AccountInstrumentRow)
+        self._edit(ACCOUNT_INSTRUMENTS, ai_at, AccountInstrumentRow, net=ai.net + (now >> 32) - leg.attributed)
+        self._edit(LEGS, at, LegRow, attributed=now >> 32, dust_q32=now & ONE - 1)
 
     def _catch_up(self, now: int, value: CatchUp, out: Outputs) -> bool | None:
         """What these legs have forgone since the leader was flat is wanted again, and asked of every rule like an opening."""
@@ -2194,7 +2210,7 @@ class Engine:
         self.columns.put(ACCOUNTS, leg.account, account.pack())
         self._realise(
             leg.plan, sign(leg.attributed), self._value(leg.instrument, abs(leg.attributed), 0, leg.cost_e8), leg.cost_e8)
-        leg.attributed = leg.cost_e8 = leg.margin_e8 = 0
+        leg.attributed = leg.cost_e8 = leg.margin_e8 = leg.dust_q32 = 0
 
     def _set_state(self, now: int, args: dict[str, Any], out: Outputs) -> None:
         """``scope`` (all | venue | leader | plan | instrument), ``name``, ``state`` (active | paused | close_only)."""
@@ -2439,14 +2455,16 @@ def check_law(engine: Engine) -> None:
     """The law of semantics 1 on every leg, as an invariant: raises ``BrokenInvariant`` naming the leg.
 
     ``|target - attributed - open - deferred| < 1 lot`` unless the residual waits for the venue's minimum, which only an
-    opening residual may do: a leg never holds a whole lot more than it should without an order on its way or a retry due.
+    opening residual may do, and a part of a spot position that closes: a leg never else holds a whole lot more than it should
+    without an order on its way or a retry due.
     """
     for index in range(engine.columns.count(LEGS)):
         leg = LegRow.unpack(engine.columns.get(LEGS, index))
         wanted = leg.target - leg.pending - leg.deferred
         wanted = abs(wanted) if sign(wanted) == sign(leg.attributed) != -sign(leg.deferred) else 0
         excess = abs(leg.attributed) * ONE - wanted - leg.reduce_leaves * ONE
-        if excess >= ONE and leg.retry_ts == 0:
+        instrument = InstrumentRow.unpack(engine.columns.get(INSTRUMENTS, leg.instrument))
+        if excess >= ONE and leg.retry_ts == 0 and not carries_close(instrument, leg, excess >> 32):
             raise BrokenInvariant(f"leg {index} holds {excess >> 32} lots too much and nothing is on its way")
         if leg.reduce_leaves < 0 or leg.open_leaves < 0:
             raise BrokenInvariant(f"leg {index} counts fewer lots on the wire than none")
