@@ -16,6 +16,7 @@ from copyd.core import position
 from copyd.core.engine import LEGS, ORDERS, Command, LeaderFill, check_law, encode_input
 from copyd.core.rows import LegRow, OrderRow, Part
 from copyd.inspect.checks import verify
+from copyd.inspect.ledger import books_of
 from copyd.inspect.rebuild import decode
 from copyd.journal import Reader, Record
 from copyd.kinds import pack_checkpoint
@@ -81,6 +82,7 @@ def test_a_journal_of_several_venues(tmp_path: Path, seed: int) -> None:
     assert not any(order.reduce_only or order.position_side for order in orders if order.instrument == 4)
     check_law(daemon.engine)
     assert verify(tmp_path / "journal") == 0
+    assert not list(books_of(tmp_path / "journal").faults())
 
 
 @pytest.mark.parametrize("sample", [1, 40, 400])
