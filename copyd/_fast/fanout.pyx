@@ -689,6 +689,12 @@ cdef class Kernel:
             found.append((earned, fresh))
         return found
 
+    def reanchor(self, const uint32_t[::1] legs, int64_t leader_qty):
+        """From now on reductions of these legs are measured from what they should hold and ``leader_qty`` lots of the leader's."""
+        cdef Py_ssize_t i
+        for i in range(legs.shape[0]):
+            self._set_anchor(&self.columns.legs[legs[i]], leader_qty)
+
     def follow_peak(self, uint32_t leader):
         """The leader's highest equity since each plan began."""
         cdef uint32_t i

@@ -25,7 +25,7 @@ from copyd._fast.replies import rows_about, rows_of
 from copyd._fast.rowpack import pack_rows, unpack_rows
 from copyd.core.copy_instruction import book_missed, defer, ratio, set_anchor
 from copyd.core.fill import on_short_side
-from copyd.core.fixed import E8, ONE, mul_div_trunc, sign
+from copyd.core.fixed import BPS, E8, ONE, mul_div_trunc, sign
 from copyd.core.identifiers import CID_BYTES, cause_id, epoch_of, site_of
 from copyd.core.instrument import base_price, conversion, converted_price, notional
 from copyd.core.leader_event import LeaderBook, split
@@ -90,6 +90,8 @@ MINUTE_NS = 60_000_000_000
 FUNDING_SEEN_MAX = 200_000
 FLOWS_SEEN_MAX = 100
 FLOW_TWICE_NS = 5_000_000_000
+KEPT_BACK_MAX_BPS = 50
+"""A spot leader whose venue shows so little less than his fills add up to was charged it, or a lot: no sale of his is so small."""
 GAP_FALL = 5
 """Percent his equity may fall while he is not heard and still count as loss: beyond, it may as well have been a withdrawal."""
 RUNAWAY_LEAST = 1_000
@@ -1033,15 +1035,30 @@ class Engine:
         if unknown and value.qty == 0 and value.leverage in (0, LeaderPositionRow().leverage):
             return False  # and no book is made: what leaves no record leaves no trace
         book = self._book(value.leader, value.instrument, value.position_side)
+        charged = self._charge_leader(book, value.qty)
         row = self._row(POSITIONS, book.position, LeaderPositionRow)
         expected = None if row.qty == value.qty else (value.qty, now)
         leverage = value.leverage or row.leverage
-        if expected is None and book.expected is None and leverage == row.leverage:
+        if expected is None and book.expected is None and leverage == row.leverage and not charged:
             return False
         # The push may be ahead of the fills that explain it; the timer decides when it has waited long enough.
         book.expected = expected if expected is None or book.expected is None else (value.qty, book.expected[1])
         self._edit(POSITIONS, book.position, LeaderPositionRow, leverage=leverage)
         return None
+
+    def _charge_leader(self, book: LeaderBook, told: int) -> bool:
+        """A spot venue keeps its fees back of what a leader buys: what it shows ``told`` of is taken over, and no follower sells
+        for it; he is flat when he has sold what there is. False where that does not explain the difference."""
+        row = self._row(POSITIONS, book.position, LeaderPositionRow)
+        less = row.qty - told
+        spot = self.names.instruments[book.instrument].spot
+        if not spot or told <= 0 or less <= 0 or (less > 1 and less * BPS > row.qty * KEPT_BACK_MAX_BPS):
+            return False
+        self._edit(POSITIONS, book.position, LeaderPositionRow, qty=told)
+        for _, key in self._group_keys(book):
+            if key in self._groups:
+                self.kernel.reanchor(self._groups[key], told)
+        return True
 
     def _leader_sync(self, now: int, value: LeaderSync, out: Outputs) -> None:
         books = [book for book in self.names.books if book.leader == value.leader]
@@ -1058,6 +1075,7 @@ class Engine:
             self._book(value.leader, instrument, side)
         for book in [book for book in self.names.books if book.leader == value.leader]:
             qty, leverage = told.get((book.instrument, book.side), (0, 0))
+            self._charge_leader(book, qty)
             row = self._row(POSITIONS, book.position, LeaderPositionRow)
             difference = qty - row.qty
             self._edit(POSITIONS, book.position, LeaderPositionRow, synced=1, leverage=leverage or row.leverage)

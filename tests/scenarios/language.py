@@ -19,6 +19,7 @@ Actions::
 
     leader [L] buy 0.5 [BTCUSDT] @ 64000 [order 7] [of 2.0] [aged 3] [backfilled] [own] [exec 5] [side long]
     leader [L] unsynced | leader [L] synced [0.5 BTCUSDT]... | leader [L] equity 9000 | leader [L] leverage 20
+    leader [L] shows 0.999 [BTCUSDT]        (a position the venue pushed)
     leader [L] suspended | leader [L] declares instruments BTCUSDT leverage 10 position 50000 volume 9000
     leader [L] flow -20000   (he pays in, or takes out)
     leader [L] margin_call
@@ -648,6 +649,10 @@ class Runner:
                 (world.index(symbol), 0, world.instruments[symbol].lots(qty), list(world.leaders.values())[leader]["leverage"])
                 for qty, symbol in pairs
             ]))
+        elif words[0] == "shows":
+            instrument = world.instruments[words[2]] if len(words) > 2 else world.first
+            world.step(e.LeaderPosition(
+                leader, world.index(instrument.symbol), 0, instrument.lots(words[1]), 0, world.now, world.now))
         elif words[0] == "margin_call":
             world.step(e.LeaderMarginCall(leader, world.now))
         elif words[0] == "flow":
