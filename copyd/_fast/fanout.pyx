@@ -1590,7 +1590,7 @@ cdef class Kernel:
                 self._leave_dust(leg_index, leg, NULL, 0)
         if event.open_qty != 0:
             self._decide_opening(leg_index, event, &cause, &decision)
-            if event.live and decision.reason != PRICE_OUTLIER:
+            if event.live and decision.reason != PRICE_OUTLIER and decision.reason != NO_SHORT:
                 _book_missed(leg, decision.forgone)
         decision.target = leg.target
         memcpy(_push(&self._decisions), &decision, sizeof(Decision))

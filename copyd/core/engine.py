@@ -1261,7 +1261,8 @@ class Engine:
 
     def _legs_ready(self, now: int, value: LegsReady, out: Outputs) -> None:
         for account, instrument, ready, hedge, isolated, leverage in value.legs:
-            if hedge != bool(self._row(ACCOUNTS, account, AccountRow).hedge):
+            spot = self.names.instruments[instrument].spot  # which has no position mode, whatever that of the account is
+            if not spot and hedge != bool(self._row(ACCOUNTS, account, AccountRow).hedge):
                 self._mode_changed(account, hedge, out)
             at = account * self.columns.instruments_max + instrument
             self._edit(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow, ready=int(ready), isolated=int(isolated),

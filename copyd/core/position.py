@@ -29,8 +29,9 @@ def decide(t: Tables, leg_index: int, event: FillEvent, out: Outcome) -> None:
             leave_dust(leg_index, leg, bytes(16), 0, out)
     if event.open_qty:
         decide_opening(t, leg_index, event, cause, decision, out)
-        if event.live and decision.reason != Reason.PRICE_OUTLIER:
-            # What nobody decided live is not owed (semantics 12, 13), nor what was sized by a price that was none.
+        if event.live and decision.reason not in (Reason.PRICE_OUTLIER, Reason.NO_SHORT):
+            # What nobody decided live is not owed (semantics 12, 13), nor what was sized by a price that was none, nor what
+            # cannot be held there.
             book_missed(leg, decision.forgone)
     decision.target = leg.target
     out.decisions.append(decision)
