@@ -188,6 +188,7 @@ cdef enum:
     REDUCE_ONLY_REJECTED = -2022
     POSITION_SIDE_REJECTED = -4061
     MIN_NOTIONAL_REJECTED = -4164
+    FILTER_REJECTED = -1013
 
 cdef struct Params:
     uint8_t key[16]
@@ -2016,7 +2017,8 @@ cdef class Kernel:
     cdef bint _is_dust(self, Leg* leg, Order* order, int64_t rest) noexcept nogil:
         cdef Instrument* instrument = &self.columns.instruments[order.instrument]
         cdef int64_t value
-        if (order.state != S_REJECTED or order.code != MIN_NOTIONAL_REJECTED or order.reduce_only or order.position_side
+        cdef bint too_small = order.code == MIN_NOTIONAL_REJECTED or (instrument.spot and order.code == FILTER_REJECTED)
+        if (order.state != S_REJECTED or not too_small or order.reduce_only or order.position_side
                 or leg.target != 0 or leg.reduce_leaves != 0 or _abs(leg.attributed) != rest or leg.open_slot != NONE):
             return False
         value = _notional(instrument, rest, instrument.mark)

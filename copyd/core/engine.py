@@ -91,7 +91,7 @@ FUNDING_SEEN_MAX = 200_000
 FLOWS_SEEN_MAX = 100
 FLOW_TWICE_NS = 5_000_000_000
 KEPT_BACK_MAX_BPS = 50
-"""A spot leader whose venue shows so little less than his fills add up to was charged it, or a lot: no sale of his is so small."""
+"""A spot leader whose venue shows so little less than his fills add up to was charged it, or a lot; no sale is so small."""
 GAP_FALL = 5
 """Percent his equity may fall while he is not heard and still count as loss: beyond, it may as well have been a withdrawal."""
 RUNAWAY_LEAST = 1_000

@@ -222,7 +222,7 @@ class World:
             fee_e8=self.rng.choice([-5, 1, ONE // 3, 3 * ONE + 7, 1 << 61]) if fee_base else cum * 7,
             trade_id=self.rng.choice([self.trade, max(1, self.trade - 1)]), venue_order_id=self.trade,
             ts_event=self.now, kind=kind, status=status,
-            code=self.rng.choice([0, -2019, -2022, -1015, -4164, -4164, -4061]) if kind in (2, 4) else 0,
+            code=self.rng.choice([0, -2019, -2022, -1015, -4164, -4164, -4061, -1013]) if kind in (2, 4) else 0,
         )
 
     # -- the two implementations ----------------------------------------------------------------------------------------
@@ -310,6 +310,10 @@ class World:
             found = [slot for slot, order in enumerate(tables.orders)
                      if order.account == account and 0 < order.state < 64 and mask >> order.state & 1]
             assert self.columns.orders_in_state(mask, account) == found
+        for order in tables.orders:
+            if tables.instruments[order.instrument].spot:
+                assert not order.reduce_only
+                assert not order.position_side
         self.assert_equal_drift(tables)
         assert self.kernel.profits(self.now) == [profit(tables, plan, self.now) for plan in tables.plans]
 
