@@ -2440,6 +2440,7 @@ def _names_of_one_venue(told: msgspec.Raw) -> Names:
     """The names in a checkpoint of ``CHECKPOINT_ONE_VENUE``, which kept a trade by hand as one number of three."""
     raw = msgspec.msgpack.decode(told)
     raw["external_seen"] = [(key & 0xFFFFF, key >> 20 & 63, key >> 26) for key in raw["external_seen"]]
+    raw["account_venues"] = [""] * len(raw["accounts"])
     return msgspec.convert(raw, Names)
 
 

@@ -330,12 +330,12 @@ def end_reason(order: OrderRow, never_was: bool) -> Reason:
 def is_dust(t: Tables, leg: LegRow, order: OrderRow, rest: int) -> bool:
     """The last of a leg, which the venue will not trade: a plain order below its minimum, all the leg still is (semantics 6).
 
-    Only on spot, or where an opposite position nets the leg, does its close go as a plain order; reduce-only ones have no minimum.
+    Only on spot, or where an opposite position nets the leg, is its close a plain order; reduce-only ones have no minimum.
     """
     instrument = t.instruments[order.instrument]
     plain = not order.reduce_only and not order.position_side
     last = leg.target == 0 and leg.reduce_leaves == 0 and abs(leg.attributed) == rest and leg.open_slot == NONE
-    too_small = order.code == MIN_NOTIONAL_REJECTED or (instrument.spot and order.code == FILTER_REJECTED)
+    too_small = order.code == MIN_NOTIONAL_REJECTED or (bool(instrument.spot) and order.code == FILTER_REJECTED)
     return (
         order.state == OrderState.REJECTED and too_small and plain and last
         and 0 < notional(instrument, rest, instrument.mark) < instrument.min_notional_e8
