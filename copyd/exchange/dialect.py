@@ -66,8 +66,10 @@ class Work(msgspec.Struct):
     ``throttled``: what the venue answers when it does not say whether it was done, when it certainly was not, and when it was
     too busy to. ``method``: "place", "cancel", "query", or "GET /path": by these fault rules are matched. ``stale``: the same
     answer as a reader would give that is so many ms behind; None where it is no query. ``run`` may be called later than it was
-    made, twice (a copy that was held up on the way), or never: everything that changes state belongs into it, and the taking
-    from a limit before it.
+    made, or never: everything that changes state belongs into it, and the taking from a limit before it.
+
+    Of an order, for the simulator's worlds: ``twice``, what the venue answers when its client id exists already, and ``late``, when
+    it came too late by its own stamp. Empty: it has no words for that.
     """
 
     run: Callable[[], Any]
@@ -78,6 +80,8 @@ class Work(msgspec.Struct):
     unknown: Any = b""
     unavailable: Any = b""
     throttled: Any = b""
+    twice: Any = b""
+    late: Any = b""
     stale: Callable[[int], Any] | None = None
 
 

@@ -88,7 +88,7 @@ class Conn(WebSocket):
         super().data_received(data)
 
     def text(self, payload: bytes) -> None:
-        self.host.heard(self, payload)
+        self.host.on_text(self, payload)
 
     def lost(self) -> None:
         self.host.conn_lost(self)
@@ -350,7 +350,7 @@ class Host(Exchange):
             self.faults.note(self.now_ns(), rule.action, work.owner.name, work.method, work.client_id, rule.delay_ms)
         return rule
 
-    def heard(self, conn: Conn, text: bytes) -> None:
+    def on_text(self, conn: Conn, text: bytes) -> None:
         """A client's message."""
         try:
             work = self.dialect.text(conn, text)

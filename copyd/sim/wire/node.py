@@ -24,12 +24,12 @@ from copyd.journal import Record
 from copyd.journal.writer import Room
 from copyd.sim.draws import Draws
 from copyd.sim.wire import pywire
+from copyd.sim.wire.book import SITE_ID
+from copyd.sim.wire.inhabited import ENGINE_DELAY_MS, GUARD_MS, READ_LAG_MS, RECV_WINDOW_MS
 from copyd.sim.wire.loop import VirtualLoop
-from copyd.sim.wire.venue import ENGINE_DELAY_MS, GUARD_MS, READ_LAG_MS, RECV_WINDOW_MS
 from copyd.venues.binance_usdm import rest
 from copyd.venues.common import connection
 
-SITE, SITE_ID = "cd01", 0xCD01
 #: Wall clock at the loop's start: a whole day, so that the venue's funding and the clock's minutes fall alike in every run.
 EPOCH_NS = 20_500 * 86_400 * 10**9
 ROOM = Room(1 << 40, 1 << 40, 1 << 40)
@@ -317,9 +317,9 @@ def config_of(ports: dict[str, int], connections: int, ack_timeout_ms: int, anno
     }, Config)
 
 
-def credential(name: str, key: str, secret: str) -> Credential:
-    """A key as the daemon holds it."""
-    return Credential(name, Secret(key), Secret(secret))
+def credential(name: str, told: dict[str, str]) -> Credential:
+    """A key as the daemon holds it. ``told``: what the venue has told its owner."""
+    return Credential(name, Secret(told["api_key"]), Secret(told["secret"]), passphrase=Secret(told.get("passphrase", "")))
 
 
 def daemon_of(config: Config, credentials: list[Credential], clock: VirtualClock) -> app.Daemon:
