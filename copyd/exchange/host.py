@@ -19,16 +19,16 @@ from aiohttp import web
 from copyd._fast import sim_engine as eng
 from copyd.errors import UsageError
 from copyd.exchange.base import Exchange
-from copyd.exchange.dialect import Answer, Dialect, Owner, Request, Terms, Work
+from copyd.exchange.dialect import FUTURES, Answer, Dialect, Market, Owner, Request, Terms, Work
 from copyd.exchange.dialect import Conn as DialectConn
 from copyd.exchange.faults import DEAD, Rule
 from copyd.exchange.makers import STEP_MS
-from copyd.exchange.model import INSTRUMENTS, Instrument
+from copyd.exchange.model import Instrument
 from copyd.exchange.websocket import CLOSING, WebSocket, accepted, refusal, wants_websocket
 from copyd.exchange.windows import Windows
 
 #: Venues with a module of their name beside this one.
-DIALECTS = ("okx", "bybit", "bitget")
+DIALECTS = ("binance_spot", "okx", "bybit", "bitget")
 SILENCE_S = 60.0
 REORDER_MS_MIN = 200
 PONGS_MISSED = 3.34
@@ -111,11 +111,17 @@ class Host(Exchange):
         self,
         options: Options,
         make: Callable[[Any], Dialect],
-        instruments: tuple[Instrument, ...] = INSTRUMENTS,
+        instruments: tuple[Instrument, ...] | None = None,
         clock: Callable[[], int] | None = None,
     ) -> None:
-        """``make``: the dialect's class. ``clock``: the time in ns, where it is not the machine's."""
-        super().__init__(instruments, options.host, options.seed, options.makers, options.maker_ms, options.funding_rate_ppm)
+        """``make``: the dialect's class. ``instruments``: the class's unless given. ``clock``: the time in ns, where it is not
+        the machine's."""
+        market: Market = getattr(make, "market", FUTURES)
+        own: tuple[Instrument, ...] = getattr(make, "instruments", market.instruments)
+        super().__init__(
+            own if instruments is None else instruments, options.host, options.seed, options.makers,
+            options.maker_ms, options.funding_rate_ppm, market.engine, market.makers,
+        )  # fmt: skip
         self.options = options
         self._clock = clock or time.time_ns
         self._last_ns = 0
@@ -130,11 +136,15 @@ class Host(Exchange):
         self._pending: list[list[tuple[int, ...]]] = []
         self._telling = False
         self._request_faults = self._event_faults = False
-        self.dialect = make(self)
+        self.dialect = self.make_dialect(make)
         self.windows.check_lift()
         self.terms = self._terms()
         self.started_ns = self.now_ns()
         self.funding_due_ms = self.next_funding_ms(self.started_ns)
+
+    def make_dialect(self, make: Callable[[Any], Dialect]) -> Dialect:
+        """The dialect of this exchange."""
+        return make(self)
 
     def _terms(self) -> Terms:
         terms, o = getattr(self.dialect, "terms", Terms()), self.options
@@ -213,6 +223,12 @@ class Host(Exchange):
         owner = Owner(account, name, key, secret.encode(), passphrase, rights)
         self._owners[key] = self._by_account[account] = owner
         return {"api_key": key, "secret": secret, "passphrase": passphrase, "key_type": kind}
+
+    def restrict(self, account: int, rights: dict[str, Any]) -> None:
+        owner = self._by_account.get(account)
+        if owner is None:
+            raise UsageError(f"{self.accounts.name(account)!r} has no key")
+        owner.rights = rights
 
     def owner(self, api_key: str) -> Owner | None:
         return self._owners.get(api_key)

@@ -13,7 +13,7 @@ from typing import Any
 from copyd.exchange.dialect import Dialect, Owner, Work
 from copyd.exchange.faults import Rule
 from copyd.exchange.host import Conn, Host, Options
-from copyd.exchange.model import INSTRUMENTS, Instrument
+from copyd.exchange.model import Instrument
 from copyd.sim.draws import Draws
 from copyd.sim.wire import spoil
 from copyd.sim.wire.inhabited import MS_NS, READ_LAG_MS, DrawnFaults, Inhabited, PastEngine
@@ -52,22 +52,22 @@ class HostVenue(Inhabited, Host):
 
     def __init__(
         self, draws: Draws, clock: Callable[[], int], seed: int, trace: Callable[..., None], make: Callable[[Any], Dialect],
-        instruments: tuple[Instrument, ...] = INSTRUMENTS[:2],
+        instruments: tuple[Instrument, ...] | None = None,
     ) -> None:
         self.inhabit(draws, trace)
         self._revoked: set[str] = set()
         self._refusing_until_ns = self._rejects = 0
         options = Options(seed=seed, maker_ms=1000, session_s=SESSION_S, lift=frozenset({"all"}))
-        super().__init__(options, partial(self._with_replica, make), instruments, clock)
+        super().__init__(options, make, instruments, clock)
         self.faults: DrawnFaults = DrawnFaults(draws, self.role)
         self.faults_changed()
 
-    def _with_replica(self, make: Callable[[Any], Dialect], host: Any) -> Dialect:
+    def make_dialect(self, make: Callable[[Any], Dialect]) -> Dialect:
         """The dialect, before an engine that can be made to lag."""
-        self.true_engine = self.engine
+        self.true_engine: Any = self.engine
         self.replica = Replica(self.engine)
-        host.engine = self.replica
-        return make(host)
+        self.engine = self.replica  # type: ignore[assignment]
+        return super().make_dialect(make)
 
     def connection(self) -> Conn:
         return WorldConn(self)
