@@ -114,7 +114,8 @@ class Conn(Protocol):
 
     ``path``: as requested, with its query; ``headers``: of the handshake, names in lower case; ``heard_ns``, ``sent_ns``: when
     something last came in and was last queued. ``owner``: whose account it is, set by the dialect once it knows (for the log of
-    cuts and the control port's ``account``); a connection of several accounts leaves it None.
+    cuts and the control port's ``account``); a connection of several accounts leaves it None, and each of them is known from its
+    first request or event.
     """
 
     path: str

@@ -71,7 +71,13 @@ class Conn(WebSocket):
         self.heard_ns = self.sent_ns = 0
         self.state: Any = None
         self.owner: Owner | None = None
+        self.seen: dict[int, Owner] = {}  # accounts that have asked or were told something on it
         self.held: list[bytes] = []  # events that the next one overtakes
+
+    @property
+    def owners(self) -> list[Owner]:
+        """Whose it is: nobody's where it is public, several accounts' at some venues."""
+        return list((self.seen if self.owner is None else {**self.seen, self.owner.account: self.owner}).values())
 
     def clock_ns(self) -> int:
         return self.host.now_ns()
@@ -263,9 +269,9 @@ class Host(Exchange):
         return [conn for conn in self._conns if conn.is_open]
 
     def cut(self, conn: Conn) -> None:
-        """Cut a connection; the log says when, which address, and whose account it was."""
-        name = conn.owner.name if conn.owner is not None else ""
-        self.faults.note(self.now_ns(), "cut", name, conn.path.partition("?")[0])
+        """Cut a connection; the log says when, which address, and whose accounts it carried."""
+        for name in [owner.name for owner in conn.owners] or [""]:
+            self.faults.note(self.now_ns(), "cut", name, conn.path.partition("?")[0])
         conn.phase = CLOSING  # what came in one piece with this is not read any more
         conn.abort()
 
@@ -277,7 +283,7 @@ class Host(Exchange):
             conn
             for conn in self._conns
             if (kind == "all" or kind in conn.path)
-            and (account is None or (conn.owner is not None and conn.owner.account == account))
+            and (account is None or any(owner.account == account for owner in conn.owners))
         ]
         if found and pick is not None:
             found = [found[pick % len(found)]]
@@ -323,6 +329,7 @@ class Host(Exchange):
         assert isinstance(conn, Conn)
         if not conn.is_open:
             return
+        conn.seen[owner.account] = owner
         rule = self.faults.event(owner.name, event, client_id) if self._event_faults else None
         if rule is None:
             self._send_event(conn, text)
@@ -372,6 +379,8 @@ class Host(Exchange):
             work = self.dialect.text(conn, text)
             if work is None:
                 return
+            if work.owner is not None:
+                conn.seen[work.owner.account] = work.owner
             rule = self.fault_of(work)
             if rule is None:
                 answer = work.run()

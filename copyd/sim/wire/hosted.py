@@ -10,9 +10,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from copyd._fast.sim_engine import Engine
 from copyd.exchange.dialect import Dialect, Owner, Work
 from copyd.exchange.faults import Rule
-from copyd.exchange.host import Conn, Host, Options
+from copyd.exchange.host import Conn, Host, Options, dialect_of
 from copyd.exchange.model import Instrument
 from copyd.sim.draws import Draws
 from copyd.sim.wire import spoil
@@ -43,7 +44,7 @@ class WorldConn(Conn):
 
     def frames_of(self, payload: bytes) -> list[tuple[int, bytes]]:
         host = self.host
-        public = self.owner is None
+        public = not self.owners
         return spoil.spoiled(host.draws, spoil.SESSIONS, "public" if public else "private", public, payload)
 
 
@@ -65,6 +66,7 @@ class HostVenue(Inhabited, Host):
     def make_dialect(self, make: Callable[[Any], Dialect]) -> Dialect:
         """The dialect, before an engine that can be made to lag."""
         self.true_engine: Any = self.engine
+        self.spot = not isinstance(self.engine, Engine)
         self.replica = Replica(self.engine)
         self.engine = self.replica  # type: ignore[assignment]
         return super().make_dialect(make)
@@ -144,7 +146,7 @@ class HostVenue(Inhabited, Host):
     # -- weather --------------------------------------------------------------------------------------------------------
     def cut_one(self, kind: str, hard: bool) -> bool:
         """One connection less, with or without a close frame. ``kind``: "api" or "private", an account's; else a public one."""
-        found = [conn for conn in self._conns if (conn.owner is not None) == (kind in ("api", "private"))]
+        found = [conn for conn in self._conns if bool(conn.owners) == (kind in ("api", "private"))]
         if not found:
             return False
         conn = found[self.draws.draw("venue.cut", len(found))]
@@ -157,7 +159,7 @@ class HostVenue(Inhabited, Host):
     def expire_key(self, account: int) -> None:
         """The venue ends an account's sessions."""
         for conn in list(self._conns):
-            if conn.owner is not None and conn.owner.account == account:
+            if any(owner.account == account for owner in conn.owners):
                 conn.close(*self.terms.life_close)
 
     def forbid(self, account: int, on: bool) -> None:
@@ -173,3 +175,8 @@ class HostVenue(Inhabited, Host):
 
     def owner(self, api_key: str) -> Owner | None:
         return None if api_key in self._revoked else super().owner(api_key)
+
+
+def hosted(dialect: str) -> Callable[..., HostVenue]:
+    """What makes a world's venue of a dialect, by its name."""
+    return partial(HostVenue, make=dialect_of(dialect))

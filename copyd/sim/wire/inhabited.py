@@ -160,6 +160,8 @@ class Inhabited(Exchange):
     roles: dict[str, str]
     #: (account, symbol, side) -> what its position was, from when.
     history: dict[tuple[int, int, int], list[tuple[int, Any]]]
+    #: No position sides and nothing to reduce: what is held is sold.
+    spot = False
 
     def inhabit(self, draws: Draws, trace: Callable[..., None]) -> None:
         """Nobody is here yet."""
@@ -196,8 +198,10 @@ class Inhabited(Exchange):
     def trade(self, account: int, symbol: int, side: int, qty: int, reduce_only: bool = False, position_side: int = 0,
               client: bytes = b"") -> int:
         """A market order by the account's owner."""
+        futures: dict[str, Any] = {"reduce_only": reduce_only, "close_position": False, "position_side": position_side}
         slot = self.engine.place(
-            account, symbol, side, eng.TYPE_MARKET, 0, qty, 0, reduce_only, False, position_side, client, self.now_ns())
+            account, symbol, side, eng.TYPE_MARKET, eng.TIF_GTC, qty, 0, client_id=client, ts_ns=self.now_ns(),
+            **({} if self.spot else futures))
         self.changed()
         self.flush()
         return slot

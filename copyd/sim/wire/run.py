@@ -51,6 +51,7 @@ from copyd.errors import BrokenInvariant, OperatorError, VenueUnavailable
 from copyd.followers import PlanSpec
 from copyd.sim.draws import Draws, Fired
 from copyd.sim.wire.book import Book, our_id
+from copyd.sim.wire.hosted import HostVenue
 from copyd.sim.wire.loop import START_S, Stuck, VirtualLoop
 from copyd.sim.wire.node import Medium, VirtualClock, config_of, credential, daemon_of, installed
 from copyd.sim.wire.transport import MemoryTransport, Network
@@ -92,7 +93,11 @@ class Result(NamedTuple):
 class World:
     """Everything of one run."""
 
-    def __init__(self, seed: int, draws: Draws, loop: VirtualLoop, trace: Trace | None) -> None:
+    def __init__(
+        self, seed: int, draws: Draws, loop: VirtualLoop, trace: Trace | None,
+        make_venue: Callable[..., Venue | HostVenue] = Venue,
+    ) -> None:
+        """``make_venue``: from draws, clock, seed and trace; ``hosted.hosted(name)`` for another dialect than Binance's."""
         self.seed, self.draws, self.loop = seed, draws, loop
         self._say = trace
         self._hash = blake2b(digest_size=16)
@@ -108,7 +113,7 @@ class World:
         self.book = Book()
         self.medium = Medium()
         self.medium.on_append, self.medium.on_durable = self._appended, self.book.committed
-        self.venue = Venue(draws, self.true_clock.true_ns, seed, self.trace)
+        self.venue = make_venue(draws, self.true_clock.true_ns, seed, self.trace)
         self.venue.heard = self._heard
         self.daemon: app.Daemon | None = None
         self.killed = asyncio.Event()
