@@ -17,6 +17,11 @@ class Kernel:
     def fan_out(
         self, legs: array[int], event_row: bytes, ready: Callable[[bytes], int] | None = None, first: int = 1
     ) -> None: ...
+    def fan_out_each(
+        self, groups: Sequence[tuple[array[int], bytes]], ready: Callable[[bytes], int] | None = None, first: int = 1
+    ) -> None:
+        """As ``fan_out``, for one leader fill that is followed in several instruments: (legs, event as they see it) each."""
+
     def apply_reports(self, batch: ReportBatch, now: int, seq: int) -> None: ...
     def stop_losses(self, cause: bytes, now: int, seq: int) -> None:
         """Hold every plan against its loss limits, at the marks in the tables; ``stops`` are the result."""
@@ -29,6 +34,9 @@ class Kernel:
 
     def profits(self, now: int, marks: Iterable[tuple[int, int, int]] = ()) -> list[tuple[int, bool]]:
         """(profit in e8 at mark, whether every mark is fresh) of every plan, with ``marks`` in place of the tables'."""
+
+    def reanchor(self, legs: array[int], leader_qty: int) -> None:
+        """Reductions of these legs are measured from their targets and so many lots of the leader's from now on."""
 
     def follow_peak(self, leader: int) -> None:
         """The leader's highest equity since each plan began."""

@@ -58,7 +58,7 @@ class BybitWire:
         self._funding.clear()
 
     # --- private: out -------------------------------------------------------------------------------------------------
-    def channels(self, endpoints: Endpoints) -> tuple[Channel, ...]:
+    def channels(self, endpoints: Endpoints, key: Key | None = None) -> tuple[Channel, ...]:
         """The order socket, where there is one, and that of events."""
         found = [Channel(TRADE, endpoints.trade, True, False, (), PING, PING_EVERY_MS)] if endpoints.trade else []
         subscription = compact({"req_id": EVENTS, "op": "subscribe", "args": list(TOPICS)})
