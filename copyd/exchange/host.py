@@ -117,7 +117,8 @@ class Host(Exchange):
         """``make``: the dialect's class, which may have ``instruments`` of its own. ``clock``: the time in ns, where it is not
         the machine's."""
         own: tuple[Instrument, ...] = getattr(make, "instruments", INSTRUMENTS)
-        super().__init__(instruments or own, options.host, options.seed, options.makers, options.maker_ms, options.funding_rate_ppm)
+        super().__init__(
+            instruments or own, options.host, options.seed, options.makers, options.maker_ms, options.funding_rate_ppm)
         self.options = options
         self._clock = clock or time.time_ns
         self._last_ns = 0
