@@ -209,6 +209,11 @@ class Host(Exchange):
 
     # -- accounts ---------------------------------------------------------------------------------------------------------
 
+    def set_rights(self, account: int, rights: dict[str, Any]) -> None:
+        for owner in self._owners.values():
+            if owner.account == account:
+                owner.rights = rights
+
     def issue_key(self, account: int, name: str, kind: str, public_key: str, rights: dict[str, Any]) -> dict[str, str]:
         if kind != "hmac":
             raise UsageError(f"this exchange knows only hmac keys, not {kind}")

@@ -72,6 +72,8 @@ class Rest(RestBase):
         super().__init__(endpoints.rest, contract, clock, **kwargs)
         self.endpoints, self.isolated = endpoints, isolated
         self.instruments = Instruments(())
+        if endpoints.simulated:  # on the demo every call says that it is meant for it, the public ones too
+            self.headers["x-simulated-trading"] = "1"
         self.pace = AccountPace(c.ACCOUNT_LIMITS, self.mono)
 
     def bind(self, instruments: Instruments) -> None:
@@ -79,12 +81,6 @@ class Rest(RestBase):
         self.instruments = instruments
 
     # --- of the venue ---------------------------------------------------------------------------------------------
-    async def open(self) -> None:
-        """Make the connection pool; on the demo every call says that it is meant for it, the public ones too."""
-        await super().open()
-        if self.endpoints.simulated and self._session is not None:
-            self._session.headers["x-simulated-trading"] = "1"
-
     def signed(self, key: Key, method: str, target: str, body: bytes) -> dict[str, str]:
         """Headers of a call."""
         return self._headers(key, method, target, body, self.venue_clock.timestamp_ms())

@@ -48,7 +48,7 @@ class OkxWire:
         """The instruments in use, before anything else."""
         self.instruments = instruments
 
-    def channels(self, endpoints: Endpoints) -> tuple[Channel, ...]:
+    def channels(self, endpoints: Endpoints, key: Key | None = None) -> tuple[Channel, ...]:
         """One connection per account: orders go out on it and its events come in."""
         subscriptions = tuple(_subscribe(name, [args]) for name, args in PRIVATE_ARGS.items())
         return (Channel("private", endpoints.private, True, True, subscriptions, PING, PING_EVERY_MS),)
