@@ -182,6 +182,17 @@ def test_the_wallet_holds_what_isolated_positions_hold(instruments: Instruments)
     detail = {"ccy": "USDT", "eq": "1002", "cashBal": "900", "isoEq": "102", "isoUpl": "2", "availEq": "890", "uTime": "3"}
     told = one(instruments, frame("account", {"uTime": "4", "details": [detail]}))
     assert told == WalletTold("USDT", 1000 * 10**8, ts_event=3 * 10**6)
+    huge = {**detail, "ccy": "PEPE", "cashBal": "1" + "0" * 15}
+    told = one(instruments, frame("account", {"uTime": "4", "details": [huge, detail]}))
+    assert isinstance(told, WalletTold) and told.asset == "USDT", "an asset we do not trade with hides nothing"
+
+
+def test_a_word_it_does_not_know_is_unreadable(instruments: Instruments) -> None:
+    """A state or side that is not documented is never guessed; from a list it is a ``ValueError``, as all that cannot be read."""
+    for change in ({"state": "sleeping"}, {"side": "hold"}, {"posSide": "both"}):
+        assert isinstance(one(instruments, frame("orders", {**FILL, **change})), Malformed)
+        with pytest.raises(ValueError, match="is none of"):
+            codec.order_told(codec.rows(body({**FILL, **change}), codec.OrderRow)[0], instruments[0])
 
 
 def test_causes_are_named_and_nothing_is_made_of_them(instruments: Instruments) -> None:

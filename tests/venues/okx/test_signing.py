@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from copyd.venues.common.instruments import Instruments
 from copyd.venues.common.signing import Key
+from copyd.venues.common.templates import KINDS, cut
 from copyd.venues.common.venue import Order
 from copyd.venues.okx.contract import CONTRACT, Endpoints
 from copyd.venues.okx.instruments import load_instruments
@@ -179,6 +180,17 @@ def test_every_field_is_what_was_asked(qty: int, px: int, side: int, position_si
     assert fields["ordType"] == ("ioc" if px else "market") and fields["side"] == ("buy" if side > 0 else "sell")
     assert fields.get("reduceOnly", False) == (reduce and not position_side)
     assert not ("." in fields["sz"] and fields["sz"].endswith("0"))
+
+
+@pytest.mark.parametrize("isolated", [True, False])
+def test_every_kind_can_be_rendered(instruments: Instruments, isolated: bool) -> None:
+    """An order's text is its values spliced into a text of its kind: so the compiled rendering can be taught it."""
+    wire = OkxWire(isolated=isolated)
+    for item in instruments:
+        for kind in KINDS:
+            if not item.spot or not (kind[2] or kind[3]):
+                made = cut(lambda key, order, now_ms: wire.place(order, now_ms), "frame", item, *kind)
+                assert made.text and not made.signature
 
 
 SCRIPT = """
