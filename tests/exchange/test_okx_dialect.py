@@ -167,6 +167,15 @@ async def test_account_modes(level: str, trades: bool) -> None:
             assert caught.value.code == 50072
 
 
+async def test_rights_of_a_key() -> None:
+    """What the key may do, and from where, as the account's configuration says it."""
+    async with exchange() as x:
+        plain = await x.rest.rights(await x.key())
+        assert (plain.read, plain.trade, plain.moves_funds, plain.unknown, plain.ip_bound) == (True, True, (), (), True)
+        rich = await x.rest.rights(await x.key("rich", rights={"perm": "read_only,withdraw,trade"}))
+        assert rich.moves_funds == ("withdraw",)
+
+
 async def test_a_late_order_is_dropped() -> None:
     """Past ``expTime`` the venue does not take it: in doubt by its code, absent by question; over REST alike."""
     async with exchange() as x:
@@ -176,11 +185,12 @@ async def test_a_late_order_is_dropped() -> None:
         late = await line.place(order, x.host.server_ns() // 10**6 - CONTRACT.recv_window_ms - 1_000)
         assert late.verdict == (Outcome.IN_DOUBT, "expired", 50036)
         assert await x.rest.order(key, order.instrument, cid=order.cid) is None
-        await x.tell("/faults", {"action": "delay", "method": "place", "delay_ms": 40})
-        held_up = x.order()
-        await line.send(place_text(held_up, expires_ms=x.host.server_ns() // 10**6 + 10))
-        (answered,) = await line.until(Answered)
-        assert answered.verdict.code == 50037 and await x.rest.order(key, order.instrument, cid=held_up.cid) is None
+        dialect, owner = x.host.dialect, x.host.owner(key.api_key.decode())
+        assert isinstance(dialect, Dialect) and owner is not None
+        held_up = orjson.loads(place_text(x.order(), expires_ms=1))["args"][0]
+        code, _, (row,) = dialect.done("place", owner, [dialect.asked(held_up, True)], "1")
+        assert (code, row["sCode"]) == (1, "50037"), "one that was held up behind the door is not done either"
+        assert x.host.engine.orders_of(owner.account) == []
 
 
 async def test_client_ids_are_unique_among_open_orders_only() -> None:
@@ -441,6 +451,7 @@ async def test_batches() -> None:
         row = {"instId": "BTC-USDT-SWAP", "tdMode": "isolated", "side": "buy", "ordType": "market", "sz": "0.1"}
         _, mixed = await x.raw(key, "POST", "/api/v5/trade/batch-orders", [row, {**row, "sz": "0.001"}])
         assert mixed["code"] == "2" and [one["sCode"] for one in mixed["data"]] == ["0", "51121"]
+        assert mixed["data"][0]["clOrdId"] == "", "an order without a client id has none"
         _, many = await x.raw(key, "POST", "/api/v5/trade/batch-orders", [row] * (CONTRACT.batch_max + 1))
         assert many["code"] == "51111"
 

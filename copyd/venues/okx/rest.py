@@ -29,6 +29,8 @@ PAGE = CONTRACT.backfill_page_max
 #: More pages than this are not read for one question: it is answered as incomplete, or not at all.
 PAGES_MAX = 300
 ISOLATED_UNAVAILABLE = 50072
+#: Answers of account modes in which an instrument has no leverage of this margin type.
+NO_LEVERAGE_CODES = frozenset({51010, ISOLATED_UNAVAILABLE, 59111})
 _FUTURES_MODE = "2"
 _DERIVATIVE_MODES = frozenset({"2", "3", "4"})
 _CASH_MODES = frozenset({"1", "2"})
@@ -260,7 +262,12 @@ class Rest(RestBase):
         held = [row for row, _ in codec.positions_told(found, self.instruments, self.clock(), "poll") if row.qty and row.leverage]
         if held:
             return max(held, key=lambda row: abs(row.qty)).leverage
-        return await self._leverage_set(key, instrument)
+        try:
+            return await self._leverage_set(key, instrument)
+        except RestError as problem:
+            if problem.code not in NO_LEVERAGE_CODES:
+                raise
+            return 0
 
     # --- orders ---------------------------------------------------------------------------------------------------
     async def order(
