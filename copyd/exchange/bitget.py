@@ -464,13 +464,12 @@ class Dialect:
         if client and not CLIENT_ID.fullmatch(client):
             raise Refused("400172" if call.v3 else "40305", "clientOid is not of 1 to 32 allowed characters")
         limit = kind == "limit"
-        qty = self.checked(call, self.engine.parse_qty(index, size.encode()), index)
-        px = self.checked(call, self.engine.parse_px(index, call.need("price").encode()), index) if limit else 0
+        qty = self.valid(call, self.engine.parse_qty(index, size.encode()), index)
+        px = self.valid(call, self.engine.parse_px(index, call.need("price").encode()), index) if limit else 0
         held = self.engine.position(call.account, index, position)[0]
         slot = self.engine.place(
             call.account, index, side, eng.TYPE_LIMIT if limit else eng.TYPE_MARKET, tif if limit else eng.TIF_GTC, qty, px,
             reduce_only, False, position, client.encode(), self.host.now_ns())  # fmt: skip
-        self.host.changed()
         if slot == -2022 and position and held:
             raise Refused("25225" if call.v3 else "40757", "Not enough position is available.")
         self.checked(call, slot, index)
@@ -478,8 +477,13 @@ class Dialect:
         return {"orderId": str(order[1]), "clientOid": order[4].decode()}
 
     def checked(self, call: Call, code: int, index: int) -> int:
-        """What the engine answered, its events told; a refusal in the venue's words."""
-        self.host.changed()
+        """What the engine answered to a change, its events told; a refusal in the venue's words."""
+        if code >= 0:
+            self.host.changed()
+        return self.valid(call, code, index)
+
+    def valid(self, call: Call, code: int, index: int) -> int:
+        """A value or what the engine answered; a refusal in the venue's words."""
         if code >= 0:
             return code
         v2, v3, text = REFUSALS.get(code, ("40808", "25200", "Parameter verification exception"))

@@ -235,8 +235,8 @@ class SessionParts:
     def _on_lost(self, line: Line, session: Session, was_ready: bool) -> None:
         self.gateway.on_lost(line, session)
 
-    def _on_refused(self, line: Line) -> None:
-        self.streams.on_refused(line)
+    def _on_refused(self, account: int, problem: str, final: bool) -> None:
+        self.streams.on_refused(account, problem, final)
 
     # --- as ``Parts`` says ------------------------------------------------------------------------------------------------
     def bind(self, columns: Columns) -> None:
