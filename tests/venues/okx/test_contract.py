@@ -7,6 +7,7 @@ from aiohttp import web
 
 from copyd.venues.common.contract import RateLimit
 from copyd.venues.common.facts import MS_NS
+from copyd.venues.common.sessions import pace_of
 from copyd.venues.common.signing import Key
 from copyd.venues.okx import contract as c
 from copyd.venues.okx.contract import CONTRACT, Endpoints
@@ -115,6 +116,17 @@ def test_an_account_stays_inside_its_limit(call: str, limit: tuple[int, int]) ->
         assert sum(1 for other_at in sent if at <= other_at < at + window) <= limit[0]
     assert pace.wait_ns(other, call) == 0, "accounts do not wait for each other"
     assert pace.wait_ns(key, "GET /unlisted") == 0
+
+
+def test_connections_are_opened_in_the_venues_pace() -> None:
+    """Three a second from one address, from the first second on: an account's connection too early is refused."""
+    pace, now, opened = pace_of(CONTRACT), 1.0, []
+    for _ in range(30):
+        wait = pace.wait_s(now)
+        now += wait
+        opened.append(now)
+    limit = CONTRACT.limit("connects", "ip")
+    assert all(sum(1 for other in opened if at <= other < at + limit.interval_ms / 1000) <= limit.limit for at in opened)
 
 
 def test_endpoints() -> None:
