@@ -43,6 +43,8 @@ PAGE = 100
 PAGES_MAX = 100
 #: The longest span one question about money may have.
 BILLS_SPAN_MS = 30 * DAY_MS
+#: The venue counts orders as they arrive, not as they leave.
+ORDER_MARGIN_NS = 200 * MS_NS
 #: Refusals that say nothing about which API an account speaks: they come before that is looked at.
 SAYS_NOTHING = frozenset({
     "key_refused", "key_format", "signature", "passphrase", "ip_not_allowed", "unauthorized", "timestamp_outside_recv_window",
@@ -426,7 +428,7 @@ class Rest(RestBase):
         limit = self.contract.limit("orders", "account")
         recent = self._placed.setdefault(key.api_key, deque(maxlen=limit.limit))
         while len(recent) == limit.limit:
-            wait = recent[0] + limit.interval_ms * MS_NS - self.mono()
+            wait = recent[0] + limit.interval_ms * MS_NS + ORDER_MARGIN_NS - self.mono()
             if wait <= 0:
                 break
             await asyncio.sleep(wait / 1e9)  # another may have taken the turn meanwhile
@@ -497,17 +499,15 @@ class Rest(RestBase):
     async def flows(self, key: Key, since_ms: int) -> list[tuple[int, int]]:
         """What was paid in (above 0) or taken out since: (amount e8, venue ns), oldest first."""
         rows = await self._bills(key, since_ms, "")
-        found = [flow for row in rows if (row.coin or MARGIN_COIN) == MARGIN_COIN and (flow := codec.flow_of(row)) is not None]
-        return sorted(found, key=lambda flow: flow[1])
+        return [flow for row in rows if (row.coin or MARGIN_COIN) == MARGIN_COIN and (flow := codec.flow_of(row)) is not None]
 
     async def funding(self, key: Key, since_ms: int) -> list[FundingTold]:
         """Funding paid and received since, oldest first: the venue pushes none of it."""
         rows = await self._bills(key, since_ms, codec.FUNDING_V2)
-        found = [told for row in rows if (told := codec.funding_of(row, self.instruments)) is not None]
-        return sorted(found, key=lambda told: told.ts_event)
+        return [told for row in rows if (told := codec.funding_of(row, self.instruments)) is not None]
 
     async def _bills(self, key: Key, since_ms: int, kind_v2: str) -> list[codec.Bill]:
-        """Movements of money since then, in spans that the venue allows; ``kind_v2`` "": of every kind."""
+        """Movements of money since then, oldest first, in spans that the venue allows; ``kind_v2`` "": of every kind."""
         unified = (await self.prepare(key)).unified
         now_ms = self.venue_clock.timestamp_ms()
         found: dict[str, codec.Bill] = {}
@@ -526,7 +526,7 @@ class Rest(RestBase):
                 raise ValueError(f"more movements of money than {PAGES_MAX} pages")
             found.update({row.billId or row.id: row for row in rows})
             start = end + 1
-        return list(found.values())
+        return sorted(found.values(), key=lambda row: (codec.ms(row.cTime or row.ts), codec.number(row.billId or row.id, "bill")))
 
     async def rights(self, key: Key) -> Rights:
         """What the key may do."""
