@@ -527,12 +527,20 @@ class Dialect:
         number, client = call.text("orderId"), call.text("clientOid").encode()
         if not number and not client:
             raise Refused("400172" if call.v3 else "40924", "orderId and clientOid must have one")
-        index = self.symbol(call) if call.text("symbol") else -1
-        since = self.host.now_ns() - HISTORY_NS
-        for slot in reversed(self.engine.orders_of(call.account, index, ALL)):
+        index, now = self.symbol(call) if call.text("symbol") else -1, self.host.now_ns()
+        slot = self._newest(call.account, index, number, client, now)
+        known = slot >= 0 and now - HISTORY_NS <= self.engine.order(slot)[16] <= now - call.lag_ns
+        return slot if known else -1
+
+    def _newest(self, account: int, index: int, number: str, client: bytes, now: int) -> int:
+        """Slot of the newest order of that number or client id, -1: there is none."""
+        if index >= 0 and not number and (slot := self.engine.find_client(account, index, client, now)) >= 0:
+            return slot
+        # The engine forgets orders that ended without a fill sooner than this venue does.
+        for slot in reversed(self.engine.orders_of(account, index, ALL)):
             order = self.engine.order(slot)
-            if (str(order[1]) == number if number else order[4] == client) and order[16] >= since:
-                return slot if order[16] <= self.host.now_ns() - call.lag_ns else -1
+            if str(order[1]) == number if number else order[4] == client:
+                return slot
         return -1
 
     def cancel(self, call: Call) -> Any:

@@ -458,7 +458,10 @@ class Rest(RestBase):
 
     async def newest_trade(self, key: Key, instrument: Instrument) -> TradeTold | None:
         """The account's last execution in the instrument."""
-        rows, _ = await self._fill_rows(key, instrument, {}, lambda page: True)
+        def found(page: list[Any]) -> bool:
+            return any(codec.same_symbol(instrument, row.symbol) and _of_category(row, instrument) for row in page)
+
+        rows, _ = await self._fill_rows(key, instrument, {}, found)
         trades = await self._trades(key, instrument, rows)
         return trades[-1] if trades else None
 
@@ -486,12 +489,12 @@ class Rest(RestBase):
         return await self._pages("/api/v2/mix/order/fills", named, key, _mix_fills, "idLessThan", enough)
 
     async def _trades(self, key: Key, item: Instrument, rows: list[Any]) -> list[TradeTold]:
-        kind, now = await self.prepare(key), self.clock()
         mine = [row for row in rows if codec.same_symbol(item, row.symbol) and _of_category(row, item)]
-        if kind.unified:
-            told = [codec.listed_fill3(row, item, kind.hedge, now) for row in mine]
+        if mine and (await self.prepare(key)).unified:
+            hedge = await self.hedge_mode(key)  # rows of v3 do not say it, and it may have changed
+            told = [codec.listed_fill3(row, item, hedge, self.clock()) for row in mine]
         else:
-            told = [codec.listed_fill(row, item, now) for row in mine]
+            told = [codec.listed_fill(row, item, self.clock()) for row in mine]
         by_id = {trade.execution.exec_id: trade for trade in told}
         return [by_id[exec_id] for exec_id in sorted(by_id)]
 

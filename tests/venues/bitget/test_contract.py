@@ -13,11 +13,11 @@ import pytest
 from copyd.exchange import bitget as dialect
 from copyd.venues.bitget import rest, wire
 from copyd.venues.bitget.contract import CONTRACT, DAY_MS, Endpoints
+from copyd.venues.bitget.signing import place_text
 from copyd.venues.bitget.wire import BitgetWire
 from copyd.venues.common.contract import RateLimit
 from copyd.venues.common.instruments import Instruments
 from copyd.venues.common.venue import Order
-from copyd.venues.bitget.signing import place_text
 from tests.exchange.bitget_bench import exchange
 from tests.exchange.test_bitget_dialect import INFO, PLACE, V2, refusal
 

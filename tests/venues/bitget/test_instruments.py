@@ -22,7 +22,8 @@ def test_a_perpetual(instruments: Instruments) -> None:
     item = instruments[3]
     assert (item.symbol, item.status, item.base_asset, item.quote_asset, item.margin_asset) == (
         "BTCUSDT", "TRADING", "BTC", "USDT", "USDT")  # fmt: skip
-    assert (item.price_decimals, item.tick, item.qty_decimals, item.lot, item.contract_mul, item.contract_div) == (1, 1, 3, 1, 1, 1)
+    assert (item.price_decimals, item.tick, item.qty_decimals, item.lot) == (1, 1, 3, 1)
+    assert (item.contract_mul, item.contract_div) == (1, 1)
     assert (item.lot_min, item.lot_max, item.market_lot_max, item.min_notional_e8) == (1, 1_200_000, 220_000, 5 * 10**8)
     assert (item.price_up_ppm, item.price_down_ppm, item.leverage_max, item.orders_max, item.spot) == (
         1_050_000, 950_000, 125, 200, False)  # fmt: skip
@@ -43,7 +44,9 @@ def test_the_tick_is_a_step_of_the_last_decimal(place: str, step: str, decimals:
         item.ticks(text + "00001" if "." in text else text + ".00001")
 
 
-@pytest.mark.parametrize(("place", "multiplier", "text", "lots"), [("0", "10", "120", 12), ("2", "0.05", "0.15", 3), ("3", "0.001", "1", 1000)])
+@pytest.mark.parametrize(("place", "multiplier", "text", "lots"), [
+    ("0", "10", "120", 12), ("2", "0.05", "0.15", 3), ("3", "0.001", "1", 1000),
+])  # fmt: skip
 def test_quantities_step_by_the_multiplier(place: str, multiplier: str, text: str, lots: int) -> None:
     """The step is ``sizeMultiplier``, not the decimals; a quantity off the step is an error."""
     item = _one(volumePlace=place, sizeMultiplier=multiplier, minTradeNum=multiplier)
