@@ -453,10 +453,10 @@ def test_the_table_of_orders_seen_is_bounded(venue: BitgetWire, monkeypatch: pyt
 
 # --- money ---------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(("kind", "amount", "flow", "funding"), [
-    ("trans_from_exchange", "5", 500_000_000, None), ("trans_to_exchange", "5", -500_000_000, None),
     ("trans_to_contract", "-5", -500_000_000, None), ("contract_settle_fee", "-0.004992", None, -499_200),
     ("open_long", "1", None, None), ("TRANSFER_IN", "5", 500_000_000, None), ("TRANSFER_OUT", "5", -500_000_000, None),
-    ("CONTRACT_MAIN_SETTLE_FEE_USER_OUT", "0.5", None, -50_000_000), ("CONTRACT_MAIN_SETTLE_FEE_USER_IN", "0.5", None, 50_000_000),
+    ("CONTRACT_MAIN_SETTLE_FEE_USER_OUT", "0.5", None, -50_000_000),
+    ("CONTRACT_MAIN_SETTLE_FEE_USER_IN", "0.5", None, 50_000_000),
     ("ORDER_DEALT_IN", "1", None, None),
 ])  # fmt: skip
 def test_movements_of_money(
