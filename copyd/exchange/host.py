@@ -111,11 +111,13 @@ class Host(Exchange):
         self,
         options: Options,
         make: Callable[[Any], Dialect],
-        instruments: tuple[Instrument, ...] = INSTRUMENTS,
+        instruments: tuple[Instrument, ...] | None = None,
         clock: Callable[[], int] | None = None,
     ) -> None:
-        """``make``: the dialect's class. ``clock``: the time in ns, where it is not the machine's."""
-        super().__init__(instruments, options.host, options.seed, options.makers, options.maker_ms, options.funding_rate_ppm)
+        """``make``: the dialect's class, which may have ``instruments`` of its own. ``clock``: the time in ns, where it is not
+        the machine's."""
+        own: tuple[Instrument, ...] = getattr(make, "instruments", INSTRUMENTS)
+        super().__init__(instruments or own, options.host, options.seed, options.makers, options.maker_ms, options.funding_rate_ppm)
         self.options = options
         self._clock = clock or time.time_ns
         self._last_ns = 0
@@ -205,6 +207,11 @@ class Host(Exchange):
         asyncio.get_running_loop().call_exception_handler(context)
 
     # -- accounts ---------------------------------------------------------------------------------------------------------
+
+    def set_rights(self, account: int, rights: dict[str, Any]) -> None:
+        for owner in self._owners.values():
+            if owner.account == account:
+                owner.rights = rights
 
     def issue_key(self, account: int, name: str, kind: str, public_key: str, rights: dict[str, Any]) -> dict[str, str]:
         if kind != "hmac":

@@ -16,7 +16,7 @@ from unittest import mock
 import aiohttp
 import msgspec
 
-from copyd import app, venue_side
+from copyd import adapters, app
 from copyd.config import Config
 from copyd.credentials import Credential, Credentials, Secret
 from copyd.exchange import streams
@@ -26,7 +26,7 @@ from copyd.sim.draws import Draws
 from copyd.sim.wire import pywire
 from copyd.sim.wire.loop import VirtualLoop
 from copyd.sim.wire.venue import ENGINE_DELAY_MS, GUARD_MS, READ_LAG_MS, RECV_WINDOW_MS
-from copyd.venues.binance_usdm import rest
+from copyd.venues.binance_usdm import parts, rest
 from copyd.venues.common import connection
 
 SITE, SITE_ID = "cd01", 0xCD01
@@ -204,8 +204,25 @@ class Silence:
         return lambda *words, **fields: None
 
 
+class Ordered(dict[Any, None]):
+    """A set that is walked in the order of putting in, not of addresses."""
+
+    def add(self, member: Any) -> None:
+        self[member] = None
+
+    def discard(self, member: Any) -> None:
+        self.pop(member, None)
+
+    def remove(self, member: Any) -> None:
+        del self[member]
+
+
 class StreamConnector(aiohttp.BaseConnector):
     """Connections of the HTTP client through ``loop.create_connection``, without a socket."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._acquired: Any = Ordered()  # closed one after another, and that is seen
 
     async def _create_connection(self, req: Any, traces: Any, timeout: Any) -> Any:  # noqa: ASYNC109 - the base class names it so
         try:
@@ -223,11 +240,8 @@ class MemoryRest(rest.RestClient):
         self._session = aiohttp.ClientSession(connector=connector, timeout=self._timeout, auto_decompress=True)
 
 
-class OrderedSessions(dict[Any, None]):
-    """A set of sessions in the order they were put in: closing them all is then no matter of addresses.
-
-    Each is an old connection that lives on beside a new one.
-    """
+class OrderedSessions(Ordered):
+    """Sessions in the order they were put in. Each is an old connection that lives on beside a new one."""
 
     def __init__(self, draws: Draws) -> None:
         super().__init__()
@@ -236,12 +250,6 @@ class OrderedSessions(dict[Any, None]):
     def __setitem__(self, session: Any, value: None) -> None:
         self.draws.count("L04")
         super().__setitem__(session, value)
-
-    def add(self, session: Any) -> None:
-        self[session] = None
-
-    def discard(self, session: Any) -> None:
-        self.pop(session, None)
 
 
 def _in_order(init: Callable[..., None], draws: Draws) -> Callable[..., None]:
@@ -258,7 +266,7 @@ def _in_order(init: Callable[..., None], draws: Draws) -> Callable[..., None]:
 def installed(loop: VirtualLoop, medium: Medium, draws: Draws, clock: VirtualClock) -> Iterator[None]:
     """For one run: the daemon's journal, durations and REST connections are the world's; the adapter's terms are short."""
     slow_us = 1 + draws.draw("journal.slow", 3_000)
-    terms = venue_side.CONTRACT.overridden({
+    terms = adapters.BINANCE_USDM.overridden({
         "connection_life_ms": 9_000 + draws.draw("contract.life", 50_000), "frame_bytes_max": 1 << 18,
         "listen_key_valid_ms": 45_000,
     })
@@ -273,9 +281,9 @@ def installed(loop: VirtualLoop, medium: Medium, draws: Draws, clock: VirtualClo
                 continue
             patch(mock.patch.object(module, "get_logger", lambda name: Silence()))
         patch(mock.patch.object(app, "journal_bytes", lambda path: 0))
-        patch(mock.patch.object(venue_side, "RestClient", partial(MemoryRest, mono=clock.mono_ns)))
-        patch(mock.patch.object(venue_side, "OrderGateway", partial(venue_side.OrderGateway, mono=clock.mono_ns)))
-        patch(mock.patch.object(venue_side, "CONTRACT", terms))
+        patch(mock.patch.object(parts, "RestClient", partial(MemoryRest, mono=clock.mono_ns)))
+        patch(mock.patch.object(parts, "OrderGateway", partial(parts.OrderGateway, mono=clock.mono_ns)))
+        patch(mock.patch.object(adapters, "BINANCE_USDM", terms))
         patch(mock.patch.object(connection, "PACE", connection.RetryPace(connection.RETRIES_PER_S, connection.RETRIES_BURST)))
         patch(mock.patch.object(connection.Link, "__init__", _in_order(connection.Link.__init__, draws)))
         # Its own sockets and transports would go past the loop; the framing, handshake and idle timer stay.
