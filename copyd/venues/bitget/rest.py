@@ -45,10 +45,14 @@ PAGES_MAX = 100
 BILLS_SPAN_MS = 30 * DAY_MS
 #: The venue counts orders as they arrive, not as they leave.
 ORDER_MARGIN_NS = 200 * MS_NS
-#: Refusals that say nothing about which API an account speaks: they come before that is looked at.
+#: Refusals that pass by themselves, and say nothing about which API an account speaks.
+PASSING = frozenset({
+    "timeout", "unknown_error", "service_shutting_down", "concurrent_operation", "timestamp_outside_recv_window",
+    "expired_before_engine", "symbol_status", "too_many_orders", "too_many_requests",
+})  # fmt: skip
+#: Refusals of the key itself: they come before its account is looked at.
 SAYS_NOTHING = frozenset({
-    "key_refused", "key_format", "signature", "passphrase", "ip_not_allowed", "unauthorized", "timestamp_outside_recv_window",
-    "wrong_environment",
+    "key_refused", "key_format", "signature", "passphrase", "ip_not_allowed", "unauthorized", "wrong_environment",
 })  # fmt: skip
 #: The account speaks the other API than was thought.
 OTHER_API = frozenset({40085, 25245})
@@ -125,7 +129,10 @@ class Rest(RestBase):
         return self._kinds.get(api_key)
 
     async def prepare(self, key: Key) -> Kind:
-        """Look once which API the key's account speaks. ``VenueUnavailable``: the venue cannot be asked now."""
+        """Look once which API the key's account speaks; ``VenueUnavailable``, and nothing else, when that cannot be said now.
+
+        A key that is refused counts as a classic account's until it is looked at again: whoever uses it hears of the refusal.
+        """
         kind = self._kinds.get(key.api_key)
         return kind if kind is not None else await self._look(key)
 
@@ -133,11 +140,14 @@ class Rest(RestBase):
         try:
             told = await self._settings3(key)
         except RestError as problem:
-            if problem.status >= 500 or problem.status in (403, 418, 429) or problem.code in ACCOUNT_LIMIT_CODES:
+            reason = problem.verdict.reason
+            if problem.status >= 500 or problem.status in (403, 418, 429) or reason in PASSING:
                 raise VenueUnavailable(f"which API an account speaks: HTTP {problem.status}, code {problem.code}") from None
-            if problem.verdict.reason in SAYS_NOTHING:
-                raise
+            if reason in SAYS_NOTHING:
+                return Kind(False, False)
             kind = Kind(False, False)
+        except ValueError as problem:
+            raise VenueUnavailable(f"which API an account speaks: {problem}") from None
         else:
             kind = Kind(True, told.holdMode == "hedge_mode")
         self._kinds[key.api_key] = kind
@@ -414,7 +424,7 @@ class Rest(RestBase):
         """As ``prepare``; what fails here was certainly not placed."""
         try:
             return await self.prepare(key)
-        except (VenueUnavailable, ValueError) as problem:
+        except VenueUnavailable as problem:
             raise _not_placed(str(problem)) from None
 
     def _place_body(self, order: Order, key: Key, kind: Kind) -> bytes:

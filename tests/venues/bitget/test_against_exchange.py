@@ -352,6 +352,32 @@ async def test_which_api_is_asked_once_and_again_when_it_changed() -> None:
         assert (await me.rest.prepare(me.key)).unified
 
 
+@pytest.mark.parametrize("action", ["error_dead", "throttled", "unavailable", "disconnect"])
+async def test_a_disturbed_look_is_no_look(action: str) -> None:
+    """What passes by itself does not make a unified account a classic one; an order meanwhile was certainly not placed."""
+    async with exchange() as bench, side(bench, unified=True) as me:
+        rule = {"action": action, "account": "alice", "method": "GET /api/v3/account/settings"}
+        await bench.tell("POST", "/faults", rule)
+        with pytest.raises(VenueUnavailable):
+            await me.rest.prepare(me.key)
+        with pytest.raises(RestError) as refused:
+            await me.rest.place(me.key, me.order())
+        assert refused.value.verdict == (Outcome.DEFINITE_REJECT, "not_sent", 0)
+        await bench.tell("DELETE", "/faults")
+        assert (await me.rest.prepare(me.key)).unified
+
+
+async def test_a_refused_key_is_looked_at_again() -> None:
+    """A key that is refused for now (its address) is not remembered as a classic account's."""
+    async with exchange() as bench, side(bench, unified=True, rights={"ips": "10.0.0.1"}) as me:
+        assert not (await me.rest.prepare(me.key)).unified
+        assert me.rest.kind(me.key.api_key) is None
+        owner = bench.host.owner(me.account["api_key"])
+        assert owner is not None
+        owner.rights["ips"] = ""
+        assert (await me.rest.prepare(me.key)).unified
+
+
 async def test_an_account_above_its_rate_is_refused_alone() -> None:
     """The limit of an account's requests is a definite refusal and no ban of the address."""
     async with exchange(lift=frozenset({"messages"})) as bench, side(bench) as me:
