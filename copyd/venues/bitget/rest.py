@@ -514,7 +514,7 @@ class Rest(RestBase):
         rows = await self._bills(key, since_ms, "")
         return [flow for row in rows if (row.coin or MARGIN_COIN) == MARGIN_COIN and (flow := codec.flow_of(row)) is not None]
 
-    async def funding(self, key: Key, since_ms: int) -> list[FundingTold]:
+    async def fundings(self, key: Key, since_ms: int) -> list[FundingTold]:
         """Funding paid and received since, oldest first: the venue pushes none of it."""
         rows = await self._bills(key, since_ms, codec.FUNDING_V2)
         return [told for row in rows if (told := codec.funding_of(row, self.instruments)) is not None]

@@ -331,7 +331,7 @@ async def test_money_that_comes_and_goes(unified: bool) -> None:
         await bench.tell("POST", "/market", {"symbol": "BTCUSDT", "funding_ppm": 100})
         amounts = [amount for amount, _ in await me.rest.flows(me.key, since)]
         assert amounts == [100_000 * 10**8, 25_050_000_000, -10_000_000_000]
-        (paid,) = await me.rest.funding(me.key, since)
+        (paid,) = await me.rest.fundings(me.key, since)
         assert paid.instrument == 3 and paid.amount_e8 < 0 and paid.id > 0
 
 
