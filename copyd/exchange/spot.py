@@ -205,7 +205,7 @@ class _Side:
 
 
 class SpotEngine:
-    """Matching and balances of a fixed list of markets. ``reject_value``: the bound that a price refused with -4016, -4024 missed."""
+    """Matching and balances of a fixed list of markets. ``reject_value``: the bound a refused price missed."""
 
     def __init__(self, instruments: Sequence[SpotInstrument] = SPOT_INSTRUMENTS) -> None:
         self.specs = tuple(instruments)
@@ -265,7 +265,7 @@ class SpotEngine:
     ) -> int:
         """A new account with so much of the first quote asset: its index.
 
-        ``ephemeral``: a market maker, whose orders are not kept; ``no_margin``: it is given more of every asset than it can trade.
+        ``ephemeral``: a market maker, whose orders are not kept; ``no_margin``: it has more of every asset than it can trade.
         """
         self._begin(ts_ns)
         account = len(self._free)
