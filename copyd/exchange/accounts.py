@@ -44,6 +44,11 @@ class Book:
         verify, secret = _asymmetric(kind, public_key, self._derive(name, "ed25519 seed"))
         return Key(api_key.encode(), b"", kind, verify, account, name, meter), secret
 
+    def words(self, name: str) -> tuple[str, str, str]:
+        """(API key, secret, passphrase) of an account at a venue whose keys are a shared secret and perhaps a passphrase."""
+        key, secret = self._derive(name, "hmac key").hex(), self._derive(name, "hmac secret").hex()
+        return key, secret, self._derive(name, "passphrase").hex()[:24]
+
     def _derive(self, name: str, purpose: str) -> bytes:
         return hashlib.sha256(f"simulated exchange {self.seed} {name} {purpose}".encode()).digest()
 

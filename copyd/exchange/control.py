@@ -23,7 +23,7 @@ from copyd.exchange.model import E8, fixed
 from copyd.exchange.transfers import Transfers
 
 if TYPE_CHECKING:
-    from copyd.exchange.server import ExchangeServer
+    from copyd.exchange.base import Exchange
 
 TYPES = ("LIMIT", "MARKET")
 TIFS = ("GTC", "IOC", "FOK", "GTX")
@@ -45,7 +45,8 @@ class AccountOrder(msgspec.Struct, forbid_unknown_fields=True):
     taker_ppm: int = -1
     key_type: str = "hmac"  # hmac, ed25519, rsa
     public_key: str = ""  # PEM of the owner's key; empty = the exchange makes an Ed25519 pair
-    restrictions: dict[str, bool] = {}  # over the answer of apiRestrictions; enableFutures false also refuses orders
+    rights: dict[str, Any] = {}  # of the key, over the dialect's defaults, in the venue's own names
+    restrictions: dict[str, bool] = {}  # the same by Binance's name: over apiRestrictions; enableFutures false refuses orders
 
 
 class AccountsOrder(AccountOrder, forbid_unknown_fields=True):
@@ -68,7 +69,7 @@ class MarketOrder(msgspec.Struct, forbid_unknown_fields=True):
     funding_ppm: int | None = None  # settle funding now at this rate
 
 
-def make_control(exchange: ExchangeServer) -> web.Application:
+def make_control(exchange: Exchange) -> web.Application:
     """The control port's routes."""
     control = Control(exchange)
     app = web.Application(client_max_size=256 << 20, middlewares=[_refusals])
@@ -118,7 +119,7 @@ async def _refusals(request: web.Request, handler: Any) -> web.StreamResponse:
 class Control:
     """Handlers of the control port."""
 
-    def __init__(self, exchange: ExchangeServer) -> None:
+    def __init__(self, exchange: Exchange) -> None:
         self.x = exchange
         self.engine = exchange.engine
         self.transfers = Transfers(exchange)
@@ -126,7 +127,7 @@ class Control:
     # -- making things happen ------------------------------------------------------------------------------------------
 
     async def health(self, request: web.Request) -> web.Response:
-        return web.json_response({"status": "ok", "ports": self.x.ports, "ts": self.x.wire.time_ns()})
+        return web.json_response({"status": "ok", "ports": self.x.ports, "ts": self.x.now_ns()})
 
     async def accounts(self, request: web.Request) -> web.Response:
         order = msgspec.json.decode(await request.read(), type=AccountsOrder)
@@ -141,7 +142,7 @@ class Control:
         for one in wanted:
             self._check(one, order)  # all or none
         made = [self._make(one, order) for one in wanted]
-        self.x.wire.drain()
+        self.x.changed()
         return web.Response(body=orjson.dumps({"accounts": made}), content_type="application/json")
 
     def _check(self, one: AccountOrder, default: AccountsOrder) -> None:
@@ -154,14 +155,14 @@ class Control:
             value = leverage.get(spec.symbol, 0) if isinstance(leverage, dict) else leverage
             if not 0 <= value <= spec.max_leverage:
                 raise UsageError(f"{spec.symbol} does not allow leverage {value}")
-        if isinstance(leverage, dict) and (unknown := sorted(leverage.keys() - self.x.dialect.symbols.keys())):
+        if isinstance(leverage, dict) and (unknown := sorted(leverage.keys() - self.x.symbols.keys())):
             raise UsageError(f"unknown symbol {unknown[0]}")
         kind = one.key_type if one.key_type != "hmac" else default.key_type
         if kind not in ("hmac", "ed25519", "rsa"):
             raise UsageError(f"no such key type: {kind} (hmac, ed25519 or rsa)")
 
     def _make(self, one: AccountOrder, default: AccountsOrder) -> dict[str, Any]:
-        x, now = self.x, self.x.wire.time_ns()
+        x, now = self.x, self.x.now_ns()
         balance = one.balance or default.balance or "10000"
         maker = one.maker_ppm if one.maker_ppm >= 0 else default.maker_ppm if default.maker_ppm >= 0 else 200
         taker = one.taker_ppm if one.taker_ppm >= 0 else default.taker_ppm if default.taker_ppm >= 0 else 500
@@ -169,12 +170,8 @@ class Control:
         x.fees[account] = (maker, taker)
         x.accounts.register(account, one.name)
         kind = one.key_type if one.key_type != "hmac" else default.key_type
-        key, secret = x.accounts.issue(account, one.name, kind, one.public_key or default.public_key)
-        x.wire.add_key(key)
-        restrictions = {**default.restrictions, **one.restrictions}
-        if restrictions:
-            x.restrictions[account] = restrictions
-            key.can_trade = restrictions.get("enableFutures", True)
+        rights = {**default.restrictions, **default.rights, **one.restrictions, **one.rights}
+        told = x.issue_key(account, one.name, kind, one.public_key or default.public_key, rights)
         if one.hedge or default.hedge:
             self.engine.set_position_mode(account, True, now)
         leverage = one.leverage or default.leverage
@@ -185,7 +182,7 @@ class Control:
                 self.engine.set_leverage(account, index, value, now)
             if margin:
                 self.engine.set_margin_type(account, index, MARGIN_ISOLATED if margin == "ISOLATED" else MARGIN_CROSSED, now)
-        return {"name": one.name, "account": account, "api_key": key.api_key.decode(), "secret": secret, "key_type": kind}
+        return {"name": one.name, "account": account, **told}
 
     async def deposit(self, request: web.Request) -> web.Response:
         """{"account", "amount"}: amount may be negative (a withdrawal)."""
@@ -193,9 +190,9 @@ class Control:
         account = self._account(str(body.get("account", "")))
         text = str(body.get("amount", ""))
         amount = -money_or_fail(text[1:]) if text.startswith("-") else money_or_fail(text)
-        code = self.engine.transfer(account, amount, self.x.wire.time_ns())
-        self.x.wire.drain()
-        self.x.wire.flush()
+        code = self.engine.transfer(account, amount, self.x.now_ns())
+        self.x.changed()
+        self.x.flush()
         if code < 0:
             raise UsageError(f"refused with {code}")
         return web.json_response({"wallet": fixed(self.engine.account_state(account)[0], 8)})
@@ -203,11 +200,11 @@ class Control:
     async def market(self, request: web.Request) -> web.Response:
         order = msgspec.json.decode(await request.read(), type=MarketOrder)
         x = self.x
-        index = x.dialect.symbols.get(order.symbol)
+        index = x.symbols.get(order.symbol)
         if index is None:
             raise UsageError(f"unknown symbol {order.symbol}")
         spec = x.instruments[index]
-        now = x.wire.time_ns()
+        now = x.now_ns()
         answer: dict[str, Any] = {"symbol": order.symbol}
         if order.move_bps is not None or order.price:
             if x.makers is None:
@@ -217,10 +214,10 @@ class Control:
             mark = self.engine.mark(index)
             px = money_or_fail(order.mark) // spec.tick_e8 if order.mark else mark + mark * (order.mark_bps or 0) // 10_000
             answer["liquidated"] = self.engine.set_mark(index, px, now)
-            x.wire.drain()
+            x.changed()
         if order.funding_ppm is not None:
             answer["funded"] = x.settle_funding(index, order.funding_ppm * 100)
-        x.wire.flush()
+        x.flush()
         bid, _, ask, _ = self.engine.top(index)
         answer |= {"bid": spec.price_text(bid), "ask": spec.price_text(ask)}
         answer["mark"] = spec.price_text(self.engine.mark(index))
@@ -250,35 +247,23 @@ class Control:
         return web.json_response({"marked": self.x.accounts.name(account)})
 
     async def disconnect(self, request: web.Request) -> web.Response:
-        """{"kind": "api" | "streams" | "all", "stream": listen key or name, "account": whose user stream, "pick": number}:
-        cut the WebSocket connections that match; with ``pick`` only one of them."""
+        """{"kind": "all" or which (the dialect's word), "stream": a name it carries, "account": whose, "pick": number}: cut the
+        WebSocket connections that match; with ``pick`` only one of them."""
         body = orjson.loads(await request.read() or b"{}")
-        kind, stream = body.get("kind", "all"), body.get("stream")
-        if body.get("account"):
-            key = self.x.streams.by_account.get(self._account(str(body["account"])))
-            stream = key.text if key is not None else "no such stream"
-        found = [
-            conn for conn in sorted(self.x.conns, key=lambda conn: (conn.opened_ns, conn.path))
-            if kind in ("all", "api" if conn.is_api else "streams") and (not stream or stream in conn.streams)
-        ]  # fmt: skip
-        if found and body.get("pick") is not None:
-            found = [found[int(body["pick"]) % len(found)]]
-        for conn in found:
-            self.x.cut(conn)
-        return web.json_response({"disconnected": len(found)})
+        account = self._account(str(body["account"])) if body.get("account") else None
+        pick = int(body["pick"]) if body.get("pick") is not None else None
+        n = self.x.disconnect(str(body.get("kind", "all")), str(body.get("stream") or ""), account, pick)
+        return web.json_response({"disconnected": n})
 
     async def clock(self, request: web.Request) -> web.Response:
         """{"skew_ms"}: put the clock that clients see ahead of (or behind) the truth's."""
-        self.x.wire.skew_ns = int(orjson.loads(await request.read())["skew_ms"]) * 10**6
-        return web.json_response({"server_ts": self.x.wire.server_ns()})
+        self.x.set_skew(int(orjson.loads(await request.read())["skew_ms"]) * 10**6)
+        return web.json_response({"server_ts": self.x.server_ns()})
 
     async def limits(self, request: web.Request) -> web.Response:
-        """{"weight_per_minute"}: another request weight per address, enforced like the venue's own."""
-        weight = int(orjson.loads(await request.read())["weight_per_minute"])
-        if weight < 1:
-            raise UsageError("weight_per_minute must be positive")
-        self.x.limits.weight_per_minute = weight
-        return web.json_response({"weight_per_minute": weight})
+        """Other limits from now on, enforced like the venue's own: {"weight_per_minute"} of an address, or of a dialect with
+        windows {"limit": its name, "count"}."""
+        return web.json_response(self.x.set_limits(orjson.loads(await request.read())))
 
     def _account(self, name: str) -> int:
         index = self.x.accounts.index.get(name)
@@ -469,24 +454,17 @@ class Control:
         return _lines(row for row in self.x.reads[after + 1 : after + 1 + limit])
 
     async def stats(self, request: web.Request) -> web.Response:
-        x, wire = self.x, self.x.wire
+        x = self.x
         total, fees, residue, deposits = self.engine.totals()
         return web.json_response(
             {
-                "limits_lifted": sorted(x.limits.lifted),
-                "weight_per_minute": x.limits.weight_per_minute,
-                "weight_charged": x.limits.charged,
-                "seed": x.options.seed,
+                **x.stats(),
+                "seed": x.seed,
                 "accounts": len(x.accounts.index),
-                "orders_accepted": wire.n_placed,
-                "batch_orders_accepted": x.batch.desk.n_placed if x.batch is not None else 0,
                 "orders_refused": x.n_refusals,
                 "trades": self.engine.n_trades(),
                 "quotes": self.engine.n_quotes,
-                "events_sent": wire.n_events_sent,
-                "connections": len(x.conns),
                 "connection_attempts": x.connects,
-                "listen_keys": len(x.streams.keys),
                 "fault_rules": len(x.faults.rules),
                 "faults_made": x.faults.n_made,
                 "maker_flow_hash": x.maker_hash(),
@@ -498,8 +476,8 @@ class Control:
                 "books_balance": total + fees + residue == deposits,
                 "memory_bytes": self.engine.memory_bytes(),
                 "rss_max_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-                "uptime_s": (wire.time_ns() - x.started_ns) / 1e9,
-                "ts": wire.time_ns(),
+                "uptime_s": (x.now_ns() - x.started_ns) / 1e9,
+                "ts": x.now_ns(),
             }
         )
 

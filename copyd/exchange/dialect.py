@@ -3,6 +3,13 @@
 The host (``copyd.exchange.host``) owns ports, connections, engine, accounts, faults and clockwork. A dialect turns bytes into
 ``Work`` and the engine's events into bytes: it does no I/O, keeps no clock, and everything it answers follows from the engine.
 Signatures are checked over the raw received bytes.
+
+Two clocks: ``Host.now_ns`` is the engine's and never goes back; every ``ts_ns`` given to the engine is of it. ``Host.server_ns``
+(and ``Request.now_ns``) is what clients see: stamps are checked against it, and it is what a "server time" call answers. They
+differ only when whoever runs the exchange has put the clock off.
+
+A dialect that raises is a defect: the connection is closed with 1011, or the request answered 500, and the loop's exception
+handler hears of it. What a client may send never makes it raise.
 """
 
 from __future__ import annotations
@@ -13,11 +20,13 @@ from typing import Any, Protocol
 import msgspec
 
 from copyd._fast.sim_engine import Engine
+from copyd.exchange.base import Settled
 from copyd.exchange.model import Instrument
+from copyd.exchange.windows import Windows
 
 
 class Request(msgspec.Struct):
-    """One HTTP request as it came. ``query``: raw, without "?"; header names in lower case; ``now_ns``: the venue's clock."""
+    """One HTTP request as it came. ``query``: raw, without "?"; header names in lower case; ``now_ns``: the clients' clock."""
 
     method: str
     path: str
@@ -29,7 +38,7 @@ class Request(msgspec.Struct):
 
 
 class Answer(msgspec.Struct):
-    """One HTTP answer."""
+    """One HTTP answer; JSON unless a header ``Content-Type`` says otherwise."""
 
     body: bytes
     status: int = 200
@@ -53,10 +62,12 @@ class Owner(msgspec.Struct):
 class Work(msgspec.Struct):
     """A request understood and authenticated, not yet done. ``owner`` None: nobody's (public), never disturbed.
 
-    ``run`` does it and gives the answer: bytes on a WebSocket, ``Answer`` for REST. ``unknown``, ``unavailable``,
+    ``run`` does it and gives the answer: bytes on a WebSocket (b"": none), ``Answer`` for REST. ``unknown``, ``unavailable``,
     ``throttled``: what the venue answers when it does not say whether it was done, when it certainly was not, and when it was
     too busy to. ``method``: "place", "cancel", "query", or "GET /path": by these fault rules are matched. ``stale``: the same
-    answer as a reader would give that is so many ms behind; None where it is no query.
+    answer as a reader would give that is so many ms behind; None where it is no query. ``run`` may be called later than it was
+    made, twice (a copy that was held up on the way), or never: everything that changes state belongs into it, and the taking
+    from a limit before it.
     """
 
     run: Callable[[], Any]
@@ -70,17 +81,39 @@ class Work(msgspec.Struct):
     stale: Callable[[int], Any] | None = None
 
 
+class Terms(msgspec.Struct, frozen=True):
+    """What a venue's WebSocket connections live by; 0 = no such rule. A close is (code, reason)."""
+
+    idle_s: float = 0.0  # without anything from the client, text or ping
+    idle_close: tuple[int, str] = (1008, "nothing was heard for too long")
+    ping_s: float = 0.0  # between two pings of the server; without a pong for a bit over three of them it closes
+    life_s: float = 0.0  # from opening
+    life_close: tuple[int, str] = (1000, "session lifetime is over")
+
+
 class Conn(Protocol):
-    """A WebSocket connection of the host. A dialect may keep what it knows of it in ``state``."""
+    """A WebSocket connection of the host. A dialect may keep what it knows of it in ``state``.
+
+    ``path``: as requested, with its query; ``headers``: of the handshake, names in lower case; ``heard_ns``, ``sent_ns``: when
+    something last came in and was last queued. ``owner``: whose account it is, set by the dialect once it knows (for the log of
+    cuts and the control port's ``account``); a connection of several accounts leaves it None.
+    """
 
     path: str
+    headers: dict[str, str]
     ip: str
     opened_ns: int
     heard_ns: int
+    sent_ns: int
     state: Any
+    owner: Owner | None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it still takes messages."""
 
     def send(self, text: bytes) -> None:
-        """Queue one text message."""
+        """Queue one text message; without effect once it is closed."""
 
     def close(self, code: int, reason: str) -> None:
         """Close it the WebSocket way."""
@@ -91,12 +124,22 @@ class Host(Protocol):
 
     engine: Engine
     instruments: tuple[Instrument, ...]
+    symbols: dict[str, int]  # index of an instrument by the engine's name of it
+    windows: Windows
+    funding_rate_e8: int  # of the next settlement
+    funding_log: list[Settled]
 
     def now_ns(self) -> int:
-        """The venue's clock."""
+        """The engine's clock."""
+
+    def server_ns(self) -> int:
+        """The clock that clients see."""
 
     def owner(self, api_key: str) -> Owner | None:
         """The owner of a key; None: there is no such key."""
+
+    def owner_of(self, account: int) -> Owner | None:
+        """The owner of an account; None: it has no key (makers, the insurance fund)."""
 
     def fees_ppm(self, account: int) -> tuple[int, int]:
         """(maker, taker)."""
@@ -113,14 +156,18 @@ class Host(Protocol):
     def refused(self, owner: Owner | None, method: str, symbol: str, client_id: str, code: int, message: str) -> None:
         """Note a refusal for the truth."""
 
+    def note_equity(self, account: int, equity_e8: int, ts_ns: int) -> None:
+        """Note an equity served to an account for the truth (kept only of accounts that are watched)."""
+
     def conns(self) -> list[Conn]:
-        """Open connections."""
+        """Open connections, oldest first."""
 
 
 class Dialect(Protocol):
-    """One venue's words."""
+    """One venue's words. ``terms`` may be left out: no rule then."""
 
     name: str
+    terms: Terms
 
     def __init__(self, host: Host) -> None: ...
 
@@ -134,7 +181,7 @@ class Dialect(Protocol):
         """A message. None: it was answered (``conn.send``) or needs no answer."""
 
     def lost(self, conn: Conn) -> None:
-        """The connection is gone."""
+        """The connection is gone; only for those that were opened."""
 
     def rest(self, request: Request) -> Work:
         """A REST request; a refusal is a ``Work`` whose ``run`` gives the refusal."""
@@ -143,4 +190,4 @@ class Dialect(Protocol):
         """What the engine did, in its order: to the accounts' connections and to public subscribers."""
 
     def second(self, now_ns: int) -> None:
-        """Once a second: marks, expiries, limits of silence."""
+        """Once a second, of the engine's clock: marks, expiries."""

@@ -3,6 +3,9 @@
 A rule hits every match, or with ``ppm`` a share of them: which ones follows from ``seed`` and the number of the match alone.
 Every fault made is in the log (the truth's ``/truth/faults``).
 
+A rule that names no method hits every request of an account. What ``error_live``, ``error_dead``, ``unavailable`` and
+``throttled`` answer is the dialect's: its words for "I do not know", "no", "too busy". Here are Binance's.
+
 Request actions (matched by account, symbol, method, client id prefix):
   delay             the request reaches the engine ``delay_ms`` later
   delay_reply       executed at once, answered ``delay_ms`` later
@@ -57,8 +60,8 @@ class Rule(msgspec.Struct, forbid_unknown_fields=True):
     account: str = ""  # name of the account
     account_prefix: str = ""  # or how it begins
     symbol: str = ""
-    method: str = ""  # order.place, order.cancel, order.status, order.modify, or "GET /fapi/v1/..."
-    event: str = ""  # ORDER_TRADE_UPDATE, TRADE_LITE, ACCOUNT_UPDATE, ...
+    method: str = ""  # Binance: order.place, order.cancel, ...; others: place, cancel, query; or "GET /fapi/v1/..."
+    event: str = ""  # Binance: ORDER_TRADE_UPDATE, TRADE_LITE, ACCOUNT_UPDATE, ...; others: the channel's name
     client_id_prefix: str = ""
     delay_ms: int = 0
     skip: int = 0  # matches left alone before the first fault
@@ -77,7 +80,7 @@ class Made(msgspec.Struct, frozen=True, gc=False):
     ts: int
     action: str
     account: str
-    method: str  # of the request, or the event's name; "api" or "streams" for a connection that was cut
+    method: str  # of the request, or the event's name; of a connection that was cut "api" or "streams", or its address
     clientOrderId: str
     delay_ms: int
 

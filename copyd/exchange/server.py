@@ -7,10 +7,6 @@ handlers call it for state. Everything runs on one loop, so every change of the 
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
-from collections import deque
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -18,20 +14,19 @@ import msgspec
 import orjson
 from aiohttp import web
 
-from copyd._fast.sim_engine import Engine
 from copyd._fast.sim_wire import Key, Wire, WsConn
 from copyd.errors import UsageError
 from copyd.exchange import limits as limit_rules
-from copyd.exchange.accounts import Book
+from copyd.exchange.base import Exchange
 from copyd.exchange.batch import BatchOptions, BatchServer
 from copyd.exchange.binance_usdm import Call, Dialect, Refused, Route, wire_refusal
-from copyd.exchange.faults import DEAD, Faults, Rule
+from copyd.exchange.faults import DEAD, Rule
 from copyd.exchange.limits import Limits
-from copyd.exchange.makers import STEP_MS, start_makers
+from copyd.exchange.makers import STEP_MS
 from copyd.exchange.model import INSTRUMENTS, Instrument, fixed
 from copyd.exchange.streams import DepthChanges, Streams
+from copyd.exchange.websocket import accepted, refusal, wants_websocket
 
-WS_MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 UNKNOWN_503 = b'{"code":-1000,"msg":"Unknown error, please check your request or try again later."}'
 DEAD_503 = {
     "error_dead": UNKNOWN_503,
@@ -39,7 +34,7 @@ DEAD_503 = {
     "throttled": b'{"code":-1008,"msg":"Request throttled by system-level protection. Reduce-only/close-position orders are '
     b'exempt. Please try again."}',
 }
-FUNDING_PERIOD_MS = 8 * 3600 * 1000
+SESSION_S, PING_S = 86_400.0, 180.0
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -52,51 +47,32 @@ class Options(msgspec.Struct, frozen=True):
     seed: int = 1
     lift: frozenset[str] = frozenset()
     listen_key_s: float = 3600.0  # life of a listen key
-    session_s: float = 86_400.0  # life of a WebSocket connection
-    ping_s: float = 180.0  # server ping; no pong for a bit over three of them (10 min at the default) closes
+    session_s: float = SESSION_S  # life of a WebSocket connection
+    ping_s: float = PING_S  # server ping; no pong for a bit over three of them (10 min at the default) closes
     makers: bool = True
     maker_ms: int = STEP_MS  # time between two steps of the market makers
     funding_rate_ppm: int = 100  # 0.01 %
     batch: BatchOptions | None = None  # the batch door
 
 
-class ExchangeServer:
+class ExchangeServer(Exchange):
     """Everything of one running exchange."""
 
     def __init__(self, options: Options, instruments: tuple[Instrument, ...] = INSTRUMENTS) -> None:
+        super().__init__(instruments, options.host, options.seed, options.makers, options.maker_ms, options.funding_rate_ppm)
         self.options = options
-        self.instruments = instruments
-        self.engine = Engine(instruments)
         self.wire = Wire(self.engine, self)
         self.limits = Limits(options.lift)
         if "orders" in options.lift:
             self.wire.limit_10s = self.wire.limit_1m = 0
-        self.faults = Faults()
-        self.accounts = Book(options.seed)
-        self.accounts.register(0, "insurance-fund")
         self.dialect = Dialect(self)
         self.streams = Streams(self, options.seed, options.listen_key_s)
         self.depth_changes: list[dict[int, DepthChanges]] = [{} for _ in instruments]
-        self.makers = start_makers(self.engine, options.seed) if options.makers else None
-        for account in range(1, self.engine.n_accounts):
-            self.accounts.register(account, f"maker-{account}")
-        self.funding_rate_e8 = options.funding_rate_ppm * 100
-        self.funding_log: list[dict[str, Any]] = []
-        self.fees: dict[int, tuple[int, int]] = {}
         self.restrictions: dict[int, dict[str, bool]] = {}
-        self.reads: list[dict[str, Any]] = []
-        self.marked: set[int] = set()
-        self.refusals: deque[dict[str, Any]] = deque(maxlen=200_000)
-        self.n_refusals = 0
         self.conns: set[WsConn] = set()
-        self.connects = 0
         self._countdowns: dict[tuple[int, int], asyncio.TimerHandle] = {}
         self._delayed_events: dict[int, list[tuple[str, bytes]]] = {}
-        self._tasks: list[asyncio.Task[None]] = []
-        self._runners: list[web.ServerRunner | web.AppRunner] = []
-        self._ws_server: asyncio.Server | None = None
         self.batch = BatchServer(self, options.batch) if options.batch is not None else None
-        self.ports: dict[str, int] = {}
         self.started_ns = self.wire.time_ns()
         self.funding_due_ms = self.next_funding_ms(self.started_ns)
         self._tick = 0  # of 50 ms
@@ -105,46 +81,17 @@ class ExchangeServer:
 
     async def start(self) -> dict[str, int]:
         """Open the ports: {"rest", "ws", "control"} and perhaps "batch". OSError names the port that is taken."""
-        from copyd.exchange.control import make_control
-
-        loop = asyncio.get_running_loop()
         o = self.options
-        rest = web.ServerRunner(web.Server(self.on_rest, access_log=None), shutdown_timeout=0.5)
-        await rest.setup()
-        self._runners.append(rest)
-        self.ports["rest"] = await _listen(rest, o.host, o.port)
-        try:
-            self._ws_server = await loop.create_server(self.wire.connection, o.host, o.ws_port, backlog=4096)
-        except OSError as error:
-            raise OSError(error.errno, f"port {o.ws_port} on {o.host} is in use") from None
-        self.ports["ws"] = self._ws_server.sockets[0].getsockname()[1]
-        control = web.AppRunner(make_control(self), access_log=None, shutdown_timeout=0.5)
-        await control.setup()
-        self._runners.append(control)
-        self.ports["control"] = await _listen(control, "127.0.0.1", o.control_port)
+        await self.open_ports((o.port, o.ws_port, o.control_port), self.on_rest, self.wire.connection)
         if self.batch is not None:
             await self.batch.start()
             if self.batch.address is not None:
                 self.ports["batch"] = self.batch.address[1]
-        clockwork = [(1.0, self._second), (0.05, self._depth_tick)]
-        if self.makers is not None:
-            self._maker_step()
-            clockwork.append((o.maker_ms / 1000, self._maker_step))
-        self._tasks = [asyncio.create_task(self._every(period, action)) for period, action in clockwork]
+        self.start_clockwork([(1.0, self._second), (0.05, self._depth_tick)])
         return self.ports
 
-    async def run_until(self, stop: asyncio.Event) -> None:
-        """Wait for ``stop``; a clockwork task that breaks ends the exchange with its exception instead."""
-        waiting = asyncio.create_task(stop.wait())
-        done, _ = await asyncio.wait([waiting, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-        for task in done:
-            task.result()
-
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.stop_clockwork()
         for timer in self._countdowns.values():
             timer.cancel()
         if self.batch is not None:
@@ -153,67 +100,29 @@ class ExchangeServer:
             conn.close(1001, "going away")
         if self.conns:
             await asyncio.sleep(0.25)
-        if self._ws_server is not None:
-            self._ws_server.close()
-        for runner in self._runners:
-            await runner.cleanup()
+        await self.close_ports()
 
-    def call_later(self, delay_s: float, action: Callable[[], Any]) -> None:
-        asyncio.get_running_loop().call_later(delay_s, action)
+    def now_ns(self) -> int:
+        return self.wire.time_ns()
 
-    async def _every(self, period_s: float, action: Any) -> None:
-        """Call ``action`` on a fixed schedule; after a delay the missed turns are skipped, not made up."""
-        loop = asyncio.get_running_loop()
-        due = loop.time()
-        while True:
-            due = max(due + period_s, loop.time())
-            await asyncio.sleep(due - loop.time())
-            action()
-            self.wire.flush()
+    def server_ns(self) -> int:
+        return self.wire.server_ns()
 
-    def _maker_step(self) -> None:
-        assert self.makers is not None
-        self.makers.step(self.wire.time_ns())
+    def set_skew(self, skew_ns: int) -> None:
+        self.wire.skew_ns = skew_ns
+
+    def changed(self) -> None:
         self.wire.drain()
 
-    def move_market(self, symbol: int, bps: int | None, px: int | None) -> None:
-        """Move the makers' middle by basis points or to a price, and quote there at once."""
-        assert self.makers is not None
-        if px is not None:
-            self.makers.move_to(symbol, px)
-        elif bps is not None:
-            self.makers.shift(symbol, bps * 100)
-        self._maker_step()
-
-    def maker_hash(self) -> str:
-        """Hash over everything the makers sent; equal after equally many steps with equal seeds."""
-        return f"{self.makers.flow_hash():016x}" if self.makers is not None else ""
-
-    def settle_funding(self, symbol: int, rate_e8: int) -> int:
-        """Longs pay shorts now: accounts touched."""
-        now = self.wire.time_ns()
-        touched = self.engine.apply_funding(symbol, rate_e8, now)
-        self.wire.drain()
-        spec = self.instruments[symbol]
-        self.funding_log.append(
-            {
-                "symbol": spec.symbol,
-                "fundingTime": now // 10**6,
-                "fundingRate": fixed(rate_e8, 8),
-                "markPrice": fixed(self.engine.mark(symbol) * spec.tick_e8, 8),
-            }
-        )
-        return touched
+    def flush(self) -> None:
+        self.wire.flush()
 
     def _second(self) -> None:
         now = self.wire.time_ns()
         self.streams.push_marks(now, now // 10**9)
         self.streams.push_tickers(now)
         self.streams.expire_keys(now)
-        if now // 10**6 >= self.funding_due_ms:
-            self.funding_due_ms = self.next_funding_ms(now)
-            for index in range(len(self.instruments)):
-                self.settle_funding(index, self.funding_rate_e8)
+        self.settle_when_due(now)
         for conn in list(self.conns):
             if now - conn.opened_ns >= self.options.session_s * 1e9:
                 conn.close(1000, "session lifetime is over")
@@ -229,29 +138,66 @@ class ExchangeServer:
 
     # -- facts for the dialect ---------------------------------------------------------------------------------------
 
-    def next_funding_ms(self, now_ns: int) -> int:
-        return (now_ns // 10**6 // FUNDING_PERIOD_MS + 1) * FUNDING_PERIOD_MS
-
-    def funding_rate_text(self) -> str:
-        return fixed(self.funding_rate_e8, 8)
-
     def funding_history(self, symbol: str | None) -> list[dict[str, Any]]:
-        return [row for row in self.funding_log if symbol in (None, "", row["symbol"])]
-
-    def fees_ppm(self, account: int) -> tuple[int, int]:
-        return self.fees.get(account, (200, 500))
+        """Settlements so far, oldest first."""
+        wanted = -1 if symbol in (None, "") else self.symbols.get(symbol or "", len(self.symbols))
+        return [
+            {
+                "symbol": self.instruments[one.symbol].symbol,
+                "fundingTime": one.ts_ns // 10**6,
+                "fundingRate": fixed(one.rate_e8, 8),
+                "markPrice": fixed(one.mark_px * self.instruments[one.symbol].tick_e8, 8),
+            }
+            for one in self.funding_log
+            if wanted in (-1, one.symbol)
+        ]
 
     def note_read(self, call: Call, equity_e8: int) -> None:
         """Remember the equity served to a marked account, with the exchange's time (for the truth)."""
-        if call.account in self.marked:
-            self.reads.append(
-                {
-                    "seq": len(self.reads),
-                    "account": self.accounts.name(call.account),
-                    "ts": call.now_ns,
-                    "equity": fixed(equity_e8, 8),
-                }
-            )
+        self.note_equity(call.account, equity_e8, call.now_ns)
+
+    def issue_key(self, account: int, name: str, kind: str, public_key: str, rights: dict[str, Any]) -> dict[str, str]:
+        key, secret = self.accounts.issue(account, name, kind, public_key)
+        self.wire.add_key(key)
+        if rights:
+            self.restrictions[account] = rights
+            key.can_trade = rights.get("enableFutures", True)
+        return {"api_key": key.api_key.decode(), "secret": secret, "key_type": kind}
+
+    def disconnect(self, kind: str, stream: str, account: int | None, pick: int | None) -> int:
+        """``kind``: "api", "streams" or "all"; ``stream``: a listen key or name it carries; ``account``: whose user stream."""
+        if account is not None:
+            key = self.streams.by_account.get(account)
+            stream = key.text if key is not None else "no such stream"
+        found = [
+            conn for conn in sorted(self.conns, key=lambda conn: (conn.opened_ns, conn.path))
+            if kind in ("all", "api" if conn.is_api else "streams") and (not stream or stream in conn.streams)
+        ]  # fmt: skip
+        if found and pick is not None:
+            found = [found[pick % len(found)]]
+        for conn in found:
+            self.cut(conn)
+        return len(found)
+
+    def set_limits(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        """``weight_per_minute``: another request weight per address."""
+        weight = int(wanted["weight_per_minute"])
+        if weight < 1:
+            raise UsageError("weight_per_minute must be positive")
+        self.limits.weight_per_minute = weight
+        return {"weight_per_minute": weight}
+
+    def stats(self) -> dict[str, Any]:
+        return {
+            "limits_lifted": sorted(self.limits.lifted),
+            "weight_per_minute": self.limits.weight_per_minute,
+            "weight_charged": self.limits.charged,
+            "orders_accepted": self.wire.n_placed,
+            "batch_orders_accepted": self.batch.desk.n_placed if self.batch is not None else 0,
+            "events_sent": self.wire.n_events_sent,
+            "connections": len(self.conns),
+            "listen_keys": len(self.streams.keys),
+        }
 
     def countdown(self, account: int, symbol: int, after_ms: int) -> None:
         """Dead man's switch: cancel the symbol's open orders unless called again in time; 0 switches it off."""
@@ -281,19 +227,9 @@ class ExchangeServer:
         return refused.status, refused.body()
 
     def note_refusal(self, refused: Refused, key: Key | None, method: str, params: dict[str, str]) -> None:
-        self.refusals.append(
-            {
-                "seq": self.n_refusals,
-                "ts": self.wire.time_ns(),
-                "account": self.accounts.name(key.account) if key is not None else "",
-                "symbol": params.get("symbol", ""),
-                "method": method,
-                "clientOrderId": params.get("newClientOrderId") or params.get("origClientOrderId") or "",
-                "code": refused.code,
-                "msg": refused.message,
-            }
-        )
-        self.n_refusals += 1
+        name = self.accounts.name(key.account) if key is not None else ""
+        client_id = params.get("newClientOrderId") or params.get("origClientOrderId") or ""
+        self.keep_refusal(name, params.get("symbol", ""), method, client_id, refused.code, refused.message)
 
     # -- faults ------------------------------------------------------------------------------------------------------
 
@@ -363,13 +299,12 @@ class ExchangeServer:
 
     def on_open(self, conn: WsConn, method: str, target: str, headers: dict[str, str]) -> tuple[bytes, bool]:
         """The answer to an upgrade request, and whether it was accepted."""
-        key = headers.get("sec-websocket-key", "")
-        if method != "GET" or "websocket" not in headers.get("upgrade", "").lower() or not key:
-            return _http(400, b'{"code":-1000,"msg":"this port speaks WebSocket"}'), False
+        if not wants_websocket(method, headers):
+            return refusal(400, b'{"code":-1000,"msg":"this port speaks WebSocket"}'), False
         now = self.wire.time_ns()
         self.connects += 1
         if not self.limits.connect(conn.peer, now):
-            return _http(429, b'{"code":-1003,"msg":"Too many connection attempts; 300 per 5 minutes per IP."}'), False
+            return refusal(429, b'{"code":-1003,"msg":"Too many connection attempts; 300 per 5 minutes per IP."}'), False
         url = urlsplit(target)
         query = parse_qsl(url.query)
         conn.meter = self.limits.meter(conn.peer)
@@ -377,21 +312,15 @@ class ExchangeServer:
         if parts and parts[0] in ("ws-fapi", "ws-api"):
             refused = self.limits.charge(conn.peer, limit_rules.WS_HANDSHAKE_WEIGHT, now)
             if refused is not None:
-                return _http(refused.status, Refused(-1003, refused.message).body()), False
+                return refusal(refused.status, Refused(-1003, refused.message).body()), False
             conn.is_api = True
             conn.rate_limits = ("returnRateLimits", "false") not in query
         else:
             conn.area = parts.pop(0) if parts and parts[0] in ("public", "market", "private") else ""
             if not parts or parts[0] not in ("ws", "stream"):
-                return _http(404, b'{"code":-1000,"msg":"no such path"}'), False
+                return refusal(404, b'{"code":-1000,"msg":"no such path"}'), False
             conn.combined = parts[0] == "stream"
-        accept = base64.b64encode(hashlib.sha1(key.encode() + WS_MAGIC).digest())
-        answer = (
-            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
-            + accept
-            + b"\r\n\r\n"
-        )
-        return answer, True
+        return accepted(headers), True
 
     def on_opened(self, conn: WsConn) -> None:
         """Streams named by the address itself."""
@@ -712,23 +641,6 @@ def _plain(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value)
-
-
-def _http(status: int, body: bytes) -> bytes:
-    reason = {400: "Bad Request", 404: "Not Found", 418: "I'm a teapot", 429: "Too Many Requests"}.get(status, "Error")
-    head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-    return head.encode() + b"Connection: close\r\n\r\n" + body
-
-
-async def _listen(runner: web.ServerRunner | web.AppRunner, host: str, port: int) -> int:
-    site = web.TCPSite(runner, host, port, backlog=1024)
-    try:
-        await site.start()
-    except OSError as error:
-        raise OSError(error.errno, f"port {port} on {host} is in use") from None
-    server = site._server
-    assert server is not None
-    return int(server.sockets[0].getsockname()[1])  # type: ignore[attr-defined]
 
 
 def check_lift(text: str) -> frozenset[str]:

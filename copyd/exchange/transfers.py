@@ -24,7 +24,7 @@ from copyd.exchange.faults import DEAD, Rule
 from copyd.exchange.model import fixed
 
 if TYPE_CHECKING:
-    from copyd.exchange.server import ExchangeServer
+    from copyd.exchange.base import Exchange
 
 BATCH_MAX = 10_000
 ID_CHARS_MAX = 64
@@ -60,7 +60,7 @@ class TransferResult(msgspec.Struct, frozen=True, omit_defaults=True):
 class Transfers:
     """Every transfer ever decided, by id, and the handlers of the control port."""
 
-    def __init__(self, exchange: ExchangeServer) -> None:
+    def __init__(self, exchange: Exchange) -> None:
         self.x = exchange
         self.decided: dict[str, tuple[TransferOrder, TransferResult]] = {}
 
@@ -73,8 +73,8 @@ class Transfers:
         await self._wait(fault, "delay")
         if fault is None or fault.action not in DEAD:
             results = [self._decide(order) for order in orders]
-            self.x.wire.drain()
-            self.x.wire.flush()
+            self.x.changed()
+            self.x.flush()
         else:
             results = []
         return await self._answer(request, fault, "POST /transfers", first, {"results": msgspec.to_builtins(results)})
@@ -115,7 +115,7 @@ class Transfers:
         known = self.decided.get(order.id)
         if known is not None:
             return known[1]
-        now = self.x.wire.time_ns()
+        now = self.x.now_ns()
         reason = self._move(order, now)
         result = TransferResult(order.id, "refused" if reason else "executed", reason, now)
         self.decided[order.id] = (order, result)
@@ -143,7 +143,7 @@ class Transfers:
         """The answer, or what a fault makes of it."""
         if fault is not None:
             source, number = (first.source, first.id) if first else ("", "")
-            self.x.faults.note(self.x.wire.time_ns(), fault.action, source, method, number, fault.delay_ms)
+            self.x.faults.note(self.x.now_ns(), fault.action, source, method, number, fault.delay_ms)
             await self._wait(fault, "delay_reply")
             if fault.action in UNSURE:
                 return web.json_response({"error": "Unknown error, please check your request or try again later."}, status=503)

@@ -7,7 +7,6 @@ dialect, streams and limits. Every request takes the careful path; there is no b
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -17,8 +16,8 @@ from copyd._fast import sim_engine as eng
 from copyd._fast.sim_engine import Engine
 from copyd._fast.sim_wire import Key
 from copyd.exchange.model import E8, Instrument, fixed
+from copyd.exchange.websocket import OPEN, TEXT, WebSocket
 
-WAITING, OPEN, CLOSING, CLOSED = range(4)
 STATUS = ("NEW", "PARTIALLY_FILLED", "FILLED", "CANCELED", "EXPIRED", "EXPIRED_IN_MATCH")
 TIF = ("GTC", "IOC", "FOK", "GTX")
 POS = ("BOTH", "LONG", "SHORT")
@@ -26,28 +25,8 @@ STP = ("NONE", "EXPIRE_TAKER", "EXPIRE_MAKER", "EXPIRE_BOTH")
 REASONS = ("", "ORDER", "DEPOSIT", "WITHDRAW", "FUNDING_FEE", "INSURANCE_CLEAR", "MARGIN_TRANSFER", "ADJUSTMENT",
            "MARGIN_TYPE_CHANGE")
 NOT_MODELLED = ("STOP", "STOP_MARKET", "TAKE_PROFIT", "TAKE_PROFIT_MARKET", "TRAILING_STOP_MARKET")
-MAX_MESSAGE = 1 << 20
-#: First bytes of frames: a whole text, a text's first and last fragment, a whole binary message.
-TEXT, FIRST, LAST, BINARY = 0x81, 0x01, 0x80, 0x82
 ORDER_EVENTS = {eng.EV_NEW: "NEW", eng.EV_TRADE: "TRADE", eng.EV_CANCELED: "CANCELED", eng.EV_EXPIRED: "EXPIRED",
                 eng.EV_AMENDED: "AMENDMENT"}
-
-
-def frame(head: int, payload: bytes) -> bytes:
-    """One unmasked frame; ``head`` is its first byte."""
-    size = len(payload)
-    if size < 126:
-        return bytes((head, size)) + payload
-    if size < 65536:
-        return bytes((head, 126)) + size.to_bytes(2, "big") + payload
-    return bytes((head, 127)) + size.to_bytes(8, "big") + payload
-
-
-def unmask(data: bytes, mask: bytes) -> bytes:
-    """A client's payload."""
-    size = len(data)
-    whole = int.from_bytes(mask * (size // 4 + 1), "little") & ((1 << 8 * size) - 1)
-    return (int.from_bytes(data, "little") ^ whole).to_bytes(size, "little")
 
 
 def average_e8(spec: Instrument, value_e8: int, qty: int) -> int:
@@ -68,189 +47,51 @@ class Listener:
         place.append(self)
 
 
-class Conn(asyncio.Protocol):
-    """A WebSocket connection, as asyncio protocol."""
+class Conn(WebSocket):
+    """A WebSocket connection, as the exchange's shell knows it."""
 
     def __init__(self, wire: PyWire) -> None:
+        super().__init__()
         self.wire = wire
-        self.transport: Any = None
-        self.state = WAITING
-        self.inbox = bytearray()
-        self.out = bytearray()
-        self.partial: bytearray | None = None
-        self.stalled = self.dirty = False
         self.is_api = self.combined = False
         self.rate_limits = True
         self.session: Key | None = None
         self.session_info: int | None = None
         self.meter: Any = None
         self.streams: dict[str, Listener | None] = {}
-        self.area = self.path = self.peer = ""
-        self.opened_ns = self.last_ping_ns = self.last_pong_ns = 0
+        self.area = ""
         self.message_window = self.message_count = 0
 
-    # asyncio.Protocol
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-        self.peer = transport.get_extra_info("peername")[0]
-        self.opened_ns = self.last_ping_ns = self.last_pong_ns = self.wire.time_ns()
+    def clock_ns(self) -> int:
+        return self.wire.time_ns()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.state = CLOSED
-        self.inbox.clear()
-        self.out.clear()
-        self.wire.shell.on_lost(self)
+    def let_in(self, method: str, headers: dict[str, str]) -> tuple[bytes, bool]:
+        answer: tuple[bytes, bool] = self.wire.shell.on_open(self, method, self.path, headers)
+        return answer
 
-    def eof_received(self) -> None:
-        return None
-
-    def data_received(self, data: bytes) -> None:
-        if self.state >= CLOSING:
-            return
-        self.inbox += data
-        if self.state == WAITING and not self._shake_hands():
-            return
-        self._walk()
-        self.wire.flush()
-
-    def _shake_hands(self) -> bool:
-        end = self.inbox.find(b"\r\n\r\n")
-        if end < 0:
-            if len(self.inbox) > 131072:
-                self.transport.abort()
-            return False
-        lines = self.inbox[:end].decode("latin-1").split("\r\n")
-        del self.inbox[: end + 4]
-        headers = {}
-        for line in lines[1:]:
-            name, _, value = line.partition(":")
-            headers[name.strip().lower()] = value.strip()
-        parts = lines[0].split(" ")
-        self.path = parts[1] if len(parts) > 1 else ""
-        answer, accepted = self.wire.shell.on_open(self, parts[0], self.path, headers)
-        self.transport.write(answer)
-        if not accepted:
-            self.transport.close()
-            self.state = CLOSED
-            return False
-        self.state = OPEN
+    def opened(self) -> None:
         self.wire.shell.on_opened(self)
-        return True
 
-    def _walk(self) -> None:
-        """Every complete frame in the inbox."""
-        inbox = self.inbox
-        while self.state == OPEN and len(inbox) >= 2:
-            fin, opcode, size = inbox[0] & 0x80, inbox[0] & 15, inbox[1] & 127
-            if inbox[0] & 0x70 or not inbox[1] & 0x80:
-                self.close(1002, "frames of a client are masked and carry no extension")
-                break
-            head = 8 if size == 126 else 14 if size == 127 else 6
-            if len(inbox) < head:
-                break
-            if size >= 126:
-                size = int.from_bytes(inbox[2 : head - 4], "big")
-            if size > MAX_MESSAGE or (self.partial is not None and len(self.partial) + size > MAX_MESSAGE):
-                self.close(1009, "message too big")
-                break
-            if opcode >= 8 and (size > 125 or not fin):
-                self.close(1002, "malformed control frame")
-                break
-            if len(inbox) < head + size:
-                break
-            payload = unmask(bytes(inbox[head : head + size]), bytes(inbox[head - 4 : head]))
-            del inbox[: head + size]
-            if opcode == 1 and fin and self.partial is None:
-                self._text(payload)
-            elif opcode <= 2:
-                self._piece(opcode, bool(fin), payload)
-            elif opcode == 8:
-                self.out += frame(0x88, payload if size >= 2 else b"")
-                self.state = CLOSING
-                self.flush()
-                self.transport.close()
-            elif opcode == 9:
-                self.out += frame(0x8A, payload)
-                self.touch()
-            elif opcode == 10:
-                self.last_pong_ns = self.wire.time_ns()
-            else:
-                self.close(1002, "unknown opcode")
-        if self.state >= CLOSING:
-            inbox.clear()
-
-    def _piece(self, opcode: int, fin: bool, payload: bytes) -> None:
-        if (opcode == 0) == (self.partial is None):
-            self.close(1002, "continuation out of order")
-            return
-        if opcode == 2:
-            self.close(1003, "text only")
-            return
-        self.partial = (self.partial or bytearray()) + payload
-        if fin:
-            whole, self.partial = bytes(self.partial), None
-            self._text(whole)
-
-    def _text(self, payload: bytes) -> None:
+    def text(self, payload: bytes) -> None:
         if self.is_api:
             self.wire.shell.on_api_text(self, payload)
         else:
             self.wire.shell.on_stream_text(self, payload)
 
-    def touch(self) -> None:
-        """Something waits to be flushed."""
-        if not self.dirty:
-            self.dirty = True
-            self.wire.dirty.append(self)
+    def lost(self) -> None:
+        self.wire.shell.on_lost(self)
 
-    def flush(self) -> None:
-        """Everything queued, in one write."""
-        self.dirty = False
-        if not self.out or self.stalled or self.state == WAITING:
-            return
-        if self.state != CLOSED and self.transport is not None and not self.transport.is_closing():
-            self.transport.write(bytes(self.out))
-        self.out.clear()
+    def touched(self) -> None:
+        self.wire.dirty.append(self)
 
-    # for the shell
-    @property
-    def is_open(self) -> bool:
-        return self.state == OPEN
+    def read_over(self) -> None:
+        self.wire.flush()
 
-    def send(self, payload: bytes) -> None:
-        """Queue one text message; it leaves with the next flush of the wire."""
-        if self.state == OPEN:
-            for head, part in self.wire.disturbed(self, payload):
-                self.out += frame(head, part)
-            self.touch()
+    def later(self, delay_s: float, action: Callable[[], Any]) -> None:
+        self.wire.shell.call_later(delay_s, action)
 
-    def ping(self) -> None:
-        if self.state == OPEN:
-            self.last_ping_ns = self.wire.time_ns()
-            self.out += frame(0x89, b"%d" % (self.last_ping_ns // 10**6))
-            self.touch()
-
-    def close(self, code: int, reason: str) -> None:
-        """A close frame, and the transport a moment later."""
-        if self.state != OPEN:
-            return
-        self.out += frame(0x88, code.to_bytes(2, "big") + reason.encode()[:120])
-        self.state = CLOSING
-        self.stalled = False
-        self.flush()
-        self.wire.shell.call_later(0.2, self.transport.close)
-
-    def abort(self) -> None:
-        """Cut without a close frame; what was queued is lost."""
-        self.out.clear()
-        if self.transport is not None:
-            self.transport.abort()
-
-    def stall(self, on: bool) -> None:
-        """While stalled nothing leaves."""
-        self.stalled = on
-        if not on:
-            self.flush()
+    def frames_of(self, payload: bytes) -> list[tuple[int, bytes]]:
+        return self.wire.disturbed(self, payload)
 
 
 class PyWire:
@@ -479,7 +320,7 @@ class PyWire:
         """One event to each of the listeners that take events of this name."""
         for listener in listeners:
             conn = listener.conn
-            if conn.state != OPEN or (listener.events is not None and name and name.decode() not in listener.events):
+            if conn.phase != OPEN or (listener.events is not None and name and name.decode() not in listener.events):
                 continue
             self.n_events_sent += 1
             conn.send(b'{"stream":"%s","data":%s}' % (listener.stream, payload) if conn.combined else payload)

@@ -18,8 +18,9 @@ from copyd.exchange.faults import Faults, Rule
 from copyd.exchange.limits import Limits, TooMany
 from copyd.exchange.model import INSTRUMENTS
 from copyd.exchange.server import ExchangeServer, Options
+from copyd.exchange.websocket import BINARY, FIRST, LAST, TEXT
 from copyd.sim.draws import Draws
-from copyd.sim.wire.pywire import BINARY, FIRST, LAST, TEXT, Conn, PyWire
+from copyd.sim.wire.pywire import Conn, PyWire
 
 MS_NS = 10**6
 #: Terms of the venue's contract in these worlds; the faults stay inside them.

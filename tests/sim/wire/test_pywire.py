@@ -11,8 +11,9 @@ from copyd._fast import sim_engine as eng
 from copyd._fast.sim_wire import Listener as CompiledListener
 from copyd.exchange.model import E8
 from copyd.exchange.server import ExchangeServer, Options
+from copyd.exchange.websocket import OPEN
 from copyd.sim.wire import pywire
-from copyd.sim.wire.pywire import OPEN, Conn, PyWire
+from copyd.sim.wire.pywire import Conn, PyWire
 
 HELLO = (
     b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
@@ -60,7 +61,7 @@ class Pair:
         self.compiled_conn.data_received(HELLO)
         self.python_conn = Conn(self.python)
         self.python_conn.connection_made(self.python_sink)
-        self.python_conn.state = OPEN
+        self.python_conn.phase = OPEN
         self.compiled_sink.written = b""
 
     def listen(self, combined: bool) -> None:
