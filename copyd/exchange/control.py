@@ -185,12 +185,13 @@ class Control:
         return {"name": one.name, "account": account, **told}
 
     async def deposit(self, request: web.Request) -> web.Response:
-        """{"account", "amount"}: amount may be negative (a withdrawal)."""
+        """{"account", "amount"}: amount may be negative (a withdrawal); on spot also "asset"."""
         body = orjson.loads(await request.read())
         account = self._account(str(body.get("account", "")))
         text = str(body.get("amount", ""))
         amount = -money_or_fail(text[1:]) if text.startswith("-") else money_or_fail(text)
-        code = self.engine.transfer(account, amount, self.x.now_ns())
+        asset = [str(body["asset"])] if "asset" in body and hasattr(self.engine, "assets") else []
+        code = self.engine.transfer(account, amount, self.x.now_ns(), *asset)
         self.x.changed()
         self.x.flush()
         if code < 0:

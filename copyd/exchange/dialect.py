@@ -15,13 +15,14 @@ handler hears of it. What a client may send never makes it raise.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from copyd._fast.sim_engine import Engine
 from copyd.exchange.base import Settled
-from copyd.exchange.model import Instrument
+from copyd.exchange.makers import start_makers
+from copyd.exchange.model import INSTRUMENTS, Instrument
 from copyd.exchange.windows import Windows
 
 
@@ -89,6 +90,19 @@ class Terms(msgspec.Struct, frozen=True):
     ping_s: float = 0.0  # between two pings of the server; without a pong for a bit over three of them it closes
     life_s: float = 0.0  # from opening
     life_close: tuple[int, str] = (1000, "session lifetime is over")
+
+
+class Market(NamedTuple):
+    """What is traded: instruments, the engine made from them, the makers made from engine and seed. An engine of another kind
+    than ``Engine`` says in its module what its numbers mean."""
+
+    instruments: tuple[Any, ...]
+    engine: Callable[[Any], Any]
+    makers: Callable[[Any, int], Any]
+
+
+#: The market of a dialect that names none.
+FUTURES = Market(INSTRUMENTS, Engine, start_makers)
 
 
 class Conn(Protocol):
@@ -164,7 +178,7 @@ class Host(Protocol):
 
 
 class Dialect(Protocol):
-    """One venue's words. ``terms`` may be left out: no rule then."""
+    """One venue's words. ``terms`` may be left out: no rule then; and ``market`` of the class: futures then."""
 
     name: str
     terms: Terms

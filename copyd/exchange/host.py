@@ -19,16 +19,16 @@ from aiohttp import web
 from copyd._fast import sim_engine as eng
 from copyd.errors import UsageError
 from copyd.exchange.base import Exchange
-from copyd.exchange.dialect import Answer, Dialect, Owner, Request, Terms, Work
+from copyd.exchange.dialect import FUTURES, Answer, Dialect, Market, Owner, Request, Terms, Work
 from copyd.exchange.dialect import Conn as DialectConn
 from copyd.exchange.faults import DEAD, Rule
 from copyd.exchange.makers import STEP_MS
-from copyd.exchange.model import INSTRUMENTS, Instrument
+from copyd.exchange.model import Instrument
 from copyd.exchange.websocket import CLOSING, WebSocket, accepted, refusal, wants_websocket
 from copyd.exchange.windows import Windows
 
 #: Venues with a module of their name beside this one.
-DIALECTS = ("okx", "bybit", "bitget")
+DIALECTS = ("binance_spot", "okx", "bybit", "bitget")
 SILENCE_S = 60.0
 REORDER_MS_MIN = 200
 PONGS_MISSED = 3.34
@@ -111,11 +111,16 @@ class Host(Exchange):
         self,
         options: Options,
         make: Callable[[Any], Dialect],
-        instruments: tuple[Instrument, ...] = INSTRUMENTS,
+        instruments: tuple[Instrument, ...] | None = None,
         clock: Callable[[], int] | None = None,
     ) -> None:
-        """``make``: the dialect's class. ``clock``: the time in ns, where it is not the machine's."""
-        super().__init__(instruments, options.host, options.seed, options.makers, options.maker_ms, options.funding_rate_ppm)
+        """``make``: the dialect's class. ``instruments``: of its market unless given. ``clock``: the time in ns, where it is not
+        the machine's."""
+        market: Market = getattr(make, "market", FUTURES)
+        super().__init__(
+            market.instruments if instruments is None else instruments, options.host, options.seed, options.makers,
+            options.maker_ms, options.funding_rate_ppm, market.engine, market.makers,
+        )  # fmt: skip
         self.options = options
         self._clock = clock or time.time_ns
         self._last_ns = 0

@@ -19,6 +19,7 @@ from bisect import insort
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from sys import getsizeof
 from typing import Any
 
 import msgspec
@@ -241,6 +242,7 @@ class SpotEngine:
         self._next_trade = [1] * self.n_symbols
         self._rejects: list[tuple[Any, ...]] = []
         self._incomes: list[tuple[int, int, int, int, int, int]] = []
+        self._flows: list[list[tuple[int, int, int]]] = []
         self._quotes: deque[tuple[int, int, int, int, int, int]] = deque(maxlen=QUOTES_ROOM)
         self.fees_e8 = [0] * len(self.assets)
         self.deposits_e8 = [0] * len(self.assets)
@@ -275,6 +277,7 @@ class SpotEngine:
         self._fees.append((maker_ppm, taker_ppm))
         self._ephemeral.append(ephemeral)
         self._open.append({})
+        self._flows.append([])
         self._of_account.append([])
         self._trades_of.append([])
         if no_margin:
@@ -301,7 +304,9 @@ class SpotEngine:
 
     def transfer(self, account: int, amount_e8: int, ts_ns: int, asset: str = "") -> int:
         """Deposit (> 0) or withdraw (< 0) of an asset (the first quote asset by default): 0, or -5013 when more than is free is
-        withdrawn."""
+        withdrawn. ``ValueError``: no market here trades the asset."""
+        if asset and asset not in self.assets:
+            raise ValueError(f"no market here trades {asset}")
         index = self.assets.index(asset) if asset else 0
         if self._free[account][index] + amount_e8 < 0:
             return -5013
@@ -318,6 +323,48 @@ class SpotEngine:
     def balances(self, account: int) -> list[tuple[str, int, int]]:
         """(asset, free, locked) of every asset."""
         return list(zip(self.assets, self._free[account], self._locked[account], strict=True))
+
+    def flows_of(self, account: int) -> list[tuple[int, str, int]]:
+        """(ts_ns, asset, amount_e8) of every deposit and withdrawal of the account."""
+        return [(ts, self.assets[asset], amount) for ts, asset, amount in self._flows[account]]
+
+    def set_position_mode(self, account: int, hedge: bool, ts_ns: int) -> int:
+        """-4059: there is no other mode to change to."""
+        return -4059
+
+    def set_margin_type(self, account: int, symbol: int, margin_type: int, ts_ns: int) -> int:
+        """-4046: there is nothing to change."""
+        return -4046
+
+    def set_leverage(self, account: int, symbol: int, leverage: int, ts_ns: int) -> int:
+        """0 for 1; -4028 for any other: nothing is lent."""
+        return 0 if leverage == 1 else -4028
+
+    def account_state(self, account: int) -> tuple[int, int, int, int, int, int, int, int, int, int]:
+        """The margin engine's ten numbers of the first quote asset: (free and locked, free and locked, value of the base assets, 0,
+        0, locked, 0, 0, free, commissions it has paid)."""
+        free, locked = self._free[account][0], self._locked[account][0]
+        paid = sum(self._fee_paid(account, self._trades[index]) for index in self._trades_of[account])
+        return (free + locked, free + locked, self.equity_e8(account) - free - locked, 0, 0, locked, 0, 0, free, paid)
+
+    def _fee_paid(self, account: int, trade: tuple[int, ...]) -> int:
+        """A trade's commission of one account in 1e-8 of the first quote asset, at the trade's price, cut."""
+        quoted = self._pair[trade[2]][1] == 0
+        paid = trade[14] if trade[12] == account else 0
+        if trade[7] == account:
+            paid += trade[9] * trade[3] * self.specs[trade[2]].tick_e8 // E8
+        return paid if quoted else 0
+
+    def position(self, account: int, symbol: int, pos_side: int) -> tuple[int, int, int, int, int, int, int]:
+        """(lots of the base asset, 0, 0, 0, 0, 0, 0): a holding has no cost here. One-way only: nothing on the other sides."""
+        base = self._pair[symbol][0]
+        held = self._free[account][base] + self._locked[account][base]
+        return (held // self.specs[symbol].lot_e8 if pos_side == 0 else 0, 0, 0, 0, 0, 0, 0)
+
+    def apply_funding(self, symbol: int, rate_e8: int, ts_ns: int) -> int:
+        """0: there is no funding on spot."""
+        self._begin(ts_ns)
+        return 0
 
     def equity_e8(self, account: int) -> int:
         """Everything the account owns in the first quote asset, base assets at their market's mark (rounded down)."""
@@ -511,12 +558,22 @@ class SpotEngine:
         return self._rejects[index + 1 : index + 1 + limit]
 
     def incomes_after(self, index: int, limit: int = 1000) -> list[tuple[int, int, int, int, int, int]]:
-        """(index, ts_ns, account, asset, REASON_*, amount_e8): deposits and withdrawals."""
+        """(index, ts_ns, account, -1, REASON_*, amount_e8): deposits and withdrawals of the first quote asset."""
         return self._incomes[index + 1 : index + 1 + limit]
 
     def incomes_of(self, account: int, limit: int = 1000) -> list[tuple[int, int, int, int, int, int]]:
         """The newest ``limit`` of one account, oldest first (walks the whole log)."""
         return [row for row in self._incomes if row[2] == account][-limit:]
+
+    def totals(self) -> tuple[int, int, int, int]:
+        """(sum of balances, commissions, 0, deposits) of the first quote asset: the first three add up to the last."""
+        held = sum(free[0] + locked[0] for free, locked in zip(self._free, self._locked, strict=True))
+        return held, self.fees_e8[0], 0, self.deposits_e8[0]
+
+    def memory_bytes(self) -> int:
+        """Of its tables, without what they refer to."""
+        tables = (self._orders, self._trades, self._rejects, self._quotes, self._by_client, self._free, self._locked)
+        return sum(getsizeof(table) for table in tables)
 
     # -- a call, from begin to end ---------------------------------------------------------------------------------------------
     def _begin(self, ts_ns: int) -> None:
@@ -555,7 +612,9 @@ class SpotEngine:
         """Money from outside, or to it."""
         self._free[account][asset] += amount_e8
         self.deposits_e8[asset] += amount_e8
-        self._incomes.append((len(self._incomes), self._ts, account, asset, reason, amount_e8))
+        self._flows[account].append((self._ts, asset, amount_e8))
+        if asset == 0:
+            self._incomes.append((len(self._incomes), self._ts, account, -1, reason, amount_e8))
         self._note(account, asset)
 
     def _note(self, account: int, asset: int) -> None:
@@ -891,13 +950,13 @@ class SpotMakers:
         self._hash = hashlib.blake2b(digest_size=8)
         self.maker = engine.add_account(ephemeral=True, no_margin=True, maker_ppm=0, taker_ppm=0)
         self.printer = engine.add_account(ephemeral=True, no_margin=True, maker_ppm=0, taker_ppm=0)
-        self.steps = 0
+        self.step_no = 0
 
     def step(self, ts_ns: int) -> None:
         """One step of every market, as one call of the engine."""
         engine = self.engine
         engine._begin(ts_ns)
-        self.steps += 1
+        self.step_no += 1
         for symbol, profile in self.profiles.items():
             self._quote(symbol, profile)
         engine._end()
@@ -920,7 +979,7 @@ class SpotMakers:
                 px = mid - side * (profile.half_spread + level * profile.gap + rng.randrange(profile.gap))
                 qty = min(spec.max_qty, max(spec.min_qty, share // 2 + rng.randrange(share + 1)))
                 self._send(self.maker, symbol, side, TIF_GTC, qty, px)
-        if self.steps % profile.print_every == 0:
+        if self.step_no % profile.print_every == 0:
             side = rng.choice((SIDE_BUY, SIDE_SELL))
             qty = spec.min_qty + spec.min_notional_e8 * rng.randint(1, 20) // (mid * spec.value_mul)
             self._send(self.printer, symbol, side, TIF_IOC, qty, mid + side * (profile.half_spread + 2 * profile.gap))
