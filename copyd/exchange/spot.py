@@ -341,8 +341,8 @@ class SpotEngine:
         return 0 if leverage == 1 else -4028
 
     def account_state(self, account: int) -> tuple[int, int, int, int, int, int, int, int, int, int]:
-        """The margin engine's ten numbers of the first quote asset: (free and locked, free and locked, value of the base assets, 0,
-        0, locked, 0, 0, free, commissions it has paid)."""
+        """The margin engine's ten numbers, of the first quote asset: (free and locked, the same, value of the base assets, 0, 0,
+        locked, 0, 0, free, commissions it has paid)."""
         free, locked = self._free[account][0], self._locked[account][0]
         paid = sum(self._fee_paid(account, self._trades[index]) for index in self._trades_of[account])
         return (free + locked, free + locked, self.equity_e8(account) - free - locked, 0, 0, locked, 0, 0, free, paid)
