@@ -23,7 +23,7 @@ import orjson
 
 from copyd._fast import sim_engine as eng
 from copyd.exchange.dialect import Answer, Conn, Host, Market, Owner, Request, Terms, Work
-from copyd.exchange.model import PPM, fixed
+from copyd.exchange.model import E8, PPM, fixed
 from copyd.exchange.spot import SPOT_INSTRUMENTS, SpotEngine, SpotInstrument, SpotMakers
 
 WEIGHT_PER_MINUTE = 6_000
@@ -104,7 +104,7 @@ ENGINE_REFUSALS = {
 
 
 class Refused(Exception):
-    """A refusal in the venue's words. ``data``: what a WebSocket answer says of a limit."""
+    """A refusal in the venue's words. ``retry_s``: when to come again, where it is one for a rate."""
 
     def __init__(self, code: int, message: str = "", status: int = 0, retry_s: int = 0) -> None:
         self.code = code
@@ -1221,7 +1221,8 @@ def type_name(o: tuple[Any, ...]) -> str:
 
 
 def rate(ppm: int) -> str:
-    return fixed(ppm * (10**8 // PPM), 8)
+    """A commission as a fraction."""
+    return fixed(ppm * (E8 // PPM), 8)
 
 
 def utc_text(ts_ns: int) -> str:
@@ -1232,7 +1233,7 @@ def utc_text(ts_ns: int) -> str:
 def symbol_info(spec: SpotInstrument) -> dict[str, Any]:
     """A market with its filters. The step of market orders is told as zero, as the venue tells it: none of its own."""
     zero = "0.00000000"
-    up, down = (f"{ppm / PPM:g}" for ppm in (spec.up_ppm, spec.down_ppm))
+    up, down = (fixed(ppm * (E8 // PPM), 4) for ppm in (spec.up_ppm, spec.down_ppm))
     return {
         "symbol": spec.symbol, "status": "TRADING", "baseAsset": spec.base, "baseAssetPrecision": 8, "quoteAsset": spec.quote,
         "quotePrecision": 8, "quoteAssetPrecision": 8, "baseCommissionPrecision": 8, "quoteCommissionPrecision": 8,

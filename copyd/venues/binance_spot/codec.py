@@ -85,7 +85,7 @@ class _Frame(msgspec.Struct):
     result: msgspec.Raw = msgspec.Raw(b"null")
     error: ErrorBody | None = None
     subscriptionId: int | None = None
-    event: msgspec.Raw | None = None
+    event: msgspec.Raw = msgspec.Raw(b"")  # empty: there is none
 
 
 # --- wire: events ---------------------------------------------------------------------------------------------------------
@@ -357,7 +357,7 @@ def read(payload: bytes, instruments: Instruments, ts_recv: int) -> list[t.Told]
         frame = _frame.decode(payload)
     except _UNREAD as problem:
         return [malformed(problem, payload)]
-    if frame.event is not None:
+    if bytes(frame.event):
         return _event_of(frame, payload, instruments, ts_recv)
     name = frame.id if isinstance(frame.id, str) else ""
     if (cid := own_cid(name)) is not None:
@@ -419,7 +419,6 @@ def _answered(cid: bytes, frame: _Frame, instruments: Instruments) -> t.Answered
 
 
 def _event_of(frame: _Frame, payload: bytes, instruments: Instruments, ts_recv: int) -> list[t.Told]:
-    assert frame.event is not None
     number = frame.subscriptionId
     try:
         event = _event.decode(frame.event)

@@ -36,7 +36,9 @@ api = SpotWebsocketAPIClient(
     stream_url=at["ws"] + "/ws-api/v3", api_key=at["api_key"], api_secret=at["secret"],
     on_message=lambda _, text: answers.put(json.loads(text)),
 )
-api.new_order(id="p1", symbol="ETHUSDT", side="BUY", type="LIMIT", timeInForce="GTC", quantity=0.5, price=2900, newOrderRespType="ACK")
+api.new_order(
+    id="p1", symbol="ETHUSDT", side="BUY", type="LIMIT", timeInForce="GTC", quantity=0.5, price=2900, newOrderRespType="ACK"
+)
 placed = answers.get(timeout=5)
 assert placed["id"] == "p1" and placed["status"] == 200 and placed["rateLimits"], placed
 api.cancel_order(id="c1", symbol="ETHUSDT", orderId=placed["result"]["orderId"])

@@ -55,6 +55,7 @@ def trade() -> None:
 async def listen() -> None:
     client = await AsyncClient.create(at["api_key"], at["secret"])
     client.ws_api._url = at["ws"] + "/ws-api/v3"
+    client.ws_api.TIMEOUT = 0.5  # how long its closing waits for a message
     manager = BinanceSocketManager(client)
     async with manager.user_socket() as user, manager.symbol_book_ticker_socket("BTCUSDT") as best:
         await asyncio.sleep(0.2)
