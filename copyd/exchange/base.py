@@ -95,6 +95,10 @@ class Exchange:
         """A key for an account: what its owner is told of it (``api_key``, ``secret``, perhaps ``passphrase``)."""
         raise NotImplementedError
 
+    def restrict(self, account: int, rights: dict[str, Any]) -> None:
+        """Other rights of an account's key from now on, over the dialect's defaults. UsageError: it has no key."""
+        raise NotImplementedError
+
     def faults_changed(self) -> None:
         """Rules were added or removed."""
         raise NotImplementedError

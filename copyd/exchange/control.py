@@ -85,6 +85,7 @@ def make_control(exchange: Exchange) -> web.Application:
             web.post("/faults", control.add_faults),
             web.delete("/faults", control.drop_faults),
             web.post("/mark-account", control.mark_account),
+            web.post("/restrictions", control.restrict),
             web.post("/disconnect", control.disconnect),
             web.post("/clock", control.clock),
             web.post("/limits", control.limits),
@@ -246,6 +247,13 @@ class Control:
         account = self._account(str(orjson.loads(await request.read()).get("account", "")))
         self.x.marked.add(account)
         return web.json_response({"marked": self.x.accounts.name(account)})
+
+    async def restrict(self, request: web.Request) -> web.Response:
+        """{"account", "restrictions" or "rights": {name: value}}: what the venue says of the account's key from now on."""
+        body = orjson.loads(await request.read())
+        rights = dict(body.get("rights") or body.get("restrictions") or {})
+        self.x.restrict(self._account(str(body.get("account", ""))), rights)
+        return web.json_response({"restrictions": rights})
 
     async def disconnect(self, request: web.Request) -> web.Response:
         """{"kind": "all" or which (the dialect's word), "stream": a name it carries, "account": whose, "pick": number}: cut the

@@ -67,8 +67,10 @@ class Work(msgspec.Struct):
     ``throttled``: what the venue answers when it does not say whether it was done, when it certainly was not, and when it was
     too busy to. ``method``: "place", "cancel", "query", or "GET /path": by these fault rules are matched. ``stale``: the same
     answer as a reader would give that is so many ms behind; None where it is no query. ``run`` may be called later than it was
-    made, twice (a copy that was held up on the way), or never: everything that changes state belongs into it, and the taking
-    from a limit before it.
+    made, or never: everything that changes state belongs into it, and the taking from a limit before it.
+
+    Of an order, for the simulator's worlds: ``twice``, what the venue answers when its client id exists already, and ``late``,
+    when it came too late by its own stamp. Empty: it has no words for that.
     """
 
     run: Callable[[], Any]
@@ -79,6 +81,8 @@ class Work(msgspec.Struct):
     unknown: Any = b""
     unavailable: Any = b""
     throttled: Any = b""
+    twice: Any = b""
+    late: Any = b""
     stale: Callable[[int], Any] | None = None
 
 
@@ -110,7 +114,8 @@ class Conn(Protocol):
 
     ``path``: as requested, with its query; ``headers``: of the handshake, names in lower case; ``heard_ns``, ``sent_ns``: when
     something last came in and was last queued. ``owner``: whose account it is, set by the dialect once it knows (for the log of
-    cuts and the control port's ``account``); a connection of several accounts leaves it None.
+    cuts and the control port's ``account``); a connection of several accounts leaves it None, and each of them is known from its
+    first request or event.
     """
 
     path: str
@@ -178,7 +183,8 @@ class Host(Protocol):
 
 
 class Dialect(Protocol):
-    """One venue's words. ``terms`` may be left out: no rule then; and ``market`` of the class: futures then."""
+    """One venue's words. Left out may be ``terms`` (no rule then), and of the class ``market`` (futures then) and
+    ``instruments`` (the market's then)."""
 
     name: str
     terms: Terms

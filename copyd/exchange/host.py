@@ -71,7 +71,13 @@ class Conn(WebSocket):
         self.heard_ns = self.sent_ns = 0
         self.state: Any = None
         self.owner: Owner | None = None
+        self.seen: dict[int, Owner] = {}  # accounts that have asked or were told something on it
         self.held: list[bytes] = []  # events that the next one overtakes
+
+    @property
+    def owners(self) -> list[Owner]:
+        """Whose it is: nobody's where it is public, several accounts' at some venues."""
+        return list((self.seen if self.owner is None else {**self.seen, self.owner.account: self.owner}).values())
 
     def clock_ns(self) -> int:
         return self.host.now_ns()
@@ -88,7 +94,7 @@ class Conn(WebSocket):
         super().data_received(data)
 
     def text(self, payload: bytes) -> None:
-        self.host.heard(self, payload)
+        self.host.on_text(self, payload)
 
     def lost(self) -> None:
         self.host.conn_lost(self)
@@ -114,11 +120,12 @@ class Host(Exchange):
         instruments: tuple[Instrument, ...] | None = None,
         clock: Callable[[], int] | None = None,
     ) -> None:
-        """``make``: the dialect's class. ``instruments``: of its market unless given. ``clock``: the time in ns, where it is not
+        """``make``: the dialect's class. ``instruments``: the class's unless given. ``clock``: the time in ns, where it is not
         the machine's."""
         market: Market = getattr(make, "market", FUTURES)
+        own: tuple[Instrument, ...] = getattr(make, "instruments", market.instruments)
         super().__init__(
-            market.instruments if instruments is None else instruments, options.host, options.seed, options.makers,
+            own if instruments is None else instruments, options.host, options.seed, options.makers,
             options.maker_ms, options.funding_rate_ppm, market.engine, market.makers,
         )  # fmt: skip
         self.options = options
@@ -135,11 +142,15 @@ class Host(Exchange):
         self._pending: list[list[tuple[int, ...]]] = []
         self._telling = False
         self._request_faults = self._event_faults = False
-        self.dialect = make(self)
+        self.dialect = self.make_dialect(make)
         self.windows.check_lift()
         self.terms = self._terms()
         self.started_ns = self.now_ns()
         self.funding_due_ms = self.next_funding_ms(self.started_ns)
+
+    def make_dialect(self, make: Callable[[Any], Dialect]) -> Dialect:
+        """The dialect of this exchange."""
+        return make(self)
 
     def _terms(self) -> Terms:
         terms, o = getattr(self.dialect, "terms", Terms()), self.options
@@ -219,6 +230,12 @@ class Host(Exchange):
         self._owners[key] = self._by_account[account] = owner
         return {"api_key": key, "secret": secret, "passphrase": passphrase, "key_type": kind}
 
+    def restrict(self, account: int, rights: dict[str, Any]) -> None:
+        owner = self._by_account.get(account)
+        if owner is None:
+            raise UsageError(f"{self.accounts.name(account)!r} has no key")
+        owner.rights = rights
+
     def owner(self, api_key: str) -> Owner | None:
         return self._owners.get(api_key)
 
@@ -252,9 +269,9 @@ class Host(Exchange):
         return [conn for conn in self._conns if conn.is_open]
 
     def cut(self, conn: Conn) -> None:
-        """Cut a connection; the log says when, which address, and whose account it was."""
-        name = conn.owner.name if conn.owner is not None else ""
-        self.faults.note(self.now_ns(), "cut", name, conn.path.partition("?")[0])
+        """Cut a connection; the log says when, which address, and whose accounts it carried."""
+        for name in [owner.name for owner in conn.owners] or [""]:
+            self.faults.note(self.now_ns(), "cut", name, conn.path.partition("?")[0])
         conn.phase = CLOSING  # what came in one piece with this is not read any more
         conn.abort()
 
@@ -266,7 +283,7 @@ class Host(Exchange):
             conn
             for conn in self._conns
             if (kind == "all" or kind in conn.path)
-            and (account is None or (conn.owner is not None and conn.owner.account == account))
+            and (account is None or any(owner.account == account for owner in conn.owners))
         ]
         if found and pick is not None:
             found = [found[pick % len(found)]]
@@ -312,6 +329,7 @@ class Host(Exchange):
         assert isinstance(conn, Conn)
         if not conn.is_open:
             return
+        conn.seen[owner.account] = owner
         rule = self.faults.event(owner.name, event, client_id) if self._event_faults else None
         if rule is None:
             self._send_event(conn, text)
@@ -355,12 +373,14 @@ class Host(Exchange):
             self.faults.note(self.now_ns(), rule.action, work.owner.name, work.method, work.client_id, rule.delay_ms)
         return rule
 
-    def heard(self, conn: Conn, text: bytes) -> None:
+    def on_text(self, conn: Conn, text: bytes) -> None:
         """A client's message."""
         try:
             work = self.dialect.text(conn, text)
             if work is None:
                 return
+            if work.owner is not None:
+                conn.seen[work.owner.account] = work.owner
             rule = self.fault_of(work)
             if rule is None:
                 answer = work.run()

@@ -164,6 +164,9 @@ class ExchangeServer(Exchange):
             key.can_trade = rights.get("enableFutures", True)
         return {"api_key": key.api_key.decode(), "secret": secret, "key_type": kind}
 
+    def restrict(self, account: int, rights: dict[str, Any]) -> None:
+        self.restrictions[account] = rights
+
     def disconnect(self, kind: str, stream: str, account: int | None, pick: int | None) -> int:
         """``kind``: "api", "streams" or "all"; ``stream``: a listen key or name it carries; ``account``: whose user stream."""
         if account is not None:

@@ -67,7 +67,8 @@ class Windows:
         self.defined[name].limit = limit
 
     def take(self, name: str, key: Hashable, now_ns: int, n: int = 1) -> int:
-        """Take ``n``: 0, or ns until as many may be taken again (nothing was taken then)."""
+        """Take ``n``: 0, or ns until as many may be taken again (nothing was taken then). Below 0: give back what was taken in
+        this window."""
         window, count = self.defined[name], self._current(name, key, now_ns)
         if count.used + n > window.limit and name not in self.lifted:
             window.refused += 1

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import heapq
 import socket
-import weakref
 from asyncio import futures
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -23,6 +22,20 @@ TASK_CALLBACKS = frozenset({"TaskStepMethWrapper", "TaskWakeupMethWrapper"})
 
 class Stuck(BrokenInvariant):
     """Nothing will ever happen again, or the world does not come to rest."""
+
+
+class Task(asyncio.Task[Any]):
+    """A task whose place in a set follows from its number, not from its address: sets of tasks are cancelled one by one."""
+
+    def __init__(self, number: int, coro: Any, **kwargs: Any) -> None:
+        self.number = number
+        super().__init__(coro, **kwargs)
+
+    def __hash__(self) -> int:
+        return self.number
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
@@ -40,8 +53,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.interrupt: tuple[int, Callable[[], None]] | None = None
         self._pick = pick
         self._now = START_S
-        self._born: weakref.WeakKeyDictionary[asyncio.Task[Any], int] = weakref.WeakKeyDictionary()
         self._sleepers: dict[asyncio.Task[Any], Any] = {}
+        self.set_task_factory(self._numbered)
 
     def time(self) -> float:
         return self._now
@@ -52,7 +65,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def tasks(self) -> list[asyncio.Task[Any]]:
         """Every task that has not ended, oldest first."""
-        return sorted(asyncio.all_tasks(self), key=lambda task: self._born.get(task, 0))
+        return sorted(asyncio.all_tasks(self), key=lambda task: getattr(task, "number", 0))
 
     # -- one turn -------------------------------------------------------------------------------------------------------
     def call_at(  # type: ignore[override]
@@ -131,13 +144,15 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def create_task(self, coro: Coroutine[Any, Any, Any], **kwargs: Any) -> asyncio.Task[Any]:  # type: ignore[override]
         """As always; the WebSocket library's idle timer is noted, because it measures silence by the machine's clock."""
         task = super().create_task(coro, **kwargs)
-        self._made += 1
-        self._born[task] = self._made
         transport = self.network.delivering if self.network is not None else None
         if transport is not None and getattr(coro, "__name__", "") == "_auto_ping_loop":
             self._sleepers[task] = transport
             task.add_done_callback(self._sleepers.pop)
         return task
+
+    def _numbered(self, loop: Any, coro: Any, **kwargs: Any) -> Task:
+        self._made += 1
+        return Task(self._made, coro, loop=loop, **kwargs)
 
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Any, *args: Any, context: Any = None,

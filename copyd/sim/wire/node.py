@@ -24,12 +24,12 @@ from copyd.journal import Record
 from copyd.journal.writer import Room
 from copyd.sim.draws import Draws
 from copyd.sim.wire import pywire
+from copyd.sim.wire.book import SITE_ID
+from copyd.sim.wire.inhabited import ENGINE_DELAY_MS, GUARD_MS, READ_LAG_MS, RECV_WINDOW_MS
 from copyd.sim.wire.loop import VirtualLoop
-from copyd.sim.wire.venue import ENGINE_DELAY_MS, GUARD_MS, READ_LAG_MS, RECV_WINDOW_MS
 from copyd.venues.binance_usdm import rest
 from copyd.venues.common import connection
 
-SITE, SITE_ID = "cd01", 0xCD01
 #: Wall clock at the loop's start: a whole day, so that the venue's funding and the clock's minutes fall alike in every run.
 EPOCH_NS = 20_500 * 86_400 * 10**9
 ROOM = Room(1 << 40, 1 << 40, 1 << 40)
@@ -204,8 +204,25 @@ class Silence:
         return lambda *words, **fields: None
 
 
+class Ordered(dict[Any, None]):
+    """A set that is walked in the order of putting in, not of addresses."""
+
+    def add(self, member: Any) -> None:
+        self[member] = None
+
+    def discard(self, member: Any) -> None:
+        self.pop(member, None)
+
+    def remove(self, member: Any) -> None:
+        del self[member]
+
+
 class StreamConnector(aiohttp.BaseConnector):
     """Connections of the HTTP client through ``loop.create_connection``, without a socket."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._acquired: Any = Ordered()  # closed one after another, and that is seen
 
     async def _create_connection(self, req: Any, traces: Any, timeout: Any) -> Any:  # noqa: ASYNC109 - the base class names it so
         try:
@@ -223,11 +240,8 @@ class MemoryRest(rest.RestClient):
         self._session = aiohttp.ClientSession(connector=connector, timeout=self._timeout, auto_decompress=True)
 
 
-class OrderedSessions(dict[Any, None]):
-    """A set of sessions in the order they were put in: closing them all is then no matter of addresses.
-
-    Each is an old connection that lives on beside a new one.
-    """
+class OrderedSessions(Ordered):
+    """Sessions in the order they were put in. Each is an old connection that lives on beside a new one."""
 
     def __init__(self, draws: Draws) -> None:
         super().__init__()
@@ -236,12 +250,6 @@ class OrderedSessions(dict[Any, None]):
     def __setitem__(self, session: Any, value: None) -> None:
         self.draws.count("L04")
         super().__setitem__(session, value)
-
-    def add(self, session: Any) -> None:
-        self[session] = None
-
-    def discard(self, session: Any) -> None:
-        self.pop(session, None)
 
 
 def _in_order(init: Callable[..., None], draws: Draws) -> Callable[..., None]:
@@ -309,9 +317,9 @@ def config_of(ports: dict[str, int], connections: int, ack_timeout_ms: int, anno
     }, Config)
 
 
-def credential(name: str, key: str, secret: str) -> Credential:
-    """A key as the daemon holds it."""
-    return Credential(name, Secret(key), Secret(secret))
+def credential(name: str, told: dict[str, str]) -> Credential:
+    """A key as the daemon holds it. ``told``: what the venue has told its owner."""
+    return Credential(name, Secret(told["api_key"]), Secret(told["secret"]), passphrase=Secret(told.get("passphrase", "")))
 
 
 def daemon_of(config: Config, credentials: list[Credential], clock: VirtualClock) -> app.Daemon:

@@ -112,3 +112,18 @@ def test_what_fell_due_during_a_stall_comes_late_and_in_order() -> None:
         return came
 
     assert run(main) == [(0, 10.5), (1, 10.5), (2, 10.5)]
+
+
+def test_a_set_of_tasks_is_walked_alike_wherever_they_lie_in_memory() -> None:
+    """Programs cancel sets of tasks; in which order is seen, so it follows from the order of making."""
+
+    async def main(loop: VirtualLoop) -> list[str]:
+        tasks = {loop.create_task(asyncio.sleep(1), name=f"t{n}") for n in range(50)}
+        names = [task.get_name() for task in tasks]
+        await asyncio.gather(*tasks)
+        return names
+
+    first = run(main)
+    kept = [object() for _ in range(10_000)]
+    assert run(main) == first
+    del kept
