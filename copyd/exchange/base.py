@@ -38,6 +38,8 @@ class Settled(msgspec.Struct, frozen=True):
 class Exchange:
     """One engine and what belongs to it. An inheritor says what time it is, who hears of a change, and how it is spoken to."""
 
+    key_kinds: tuple[str, ...] = ("hmac", "ed25519", "rsa")
+
     def __init__(
         self, instruments: tuple[Instrument, ...], host: str, seed: int, makers: bool, maker_ms: int, funding_rate_ppm: int,
         make_engine: Callable[[Any], Any] = Engine, make_makers: Callable[[Any, int], Any] = start_makers,

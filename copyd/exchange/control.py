@@ -159,8 +159,8 @@ class Control:
         if isinstance(leverage, dict) and (unknown := sorted(leverage.keys() - self.x.symbols.keys())):
             raise UsageError(f"unknown symbol {unknown[0]}")
         kind = one.key_type if one.key_type != "hmac" else default.key_type
-        if kind not in ("hmac", "ed25519", "rsa"):
-            raise UsageError(f"no such key type: {kind} (hmac, ed25519 or rsa)")
+        if kind not in self.x.key_kinds:
+            raise UsageError(f"no such key type: {kind} ({' or '.join(self.x.key_kinds)})")
 
     def _make(self, one: AccountOrder, default: AccountsOrder) -> dict[str, Any]:
         x, now = self.x, self.x.now_ns()

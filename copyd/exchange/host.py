@@ -24,7 +24,7 @@ from copyd.exchange.dialect import Conn as DialectConn
 from copyd.exchange.faults import DEAD, Rule
 from copyd.exchange.makers import STEP_MS
 from copyd.exchange.model import Instrument
-from copyd.exchange.websocket import CLOSING, WebSocket, accepted, refusal, wants_websocket
+from copyd.exchange.websocket import CLOSING, OPEN, WebSocket, accepted, refusal, wants_websocket
 from copyd.exchange.windows import Windows
 
 #: Venues with a module of their name beside this one.
@@ -32,6 +32,8 @@ DIALECTS = ("binance_spot", "okx", "bybit", "bitget")
 SILENCE_S = 60.0
 REORDER_MS_MIN = 200
 PONGS_MISSED = 3.34
+#: Bytes a slow reader may leave unread before its connection is cut.
+MAX_PENDING = 64 << 20
 FAILED = Answer(b'{"error":"the exchange failed"}', 500)
 
 
@@ -106,12 +108,19 @@ class Conn(WebSocket):
     def read_over(self) -> None:
         """What is queued leaves at the end of the loop's turn."""
 
+    def flush(self) -> None:
+        super().flush()
+        if self.phase == OPEN and len(self.out) + self.transport.get_write_buffer_size() > MAX_PENDING:
+            self.host.cut(self)  # nobody reads
+
     def later(self, delay_s: float, action: Callable[[], Any]) -> None:
         self.host.call_later(delay_s, action)
 
 
 class Host(Exchange):
     """Everything of one running exchange."""
+
+    key_kinds = ("hmac",)
 
     def __init__(
         self,
@@ -223,8 +232,6 @@ class Host(Exchange):
     # -- accounts ---------------------------------------------------------------------------------------------------------
 
     def issue_key(self, account: int, name: str, kind: str, public_key: str, rights: dict[str, Any]) -> dict[str, str]:
-        if kind != "hmac":
-            raise UsageError(f"this exchange knows only hmac keys, not {kind}")
         key, secret, passphrase = self.accounts.words(name)
         owner = Owner(account, name, key, secret.encode(), passphrase, rights)
         self._owners[key] = self._by_account[account] = owner
@@ -383,16 +390,12 @@ class Host(Exchange):
                 conn.seen[work.owner.account] = work.owner
             rule = self.fault_of(work)
             if rule is None:
-                answer = work.run()
+                self.answer(conn, work.run())
             else:
                 self.disturb(conn, work, rule)
-                return
         except Exception as error:
             self.problem(f"a message on {conn.path}", error)
             conn.close(1011, "the exchange failed")
-            return
-        if answer:
-            conn.send(answer)
 
     def disturb(self, conn: Conn, work: Work, rule: Rule) -> None:
         """A request that a rule hits."""

@@ -370,7 +370,8 @@ async def test_the_control_port_is_the_same_as_the_other_exchanges() -> None:
         await x.tell("POST", "/restrictions", {"account": "alice", "rights": {"withdraw": False}})
         assert owner.rights == {"withdraw": False}
         assert "no key" in (await x.tell("POST", "/restrictions", {"account": "maker-1", "rights": {}}))["error"]
-        assert "hmac" in (await x.tell("POST", "/accounts", {"n": 1, "key_type": "ed25519"}))["error"]
+        assert "(hmac)" in (await x.tell("POST", "/accounts", {"n": 1, "key_type": "ed25519"}))["error"]
+        assert "acct-0" not in x.host.accounts.index
         assert (await x.tell("POST", "/deposit", {"account": "alice", "amount": "5"}))["wallet"] == "100005.00000000"
         ws = await x.login(alice)
         await place(ws, "a1")
@@ -381,6 +382,21 @@ async def test_the_control_port_is_the_same_as_the_other_exchanges() -> None:
         for name in ("orders", "rejects", "trades", "positions", "balances", "incomes", "transfers", "quotes", "reads", "faults"):
             assert isinstance(await x.tell("GET", f"/truth/{name}"), list)
         assert (await x.tell("GET", "/truth/stats"))["books_balance"]
+
+
+async def test_who_does_not_read_is_cut() -> None:
+    """What a connection leaves unread is bounded; the others are told everything."""
+    async with exchange() as x:
+        ws = await x.login(await x.account())
+        slow: Any = x.host.conns()[0]
+        slow.stall(True)
+        for _ in range(65):
+            slow.send(bytes(1 << 20))
+        await asyncio.sleep(0)
+        x.host.flush()
+        assert not slow.is_open and not x.host.conns()
+        with pytest.raises(ConnectionError):
+            await hear(ws)
 
 
 async def test_two_thousand_connections() -> None:

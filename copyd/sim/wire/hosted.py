@@ -13,7 +13,7 @@ from typing import Any
 from copyd._fast.sim_engine import Engine
 from copyd.exchange.dialect import Dialect, Owner, Work
 from copyd.exchange.faults import Rule
-from copyd.exchange.host import Conn, Host, Options, dialect_of
+from copyd.exchange.host import Conn, Host, Options
 from copyd.exchange.model import Instrument
 from copyd.sim.draws import Draws
 from copyd.sim.wire import spoil
@@ -175,8 +175,3 @@ class HostVenue(Inhabited, Host):
 
     def owner(self, api_key: str) -> Owner | None:
         return None if api_key in self._revoked else super().owner(api_key)
-
-
-def hosted(dialect: str) -> Callable[..., HostVenue]:
-    """What makes a world's venue of a dialect, by its name."""
-    return partial(HostVenue, make=dialect_of(dialect))

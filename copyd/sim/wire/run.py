@@ -97,7 +97,7 @@ class World:
         self, seed: int, draws: Draws, loop: VirtualLoop, trace: Trace | None,
         make_venue: Callable[..., Venue | HostVenue] = Venue,
     ) -> None:
-        """``make_venue``: from draws, clock, seed and trace; ``hosted.hosted(name)`` for another dialect than Binance's."""
+        """``make_venue``: from draws, clock, seed and trace; ``partial(HostVenue, make=dialect_of(name))`` for a host's."""
         self.seed, self.draws, self.loop = seed, draws, loop
         self._say = trace
         self._hash = blake2b(digest_size=16)
