@@ -117,6 +117,10 @@ class Refused(Exception):
         return {"code": self.code, "msg": self.message}
 
 
+#: What faults answer with: execution unknown, too busy, the id exists already, too late by its own stamp.
+INSTEAD = (Refused(-1007), Refused(-1008), Refused(-2010, "Duplicate order sent."), Refused(-1021))
+
+
 def missing(name: str) -> Refused:
     return Refused(-1102, MESSAGES[-1102].format(name))
 
@@ -310,12 +314,9 @@ class Dialect:
         def run(stale_ms: int = -1) -> Answer:
             return self._rest_answer(route, call, request, headers, stale_ms)
 
-        client_id = params.get("newClientOrderId") or params.get("origClientOrderId") or ""
-        unknown, busy = (Answer(orjson.dumps(Refused(code).body()), 503) for code in (-1007, -1008))
-        return Work(
-            run, owner, route.name or name, params.get("symbol", ""), client_id, unknown, busy, busy,
-            run if request.method == "GET" and route.access == "signed" else None,
-        )  # fmt: skip
+        words = [Answer(orjson.dumps(refused.body()), refused.status) for refused in INSTEAD]
+        reads = request.method == "GET" and route.access == "signed"
+        return work_of(run, owner, route.name or name, params, words, run if reads else None)
 
     def _rest_answer(self, route: Route, call: Call, request: Request, headers: dict[str, str], stale_ms: int) -> Answer:
         try:
@@ -436,8 +437,7 @@ class Dialect:
                 windows.take(name, account, now, -1)
 
     def _note(self, refused: Refused, owner: Owner | None, method: str, params: dict[str, str]) -> None:
-        client_id = params.get("newClientOrderId") or params.get("origClientOrderId") or ""
-        self.host.refused(owner, method, params.get("symbol", ""), client_id, refused.code, refused.message)
+        self.host.refused(owner, method, params.get("symbol", ""), client_id_of(params), refused.code, refused.message)
 
     # -- connections -----------------------------------------------------------------------------------------------------
     def accepts(self, conn: Conn) -> bool:
@@ -512,12 +512,8 @@ class Dialect:
         def run(stale_ms: int = -1) -> bytes:
             return self._api_answer(conn, number, found, method, call, stale_ms)
 
-        unknown, busy = (self._api_refusal(conn, number, owner, Refused(code)) for code in (-1007, -1008))
-        client_id = params.get("newClientOrderId") or params.get("origClientOrderId") or ""
-        return Work(
-            run, owner, route.name or method, params.get("symbol", ""), client_id, unknown, busy, busy,
-            run if method in self._queries else None,
-        )  # fmt: skip
+        words = [self._api_refusal(conn, number, owner, refused) for refused in INSTEAD]
+        return work_of(run, owner, route.name or method, params, words, run if method in self._queries else None)
 
     def _api_answer(self, conn: Conn, number: bytes, route: Route, method: str, call: Call, stale_ms: int) -> bytes:
         try:
@@ -1161,6 +1157,24 @@ class Dialect:
         if answer.get("time", 0) > since:
             raise Refused(-2013)
         return answer
+
+
+def client_id_of(params: dict[str, str]) -> str:
+    """The client order id a request is about: of a cancel, the order's and not its own."""
+    return params.get("origClientOrderId") or params.get("newClientOrderId") or ""
+
+
+def work_of(
+    run: Callable[[], Any], owner: Owner | None, method: str, params: dict[str, str], words: list[Any],
+    stale: Callable[[int], Any] | None,
+) -> Work:
+    """``words``: of ``INSTEAD``, as this kind of connection tells them."""
+    unknown, busy, twice, late = words
+    places = method == "place"
+    return Work(
+        run=run, owner=owner, method=method, symbol=params.get("symbol", ""), client_id=client_id_of(params), unknown=unknown,
+        unavailable=busy, throttled=busy, twice=twice if places else b"", late=late if places else b"", stale=stale,
+    )  # fmt: skip
 
 
 def opened_request(text: bytes) -> tuple[bytes, str, dict[str, str], bool]:
