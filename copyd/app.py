@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from functools import partial
+from math import gcd
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ import msgspec
 
 from copyd import __version__
 from copyd._fast.columns import keep_memory
-from copyd.config import Config, LeaderDeclared, config_hash, config_version, restart_needed
+from copyd.adapters import contract_of
+from copyd.config import Config, LeaderDeclared, VenueConfig, config_hash, config_version, restart_needed
 from copyd.control.protocol import Actor, ImportProgress, Scope
 from copyd.core.engine import (
     HALTED_BY_KILL_SWITCH,
@@ -62,7 +64,7 @@ from copyd.core.rows import (
     Reason,
     StopRow,
 )
-from copyd.credentials import Credentials, load_credentials, missing_names
+from copyd.credentials import Credentials, missing_names
 from copyd.errors import BrokenInvariant, CopydError, Fenced, JournalError, OperatorError, RequestRefused
 from copyd.followers import PlanSpec
 from copyd.inspect.rebuild import fold
@@ -73,9 +75,12 @@ from copyd.reconciler import Reconciler
 from copyd.runtime.clock import SystemClock
 from copyd.runtime.notify import Notifier
 from copyd.runtime.pump import Pump, Sent
+from copyd.sides import VenueSides
+from copyd.symbols import base_of, mirrors
 from copyd.telemetry.logs import get_logger, setup_logs
 from copyd.telemetry.metrics import Metrics
-from copyd.venue_side import VenueSide, contract_of
+from copyd.vault.duty import KeyDuty
+from copyd.vault.store import load_all
 
 SAMPLES_MAX = 20_000
 #: Order rows between two checkpoints, at most: finished ones are forgotten then, and every walk over them stays short.
@@ -91,7 +96,7 @@ WALL_STEP_MAX_NS = 1_000_000_000
 PLAN_STATES = ("active", "paused", "close_only", "stopped")
 
 
-def instrument_specs(config: Config, side: VenueSide) -> list[InstrumentSpec]:
+def instrument_specs(config: Config, side: VenueSides) -> list[InstrumentSpec]:
     """The instruments of the configuration as the engine takes them."""
     specs = []
     for item in side.instruments:
@@ -100,8 +105,12 @@ def instrument_specs(config: Config, side: VenueSide) -> list[InstrumentSpec]:
             lot_max_market=item.market_lot_max, min_notional_e8=item.min_notional_e8,
             slippage_bps=config.slippage_of(item.symbol).slippage_bps,
         )
+        venue = config.instruments[item.index].venue
+        base_mul, base_div = base_of(config, venue, item)
+        common = gcd(base_mul, base_div)
         specs.append(InstrumentSpec(
-            item.symbol, row.pack(), item.price_decimals, item.qty_decimals, item.tick, item.lot))
+            item.symbol, row.pack(), item.price_decimals, item.qty_decimals, item.tick, item.lot, venue,
+            base_mul // common, base_div // common, item.spot))
     return specs
 
 
@@ -117,22 +126,27 @@ def declared_profiles(config: Config) -> dict[str, Declared]:
     }
 
 
+def orders_per_window(venue: VenueConfig) -> int:
+    """Openings of one account in any 10 s: a sixth of the minute's limit binds in any such window, reductions have a reserve.
+
+    (16 bits in the tables: a larger limit is no limit there.)
+    """
+    reserve = venue.orders_per_10s * venue.reduction_reserve_bps // 10_000
+    return max(1, min(venue.orders_per_10s - reserve, venue.orders_per_min // 6 - reserve, 0xFFFF))
+
+
 def engine_params(config: Config) -> Params:
     """What decisions read of the configuration."""
-    venue = config.venues[0]
-    reserve = venue.orders_per_10s * venue.reduction_reserve_bps // 10_000
     return Params(
         max_event_age=config.copy.max_event_age_ms * 1_000_000,
         replan_max_age=config.copy.replan_max_age_s * 1_000_000_000,
         quote_max_age=config.copy.quote_max_age_ms * 1_000_000,
-        read_lag=contract_of(config).read_lag_ms * 1_000_000,
+        read_lag=max(contract_of(venue).read_lag_ms for venue in config.venues) * 1_000_000,
         mark_max_age=config.copy.mark_max_age_ms * 1_000_000,
         day_reset_min=config.copy.daily_reset_min,
         runaway_per_plan=config.copy.runaway_orders_per_min,
         equity_max_age=min(leader.equity_max_age_ms for leader in config.leaders) * 1_000_000,
-        # The venue counts per 10 s and per minute: a sixth of the minute's limit binds in any 10 s window.
-        # (16 bits in the tables: a larger limit is no limit there.)
-        orders_per_window=max(1, min(venue.orders_per_10s - reserve, venue.orders_per_min // 6 - reserve, 0xFFFF)),
+        orders_per_window=min(orders_per_window(venue) for venue in config.venues),
     )
 
 
@@ -203,18 +217,16 @@ class Daemon:
         self.engine = fold(self.journal.reader)
         self._take_up_checkpoints()
         phase("rebuilt")
-        self.side = VenueSide(config, self.credentials, self.clock, self)
+        self.side = VenueSides(config, self.credentials, self.clock, self)
         self.pump = Pump(
             self.engine, self.journal, self.side, self.clock, kind_of, self._outputs, self._sent,
             announce_legs=config.runtime.announce_legs)
         await self.side.open()
         phase("venue_open")
         self.side.bind(self.engine)
-        venue = config.venues[0]
-        per_look = self.side.contract.weight("v2/account.status")
         self.reconciler = Reconciler(
-            config.sync, self, self.side, self.clock, read_lag_ns=self.side.contract.read_lag_ms * 1_000_000,
-            looks_per_s=venue.request_weight_per_min * config.sync.weight_share_bps / 10_000 / 60 / per_look,
+            config.sync, self, self.side, self.clock, read_lag_ns=self.side.read_lag_ns,
+            looks_per_s=self.side.looks_per_s(config.sync.weight_share_bps),
             spawn=lambda work: self._spawn(work, "look"),
         )
         self._take_up()
@@ -235,6 +247,7 @@ class Daemon:
         self._spawn(self._timer(), "timer")
         self._spawn(self._watch(), "watch")
         self._spawn(self.reconciler.run(), "reconcile")
+        self._spawn(KeyDuty(self, config, self.clock.now_ns).run(), "keys")
         self.last_turn = time.monotonic()
         self.reasons.pop("starting")
         if self.journal.put_back:
@@ -563,6 +576,8 @@ class Daemon:
             config_version(config), engine_params(config).pack(), instrument_specs(config, self.side),
             [leader.id for leader in config.leaders], [leader.id for leader in config.leaders if leader.suspended],
             declared_profiles(config),
+            mirrors(config, [item.venue for item in config.instruments], self.side.instruments),
+            {leader.id: leader.venue for leader in config.leaders},
         ))
 
     async def reload(self, actor: Actor) -> dict[str, Any]:
@@ -597,7 +612,8 @@ class Daemon:
             plan = PlanRow.unpack(self.engine.columns.get(3, index))
             leverage = min(spec["leverage"], spec["leverage_max"] or spec["leverage"])
             for instrument in range(len(self.engine.names.instruments)):
-                if plan.instruments >> instrument & 1:
+                here = self.engine.names.instruments[instrument].venue == self.engine.account_venue(plan.account)
+                if here and plan.instruments >> instrument & 1:
                     key = (plan.account, instrument)
                     wanted[key] = min(wanted.get(key, leverage), leverage)
         self._wanted = wanted
@@ -672,7 +688,7 @@ class Daemon:
         yield ImportProgress("checking", 0, total)
         missing = missing_names(self.credentials, {spec.account for spec in specs})
         if missing:
-            self.credentials = await asyncio.to_thread(load_credentials, self._config.credentials)
+            self.credentials = await asyncio.to_thread(load_all, self._config)
             self.side.credentials = self.credentials
             missing = missing_names(self.credentials, {spec.account for spec in specs})
         if missing:
@@ -715,7 +731,6 @@ class Daemon:
     async def _state(self, scope: Scope, state: str, actor: Actor) -> dict[str, Any]:
         if scope.kind == "venue":
             self._check_venue(scope)
-            scope = Scope("all")
         # Naming the plan is the resume by name that a stopped one needs (semantics 19).
         named = scope.kind == "plan" and state == "active"
         await self._command(
@@ -742,7 +757,6 @@ class Daemon:
         """Openings stop at once; reductions pass."""
         if scope.kind == "venue":
             self._check_venue(scope)
-            scope = Scope("all")
         await self._command(
             "kill_switch", {"scope": scope.kind, "name": scope.name, "on": on, "reason": reason}, actor)
         return {"scope": str(scope), "kill_switch": on}
@@ -892,8 +906,7 @@ class Daemon:
 
     def _windows(self) -> list[tuple[int, int]]:
         """Of every open order connection; none while the daemon starts."""
-        gateway = getattr(self.side, "gateway", None)
-        return gateway.windows() if gateway is not None else []
+        return self.side.windows() if hasattr(self, "side") else []
 
     def _bind_metrics(self) -> None:
         m = self.metrics
@@ -996,7 +1009,7 @@ async def serve(config: Config, config_path: Path) -> int:
     from copyd.control.server import control_server
 
     loop = asyncio.get_running_loop()
-    daemon = Daemon(config, config_path, load_credentials(config.credentials))
+    daemon = Daemon(config, config_path, load_all(config))
     loop.set_exception_handler(daemon.loop_problem)
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, daemon.begin_stop)

@@ -1,7 +1,7 @@
 """``copyd``: the commands, their groups and their exit codes. Imports little: each command imports what it needs.
 
 Exit codes: 0 done · 1 refused or failed · 2 usage · 65 journal damaged · 69 daemon, venue or address unavailable ·
-70 broken invariant · 74 disk or network · 78 configuration · 130 interrupted.
+70 broken invariant · 74 disk or network · 77 no permission · 78 configuration · 130 interrupted.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ def run(
     """
     from copyd.yamlcheck import load
 
+    _late("copyd.vault.hygiene", "no_dumps")()
     loaded = load(config)
     result: int = _late("copyd.app", "run")(loaded.config, config, log_format)
     return result
@@ -92,10 +93,13 @@ def check_config(
     no_env: bool = False,
     quiet: Annotated[bool, Parameter(name=["--quiet", "-q"])] = False,
     format: Literal["text", "json"] = "text",
+    followers: int | None = None,
 ) -> int:
     """Every problem of a configuration at once, as file:line:col: key: problem (hint). Exit 78 when there is one.
 
-    Example: copyd check-config -c config/copyd.yaml
+    When there is none: how long a full fan-out takes inside each venue's limits, by leader and venue, and what would shorten it.
+
+    Example: copyd check-config -c config/copyd.yaml --followers 2000
 
     Parameters
     ----------
@@ -109,6 +113,8 @@ def check_config(
         Say nothing when all is well.
     format
         text, or JSON for tools.
+    followers
+        As if every leader had so many on every venue; default: those in the journal.
     """
     import msgspec
 
@@ -122,8 +128,11 @@ def check_config(
     if loaded is not None and not no_env:
         share = -(-EVENT_ORDERS // min(venue.order_connections for venue in loaded.config.venues))
         notes = environment_problems(loaded.config) + host_notes(share, loaded.config.runtime.hot_threads)
+    plan = _rate_plan(loaded.config, followers, no_env) if loaded is not None else []
     if format == "json":
-        report = {"problems": [problem.as_dict() for problem in problems], "environment": notes, "ok": loaded is not None}
+        report = {
+            "problems": [problem.as_dict() for problem in problems], "environment": notes, "ok": loaded is not None,
+            "rate_plan": plan}
         sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
     else:
         for problem in problems:
@@ -134,7 +143,32 @@ def check_config(
             print(f"{path}: {len(problems)} problem{'s' * (len(problems) != 1)}", file=sys.stderr)
         elif loaded is not None and not quiet:
             print(f"{path}: good, hash {config_hash(loaded.config)[:16]}")
+            for line in plan:
+                print(f"  {line}")
     return ConfigError.exit_code if problems else 0
+
+
+def _rate_plan(config: Any, followers: int | None, no_env: bool) -> list[str]:
+    """What the venues' limits make of a fan-out, for the followers named or those in the journal."""
+    from copyd import budget
+
+    if followers is not None:
+        return budget.report(config, budget.alike(config, followers))
+    if no_env or not (Path(config.journal.path) / "data.mdb").exists():
+        return []
+    from copyd.inspect.rebuild import fold
+    from copyd.inspect.summary import followers_by_venue
+    from copyd.journal import Reader
+
+    try:
+        with Reader(config.journal.path) as reader:
+            found = followers_by_venue(fold(reader))
+    except CopydError as error:
+        return [f"the followers in the journal were not read: {error}"]
+    leaders, venues = {leader.id for leader in config.leaders}, {venue.name for venue in config.venues}
+    return budget.report(config, {
+        (leader, venue or config.venues[0].name): count for (leader, venue), count in found.items()
+        if leader in leaders and (venue or config.venues[0].name) in venues})
 
 
 @app.command(group=CHECK)
@@ -253,6 +287,7 @@ app.command(
 )
 
 
+app.command("copyd.vault.commands:app", name="key", group=OPERATE, help="Exchange keys, sealed: add, test, rotate, revoke.")
 app.command("copyd.settlement.commands:settle", name="settle", group=OPERATE, help="Charge the fees of a period.")
 
 

@@ -17,7 +17,7 @@ from msgspec import Meta
 from copyd.decimals import FACTOR_PATTERN, MONEY_PATTERN, factor_ppm, money_e8
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-Symbol = Annotated[str, Meta(pattern=r"^[A-Z0-9_]{2,32}$")]
+Symbol = Annotated[str, Meta(pattern=r"^[A-Z0-9_-]{2,32}$")]
 Money = Annotated[str, Meta(pattern=MONEY_PATTERN, extra={"decimal": "money"})]
 Factor = Annotated[str, Meta(pattern=FACTOR_PATTERN, extra={"decimal": "factor"})]
 HttpUrl = Annotated[str, Meta(pattern=r"^https?://[A-Za-z0-9.\[\]:-]+(/[^\s?#]*)?$")]
@@ -25,6 +25,7 @@ WsUrl = Annotated[str, Meta(pattern=r"^wss?://[A-Za-z0-9.\[\]:-]+(/[^\s?#]*)?$")
 FilePath = Annotated[str, Meta(min_length=1, max_length=4096)]
 Bps = Annotated[int, Meta(ge=0, le=10_000)]
 
+VenueKind = Literal["binance_usdm", "binance_spot", "okx", "bybit", "bitget"]
 InstrumentClass = Literal["majors", "others"]
 PresetName = Literal["conservative", "balanced", "aggressive"]
 PositionMode = Literal["one_way", "hedge", "keep"]
@@ -170,42 +171,57 @@ class OrdersConfig(Section, frozen=True, kw_only=True):
 class VenueConfig(Section, frozen=True, kw_only=True):
     name: Annotated[Name, Meta(description="Name by which leaders and instruments refer to this venue.")]
     kind: Annotated[
-        Literal["binance_usdm"],
-        Meta(description="Which dialect it speaks: binance_usdm (USD-M futures)."),
+        VenueKind,
+        Meta(
+            description="Which dialect it speaks: binance_usdm (USD-M futures) | binance_spot | okx | bybit | bitget (each with "
+            "spot and USDT perpetuals)."
+        ),
     ]
+    environment: Annotated[
+        Literal["live", "demo", "testnet"],
+        Meta(
+            description="Whose addresses are used where none is written below: live | demo | testnet (as far as the venue has "
+            "them). Keys of one environment are refused by the others."
+        ),
+    ] = "live"
     rest_url: Annotated[
-        HttpUrl,
-        Meta(description="Base of the REST interface, without a path. Production: https://fapi.binance.com"),
-    ]
+        HttpUrl | None,
+        Meta(description="Base of the REST interface, without a path; null = the environment's."),
+    ] = None
+    ws_url: Annotated[
+        WsUrl | None,
+        Meta(
+            description="Base of the WebSocket connections, for every kind but binance_usdm; null = the environment's. An "
+            "address of another environment refuses every login."
+        ),
+    ] = None
     ws_api_url: Annotated[
-        WsUrl,
+        WsUrl | None,
         Meta(
-            description="WebSocket API that carries the orders. Production: wss://ws-fapi.binance.com/ws-fapi/v1 . An "
-            "address of another environment answers every order with 'invalid key'."
+            description="binance_usdm: WebSocket API that carries the orders; null = the environment's. An address of another "
+            "environment answers every order with 'invalid key'."
         ),
-    ]
+    ] = None
     public_stream_url: Annotated[
-        WsUrl,
+        WsUrl | None,
         Meta(
-            description="Base of the public streams (bookTicker). Production: wss://fstream.binance.com/public . On "
-            "the wrong path a subscription is acknowledged and stays silent: quotes go stale and openings "
-            "stop."
+            description="binance_usdm: base of the public streams (bookTicker); null = the environment's. On the wrong path a "
+            "subscription is acknowledged and stays silent: quotes go stale and openings stop."
         ),
-    ]
+    ] = None
     market_stream_url: Annotated[
-        WsUrl,
+        WsUrl | None,
         Meta(
-            description="Base of the market streams (markPrice). Production: wss://fstream.binance.com/market . Wrong "
-            "path: as above."
+            description="binance_usdm: base of the market streams (markPrice); null = the environment's. Wrong path: as above."
         ),
-    ]
+    ] = None
     private_stream_url: Annotated[
-        WsUrl,
+        WsUrl | None,
         Meta(
-            description="Base of the user data streams. Production: wss://fstream.binance.com/private . Wrong path: "
-            "the leader appears to do nothing."
+            description="binance_usdm: base of the user data streams; null = the environment's. Wrong path: the leader appears "
+            "to do nothing."
         ),
-    ]
+    ] = None
     order_connections: Annotated[
         int,
         Meta(
@@ -279,14 +295,26 @@ class VenueConfig(Section, frozen=True, kw_only=True):
         ),
     ] = 1_800
     request_weight_per_min: Annotated[
-        int,
+        Annotated[int, Meta(ge=1, le=100_000_000)] | None,
         Meta(
-            ge=1,
-            le=100_000_000,
-            description="Request weight copyd may use per minute and address; the venue's own limit is 2400. Too low: "
-            "set-up and settling crawl. Above the venue's: it answers 429, then bans the address (418).",
+            description="Requests, by the venue's own weights, that copyd may make per minute and address; null = five sixths of "
+            "the venue's limit. Too low: set-up and settling crawl. Above the venue's: it refuses, then bans the address.",
         ),
-    ] = 2_000
+    ] = None
+    source_addresses: Annotated[
+        tuple[Annotated[str, Meta(pattern=r"^[0-9A-Fa-f.:]{2,45}$")], ...],
+        Meta(
+            description="Addresses of this machine that connections to the venue go out from, accounts spread over them; empty = "
+            "the system's choice. Each has limits of its own at the venue; followers' keys must be bound to all of them."
+        ),
+    ] = ()
+    connects_per_5_min: Annotated[
+        Annotated[int, Meta(ge=1, le=100_000_000)] | None,
+        Meta(
+            description="Connection attempts copyd may make in five minutes; null = a little below the venue's limit. Where each "
+            "account has a connection of its own this decides how long a start takes."
+        ),
+    ] = None
     orders_per_10s: Annotated[
         int,
         Meta(
@@ -319,6 +347,27 @@ class InstrumentConfig(Section, frozen=True, kw_only=True):
     instrument_class: Annotated[InstrumentClass, Meta(description="Which row of instrument_classes gives its slippage caps.")] = (
         msgspec.field(name="class", default="others")
     )
+
+
+class SymbolOn(Section, frozen=True, kw_only=True):
+    venue: Annotated[Name, Meta(description="Name of the venue.")]
+    symbol: Annotated[Symbol, Meta(description="The venue's own name of the instrument.")]
+    units: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_000_000_000,
+            description="How many of the others' base asset one unit of this one's is (1000 for 1000PEPE beside PEPE). Wrong: "
+            "followers trade so many times too much or too little.",
+        ),
+    ] = 1
+
+
+class SymbolConfig(Section, frozen=True, kw_only=True):
+    """One thing that is traded on several venues under different names."""
+
+    name: Annotated[Name, Meta(description="What it is called here.")]
+    on: Annotated[tuple[SymbolOn, ...], Meta(description="Where it trades, and under which name.")]
 
 
 class InstrumentClassConfig(Section, frozen=True, kw_only=True):
@@ -786,7 +835,7 @@ class FeesConfig(Section, frozen=True, kw_only=True):
 
 
 class CredentialSource(Section, frozen=True, kw_only=True):
-    """Where keys are read from; exactly one of the two."""
+    """Where keys are read from; exactly one of the three."""
 
     file: Annotated[
         FilePath | None,
@@ -799,6 +848,84 @@ class CredentialSource(Section, frozen=True, kw_only=True):
         Name | None,
         Meta(description="Or the name of a systemd credential (LoadCredential= in the unit) with the same content."),
     ] = None
+    vault: Annotated[
+        bool,
+        Meta(description="Or true: the sealed keys that `copyd key` keeps beside the journal, opened with keys.kek."),
+    ] = False
+
+
+class TransitConfig(Section, frozen=True, kw_only=True):
+    """A key in the transit engine of HashiCorp Vault or OpenBao; it never leaves it."""
+
+    address: Annotated[
+        str,
+        Meta(
+            pattern=r"^(https?://[A-Za-z0-9.\[\]:-]+(/[^\s?#]*)?)?$",
+            description="Base of its HTTP interface, https://HOST:8200. Needed with source vault. Away at a start: no key can be "
+            "opened and the daemon does not start; a running one goes on.",
+        ),
+    ] = ""
+    transit_key: Annotated[Name, Meta(description="Name of the transit key (type aes256-gcm96).")] = "copyd"
+    mount: Annotated[Name, Meta(description="Where the engine is mounted.")] = "transit"
+    namespace: Annotated[str, Meta(max_length=256, description="Its namespace, where there are any.")] = ""
+    token_file: Annotated[
+        str,
+        Meta(
+            max_length=4096,
+            description="File of mode 0600 with a token that may encrypt, decrypt and rewrap by that key, and nothing else.",
+        ),
+    ] = ""
+    token_credential: Annotated[
+        Name, Meta(description="Without token_file: the systemd credential that holds the token.")
+    ] = "vault-token"
+    ca_file: Annotated[
+        str, Meta(max_length=4096, description="Certificates that may sign its own; empty: the system's.")
+    ] = ""
+
+
+class KekConfig(Section, frozen=True, kw_only=True):
+    """Where a key-encryption key comes from: 32 bytes, raw or in base64, or a key in Vault."""
+
+    source: Annotated[
+        Literal["systemd", "file", "vault"],
+        Meta(
+            description="systemd: a credential of the unit (LoadCredentialEncrypted=, sealed to this machine). file: a file of "
+            "mode 0600; whoever copies it and the journal's folder has the keys. vault: the transit engine of HashiCorp "
+            "Vault or OpenBao."
+        ),
+    ] = "systemd"
+    credential: Annotated[Name, Meta(description="Name of the systemd credential. With source systemd.")] = "copyd-kek"
+    file: Annotated[str, Meta(max_length=4096, description="Path of the file. Needed with source file.")] = ""
+    vault: Annotated[TransitConfig, Meta(description="With source vault.")] = TransitConfig()
+
+
+class KeysConfig(Section, frozen=True, kw_only=True):
+    """Sealed keys, and what a key must not be able to do."""
+
+    kek: Annotated[KekConfig, Meta(description="What the keys are sealed with.")] = KekConfig()
+    kek_before: Annotated[
+        KekConfig | None,
+        Meta(
+            description="While it is being replaced (`copyd key rotate-kek`): the one before; null = none. Removed too early: "
+            "keys it still seals cannot be opened and the daemon does not start."
+        ),
+    ] = None
+    check_interval_s: Annotated[
+        int,
+        Meta(
+            ge=60,
+            le=604_800,
+            description="Time between two checks of what every sealed key may do, s; the first is made at the start. Too short: "
+            "request weight. Too long: a key that was given the right to withdraw is found late.",
+        ),
+    ] = 21_600
+    unbound_notional_cap: Annotated[
+        Money,
+        Meta(
+            description="Most one order may be worth of a key that is bound to no address and was accepted all the same "
+            "(--allow-unbound-ip), quote. Too large: such a key stolen is worth stealing."
+        ),
+    ] = "1000"
 
 
 class SyncConfig(Section, frozen=True, kw_only=True):
@@ -999,6 +1126,17 @@ class Config(Section, frozen=True, kw_only=True):
             description="What may be copied. An instrument not listed here is instrument_not_allowed.",
         ),
     ]
+    symbol_mapping: Annotated[
+        Literal["auto", "listed"],
+        Meta(
+            description="How a leader's instrument is found on another venue: auto (the same base and quote asset, both spot or "
+            "both perpetual; what `symbols` lists goes before) | listed (only what `symbols` lists)."
+        ),
+    ] = "auto"
+    symbols: Annotated[
+        tuple[SymbolConfig, ...],
+        Meta(description="Instruments of several venues that are the same thing (config/symbols.yaml shows some)."),
+    ] = ()
     instrument_classes: Annotated[InstrumentClasses, Meta(description="Slippage caps by class of instrument.")] = (
         InstrumentClasses()
     )
@@ -1010,6 +1148,7 @@ class Config(Section, frozen=True, kw_only=True):
             description="Where the keys of leaders and followers are read from; a name may occur once.",
         ),
     ]
+    keys: Annotated[KeysConfig, Meta(description="The sealed keys of `copyd key`, and what they may do.")] = KeysConfig()
     copy: Annotated[CopyDefaults, Meta(description="Rules of copying, and defaults of plans that leave a field empty.")] = (
         CopyDefaults()
     )
@@ -1045,6 +1184,7 @@ RESTART_ONLY = (
     "instruments",
     "leaders",
     "credentials",
+    "keys",
     "control",
     "health",
 )

@@ -1,4 +1,5 @@
-"""Exchange keys: read from a file of mode 0600 or a systemd credential, held in a type that never shows them.
+"""Exchange keys: read from a file of mode 0600, a systemd credential or the sealed keys of ``copyd key``, held in a type that
+never shows them.
 
 One JSON object per line: ``{"name": "alice", "key": "...", "secret": "..."}``; ``"type"`` may say ``hmac`` (default) or
 ``ed25519`` (the secret is then a PEM private key), ``"passphrase"`` is what OKX and Bitget want besides. A problem names the
@@ -11,7 +12,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -98,7 +99,7 @@ class Credentials(Mapping[str, Credential]):
         return f"Credentials({len(self)} names)"
 
 
-def _read_guarded(path: Path, owners: set[int]) -> bytes:
+def read_guarded(path: Path, owners: set[int]) -> bytes:
     """The file's bytes, after checking on the *opened* file that nobody else can read or replace them."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
@@ -178,8 +179,13 @@ def _entry(line: bytes) -> tuple[Credential | None, str]:
     return Credential(row["name"], Secret(row["key"]), Secret(row["secret"]), kind, Secret(passphrase)), ""
 
 
-def load_credentials(sources: Iterable[CredentialSource], environ: Mapping[str, str] | None = None) -> Credentials:
-    """Reads every source. ConfigError with every problem of every source; nothing is returned then.
+def load_credentials(
+    sources: Iterable[CredentialSource],
+    environ: Mapping[str, str] | None = None,
+    vault: Callable[[], Iterable[Credential]] | None = None,
+) -> Credentials:
+    """Reads every source. ConfigError with every problem of every source; nothing is returned then. ``vault``: what opens the
+    sealed keys, asked where a source says so.
 
     A systemd credential is a file under ``$CREDENTIALS_DIRECTORY`` that the manager owns and only this unit can read, so
     root may own it and mode 0440 with an ACL (or 0400) is what it gives; a plain file must be ours and 0600 or less.
@@ -190,10 +196,19 @@ def load_credentials(sources: Iterable[CredentialSource], environ: Mapping[str, 
     seen: dict[str, str] = {}
     for source in sources:
         try:
+            if source.vault:
+                if vault is None:
+                    raise ConfigError(["credentials: sealed keys cannot be opened here"])
+                for entry in vault():
+                    if seen.setdefault(entry.name, "the sealed keys") != "the sealed keys":
+                        problems.append(f"the sealed keys: the name {entry.name} is already at {seen[entry.name]}")
+                    else:
+                        entries.append(entry)
+                continue
             if source.file is not None:
-                name, raw = source.file, _read_guarded(Path(source.file), {os.geteuid()})
+                name, raw = source.file, read_guarded(Path(source.file), {os.geteuid()})
             else:
-                name, raw = f"credential {source.credential}", _read_systemd(str(source.credential), environ)
+                name, raw = f"credential {source.credential}", read_systemd(str(source.credential), environ)
         except ConfigError as error:
             problems += error.problems
             continue
@@ -205,7 +220,8 @@ def load_credentials(sources: Iterable[CredentialSource], environ: Mapping[str, 
     return Credentials(entries)
 
 
-def _read_systemd(name: str, environ: Mapping[str, str]) -> bytes:
+def read_systemd(name: str, environ: Mapping[str, str]) -> bytes:
+    """The bytes of a systemd credential; ConfigError where there is none, or others could read it."""
     directory = environ.get("CREDENTIALS_DIRECTORY")
     if not directory:
         text = f"credential {name}: not started by systemd with LoadCredential={name}:... ($CREDENTIALS_DIRECTORY is not set)"

@@ -36,14 +36,14 @@ PRESETS: tuple[str, ...] = get_args(PresetName)
 STATES: tuple[str, ...] = get_args(PlanState)
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}", re.ASCII)
-SYMBOL = re.compile(r"[A-Z0-9_]{2,32}", re.ASCII)
+SYMBOL = re.compile(r"([a-z0-9_]{1,32}:)?[A-Z0-9_-]{2,32}", re.ASCII)  # a venue may stand before it
 
 MONEY_MAX_E8 = 10**18 - 1
 FILE_BYTES_MAX = 256 << 20
 PROBLEMS_MAX = 100_000  # a file that is wrong in every cell still gets an answer in bounded memory
 
 _Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$")]
-_Symbol = Annotated[str, Meta(pattern=r"^[A-Z0-9_]{2,32}$")]
+_Symbol = Annotated[str, Meta(pattern=r"^([a-z0-9_]{1,32}:)?[A-Z0-9_-]{2,32}$")]
 _Money = Annotated[int, Meta(ge=0, le=MONEY_MAX_E8)]
 _Bps = Annotated[int, Meta(ge=0, le=1_000_000)]
 
@@ -57,6 +57,7 @@ class PlanSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     follower: _Name
     leader: _Name
     account: _Name  # name of the credential that trades for it
+    venue: Annotated[str, Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.@-]{0,63})?$")] = ""  # of the account; empty = the leader's
     allocation_e8: Annotated[int, Meta(gt=0, le=MONEY_MAX_E8)]
     mode: Mode
     multiplier_ppm: Annotated[int, Meta(ge=100_000, le=10_000_000)] = 1_000_000
@@ -210,6 +211,7 @@ COLUMNS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "follower": ("follower", _name),
     "leader": ("leader", _name),
     "account": ("account", _name),
+    "venue": ("venue", _name),
     "allocation": ("allocation_e8", _positive_money),
     "mode": ("mode", _choice(MODES)),
     "multiplier": ("multiplier_ppm", _factor(100_000, 10_000_000)),
@@ -279,7 +281,9 @@ class _Rules:
     def __init__(self, config: Config) -> None:
         self.leaders = {leader.id: leader for leader in config.leaders}
         self.leader_accounts = {leader.credential for leader in config.leaders}
-        self.symbols = {instrument.symbol for instrument in config.instruments}
+        self.venues: dict[str, set[str]] = {venue.name: set() for venue in config.venues}
+        for instrument in config.instruments:
+            self.venues.setdefault(instrument.venue, set()).add(instrument.symbol)
         self.multiplier_min = factor_ppm(config.copy.multiplier_min)
         self.multiplier_max = factor_ppm(config.copy.multiplier_max)
         self.default_preset = config.copy.default_preset
@@ -294,6 +298,8 @@ class _Rules:
         if spec.account in self.leader_accounts:
             text = f"{spec.account} is a leader's own account; a leader who copies would close a cycle (depth is 1)"
             found.append(("account", text))
+        if spec.venue and spec.venue not in self.venues:
+            found.append(("venue", f"no venue is called {spec.venue} (known: {', '.join(self.venues)})"))
         if spec.mode == "multiplier" and not self.multiplier_min <= spec.multiplier_ppm <= self.multiplier_max:
             low, high = factor_text(self.multiplier_min), factor_text(self.multiplier_max)
             text = f"{factor_text(spec.multiplier_ppm)} is outside the configured {low} to {high}"
@@ -302,8 +308,12 @@ class _Rules:
             found.append(("amount", "mode fixed_amount needs an amount above 0"))
         if spec.mode == "risk_based" and spec.risk_bps == 0:
             found.append(("risk_bps", "mode risk_based needs risk_bps above 0"))
-        unknown = [symbol for symbol in spec.instruments if symbol not in self.symbols]
-        found += [("instruments", f"{symbol} is not in the configured instruments") for symbol in unknown]
+        leader = self.leaders.get(spec.leader)
+        venue = spec.venue or (leader.venue if leader is not None else "")
+        if venue in self.venues:
+            listed = self.venues[venue] | {f"{venue}:{symbol}" for symbol in self.venues[venue]}
+            unknown = [symbol for symbol in spec.instruments if symbol not in listed]
+            found += [("instruments", f"{symbol} is not in the configured instruments of {venue}") for symbol in unknown]
         return found
 
 
@@ -528,7 +538,7 @@ def parse_plan(cells: Mapping[str, Any], config: Config) -> PlanSpec:
 
 
 #: What identifies a plan; changing one of these means another plan.
-FIXED = ("follower", "leader", "account")
+FIXED = ("follower", "leader", "account", "venue")
 
 
 def parse_changes(cells: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,13 +10,12 @@ import asyncio
 from array import array
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 from copyd._fast.columns import ReportBatch
-from copyd._fast.encode import Encoder
 from copyd._fast.replies import tell_apart
-from copyd.config import Config
+from copyd.adapters import contract_of, make_parts, weight_per_min
+from copyd.config import Config, VenueConfig
 from copyd.core import engine as core
 from copyd.core.engine import INSTRUMENTS, LEADERS, Alert, Engine
 from copyd.core.fill import POSITION_SIDE_REJECTED
@@ -37,21 +36,12 @@ from copyd.credentials import Credential, Credentials
 from copyd.errors import OperatorError, VenueUnavailable
 from copyd.runtime.clock import Clock
 from copyd.telemetry.logs import get_logger
-from copyd.venues.batch.contract import BatchContract
-from copyd.venues.batch.gateway import BatchGateway
-from copyd.venues.batch.signing import read_secret
-from copyd.venues.binance_usdm import codec
-from copyd.venues.binance_usdm.accounts import AccountSetup, FollowerStreams, in_parallel
-from copyd.venues.binance_usdm.commissions import Commissions
-from copyd.venues.binance_usdm.contract import CONTRACT, Endpoints
-from copyd.venues.binance_usdm.feed import LeaderFeed, MarketFeed
-from copyd.venues.binance_usdm.gateway import OrderGateway
-from copyd.venues.binance_usdm.instruments import load_instruments
-from copyd.venues.binance_usdm.rest import RestClient, RestError
+from copyd.venues.binance_usdm.accounts import in_parallel
+from copyd.venues.binance_usdm.rest import RestError
 from copyd.venues.common import facts
-from copyd.venues.common.contract import VenueContract
 from copyd.venues.common.facts import Placed
 from copyd.venues.common.instruments import Instruments
+from copyd.venues.common.parts import Hooks, LeaderTerms
 from copyd.venues.common.signing import Key
 
 ORDERS = 7
@@ -112,54 +102,31 @@ def key_of(credential: Credential) -> Key:
         credential.key.reveal().encode(), credential.secret.reveal().encode(), credential.passphrase.reveal().encode())
 
 
-def contract_of(config: Config) -> VenueContract:
-    """The venue's contract record with the operator's corrections."""
-    venue = config.venues[0]
-    terms: dict[str, Any] = {
-        name: value
-        for name in ("engine_delay_ms", "read_lag_ms", "guard_ms")
-        if (value := getattr(venue.contract, name)) is not None
-    }
-    terms |= {
-        "recv_window_ms": venue.recv_window_ms,
-        "order_ack_timeout_ms": venue.order_ack_timeout_ms,
-        "clock_error_ms": venue.clock_error_max_ms,
-        "streams_per_connection_max": min(venue.accounts_per_stream, CONTRACT.streams_per_connection_max),
-        "listen_key_keepalive_ms": venue.keepalive_interval_s * 1000,
-    }
-    return CONTRACT.overridden(terms)
-
-
-def batch_contract_of(config: Config) -> BatchContract:
-    """The same for the batch path: an order is valid as long as a signed one would be."""
-    venue, terms = config.venues[0], contract_of(config)
-    return BatchContract(
-        valid_ms=venue.recv_window_ms, order_ack_timeout_ms=venue.order_ack_timeout_ms, clock_error_ms=terms.clock_error_ms,
-        engine_delay_ms=terms.engine_delay_ms, read_lag_ms=terms.read_lag_ms, guard_ms=terms.guard_ms,
-        connect_timeout_ms=venue.connect_timeout_ms, write_deadline_ms=terms.write_deadline_ms)
-
-
 class VenueSide:
-    """One venue: market feed, leader feeds, order gateway, follower accounts and streams. The pump's ``Gateway``."""
+    """One venue: market feed, leader feeds, order gateway, follower accounts and streams. The pump's ``Gateway``.
 
-    def __init__(self, config: Config, credentials: Credentials, clock: Clock, owner: Owner) -> None:
+    ``wanted``: (engine index, symbol) of the venue's instruments.
+    """
+
+    def __init__(
+        self, config: Config, venue: VenueConfig, wanted: Sequence[tuple[int, str]], credentials: Credentials, clock: Clock,
+        owner: Owner,
+    ) -> None:
         self.config = config
+        self.venue = venue
+        self.wanted = list(wanted)
         self.credentials = credentials
         self.clock = clock
         self.owner = owner
         self.log = get_logger("venue")
         self.fills = 0
         self.gaps = Counter[str]()
-        venue = config.venues[0]
-        self.contract = contract_of(config)
-        self.endpoints = Endpoints(
-            rest=venue.rest_url, ws_api=venue.ws_api_url, public=venue.public_stream_url,
-            market=venue.market_stream_url, private=venue.private_stream_url,
-        )
+        self.contract = contract_of(venue)
+        self.weight_per_min = weight_per_min(venue, self.contract)
         #: A connection is tried at least twice before a start is given up.
         self.start_timeout_s = 2 * venue.connect_timeout_ms / 1000
         self.instruments: Instruments
-        self.leaders: dict[int, LeaderFeed] = {}
+        self.leaders: dict[int, Any] = {}
         copy = config.copy
         self._marks = Marks(copy.mark_band_bps, copy.mark_max_age_ms * 1_000_000)
         self._quote_max_age = copy.quote_max_age_ms * 1_000_000
@@ -177,85 +144,22 @@ class VenueSide:
 
     async def open(self) -> None:
         """Reach the venue: its clock, its instruments; build everything that needs them."""
-        venue = self.config.venues[0]
-        now = self.clock.now_ns
-        self.rest = RestClient(self.endpoints, self.contract, now, weight_limit_per_min=venue.request_weight_per_min)
-        await self.rest.open()
-        try:
-            await self.rest.measure_clock()
-            listed = await self.rest.exchange_info()
-        except (VenueUnavailable, RestError) as error:
-            raise VenueUnavailable(f"the exchange does not answer at {venue.rest_url}: {error}") from None
-        try:
-            self.instruments = load_instruments(listed, [item.symbol for item in self.config.instruments])
-        except ValueError as error:
-            raise OperatorError(f"instruments: {error}") from None
-        commissions = Commissions(self.instruments, self._last_mark, self._unknown_fee)
-        self.gateway: OrderGateway | BatchGateway = (
-            self._batch_gateway() if venue.orders.path == "batch" else self._order_gateway(commissions))
-        self.rest.bans.on_ban = self._banned
-        self.setup = AccountSetup(
-            rest=self.rest, ws_url=self.endpoints.ws_api, instruments=self.instruments, contract=self.contract, clock=now)
-        self.streams = FollowerStreams(
-            rest=self.rest, endpoints=self.endpoints, instruments=self.instruments, contract=self.contract, clock=now,
-            site_tag=f"{self.config.site.id:04x}", on_reports=self._reports, on_event=self._follower_event,
-            is_known=self._is_known, commissions=commissions, positions=False,
-        )
-        self.market = MarketFeed(
-            instruments=self.instruments, endpoints=self.endpoints, contract=self.contract, clock=now,
-            on_quotes=self._on_quotes, on_marks=self._on_marks,
-        )
+        self.parts = make_parts(self.config, self.venue, self._hooks())
+        await self.parts.open(self.wanted, self.start_timeout_s)
+        self.instruments = self.parts.instruments
+        self.rest, self.gateway, self.setup = self.parts.rest, self.parts.gateway, self.parts.setup
+        self.streams, self.market = self.parts.streams, self.parts.market
 
-    def _order_gateway(self, commissions: Commissions) -> OrderGateway:
-        """Orders signed one by one, over the venue's own API."""
-        venue, now = self.config.venues[0], self.clock.now_ns
-        self.encoder = Encoder(self.contract.recv_window_ms, now() & 0xFFFFFFFF)
-        if self.config.runtime.hot_threads > 1:
-            self.encoder.start_helper()
-        self.instruments.teach_encoder(self.encoder)
-        return OrderGateway(
-            url=self.endpoints.ws_api, connections=venue.order_connections, instruments=self.instruments,
-            contract=self.contract, clock=now, venue_clock=self.rest.venue_clock, on_reports=self._reports,
-            on_connection=self._connection,
-            # Half of the request budget may go into settling orders in doubt; the rest stays for snapshots and keys.
-            queries_per_s=QUERY_SHARE * venue.request_weight_per_min / 60,
-            rest=self.rest, commissions=commissions, placed=self._placed,
-            on_mismatch=self._mismatch, on_unknown_code=self._unknown_code,
-            expected=self._expected, encoder=self.encoder,
+    def _hooks(self) -> Hooks:
+        return Hooks(
+            clock=self.clock.now_ns, on_reports=self._reports, on_connection=self._connection,
+            on_follower_event=self._follower_event, on_leader_event=self._leader_event, on_quotes=self._on_quotes,
+            on_marks=self._on_marks, on_ban=self._banned, on_mismatch=self._mismatch, on_unknown_code=self._unknown_code,
+            on_unknown_account=self._unknown_account, on_unknown_fee=self._unknown_fee, placed=self._placed,
+            is_known=self._is_known, expected=self._expected, last_mark=self._last_mark,
+            account_key=lambda account: key_of(self.credentials[self.engine.names.accounts[account]]),
+            site_tag=f"{self.config.site.id:04x}",
         )
-
-    def _batch_gateway(self) -> BatchGateway:
-        """Orders in record batches, to an engine beside us. Positions are still asked for over REST."""
-        orders = self.config.venues[0].orders
-        leaders = [leader.id for leader in self.config.leaders]
-        return BatchGateway(
-            address=orders.address, secret=read_secret(Path(orders.secret_file)), name=orders.session,
-            instruments=self.instruments, contract=batch_contract_of(self.config), clock=self.clock.now_ns,
-            on_reports=self._reports, on_connection=self._connection,
-            top_leaders=[leaders.index(name) for name in orders.top_leaders], expected=self._expected,
-            position=self._venue_position, lacking=self._lacking, on_unknown_account=self._unknown_account,
-        )
-
-    async def _venue_position(self, account: int, instrument: int) -> tuple[int, int]:
-        """(net or long, short) lots of an account as the venue has it."""
-        item = self.instruments[instrument]
-        key = key_of(self.credentials[self.engine.names.accounts[account]])
-        try:
-            body = await self.rest.call("GET", "/fapi/v3/positionRisk", {"symbol": item.symbol}, key)
-        except RestError as error:
-            raise VenueUnavailable(str(error)) from None
-        net = net_short = 0
-        for row in codec.positions(body):
-            if row.symbol == item.symbol:
-                if row.positionSide == "SHORT":
-                    net_short += item.lots(row.positionAmt)
-                else:
-                    net += item.lots(row.positionAmt)
-        return net, net_short
-
-    def _lacking(self, cid: bytes) -> bool:
-        placed = self._placed(cid)
-        return placed is not None and placed.lacking > 0
 
     def _unknown_account(self, account: int) -> None:
         text = "the engine does not know this account: none of its orders can be sent"
@@ -264,20 +168,17 @@ class VenueSide:
     def bind(self, engine: Engine) -> None:
         """The engine whose tables hold the orders to render, and to compare the venue's answers with."""
         self.engine = engine
-        self.gateway.bind(engine.columns)
-        self.streams.bind(engine.columns)
+        self.parts.bind(engine.columns)
 
     async def start_orders(self) -> None:
         """Order connections and follower streams."""
-        await self.gateway.start(self.start_timeout_s)
+        await self.parts.start_orders(self.start_timeout_s)
         windows = self.gateway.windows()
         self.log.info(
-            "order connections open", connections=self.gateway.open_connections,
+            "order connections open", venue=self.venue.name, connections=self.gateway.open_connections,
             window_bytes=min((size for size, _ in windows), default=0),
             round_trip_us=max((trip for _, trip in windows), default=0) // 1000)
-        await self.setup.open()
-        await self.streams.start()
-        self._spawn(self.rest.keep_clock())
+        self._spawn(self.parts.keep_clock())
 
     async def start_market(self) -> None:
         """Quotes and marks of every instrument; returns when each was heard once."""
@@ -286,16 +187,14 @@ class VenueSide:
     async def start_leaders(self) -> None:
         """Every leader's account: subscribe, snapshot, back-fill behind what the journal knows."""
         for index, leader in enumerate(self.config.leaders):
+            if leader.venue != self.venue.name:
+                continue
             credential = self.credentials.get(leader.credential)
             if credential is None:
                 raise OperatorError(f"leader {leader.id}: no credential named {leader.credential!r}")
             await self._check_key(f"leader {leader.id}", leader.credential, key_of(credential))
-            feed = LeaderFeed(
-                leader=index, key=key_of(credential), rest=self.rest, endpoints=self.endpoints,
-                instruments=self.instruments, contract=self.contract, clock=self.clock.now_ns,
-                on_event=self._leader_event, equity_poll_s=leader.equity_poll_interval_ms / 1000,
-                position_poll_s=leader.position_poll_interval_ms / 1000, seed=index,
-            )
+            feed = self.parts.leader_feed(LeaderTerms(
+                index, key_of(credential), leader.equity_poll_interval_ms / 1000, leader.position_poll_interval_ms / 1000))
             self.leaders[index] = feed
             await self._read_transfers(index, leader.credential)  # before his equity is heard: it is not mistaken for a loss
             floor, seen, positions = self.engine.resume_point(index)
@@ -310,23 +209,19 @@ class VenueSide:
             self._transfers_read[leader] = asked  # he was never heard: there is nothing to measure from
             return
         start_ms = (since + self.rest.venue_clock.offset_ns) // 1_000_000
-        terms = {"incomeType": "TRANSFER", "startTime": start_ms, "limit": 1_000}
         try:
-            body = await self.rest.call("GET", "/fapi/v1/income", terms, key_of(self.credentials[credential]))
-            rows = facts.decode_body(body, list[codec.Income])
+            flows = await self.parts.flows(key_of(self.credentials[credential]), start_ms)
         except (VenueUnavailable, RestError, ValueError) as error:
             self.log.warning("leader's transfers not read", leader=self.config.leaders[leader].id, error=str(error))
             return
         self._transfers_read[leader] = asked
-        for income in rows:
-            if income.asset in self._margin_assets():
-                amount = facts.money_e8(income.income)
-                self.owner.offer(core.LeaderFlow(leader, amount, self._local(income.time * 1_000_000)))
+        for amount_e8, ts in flows:
+            self.owner.offer(core.LeaderFlow(leader, amount_e8, self._local(ts)))
 
     async def _check_key(self, who: str, name: str, key: Key) -> None:
         """A key the venue refuses is the operator's to put right, and said at once."""
         try:
-            await self.rest.call("GET", "/fapi/v1/positionSide/dual", key=key)
+            await self.parts.check_key(key)
         except RestError as error:
             if error.verdict.reason in KEY_REFUSED:
                 raise OperatorError(f"{who}: the venue refuses the credential {name!r}: {error.message}") from None
@@ -343,13 +238,8 @@ class VenueSide:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if hasattr(self, "encoder"):
-            self.encoder.stop_helper()
-        for name in ("market", "streams", "gateway", "setup", "rest"):
-            part = getattr(self, name, None)
-            if part is not None:
-                # Whoever stops us has waited for the orders in flight as long as is to be waited.
-                await (part.close() if name in ("setup", "rest") else part.stop(0) if name == "gateway" else part.stop())
+        if hasattr(self, "parts"):
+            await self.parts.stop()
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -465,10 +355,7 @@ class VenueSide:
             self._keyless.add(account)
             self.owner.alert(Alert("credential_missing", "orders of this account cannot be signed", {"account": name}))
             return
-        if isinstance(self.gateway, BatchGateway):
-            self.gateway.add_account(account, name)
-        else:
-            self.gateway.register(self.encoder, account, key_of(credential), self.gateway.pin_of(account))
+        self.parts.register(account, name, key_of(credential))
         if was_keyless:
             for slot in self.engine.columns.orders_in_state(UNFINISHED_MASK, account):
                 self.query(slot, self.clock.now_ns())

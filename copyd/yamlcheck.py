@@ -22,7 +22,7 @@ import msgspec
 import yaml
 from msgspec import inspect as mi
 
-from copyd.config import Config, OrdersConfig, restart_needed
+from copyd.config import Config, KekConfig, OrdersConfig, VenueConfig, restart_needed
 from copyd.decimals import factor_ppm, money_e8
 from copyd.errors import ConfigError
 
@@ -435,7 +435,7 @@ _A_TAG = {
 }
 _PATTERN_WORDS = {
     r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$": "a name (letters, digits, _ . -, at most 64)",
-    r"^[A-Z0-9_]{2,32}$": "a symbol (capital letters and digits)",
+    r"^[A-Z0-9_-]{2,32}$": "a symbol (capital letters and digits)",
     r"^https?://[A-Za-z0-9.\[\]:-]+(/[^\s?#]*)?$": "an http:// or https:// address",
     r"^wss?://[A-Za-z0-9.\[\]:-]+(/[^\s?#]*)?$": "a ws:// or wss:// address",
     r"^0[0-7]{3}$": 'permissions in octal, such as "0660"',
@@ -570,6 +570,48 @@ def _merge(base: yaml.Node, extra: yaml.Node) -> yaml.Node:
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
+#: The addresses a kind of venue has; of the others those under the last two names.
+_ADDRESSES = {"binance_usdm": ("rest_url", "ws_api_url", "public_stream_url", "market_stream_url", "private_stream_url")}
+_SESSION_ADDRESSES = ("rest_url", "ws_url")
+_EVERY_ADDRESS = (*_ADDRESSES["binance_usdm"], "ws_url")
+
+
+def _addresses(config: Config, index: int, venue: VenueConfig) -> Iterator[tuple[Key, str, str, tuple[Key, ...]]]:
+    """A venue's addresses are all of one place: all written here, or all the environment's."""
+    own = _ADDRESSES.get(venue.kind, _SESSION_ADDRESSES)
+    given = [field for field in own if getattr(venue, field) is not None]
+    for field in _EVERY_ADDRESS:
+        if field not in own and getattr(venue, field) is not None:
+            yield ("venues", index, field), f"a venue of kind {venue.kind} has no such address", "remove it", ()
+    if given and len(given) < len(own):
+        for field in own:
+            if field not in given:
+                where: Key = ("venues", index, field)
+                others: tuple[Key, ...] = tuple(("venues", index, name) for name in given)
+                yield where, "missing beside the other addresses", "name all of a venue's addresses, or none", others
+    if not given and config.mode == "simulate":
+        hint = "name the addresses of `copyd exchange` on 127.0.0.1, or set mode: live"
+        yield ("venues", index, "name"), f"mode is simulate, but the addresses are {venue.kind}'s own", hint, (("mode",),)
+    for field in given:
+        key: Key = ("venues", index, field)
+        url = getattr(venue, field)
+        try:
+            host = urlsplit(url).hostname
+            _ = urlsplit(url).port
+        except ValueError as error:
+            yield key, f"not an address: {error}", "", ()
+            continue
+        if config.mode == "simulate" and host not in _LOOPBACK:
+            yield (
+                key,
+                f"mode is simulate, but {host} is not this machine",
+                "use `copyd exchange` on 127.0.0.1, or set mode: live",
+                (("mode",),),
+            )
+        elif host not in _LOOPBACK and url.startswith(("http:", "ws:")):
+            yield key, f"{host} would be reached without encryption", "use https:// or wss://", ()
+
+
 def _cross(config: Config) -> Iterator[tuple[Key, str, str, tuple[Key, ...]]]:
     """Checks that need more than one value: (key, problem, hint, the other keys it read)."""
     venues = {venue.name for venue in config.venues}
@@ -611,37 +653,33 @@ def _cross(config: Config) -> Iterator[tuple[Key, str, str, tuple[Key, ...]]]:
     for index, instrument in enumerate(config.instruments):
         if instrument.venue not in venues:
             yield ("instruments", index, "venue"), f"no venue is called {instrument.venue}", hint, every_venue
+    places = {(item.venue, item.symbol) for item in config.instruments}
+    listed: dict[tuple[str, str], Key] = {}
+    for index, group in enumerate(config.symbols):
+        for number, item in enumerate(group.on):
+            here: Key = ("symbols", index, "on", number)
+            place = (item.venue, item.symbol)
+            if item.venue not in venues:
+                yield (*here, "venue"), f"no venue is called {item.venue}", hint, every_venue
+            elif place not in places:
+                text = f"{item.venue} has no instrument {item.symbol}"
+                yield (*here, "symbol"), text, "list it under instruments", every_symbol
+            if place in listed:
+                yield (*here, "symbol"), f"{item.symbol} of {item.venue} is listed twice", "", (listed[place],)
+            listed.setdefault(place, (*here, "symbol"))
     for index, venue in enumerate(config.venues):
-        for field in (
-            "rest_url",
-            "ws_api_url",
-            "public_stream_url",
-            "market_stream_url",
-            "private_stream_url",
-        ):
-            key: Key = ("venues", index, field)
-            url = getattr(venue, field)
-            try:
-                host = urlsplit(url).hostname
-                _ = urlsplit(url).port
-            except ValueError as error:
-                yield key, f"not an address: {error}", "", ()
-                continue
-            if config.mode == "simulate" and host not in _LOOPBACK:
-                yield (
-                    key,
-                    f"mode is simulate, but {host} is not this machine",
-                    "use `copyd exchange` on 127.0.0.1, or set mode: live",
-                    (("mode",),),
-                )
-            elif host not in _LOOPBACK and url.startswith(("http:", "ws:")):
-                yield key, f"{host} would be reached without encryption", "use https:// or wss://", ()
+        yield from _addresses(config, index, venue)
     for index, venue in enumerate(config.venues):
         yield from _orders(config, ("venues", index, "orders"), venue.orders)
     for index, source in enumerate(config.credentials):
-        if (source.file is None) == (source.credential is None):
-            both: tuple[Key, ...] = (("credentials", index, "file"), ("credentials", index, "credential"))
-            yield ("credentials", index), "give exactly one of file and credential", "", both
+        if (source.file is not None) + (source.credential is not None) + source.vault != 1:
+            each: tuple[Key, ...] = tuple(("credentials", index, name) for name in ("file", "credential", "vault"))
+            yield ("credentials", index), "give exactly one of file, credential and vault: true", "", each
+    for name, kek in (("kek", config.keys.kek), ("kek_before", config.keys.kek_before)):
+        if kek is not None:
+            yield from _kek(("keys", name), kek)
+    if not money_e8(config.keys.unbound_notional_cap):
+        yield ("keys", "unbound_notional_cap"), "0 would be no cap at all", "give the most one order may be worth", ()
     if config.sync.leave_bps >= config.sync.enter_bps:
         yield (
             ("sync", "leave_bps"),
@@ -823,6 +861,25 @@ def _orders(config: Config, at: Key, orders: OrdersConfig) -> Iterator[tuple[Key
     elif config.mode == "simulate" and host.strip("[]") not in _LOOPBACK:
         hint = "use `copyd exchange` on 127.0.0.1, or set mode: live"
         yield (*at, "address"), f"mode is simulate, but {host} is not this machine", hint, (("mode",),)
+
+
+def _kek(at: Key, kek: KekConfig) -> Iterator[tuple[Key, str, str, tuple[Key, ...]]]:
+    """What each source of a key-encryption key needs."""
+    if kek.source == "file" and not kek.file:
+        yield (*at, "file"), "is needed with source: file", "", ((*at, "source"),)
+    if kek.source == "vault":
+        address = (*at, "vault", "address")
+        if not kek.vault.address:
+            yield address, "is needed with source: vault", "", ((*at, "source"),)
+            return
+        try:
+            host = urlsplit(kek.vault.address).hostname
+            _ = urlsplit(kek.vault.address).port
+        except ValueError as error:
+            yield address, f"not an address: {error}", "", ()
+            return
+        if host not in _LOOPBACK and kek.vault.address.startswith("http:"):
+            yield address, f"{host} would be reached without encryption", "use https://", ()
 
 
 def environment_problems(config: Config, exists: Callable[[Path], bool] = Path.exists) -> list[str]:

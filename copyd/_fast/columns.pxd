@@ -45,7 +45,8 @@ cdef struct LeaderPosition:  # one per (leader, instrument, position side)
     int64_t qty             # lots, signed, the leader's whole quantity
     int32_t leverage
     uint8_t synced          # the fold agrees with what the venue says
-    uint8_t pad[3]
+    uint8_t instrument      # the one he trades; his followers' legs may stand in its mirror on another venue
+    uint8_t pad[2]
 
 cdef struct Plan:
     int64_t allocation_e8

@@ -21,12 +21,9 @@ from copyd._fast.columns cimport Columns, Order
 from copyd._fast.hashing cimport (
     START as SHA256_START, blocks as sha256_blocks, many as sha256_many, pad as sha256_pad, put as sha256_put,
 )
-
-cdef extern from "string.h" nogil:
-    void explicit_bzero(void* memory, size_t size)
-
-cdef extern from "memory.h" nogil:
-    void* grow_table(void* old, size_t used, size_t size)
+from copyd._fast.texts cimport (
+    explicit_bzero, fetch_soon, grown, mask_text, next_random, put_bytes, put_hex, put_scaled, put_strides, refuse_unplain,
+)
 
 cdef extern from "turns.h" nogil:
     ctypedef struct Turns:
@@ -39,15 +36,8 @@ cdef extern from "turns.h" nogil:
     void turns_done(Turns* turns) noexcept
     void turns_end(Turns* turns) noexcept
 
-cdef extern from *:
-    """
-    static inline void fetch_soon(const void* at) { __builtin_prefetch(at); }
-    """
-    void fetch_soon(const void* at) noexcept nogil
-
 cdef enum:
     ORDERS = 7                     # the order table in Columns
-    STRIDE = 32                    # texts are copied in such pieces, up to one too much
     HELPED_LEAST = 256             # orders below which waking the helper costs more than it takes over
     AHEAD = 12                     # orders whose rows are fetched before they are needed
 
@@ -59,25 +49,6 @@ cdef enum:  # why an order cannot be sent
     TOO_LARGE = 4
     NO_MEMORY = 5
 
-cdef uint8_t[512] HEX
-for _byte in range(256):
-    HEX[2 * _byte], HEX[2 * _byte + 1] = b"%02x" % _byte
-
-
-cdef inline char* put_bytes(char* at, const char* text, Py_ssize_t size) noexcept nogil:
-    memcpy(at, text, size)
-    return at + size
-
-
-cdef inline char* put_strides(char* at, const char* text, Py_ssize_t size) noexcept nogil:
-    """Copies ``size`` bytes and up to a stride more: both sides have room for them, and what follows overwrites them."""
-    cdef Py_ssize_t i = 0
-    while i < size:
-        memcpy(at + i, text + i, STRIDE)
-        i += STRIDE
-    return at + size
-
-
 cdef inline char* put_text(char* at, Text* text) noexcept nogil:
     return put_strides(at, text.data, text.size)
 
@@ -85,48 +56,6 @@ cdef inline char* put_text(char* at, Text* text) noexcept nogil:
 cdef inline void add(Text* text, const char* more, Py_ssize_t size) noexcept nogil:
     memcpy(text.data + text.size, more, size)
     text.size += size
-
-
-cdef inline char* put_scaled(char* at, uint64_t value, int decimals) noexcept nogil:
-    """``value`` x 10**-decimals without trailing zeros, and without a point for a whole number."""
-    cdef char digits[24]
-    cdef int n = 0, i
-    while decimals > 0 and value % 10 == 0:
-        value = value / 10
-        decimals -= 1
-    while value or n <= decimals:
-        digits[n] = <char>(48 + value % 10)
-        value = value / 10
-        n += 1
-    for i in range(n - 1, -1, -1):
-        at[0] = digits[i]
-        at += 1
-        if i == decimals and decimals > 0:
-            at[0] = 46
-            at += 1
-    return at
-
-
-cdef inline char* put_hex(char* at, const uint8_t* data, Py_ssize_t size) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(size):
-        memcpy(at + 2 * i, HEX + 2 * data[i], 2)
-    return at + 2 * size
-
-
-cdef inline uint64_t next_random(uint64_t* state) noexcept nogil:
-    cdef uint64_t x = state[0]
-    x ^= x << 13
-    x ^= x >> 7
-    x ^= x << 17
-    state[0] = x
-    return x
-
-
-def _plain(bytes text, str what):
-    """Refuse what would need escaping in JSON or in the signed string; the text itself stays out of the message."""
-    if not text or any(c < 33 or c in b'"\\&=' for c in text):
-        raise ValueError(f"{what} is empty or contains a character that cannot be sent")
 
 
 cdef int reserve(Out* out, Py_ssize_t more) noexcept nogil:
@@ -151,25 +80,6 @@ cdef int reserve(Out* out, Py_ssize_t more) noexcept nogil:
         out.slots = <uint32_t*>bigger
         out.orders_room = orders
     return 0
-
-
-cdef void* _grown(void* rows, uint32_t* count, Py_ssize_t index, Py_ssize_t wanted, size_t size) except NULL:
-    """The rows with ``wanted`` of them if there is none at ``index`` yet; new ones are zero. What is left behind is wiped,
-    it may hold hash states."""
-    cdef void* bigger
-    if not 0 <= index < (1 << 30):
-        raise ValueError(f"index {index} is out of range")
-    if index < count[0]:
-        return rows
-    bigger = grow_table(NULL, 0, wanted * size)
-    if bigger == NULL:
-        raise MemoryError()
-    if rows != NULL:
-        memcpy(bigger, rows, count[0] * size)
-        explicit_bzero(rows, count[0] * size)
-        free(rows)
-    count[0] = <uint32_t>wanted
-    return bigger
 
 
 cdef void sign(Group* group, int n) noexcept nogil:
@@ -200,32 +110,21 @@ cdef void finish(Worker* w, int n) noexcept nogil:
     """The signatures into the frames, headers, masks: FIN + text, masked, 16-bit length (RFC 6455, 5.2)."""
     cdef Item* item
     cdef char* frame
-    cdef char* text
     cdef uint8_t digest[32]
     cdef uint32_t mask
-    cdef uint64_t wide, word
-    cdef Py_ssize_t i
     cdef int lane
     for lane in range(n):
         item = &w.group.items[lane]
         frame = w.outs[item.out].data + item.at
         sha256_put(w.group.outer[lane], digest)
-        put_hex(frame + item.signature, digest, 32)
+        put_hex(frame + item.signature, digest, 2)
         mask = <uint32_t>(next_random(&w.random) >> 16)
         frame[0] = <char>0x81
         frame[1] = <char>(0x80 | 126)
         frame[2] = <char>(item.size >> 8)
         frame[3] = <char>(item.size & 255)
         memcpy(frame + 4, &mask, 4)
-        wide = mask
-        wide = wide << 32 | mask
-        text = frame + 8
-        for i in range(item.size >> 3):
-            memcpy(&word, text + i * 8, 8)
-            word ^= wide
-            memcpy(text + i * 8, &word, 8)
-        for i in range(item.size & ~7, item.size):
-            text[i] = text[i] ^ (<char*>&mask)[i & 3]
+        mask_text(frame + 8, item.size, mask)
 
 
 cdef class Encoder:
@@ -313,10 +212,10 @@ cdef class Encoder:
         if tick <= 0 or lot <= 0 or not 0 <= price_decimals <= 18 or not 0 <= qty_decimals <= 18:
             raise ValueError(f"{symbol}: tick and lot must be positive, decimals 0 to 18")
         cdef bytes name = symbol.encode()
-        _plain(name, "symbol")
+        refuse_unplain(name, "symbol")
         if len(name) > 64:
             raise ValueError("symbol is too long")
-        self.symbols = <Symbol*>_grown(self.symbols, &self.n_symbols, index, index + 1, sizeof(Symbol))
+        self.symbols = <Symbol*>grown(self.symbols, &self.n_symbols, index, index + 1, sizeof(Symbol))
         cdef Symbol* entry = &self.symbols[index]
         memcpy(entry.name, PyBytes_AS_STRING(name), len(name))
         entry.name_size = len(name)
@@ -325,7 +224,7 @@ cdef class Encoder:
 
     def set_account(self, Py_ssize_t index, bytes api_key not None, bytes secret not None, int connection):
         """Give account ``index`` its key; its orders go to ``connection``. The secret is hashed and not kept."""
-        _plain(api_key, "API key")
+        refuse_unplain(api_key, "API key")
         if len(api_key) > 128:
             raise ValueError("API key is longer than 128 characters")
         if not secret:
@@ -337,7 +236,7 @@ cdef class Encoder:
         cdef bytes outer = bytes([c ^ 0x5C for c in block])
         cdef bytes text = b'","apiKey":"' + api_key + b'","timestamp":'
         cdef int out = self.out_of(connection)
-        self.accounts = <Account*>_grown(self.accounts, &self.n_accounts, index, 2 * index + 64, sizeof(Account))
+        self.accounts = <Account*>grown(self.accounts, &self.n_accounts, index, 2 * index + 64, sizeof(Account))
         cdef Account* account = &self.accounts[index]
         memcpy(account.key_text, PyBytes_AS_STRING(text), len(text))
         account.key_size = <int>len(text)
@@ -349,7 +248,7 @@ cdef class Encoder:
         memcpy(account.outer, SHA256_START, 32)
         sha256_blocks(account.outer, <uint8_t*>PyBytes_AS_STRING(outer), 1)
         account.out = out
-        self.lanes = <uint32_t*>_grown(self.lanes, &self.n_lanes, index, 2 * index + 64, sizeof(uint32_t))
+        self.lanes = <uint32_t*>grown(self.lanes, &self.n_lanes, index, 2 * index + 64, sizeof(uint32_t))
         self.lanes[index] = out + 1
 
     def forget_account(self, Py_ssize_t index):
@@ -486,7 +385,7 @@ cdef class Encoder:
             if touched == NULL:
                 raise MemoryError()
             w.touched = touched
-            w.outs = <Out*>_grown(w.outs, &w.n_outs, i, i + 1, sizeof(Out))
+            w.outs = <Out*>grown(w.outs, &w.n_outs, i, i + 1, sizeof(Out))
             w.outs[i].connection = connection
         return <int>i
 
@@ -694,7 +593,7 @@ cdef class Encoder:
             w.n_touched += 1
         shape = self.shape_of(w, order)
         qty_size = put_scaled(qty, <uint64_t>order.order_qty * symbol.lot, symbol.qty_decimals) - qty
-        put_hex(id_text, order.cid, 16)
+        put_hex(id_text, order.cid, 1)
 
         # 1. the signed text with its padding (FIPS 180-4, 5.1.1)
         start = <char*>w.group.lanes[lane]

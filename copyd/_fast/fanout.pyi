@@ -17,6 +17,11 @@ class Kernel:
     def fan_out(
         self, legs: array[int], event_row: bytes, ready: Callable[[bytes], int] | None = None, first: int = 1
     ) -> None: ...
+    def fan_out_each(
+        self, groups: Sequence[tuple[array[int], bytes]], ready: Callable[[bytes], int] | None = None, first: int = 1
+    ) -> None:
+        """As ``fan_out``, for one leader fill that is followed in several instruments: (legs, event as they see it) each."""
+
     def apply_reports(self, batch: ReportBatch, now: int, seq: int) -> None: ...
     def stop_losses(self, cause: bytes, now: int, seq: int) -> None:
         """Hold every plan against its loss limits, at the marks in the tables; ``stops`` are the result."""

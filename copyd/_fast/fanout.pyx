@@ -36,6 +36,14 @@ cdef extern from *:
             return (unsigned long long)a / (unsigned long long)b;
         return a / b;
     }
+    /* over / under x mul / div, truncated once, for over >= 0, 0 < under < 2**94 and mul, div of 1 .. 2**32; where it is 2**60
+       or more, something that is: floor of floors is exact, and no product passes 2**127. */
+    static inline __int128 converted(__int128 over, __int128 under, long long mul, long long div) {
+        __int128 whole = over / under, rest = over - whole * under;
+        if (whole > ((__int128)1 << 92) / mul)
+            return (__int128)1 << 60;
+        return (whole * mul + rest * mul / under) / div;
+    }
     static inline void fetch_soon(const void* at) { __builtin_prefetch(at, 1); }
     static inline long long narrow(__int128 a) { return (long long)a; }
     static inline int less(__int128 a, __int128 b) { return a < b; }
@@ -51,6 +59,7 @@ cdef extern from *:
     i128 wide3(i128 a, int64_t b) noexcept nogil
     i128 shl32(i128 a) noexcept nogil
     i128 quotient(i128 a, i128 b) noexcept nogil
+    i128 converted(i128 over, i128 under, int64_t mul, int64_t div) noexcept nogil
     int64_t narrow(i128 a) noexcept nogil
     int less(i128 a, i128 b) noexcept nogil
     int not_positive(i128 a) noexcept nogil
@@ -215,6 +224,8 @@ cdef struct FillEvent:
     int64_t order_id
     int64_t rotation
     int64_t reduce_qty
+    int64_t lots_mul
+    int64_t lots_div
     uint32_t leader
     uint32_t position
     uint16_t instrument
@@ -402,8 +413,8 @@ cdef inline int64_t _notional(Instrument* instrument, int64_t lots, int64_t px) 
 
 
 cdef inline bint _exceeds_declared(
-        Leader* leader, LeaderPosition* position, uint32_t index, Instrument* instrument, int64_t px) noexcept nogil:
-    if not (leader.declared_instruments >> index) & 1:
+        Leader* leader, LeaderPosition* position, Instrument* instrument, int64_t px) noexcept nogil:
+    if not (leader.declared_instruments >> position.instrument) & 1:
         return True
     if leader.declared_leverage != 0 and position.leverage > leader.declared_leverage:
         return True
@@ -486,19 +497,33 @@ cdef class Kernel:
         for before it is called again. It must not touch the tables. Reductions are put in order when all are known: it is not
         called for them.
         """
+        self.fan_out_each([(legs, event_row)], ready, first)
+
+    def fan_out_each(self, groups, ready=None, uint32_t first=1):
+        """As ``fan_out``, for one leader fill that is followed in several instruments: ``groups`` are (legs, the event as those
+        legs see it), decided in their order as one: the reductions of all come first, the openings of each in its rotation."""
+        cdef uint32_t told = 0
+        cdef uint32_t more = first if ready is not None else NONE
+        cdef Py_ssize_t left = len(groups)
+        self._clear()
+        for legs, event_row in groups:
+            left -= 1
+            self._fan_out_group(legs, event_row, ready, &told, &more, left == 0)
+
+    cdef int _fan_out_group(
+            self, const uint32_t[::1] legs, bytes event_row, ready, uint32_t* so_far, uint32_t* wait_for,
+            bint last) except -1:
         if len(event_row) != sizeof(FillEvent):
             raise ValueError(f"FillEvent is {sizeof(FillEvent)} bytes, got {len(event_row)}")
         cdef FillEvent event
         memcpy(&event, PyBytes_AS_STRING(event_row), sizeof(FillEvent))
         cdef uint32_t n = <uint32_t>legs.shape[0]
-        cdef uint32_t i
-        self._clear()
+        cdef uint32_t i = 0
         if n == 0:
-            return
+            return 0
         cdef uint32_t start = <uint32_t>(<uint64_t>event.rotation % n)
-        cdef uint32_t told = 0
-        cdef uint32_t more = first if ready is not None and event.reduce_qty == 0 else NONE
-        i = 0
+        cdef uint32_t told = so_far[0]
+        cdef uint32_t more = wait_for[0] if event.reduce_qty == 0 else NONE
         while i < n:
             with nogil:  # the journal's thread has a record to commit meanwhile
                 while i < n and self._openings.count - told < more:
@@ -509,9 +534,12 @@ cdef class Kernel:
                     self._decide(legs[(start + i) % n], &event)
                     i += 1
             self._index()
-            if more != NONE and self._openings.count > told:
+            if more != NONE and self._openings.count > told and (last or self._openings.count - told >= more):
                 more = ready(self._openings_from(told))
                 told = self._openings.count
+        so_far[0] = told
+        wait_for[0] = more
+        return 0
 
     cdef bytes _openings_from(self, uint32_t first):
         return PyBytes_FromStringAndSize(
@@ -996,7 +1024,10 @@ cdef class Kernel:
         if not_positive(under):
             reason[0] = LEADER_EQUITY_STALE
             return 0
-        k = quotient(over, under)
+        if (event.lots_mul == event.lots_div) or plan.mode == FIXED_AMOUNT or plan.mode == RISK_BASED:
+            k = quotient(over, under)
+        else:
+            k = converted(over, under, event.lots_mul, event.lots_div)
         if not less(k, K_MAX):
             reason[0] = ABOVE_MAXIMUM
             return 0
@@ -1052,6 +1083,8 @@ cdef class Kernel:
         cdef Leader* leader = &self.columns.leaders[plan.leader]
         cdef Instrument* instrument = &self.columns.instruments[leg.instrument]
         cdef AccountInstrument* ai = self._account_instrument(leg)
+        cdef LeaderPosition* lead
+        cdef Instrument* traded
         cdef int reason
         if self.params.killed or leader.killed or plan.killed or instrument.halted:
             return KILL_SWITCH
@@ -1067,7 +1100,9 @@ cdef class Kernel:
             return INSTRUMENT_NOT_ALLOWED
         if not leader.eligible or (0 < leader.ts_margin_call <= opening.now < leader.ts_margin_call + MARGIN_CALL_PAUSE):
             return LEADER_NOT_ELIGIBLE
-        if _exceeds_declared(leader, &self.columns.positions[leg.leader_position], leg.instrument, instrument, opening.px):
+        lead = &self.columns.positions[leg.leader_position]
+        traded = &self.columns.instruments[lead.instrument]
+        if _exceeds_declared(leader, lead, traded, opening.px if lead.instrument == leg.instrument else traded.mark):
             return LEADER_NOT_ELIGIBLE
         if not opening.live:
             return OBSERVED

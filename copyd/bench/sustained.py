@@ -80,7 +80,8 @@ def instruments(count: int) -> Instruments:
     """``count`` perpetuals like the one of ``world``."""
     [one] = json.loads(world.EXCHANGE_INFO)["symbols"]
     symbols = [f"C{index:02d}USDT" for index in range(count)]
-    return load_instruments(json.dumps({"symbols": [one | {"symbol": name} for name in symbols]}).encode(), symbols)
+    listed = {"symbols": [one | {"symbol": name} for name in symbols]}
+    return load_instruments(json.dumps(listed).encode(), list(enumerate(symbols)))
 
 
 def opening_inputs(settings: Settings, listed: Instruments) -> Iterator[Any]:

@@ -62,7 +62,7 @@ EXCHANGE_INFO = json.dumps({"symbols": [{
 
 def instruments() -> Instruments:
     """The one instrument, read as the venue lists it."""
-    return load_instruments(EXCHANGE_INFO, [SYMBOL])
+    return load_instruments(EXCHANGE_INFO, [(0, SYMBOL)])
 
 
 def api_key(account: int) -> bytes:

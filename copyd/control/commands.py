@@ -179,11 +179,11 @@ def kill_switch(
 def import_followers(file: Path, /, *, where: Where = _HERE, check: Annotated[bool, Parameter(negative="")] = False) -> int:
     """Import followers' plans from a .csv or .jsonl file: all of them, or none when a row is bad.
 
-    Required columns: follower, leader, allocation, mode. Optional: account, multiplier, amount, leverage, risk_bps,
+    Required columns: follower, leader, allocation, mode. Optional: account, venue, multiplier, amount, leverage, risk_bps,
     assumed_stop_bps, ratio_snapshot, min_policy, raise_max_factor, on_insufficient, leverage_max, max_position_bps,
     max_notional_symbol, max_notional_total, max_open_trades, max_loss_per_trade_bps, require_stop,
     total_loss_bps, daily_loss_bps, leader_drawdown_bps, on_loss_stop, slippage_bps,
-    slippage_mid_bps, instruments, preset, allow_netting, kyc_tier, state.
+    slippage_mid_bps, instruments, preset, allow_netting, kyc_tier, venue, state.
 
     Example: copyd ctl import followers.csv
 

@@ -27,6 +27,9 @@ def ratio(
 ) -> tuple[int, Reason]:
     """``k``, follower lots per leader lot in Q32, and why there is none (semantics 2, 4 and 16).
 
+    The ratio modes say how much base asset the follower buys per unit the leader does: ``event.lots_mul / lots_div`` puts that
+    into lots of both sides. Amount and risk divide by what the leader's order would be worth in the follower's lots.
+
     A ratio mode keeps the ``k`` of the leg for as long as the leg's target is not 0. Amount and risk modes size each
     leader order by itself. ``worth_e8``: the plan's allocation equity (``pnl.allocation_equity``); a plan that has lost all
     of it opens nothing more in proportion.
@@ -43,15 +46,20 @@ def ratio(
     elif plan.mode == Mode.MULTIPLIER:
         over, under = worth_e8 * plan.multiplier_ppm * ONE, leader.equity_e8 * PPM
     elif plan.mode == Mode.FIXED_AMOUNT:
-        over = plan.amount_e8 * instrument.value_div * ONE
-        under = event.order_qty * event.px * instrument.value_mul
+        return _bounded(plan.amount_e8 * instrument.value_div * ONE, event.order_qty * event.px * instrument.value_mul)
     elif plan.mode == Mode.FIXED_RATIO:
         over, under = worth_e8 * plan.leverage * ONE, leader.equity_e8 * position.leverage
     else:
         if plan.assumed_stop_bps <= 0:
             return 0, Reason.NO_STOP
-        over = plan.allocation_e8 * plan.risk_bps * instrument.value_div * ONE
-        under = plan.assumed_stop_bps * event.order_qty * event.first_px * instrument.value_mul
+        return _bounded(
+            plan.allocation_e8 * plan.risk_bps * instrument.value_div * ONE,
+            plan.assumed_stop_bps * event.order_qty * event.first_px * instrument.value_mul)
+    return _bounded(over * event.lots_mul, under * event.lots_div)
+
+
+def _bounded(over: int, under: int) -> tuple[int, Reason]:
+    """``over / under`` truncated once, where there is such a ratio and a leg can bear it."""
     if under <= 0:
         return 0, Reason.LEADER_EQUITY_STALE
     k = over // under

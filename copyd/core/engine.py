@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
+from fractions import Fraction
 from math import gcd
 from typing import Any, ClassVar, TypeVar
 
@@ -25,7 +27,7 @@ from copyd.core.copy_instruction import book_missed, defer, ratio, set_anchor
 from copyd.core.fill import on_short_side
 from copyd.core.fixed import E8, ONE, mul_div_trunc, sign
 from copyd.core.identifiers import CID_BYTES, cause_id, epoch_of, site_of
-from copyd.core.instrument import notional
+from copyd.core.instrument import base_price, conversion, converted_price, notional
 from copyd.core.leader_event import LeaderBook, split
 from copyd.core.pnl import allocation_equity
 from copyd.core.reconcile import may_catch_up
@@ -65,7 +67,8 @@ from copyd.errors import BrokenInvariant, OperatorError
 R = TypeVar("R", bound=Row)
 
 INSTRUMENTS, LEADERS, POSITIONS, PLANS, ACCOUNTS, ACCOUNT_INSTRUMENTS, LEGS, ORDERS, TRADES = range(9)
-HALTED_BY_KILL_SWITCH, HALTED_BY_STATE = 1, 2
+HALTED_BY_KILL_SWITCH, HALTED_BY_STATE, HALTED_BY_VENUE_KILL, HALTED_BY_VENUE_STATE = 1, 2, 4, 8
+HALTED_BY_VENUE = HALTED_BY_VENUE_KILL | HALTED_BY_VENUE_STATE
 PLAN_CELLS = (
     "follower", "leader", "account", "allocation_e8", "amount_e8", "max_notional_symbol_e8", "max_notional_total_e8",
     "multiplier_ppm", "raise_max_factor_ppm", "instruments", "leverage", "leverage_max", "risk_bps", "assumed_stop_bps",
@@ -107,10 +110,12 @@ INFERRED_MAX, INFERRED_AGE = 1_000, 3_600_000_000_000
 CLOCK_SLACK_NS = 2_000_000_000
 """A time of the venue's, put on our clock, may be wrong by this much."""
 NEVER = 1 << 62
-CHECKPOINT_VERSION = 5
+CHECKPOINT_VERSION = 7
 """Raised when a row or a name in the state changes its layout."""
-CHECKPOINT_ANNOUNCED, CHECKPOINT_PARTS = 6, 11
+CHECKPOINT_ANNOUNCED, CHECKPOINT_PARTS = 8, 11
 """The version, and the parts before what was announced and is not decided yet, of a checkpoint that ends with such."""
+CHECKPOINT_ONE_VENUE = (5, 6)
+"""The same two, of builds that knew one venue: still read."""
 READY_FIRST = 16
 """Openings that are told as ready before all others are decided: so few leave early."""
 EXPECTED_GRACE_NS = 1_500_000_000
@@ -134,7 +139,11 @@ class Started(Input, tag=1, frozen=True):
 
 
 class InstrumentSpec(msgspec.Struct, array_like=True, frozen=True):
-    """An instrument as the venue lists it; decimals are for display and the wire only."""
+    """An instrument as its venue lists it: (venue, symbol) name it, the index counts over all venues.
+
+    Decimals are for display and the wire only. One lot is ``base_mul / base_div`` of the base asset, exactly. ``spot``: bought
+    and sold, not held as a position.
+    """
 
     symbol: str
     row: bytes
@@ -142,6 +151,10 @@ class InstrumentSpec(msgspec.Struct, array_like=True, frozen=True):
     qty_decimals: int
     tick: int = 1
     lot: int = 1
+    venue: str = ""
+    base_mul: int = 1
+    base_div: int = 1
+    spot: bool = False
 
 
 class Declared(msgspec.Struct, frozen=True):
@@ -157,7 +170,11 @@ class Declared(msgspec.Struct, frozen=True):
 
 
 class Configured(Input, tag=2, frozen=True):
-    """Configuration that decisions read, with its version; instruments and leaders keep their index for ever."""
+    """Configuration that decisions read, with its version; instruments and leaders keep their index for ever.
+
+    ``mirrors``: (the leader's instrument, the one on another venue in which it is followed there), for ever too; an instrument
+    mirrors itself without being listed. ``leader_venues``: where a leader trades, if not where the first instrument is listed.
+    """
 
     version: int
     params: bytes
@@ -165,6 +182,8 @@ class Configured(Input, tag=2, frozen=True):
     leaders: list[str]
     suspended: list[str] = []
     declared: dict[str, Declared] = {}
+    mirrors: list[tuple[int, int]] = []
+    leader_venues: dict[str, str] = {}
 
 
 class LeaderFill(Input, tag=3, frozen=True):
@@ -517,7 +536,7 @@ class Names(msgspec.Struct):
     specs: list[dict[str, Any]] = []
     books: list[LeaderBook] = []
     groups: dict[str, list[int]] = {}
-    external_seen: list[int] = []
+    external_seen: list[tuple[int, int, int]] = []  # account, instrument, the venue's number of the trade
     mode_changed: list[int] = []  # accounts whose mode is another: the next look shows what is left of them
     account_seen: dict[int, int] = {}  # when the look was asked that its books begin with
     unsynced: list[int] = []
@@ -536,6 +555,9 @@ class Names(msgspec.Struct):
     volume_least: dict[int, int] = {}  # leader -> volume below which nobody opens after him
     volumes: dict[int, dict[int, int]] = {}  # leader -> day -> what he traded in it, e8
     jumped: dict[int, int] = {}  # leader -> when a fall was last taken for a withdrawal
+    mirrors: list[tuple[int, int]] = []
+    leader_venues: dict[str, str] = {}
+    account_venues: list[str] = []  # by account; "", or nothing of the first: the venue of the first instrument
 
 
 class Engine:
@@ -570,6 +592,7 @@ class Engine:
         self.funding_seen = set(self.names.funding_seen)
         self._stepping = False
         self._ready: Ready | None = None
+        self._mirror()
         self._groups = {key: array("I", legs) for key, legs in self.names.groups.items()}
 
     # -- the transition ---------------------------------------------------------------------------------------------
@@ -604,7 +627,9 @@ class Engine:
         if not isinstance(value, LeaderFill) or not value.live or value.own:
             return False
         book = self.by_book.get((value.leader, value.instrument, value.position_side))
-        return book is not None and not book.is_duplicate(value.exec_id) and len(self._groups.get(book.key, ())) >= legs_least
+        if book is None or book.is_duplicate(value.exec_id):
+            return False
+        return sum(len(self._groups.get(key, ())) for _, key in self._group_keys(book)) >= legs_least
 
     def _announced(self, now: int, value: Announced, out: Outputs) -> None:
         self.announced = now, value.fill
@@ -719,8 +744,11 @@ class Engine:
                 self.columns.put(INSTRUMENTS, index, row.pack())
                 self.names.instruments[index] = spec
             else:
+                row.halted |= self._venue_halts(spec.venue)
                 self.columns.add(INSTRUMENTS, row.pack())
                 self.names.instruments.append(spec)
+        self.names.leader_venues = dict(value.leader_venues)
+        self._take_mirrors(value.mirrors)
         for index, name in enumerate(value.leaders):
             if index >= len(self.names.leaders):
                 self.columns.add(LEADERS, LeaderRow().pack())
@@ -742,14 +770,100 @@ class Engine:
                     f"instrument {index} is {known.symbol} in the journal and {spec.symbol} in the configuration: "
                     "instruments may be added at the end, never reordered or removed"
                 )
+            if known.venue not in ("", spec.venue):
+                raise OperatorError(
+                    f"instrument {index}, {known.symbol}, is of {known.venue} in the journal and of {spec.venue or 'no venue'} "
+                    "in the configuration: an instrument keeps its venue")
         if len(value.instruments) > INSTRUMENTS_MAX:
             raise OperatorError(f"at most {INSTRUMENTS_MAX} instruments")
+        self._check_mirrors(value)
+        self._check_leader_venues(value)
         for index, (name, known_name) in enumerate(zip(value.leaders, self.names.leaders, strict=False)):
             if known_name != name:
                 raise OperatorError(
                     f"leader {index} is {known_name} in the journal and {name} in the configuration: "
                     "leaders may be added at the end, never reordered or removed"
                 )
+
+    def _check_mirrors(self, value: Configured) -> None:
+        """Each mirror stands on another venue; one per instrument and venue either way round, so that a plan has one leg in each
+        of its instruments; none is ever taken back, because legs stand in it."""
+        specs, there, back = value.instruments, set(), set()
+        for source, mirror in value.mirrors:
+            if not (0 <= source < len(specs) and 0 <= mirror < len(specs)):
+                raise OperatorError(f"mirror ({source}, {mirror}): there is no such instrument")
+            names = _label(specs[source]), _label(specs[mirror])
+            if specs[source].venue == specs[mirror].venue:
+                raise OperatorError(f"{names[1]} cannot mirror {names[0]}: it is of the same venue")
+            if (source, specs[mirror].venue) in there or (mirror, specs[source].venue) in back:
+                raise OperatorError(
+                    f"{names[1]} cannot mirror {names[0]}: one of the two has a mirror on the other's venue already")
+            there.add((source, specs[mirror].venue))
+            back.add((mirror, specs[source].venue))
+            conversion(_base(specs[source]), _base(specs[mirror]), names)
+        for source, mirror in self.names.mirrors:
+            if (source, mirror) not in value.mirrors:
+                raise OperatorError(
+                    f"{_label(specs[mirror])} mirrors {_label(specs[source])} in the journal and not in the configuration: "
+                    "mirrors may be added, never removed")
+
+    def _check_leader_venues(self, value: Configured) -> None:
+        """A leader trades where some instrument is listed, and goes on trading where he was copied from."""
+        venues = {spec.venue for spec in value.instruments}
+        for index, name in enumerate(value.leaders):
+            venue = value.leader_venues.get(name, "")
+            if venue and venue not in venues:
+                raise OperatorError(f"leader {name}: no instrument of his venue {venue} is configured")
+            specs = [*value.instruments, *self.names.instruments[len(value.instruments) :]]
+            venue = venue or (specs[0].venue if specs else "")
+            for book in self.names.books:
+                if book.leader == index and book.key in self._groups and specs[book.instrument].venue != venue:
+                    traded = _label(specs[book.instrument])
+                    raise OperatorError(f"leader {name} is copied in {traded}: he cannot be moved to {venue or 'no venue'}")
+
+    def _take_mirrors(self, mirrors: list[tuple[int, int]]) -> None:
+        """Known from now on; where the legs of a leader's instrument were made before it was mirrored, those in the mirror are
+        made now."""
+        added = [pair for pair in mirrors if pair not in self.names.mirrors]
+        self.names.mirrors = list(mirrors)
+        self._mirror()
+        for book in self.names.books:
+            for source, mirror in added:
+                if source == book.instrument and book.key in self._groups:
+                    self._make_group(book, mirror, _mirror_key(book, mirror))
+
+    def _mirror(self) -> None:
+        """What follows of the mirrors, by (leader's instrument, follower's): lots per lot and ticks per tick, exactly."""
+        specs = self.names.instruments
+        self._mirrors: dict[int, list[int]] = {}
+        self._per_lot: dict[tuple[int, int], tuple[int, int]] = {}
+        self._per_tick: dict[tuple[int, int], Fraction] = {}
+        for source, mirror in sorted(self.names.mirrors):
+            one, other = specs[source], specs[mirror]
+            self._mirrors.setdefault(source, []).append(mirror)
+            self._per_lot[source, mirror] = conversion(_base(one), _base(other), (_label(one), _label(other)))
+            self._per_tick[source, mirror] = (
+                base_price(InstrumentRow.unpack(one.row), _base(one)) / base_price(InstrumentRow.unpack(other.row), _base(other)))
+
+    def _home(self, venue: str) -> str:
+        """A venue by its name; "" is that of the first instrument."""
+        return venue or (self.names.instruments[0].venue if self.names.instruments else "")
+
+    def leader_venue(self, leader: int) -> str:
+        """Where a leader trades."""
+        return self._home(self.names.leader_venues.get(self.names.leaders[leader], ""))
+
+    def account_venue(self, account: int) -> str:
+        """Where an account is held."""
+        known = self.names.account_venues
+        return self._home(known[account] if account < len(known) else "")
+
+    def followed_in(self, instrument: int, venue: str) -> int | None:
+        """The instrument in which accounts of a venue follow a leader's; None where he is not copied there in it."""
+        specs = self.names.instruments
+        if specs[instrument].venue == venue:
+            return instrument
+        return next((mirror for mirror in self._mirrors.get(instrument, ()) if specs[mirror].venue == venue), None)
 
     def _set_params(self) -> None:
         self.names.params = self.params.pack()
@@ -761,7 +875,7 @@ class Engine:
         book = self.by_book.get((leader, instrument, side))
         if book is None:
             synced = int(leader not in self.names.unsynced)
-            position = self.columns.add(POSITIONS, LeaderPositionRow(synced=synced).pack())
+            position = self.columns.add(POSITIONS, LeaderPositionRow(synced=synced, instrument=instrument).pack())
             book = LeaderBook(leader, instrument, side, position)
             self.names.books.append(book)
             self.by_book[leader, instrument, side] = book
@@ -823,8 +937,27 @@ class Engine:
             leader=book.leader, position=book.position, instrument=book.instrument, open_side=sign(signed_qty),
             live=int(live),
         )
-        self.kernel.fan_out(self._group(book), event.pack(), self._ready, self.ready_first)
+        self._fan_out(book, event)
         self._collect(out)
+
+    def _fan_out(self, book: LeaderBook, event: FillEvent) -> None:
+        """Decided once per instrument in which it is followed: the leader's own first, then its mirrors by their index."""
+        self._make_groups(book)
+        keys = list(self._group_keys(book))
+        if len(keys) == 1:
+            self.kernel.fan_out(self._groups[book.key], event.pack(), self._ready, self.ready_first)
+            return
+        groups = [(self._groups[key], self._expressed(event, instrument).pack()) for instrument, key in keys if self._groups[key]]
+        self.kernel.fan_out_each(groups, self._ready, self.ready_first)
+
+    def _expressed(self, event: FillEvent, instrument: int) -> FillEvent:
+        """The event as those see it who follow in ``instrument``."""
+        if instrument == event.instrument:
+            return event
+        ticks = self._per_tick[event.instrument, instrument]
+        lots_mul, lots_div = self._per_lot[event.instrument, instrument]
+        px, first_px = (converted_price(px, ticks, event.open_side) for px in (event.px, event.first_px))
+        return replace(event, instrument=instrument, lots_mul=lots_mul, lots_div=lots_div, px=px, first_px=first_px)
 
     def _traded(self, now: int, leader: int, instrument: int, lots: int, px: int, out: Outputs) -> None:
         """What a leader trades here is his real volume, his orders of our own making left out."""
@@ -856,30 +989,38 @@ class Engine:
         """Said when a position of the leader passes what he declared, not with each of its fills."""
         leader = self._row(LEADERS, book.leader, LeaderRow)
         instrument = self._row(INSTRUMENTS, book.instrument, InstrumentRow)
-        was = before != 0 and exceeds_declared(
-            leader, LeaderPositionRow(qty=before, leverage=row.leverage), book.instrument, instrument, px)
-        if not was and exceeds_declared(leader, row, book.instrument, instrument, px):
+        was = before != 0 and exceeds_declared(leader, replace(row, qty=before), instrument, px)
+        if not was and exceeds_declared(leader, row, instrument, px):
             out.alerts.append(Alert("leader_profile_exceeded", "beyond what he declared: nobody opens behind it", {
                 "leader": self.names.leaders[book.leader], "symbol": self.names.instruments[book.instrument].symbol,
                 "lots": row.qty, "leverage": row.leverage}))
 
-    def _group(self, book: LeaderBook) -> array:
-        """The legs of everyone who follows this leader in this instrument and side; made when first needed."""
-        key = book.key
-        group = self._groups.get(key)
-        if group is None:
-            group = self._groups[key] = array("I")
-            self.names.groups[key] = []
-            for plan in range(self.columns.count(PLANS)):
-                if self._row(PLANS, plan, PlanRow).leader == book.leader:
-                    self._add_leg(plan, book, key)
-        return group
+    def _group_keys(self, book: LeaderBook) -> Iterator[tuple[int, str]]:
+        """(instrument, key of the legs in it) of everyone who follows this book, in the order in which they are decided."""
+        yield book.instrument, book.key
+        for mirror in self._mirrors.get(book.instrument, ()):
+            yield mirror, _mirror_key(book, mirror)
 
-    def _add_leg(self, plan: int, book: LeaderBook, key: str) -> None:
+    def _make_groups(self, book: LeaderBook) -> None:
+        """The legs of everyone who follows this leader in this instrument and side; made when first needed."""
+        if book.key not in self._groups:
+            for instrument, key in self._group_keys(book):
+                self._make_group(book, instrument, key)
+
+    def _make_group(self, book: LeaderBook, instrument: int, key: str) -> None:
+        self._groups[key] = array("I")
+        self.names.groups[key] = []
+        venue = self.names.instruments[instrument].venue
+        for plan in range(self.columns.count(PLANS)):
+            row = self._row(PLANS, plan, PlanRow)
+            if row.leader == book.leader and self.account_venue(row.account) == venue:
+                self._add_leg(plan, book, instrument, key)
+
+    def _add_leg(self, plan: int, book: LeaderBook, instrument: int, key: str) -> None:
         row = self._row(PLANS, plan, PlanRow)
         leg = self.columns.add(LEGS, LegRow(
             plan=plan, account=row.account, next_leg=row.first_leg, leader_position=book.position,
-            instrument=book.instrument, side=book.side,
+            instrument=instrument, side=book.side,
         ).pack())
         self._edit(PLANS, plan, PlanRow, first_leg=leg)
         self._groups[key].append(leg)
@@ -1375,8 +1516,7 @@ class Engine:
 
     def _remember_external(self, account: int, instrument: int, trade_id: int) -> bool:
         """True when this trade is new."""
-        # The venue counts trades per instrument: the same number in another one is another trade.
-        key = (trade_id << 6 | instrument) << 20 | account
+        key = account, instrument, trade_id  # a venue counts trades per instrument: the same number in another is another
         if key in self.external_seen:
             return False
         self.external_seen.add(key)
@@ -1747,6 +1887,7 @@ class Engine:
                     cut += value * mul % div != 0
             self.columns.put(table, at, row.pack())
 
+        follow = [self._followed(at) for at in range(self.columns.count(LEGS))]
         for book in self.names.books:
             if book.instrument == index:
                 change(POSITIONS, book.position, LeaderPositionRow, ("qty",), ())
@@ -1755,11 +1896,16 @@ class Engine:
             at = account * self.columns.instruments_max + index
             change(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow,
                    ("net", "net_short", "unattributed", "unattributed_short"), ())
-        for at in range(self.columns.count(LEGS)):
-            if self._row(LEGS, at, LegRow).instrument == index:
+        for at, (traded, held) in enumerate(follow):
+            if held == index:
                 change(LEGS, at, LegRow, (
-                    "target", "anchor_target", "anchor_leader", "attributed", "pending", "deferred", "open_leaves",
-                    "reduce_leaves", "missed"), ("deferred_px_q16",))
+                    "target", "anchor_target", "attributed", "pending", "deferred", "open_leaves", "reduce_leaves", "missed"),
+                    ("deferred_px_q16",))
+            if traded == index:
+                change(LEGS, at, LegRow, ("anchor_leader",), ())
+            if (traded == index) != (held == index):  # of both, the ratio of lots to lots stays
+                k = self._row(LEGS, at, LegRow).k
+                self._edit(LEGS, at, LegRow, k=mul_div_trunc(k, *(lots if held == index else lots[::-1])))
         for slot in self.columns.orders_in_state(UNFINISHED_MASK | TERMINAL_MASK):
             if self._row(ORDERS, slot, OrderRow).instrument == index:
                 change(ORDERS, slot, OrderRow, ("order_qty", "cum_qty", "exec_qty"), ("limit_px", "ref_px"))
@@ -1783,6 +1929,8 @@ class Engine:
                 entry.qty = mul_div_trunc(entry.qty, *lots)
                 for share in entry.shares:
                     share.lots, share.target = mul_div_trunc(share.lots, *lots), mul_div_trunc(share.target, *lots)
+            for share in entry.shares:
+                if follow[share.leg][0] == index:
                     share.leader_qty = mul_div_trunc(share.leader_qty, *lots)
         self.names.inferred = [entry for entry in self.names.inferred if entry.qty]
         change(INSTRUMENTS, index, InstrumentRow, (), ("bid", "ask", "mark"))
@@ -1824,10 +1972,13 @@ class Engine:
     def _take_ratio(self, leg: LegRow, leader_qty: int, part: int, earned: int) -> None:
         """The ratio of a leg that opens by catching up: the one an opening would take now (semantics 4, 16)."""
         plan = self._row(PLANS, leg.plan, PlanRow)
-        event = FillEvent(order_qty=abs(leader_qty), px=1, first_px=1, instrument=leg.instrument, leader=plan.leader)
+        lead = self._row(POSITIONS, leg.leader_position, LeaderPositionRow)
+        lots_mul, lots_div = self._per_lot.get((lead.instrument, leg.instrument), (1, 1))
+        event = FillEvent(
+            order_qty=abs(leader_qty), px=1, first_px=1, instrument=leg.instrument, leader=plan.leader, lots_mul=lots_mul,
+            lots_div=lots_div)
         k, refused = ratio(
-            leg, plan, allocation_equity(plan, earned), self._row(LEADERS, plan.leader, LeaderRow),
-            self._row(POSITIONS, leg.leader_position, LeaderPositionRow),
+            leg, plan, allocation_equity(plan, earned), self._row(LEADERS, plan.leader, LeaderRow), lead,
             self._row(INSTRUMENTS, leg.instrument, InstrumentRow), event)
         by_order = plan.mode in (Mode.FIXED_AMOUNT, Mode.RISK_BASED)
         leg.k = abs(part) // abs(leader_qty) if refused or by_order else k
@@ -1845,12 +1996,15 @@ class Engine:
         plans = args["plans"]
         taken = self._instruments_taken()
         made = set(self.by_follower)
+        venues = {name: self.account_venue(account) for name, account in self.by_account.items()}
         for spec in plans:
-            self._check_plan(spec, taken, made)
+            self._check_plan(spec, taken, made, venues)
         # Legs are made here and not at the leader's first fill, which should not pay for ten thousand of them.
         for leader in sorted({self.leader(spec["leader"]) for spec in plans}):
-            for instrument in range(len(self.names.instruments)):
-                self._group(self._book(leader, instrument, Side.ONE_WAY))
+            for instrument, listed in enumerate(self.names.instruments):
+                if listed.venue == self.leader_venue(leader):
+                    self._make_groups(self._book(leader, instrument, Side.ONE_WAY))
+        self._tell_uncopied(plans, out)
         for spec in plans:
             self._add_plan(now, spec)
 
@@ -1865,10 +2019,17 @@ class Engine:
         return taken
 
     def _check_plan(
-        self, spec: dict[str, Any], taken: dict[str, list[tuple[int, bool, str]]], made: set[tuple[str, str]]
+        self, spec: dict[str, Any], taken: dict[str, list[tuple[int, bool, str]]], made: set[tuple[str, str]],
+        venues: dict[str, str],
     ) -> None:
-        """Raises ``OperatorError`` for a plan that cannot be made; ``taken`` and ``made`` grow by the one that can."""
+        """Raises ``OperatorError`` for a plan that cannot be made; ``taken``, ``made``, ``venues`` grow by the one that can."""
         self._check_cells(spec)
+        venue = self._plan_venue(spec)
+        known = venues.setdefault(spec["account"], venue)
+        if known != venue:
+            raise OperatorError(
+                f"follower {spec['follower']}: account {spec['account']} is of {known or 'the first venue'}, the plan of "
+                f"{venue or 'the first venue'}: an account belongs to one venue")
         if (spec["follower"], spec["leader"]) in made:
             raise OperatorError(f"follower {spec['follower']} already copies {spec['leader']}")
         self._check_netting(spec, taken)
@@ -1892,14 +2053,34 @@ class Engine:
             raise OperatorError(f"follower {spec.get('follower', '?')}: the plan lacks {', '.join(missing)}")
         if spec["leader"] not in self.names.leaders:
             raise OperatorError(f"follower {spec['follower']}: leader {spec['leader']!r} is not configured")
-        unknown = [symbol for symbol in spec["instruments"] if self.instrument(symbol) is None]
+        venue = self._plan_venue(spec)
+        if venue and venue not in {listed.venue for listed in self.names.instruments}:
+            raise OperatorError(f"follower {spec['follower']}: no instrument of venue {venue} is configured")
+        unknown = [symbol for symbol in spec["instruments"] if self.instrument(symbol, venue) is None]
         if unknown:
             raise OperatorError(f"follower {spec['follower']}: unknown instrument {', '.join(unknown)}")
+
+    def _plan_venue(self, spec: dict[str, Any]) -> str:
+        """Where the account of a plan is held: as it says, else where its leader trades."""
+        return spec.get("venue") or self.leader_venue(self.leader(spec["leader"]))
+
+    def _tell_uncopied(self, plans: list[dict[str, Any]], out: Outputs) -> None:
+        """What a leader can trade and nobody on a follower's venue follows him in is said when the follower comes."""
+        for leader, venue in sorted({(self.leader(spec["leader"]), self._plan_venue(spec)) for spec in plans}):
+            uncopied = [
+                listed.symbol for instrument, listed in enumerate(self.names.instruments)
+                if listed.venue == self.leader_venue(leader) and self.followed_in(instrument, venue) is None
+            ]
+            if uncopied:
+                text = f"on {venue} nothing mirrors {', '.join(uncopied)}: not copied there"
+                out.alerts.append(Alert("not_mirrored", text, {
+                    "leader": self.names.leaders[leader], "venue": venue, "symbols": uncopied}))
 
     def _plan_row(self, spec: dict[str, Any]) -> PlanRow:
         mask = (1 << 64) - 1
         if spec["instruments"]:
-            mask = sum(1 << index for symbol in spec["instruments"] if (index := self.instrument(symbol)) is not None)
+            venue = self._plan_venue(spec)
+            mask = sum({1 << index for symbol in spec["instruments"] if (index := self.instrument(symbol, venue)) is not None})
         return PlanRow(
             allocation_e8=spec["allocation_e8"], amount_e8=spec["amount_e8"],
             max_notional_symbol_e8=spec["max_notional_symbol_e8"], max_notional_total_e8=spec["max_notional_total_e8"],
@@ -1919,6 +2100,8 @@ class Engine:
         if account is None:
             account = self.columns.add(ACCOUNTS, AccountRow().pack())
             self.columns.extend(ACCOUNT_INSTRUMENTS, self.columns.instruments_max)
+            self.names.account_venues += [""] * (len(self.names.accounts) - len(self.names.account_venues))
+            self.names.account_venues.append(self._plan_venue(spec))
             self.names.accounts.append(spec["account"])
             self.by_account[spec["account"]] = account
         row = self._plan_row(spec)
@@ -1931,10 +2114,12 @@ class Engine:
         self.names.specs.append(spec)
         self.by_follower[spec["follower"], spec["leader"]] = plan
         self._account_plans.setdefault(account, []).append(plan)
+        venue = self.account_venue(account)
         for book in self.names.books:
-            key = f"{book.leader}/{book.instrument}/{book.side}"
-            if book.leader == row.leader and key in self._groups:
-                self._add_leg(plan, book, key)
+            if book.leader == row.leader:
+                for instrument, key in self._group_keys(book):
+                    if key in self._groups and self.names.instruments[instrument].venue == venue:
+                        self._add_leg(plan, book, instrument, key)
 
     def plan_index(self, follower: str, leader: str | None = None) -> int:
         """Index of a plan; the leader may be left out where the follower has one plan only."""
@@ -1954,6 +2139,9 @@ class Engine:
         row = self._plan_row(spec)
         if row.leader != old.leader or self.by_account.get(spec["account"]) != old.account:
             raise OperatorError("a plan keeps its leader and its account: stop it and make a new one")
+        if self._plan_venue(spec) != self.account_venue(old.account):
+            raise OperatorError(
+                f"account {spec['account']} is of {self.account_venue(old.account)}: a plan cannot move it to another venue")
         self._check_netting(spec, self._instruments_taken(beside=plan))
         row.account, row.first_leg, row.killed, row.version = old.account, old.first_leg, old.killed, old.version + 1
         for name in KEPT_CELLS:
@@ -2009,7 +2197,7 @@ class Engine:
         leg.attributed = leg.cost_e8 = leg.margin_e8 = 0
 
     def _set_state(self, now: int, args: dict[str, Any], out: Outputs) -> None:
-        """``scope`` (all | leader | plan | instrument), ``name``, ``state`` (active | paused | close_only)."""
+        """``scope`` (all | venue | leader | plan | instrument), ``name``, ``state`` (active | paused | close_only)."""
         state = {"active": PlanState.ACTIVE, "paused": PlanState.PAUSED, "close_only": PlanState.CLOSE_ONLY}[args["state"]]
         scope, name = args["scope"], args.get("name", "")
         if scope == "all":
@@ -2028,9 +2216,11 @@ class Engine:
                 self._resume(now, plan)
             self._edit(PLANS, plan, PlanRow, state=state)
         elif scope == "instrument":
-            self._halt(name, HALTED_BY_STATE, state != PlanState.ACTIVE)
+            self._halt(self._known_instruments(name), HALTED_BY_STATE, state != PlanState.ACTIVE)
+        elif scope == "venue":
+            self._halt(self._listed_on(name), HALTED_BY_VENUE_STATE, state != PlanState.ACTIVE)
         else:
-            raise OperatorError(f"scope {scope!r}: all, leader, plan or instrument")
+            raise OperatorError(f"scope {scope!r}: all, venue, leader, plan or instrument")
 
     def _present_equity(self, now: int, leader: int) -> int:
         """What the leader's drawdown is measured from, from now on; 0, so from his next snapshot, where the last one is old."""
@@ -2058,15 +2248,25 @@ class Engine:
         elif scope == "plan":
             self._edit(PLANS, self.plan_index(name, args.get("leader")), PlanRow, killed=on)
         elif scope == "instrument":
-            self._halt(name, HALTED_BY_KILL_SWITCH, bool(on))
+            self._halt(self._known_instruments(name), HALTED_BY_KILL_SWITCH, bool(on))
+        elif scope == "venue":
+            self._halt(self._listed_on(name), HALTED_BY_VENUE_KILL, bool(on))
         else:
-            raise OperatorError(f"scope {scope!r}: all, leader, plan or instrument")
+            raise OperatorError(f"scope {scope!r}: all, venue, leader, plan or instrument")
 
-    def _halt(self, symbol: str, cause: int, on: bool) -> None:
-        """Each cause is a bit of its own: resuming an instrument does not release its kill switch."""
-        index = self._known_instrument(symbol)
-        halted = self._row(INSTRUMENTS, index, InstrumentRow).halted
-        self._edit(INSTRUMENTS, index, InstrumentRow, halted=halted | cause if on else halted & ~cause)
+    def _halt(self, instruments: list[int], cause: int, on: bool) -> None:
+        """Each cause is a bit of its own: resuming an instrument does not release its kill switch, nor its venue's.
+
+        What is halted is where orders go: followers elsewhere still open after a leader who trades there.
+        """
+        for index in instruments:
+            halted = self._row(INSTRUMENTS, index, InstrumentRow).halted
+            self._edit(INSTRUMENTS, index, InstrumentRow, halted=halted | cause if on else halted & ~cause)
+
+    def _venue_halts(self, venue: str) -> int:
+        """The causes that halt a venue, which an instrument that is added to it shares."""
+        listed = [index for index, spec in enumerate(self.names.instruments) if spec.venue == venue]
+        return self._row(INSTRUMENTS, listed[0], InstrumentRow).halted & HALTED_BY_VENUE if listed else 0
 
     def _hold(self, now: int, args: dict[str, Any], out: Outputs) -> None:
         """``why`` (journal_low | clock_off), ``on``: the world does not let openings go; reductions pass."""
@@ -2085,18 +2285,41 @@ class Engine:
         """Venue symbol of an instrument index."""
         return self.names.instruments[instrument].symbol
 
-    def instrument(self, symbol: str) -> int | None:
-        """Index of a symbol, None where it is not configured."""
-        for index, spec in enumerate(self.names.instruments):
-            if spec.symbol == symbol:
+    def label(self, instrument: int) -> str:
+        """An instrument as a person names it: by its symbol, and by its venue where there are several."""
+        specs = self.names.instruments
+        one = all(spec.venue == specs[0].venue for spec in specs)
+        return specs[instrument].symbol if one else _label(specs[instrument])
+
+    def instrument(self, name: str, venue: str | None = None) -> int | None:
+        """Index of an instrument by its symbol or ``venue:symbol``, the first of them, or the one on ``venue``; None where none
+        is configured."""
+        for index in self.instruments_named(name):
+            if venue in (None, self.names.instruments[index].venue):
                 return index
         return None
 
-    def _known_instrument(self, symbol: str) -> int:
-        index = self.instrument(symbol)
-        if index is None:
-            raise OperatorError(f"instrument {symbol!r} is not configured")
-        return index
+    def instruments_named(self, name: str) -> list[int]:
+        """Indexes of what a person means by ``name``: a symbol on every venue that lists it, ``venue:symbol`` on one."""
+        specs = self.names.instruments
+        return [index for index, spec in enumerate(specs) if name in (spec.symbol, f"{spec.venue}:{spec.symbol}")]
+
+    def _known_instruments(self, name: str) -> list[int]:
+        found = self.instruments_named(name)
+        if not found:
+            raise OperatorError(f"instrument {name!r} is not configured")
+        return found
+
+    def _listed_on(self, venue: str) -> list[int]:
+        found = [index for index, spec in enumerate(self.names.instruments) if spec.venue == venue]
+        if not found:
+            raise OperatorError(f"venue {venue!r}: no instrument of it is configured")
+        return found
+
+    def _followed(self, leg: int) -> tuple[int, int]:
+        """(the instrument the leader trades, the one a leg of his follower stands in)."""
+        row = self._row(LEGS, leg, LegRow)
+        return self._row(POSITIONS, row.leader_position, LeaderPositionRow).instrument, row.instrument
 
     def leader(self, name: str) -> int:
         """Index of a leader; ``OperatorError`` where there is none."""
@@ -2144,19 +2367,24 @@ class Engine:
 
     @classmethod
     def restore(cls, parts: Sequence[bytes]) -> Engine:
-        """An engine from ``checkpoint`` parts; ValueError when they are another version's."""
-        version, instruments_max, names = msgspec.msgpack.decode(parts[0], type=tuple[int, int, Names])
-        if version not in (CHECKPOINT_VERSION, CHECKPOINT_ANNOUNCED):
+        """An engine from ``checkpoint`` parts, also those of ``CHECKPOINT_ONE_VENUE``; ValueError when they are another's."""
+        version, instruments_max, told = msgspec.msgpack.decode(parts[0], type=tuple[int, int, msgspec.Raw])
+        one_venue = version in CHECKPOINT_ONE_VENUE
+        if version not in (CHECKPOINT_VERSION, CHECKPOINT_ANNOUNCED, *CHECKPOINT_ONE_VENUE):
             raise ValueError(f"checkpoint version {version} is not known to this build")
+        names = _names_of_one_venue(told) if one_venue else msgspec.msgpack.decode(told, type=Names)
         engine = cls.__new__(cls)
         engine.columns = Columns.load(instruments_max, [bytes(part) for part in parts[1:CHECKPOINT_PARTS]])
         engine.announced = (
             msgspec.msgpack.decode(parts[CHECKPOINT_PARTS], type=tuple[int, LeaderFill])
-            if version == CHECKPOINT_ANNOUNCED else None)
+            if version in (CHECKPOINT_ANNOUNCED, CHECKPOINT_ONE_VENUE[1]) else None)
         engine.ready_first = READY_FIRST
         engine.names = names
         engine.params = Params.unpack(names.params) if names.params else Params()
         engine._bind()
+        if one_venue:
+            for book in names.books:
+                engine._edit(POSITIONS, book.position, LeaderPositionRow, instrument=book.instrument)
         return engine
 
     _HANDLERS: ClassVar[dict[type, Any]] = {
@@ -2171,6 +2399,27 @@ class Engine:
         "import_plans": _import_plans, "change_plan": _change_plan, "stop_plan": _stop_plan, "set_state": _set_state,
         "kill_switch": _kill_switch, "hold": _hold, "retire": _retire, "flatten": _flatten,
     }
+
+
+def _names_of_one_venue(told: msgspec.Raw) -> Names:
+    """The names in a checkpoint of ``CHECKPOINT_ONE_VENUE``, which kept a trade by hand as one number of three."""
+    raw = msgspec.msgpack.decode(told)
+    raw["external_seen"] = [(key & 0xFFFFF, key >> 20 & 63, key >> 26) for key in raw["external_seen"]]
+    return msgspec.convert(raw, Names)
+
+
+def _label(spec: InstrumentSpec) -> str:
+    """An instrument as a person names it where there are several venues."""
+    return f"{spec.venue}:{spec.symbol}" if spec.venue else spec.symbol
+
+
+def _base(spec: InstrumentSpec) -> tuple[int, int]:
+    return spec.base_mul, spec.base_div
+
+
+def _mirror_key(book: LeaderBook, mirror: int) -> str:
+    """Names the legs that follow a book in a mirror of its instrument."""
+    return f"{book.key}>{mirror}"
 
 
 def _money(e8: int) -> str:

@@ -83,7 +83,11 @@ def gate(t: Tables, leg: LegRow, plan: PlanRow, opening: Opening) -> Reason:
         return Reason.INSTRUMENT_NOT_ALLOWED
     if not leader.eligible or in_margin_call(leader, opening.now):
         return Reason.LEADER_NOT_ELIGIBLE
-    if exceeds_declared(leader, t.positions[leg.leader_position], leg.instrument, instrument, opening.px):
+    lead = t.positions[leg.leader_position]
+    traded = t.instruments[lead.instrument]
+    # What he holds is worth his instrument's price; of a leg in a mirror of it the opening's price is another's.
+    px = opening.px if lead.instrument == leg.instrument else traded.mark
+    if exceeds_declared(leader, lead, traded, px):
         return Reason.LEADER_NOT_ELIGIBLE
     if not opening.live:
         return Reason.OBSERVED
@@ -154,11 +158,10 @@ def standing(leader: LeaderRow) -> int:
     return max(leader.equity_e8, leader.equity_before_e8)
 
 
-def exceeds_declared(
-    leader: LeaderRow, position: LeaderPositionRow, index: int, instrument: InstrumentRow, px: int
-) -> bool:
-    """His position, worth at ``px``, is beyond what he declared: another instrument, more leverage, or larger (semantics 18)."""
-    if not leader.declared_instruments >> index & 1:
+def exceeds_declared(leader: LeaderRow, position: LeaderPositionRow, instrument: InstrumentRow, px: int) -> bool:
+    """His position in ``instrument``, worth at ``px``, is beyond what he declared: another instrument, more leverage, or larger
+    (semantics 18)."""
+    if not leader.declared_instruments >> position.instrument & 1:
         return True
     if leader.declared_leverage and position.leverage > leader.declared_leverage:
         return True

@@ -250,10 +250,11 @@ class LeaderRow(Row):
 class LeaderPositionRow(Row):
     """The leader's whole quantity in one instrument and position side."""
 
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<qiB3x")
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<qiBB2x")
     qty: int = 0
     leverage: int = 1
     synced: int = 1
+    instrument: int = 0
 
 
 @dataclass(slots=True)
@@ -534,9 +535,13 @@ class Note(IntEnum):
 
 @dataclass(slots=True)
 class FillEvent(Row):
-    """A leader fill split into its two parts, with the leader's whole quantity before, between and after."""
+    """A leader fill split into its two parts, with the leader's whole quantity before, between and after.
 
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<16s13qIIHbB4x")
+    Quantities are in lots of the instrument the leader traded. ``instrument`` is the one its followers trade in, the same or
+    its mirror on another venue: prices are in its ticks, and ``lots_mul / lots_div`` of its lots are one of the leader's.
+    """
+
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<16s15qIIHbB4x")
     cause: bytes = bytes(16)
     seq: int = 0
     now: int = 0
@@ -551,6 +556,8 @@ class FillEvent(Row):
     order_id: int = 0
     rotation: int = 0
     reduce_qty: int = 0
+    lots_mul: int = 1
+    lots_div: int = 1
     leader: int = 0
     position: int = 0
     instrument: int = 0

@@ -97,8 +97,8 @@ class Exchange:
         """A key for an account: what its owner is told of it (``api_key``, ``secret``, perhaps ``passphrase``)."""
         raise NotImplementedError
 
-    def restrict(self, account: int, rights: dict[str, Any]) -> None:
-        """Other rights of an account's key from now on, over the dialect's defaults. UsageError: it has no key."""
+    def set_rights(self, account: int, rights: dict[str, Any]) -> None:
+        """What the venue says of the account's key from now on, over the dialect's defaults; names are the venue's own."""
         raise NotImplementedError
 
     def faults_changed(self) -> None:

@@ -249,10 +249,11 @@ class Control:
         return web.json_response({"marked": self.x.accounts.name(account)})
 
     async def restrict(self, request: web.Request) -> web.Response:
-        """{"account", "restrictions" or "rights": {name: value}}: what the venue says of the account's key from now on."""
+        """{"account", "restrictions": {name: value}}: what the venue says of the account's key from now on, in its own names."""
         body = orjson.loads(await request.read())
-        rights = dict(body.get("rights") or body.get("restrictions") or {})
-        self.x.restrict(self._account(str(body.get("account", ""))), rights)
+        account = self._account(str(body.get("account", "")))
+        rights = {str(name): value for name, value in body.get("restrictions", {}).items()}
+        self.x.set_rights(account, rights)
         return web.json_response({"restrictions": rights})
 
     async def disconnect(self, request: web.Request) -> web.Response:

@@ -237,7 +237,7 @@ class Host(Exchange):
         self._owners[key] = self._by_account[account] = owner
         return {"api_key": key, "secret": secret, "passphrase": passphrase, "key_type": kind}
 
-    def restrict(self, account: int, rights: dict[str, Any]) -> None:
+    def set_rights(self, account: int, rights: dict[str, Any]) -> None:
         owner = self._by_account.get(account)
         if owner is None:
             raise UsageError(f"{self.accounts.name(account)!r} has no key")

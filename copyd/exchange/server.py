@@ -156,6 +156,9 @@ class ExchangeServer(Exchange):
         """Remember the equity served to a marked account, with the exchange's time (for the truth)."""
         self.note_equity(call.account, equity_e8, call.now_ns)
 
+    def set_rights(self, account: int, rights: dict[str, Any]) -> None:
+        self.restrictions[account] = rights
+
     def issue_key(self, account: int, name: str, kind: str, public_key: str, rights: dict[str, Any]) -> dict[str, str]:
         key, secret = self.accounts.issue(account, name, kind, public_key)
         self.wire.add_key(key)
@@ -163,9 +166,6 @@ class ExchangeServer(Exchange):
             self.restrictions[account] = rights
             key.can_trade = rights.get("enableFutures", True)
         return {"api_key": key.api_key.decode(), "secret": secret, "key_type": kind}
-
-    def restrict(self, account: int, rights: dict[str, Any]) -> None:
-        self.restrictions[account] = rights
 
     def disconnect(self, kind: str, stream: str, account: int | None, pick: int | None) -> int:
         """``kind``: "api", "streams" or "all"; ``stream``: a listen key or name it carries; ``account``: whose user stream."""

@@ -223,6 +223,7 @@ class Explanation:
         start = moment.leg or after
         plan = PlanRow.unpack(columns.get(PLANS, after.plan))
         spec = names.instruments[after.instrument]
+        traded = LeaderPositionRow.unpack(columns.get(POSITIONS, after.leader_position)).instrument
         decisions = [row for row in DecisionRow.unpack_all(self.recorded.decisions) if row.leg == leg_index]
         decision = decisions[-1] if decisions else None
         ai = AccountInstrumentRow.unpack(
@@ -233,11 +234,13 @@ class Explanation:
             "account": names.accounts[after.account], "symbol": spec.symbol,
             "plan": {"mode": Mode(plan.mode).name.lower(), "version": plan.version, "allocation_e8": plan.allocation_e8},
             "config_version": names.config_version,
-            "leader_event": self._event(engine, spec, moment.event, after.plan),
+            "leader_event": self._event(engine, names.instruments[traded], moment.event, after.plan),
             "market": self._market(spec, columns.get(INSTRUMENTS, after.instrument)),
             "leverage": ai.leverage,
             "before": self._state(spec, start),
         }
+        if traded != after.instrument:
+            answer["mirror"] = self._mirror(names.instruments[traded], spec, moment.event)
         if decision is not None:
             if moment.event is not None and moment.event.open_qty:
                 answer["ratio"] = self._ratio(engine, start, plan, moment.event, decision)
@@ -252,6 +255,15 @@ class Explanation:
             "findings": [finding.text for finding in found],
         }
         return answer
+
+    def _mirror(self, leader: InstrumentSpec, own: InstrumentSpec, event: FillEvent | None) -> dict[str, Any]:
+        """The instrument the leader trades, and what his event is in the follower's."""
+        out: dict[str, Any] = {"venue": own.venue, "of_symbol": leader.symbol, "of_venue": leader.venue}
+        text = f"{own.venue} {own.symbol} in place of {leader.venue} {leader.symbol}".replace("  ", " ")
+        if event is not None:
+            out |= {"lots_mul": event.lots_mul, "lots_div": event.lots_div, "px_ticks": event.px}
+            text += f"; {event.lots_mul}/{event.lots_div} lots of it are one of his; his price is {price(own, event.px)} there"
+        return out | {"text": text}
 
     def _event(
         self, engine: Engine, spec: InstrumentSpec, event: FillEvent | None, plan: int
@@ -321,8 +333,9 @@ class Explanation:
         )
         age = self.record.ts_ns - leader.ts_equity
         equity = f"leader equity {money(leader.equity_e8)} ({age / 1e9:.3f} s old)"
-        whole = event.order_qty * event.px * instrument.value_mul // instrument.value_div
-        first = event.order_qty * event.first_px * instrument.value_mul // instrument.value_div
+        lots = event.order_qty * event.lots_mul
+        whole = lots * event.px * instrument.value_mul // (instrument.value_div * event.lots_div)
+        first = lots * event.first_px * instrument.value_mul // (instrument.value_div * event.lots_div)
         earned = engine.profits(event.now)[decision.plan][0]
         worth = allocation_equity(plan, earned)
         allocation = f"allocation {money(plan.allocation_e8)}"
@@ -448,6 +461,8 @@ def _text(a: dict[str, Any]) -> Iterator[str]:
         yield (f"             leader's quantity {event['leader_qty_before']} -> {event['leader_qty_after']}: reducing "
                f"{event['reducing']}, opening {event['opening']}" + ("" if event.get("live", True) else "; found by back-fill"))
     yield f"  plan       {a['plan']['mode']}, version {a['plan']['version']}, config version {a['config_version']}"
+    if "mirror" in a:
+        yield f"  mirror     {a['mirror']['text']}"
     market = a["market"]
     yield (f"  market     bid {market['bid']}, ask {market['ask']}, mark {market['mark']}, {market['age_ns'] / 1e9:.3f} s old; "
            f"leverage {a['leverage']}")

@@ -164,15 +164,15 @@ def _leaders(engine: Engine) -> Iterator[str]:
                 side = "" if book.side == Side.ONE_WAY else f" {Side(book.side).name.lower()}"
                 sync = "in sync" if held.synced else "NOT in sync"
                 if held.qty or book.last_exec_id >= 0:
-                    yield (f"             {spec.symbol}{side}: {quantity(spec, held.qty)}, leverage {held.leverage}, {sync}, "
-                           f"last execution {book.last_exec_id}")
+                    yield (f"             {engine.label(book.instrument)}{side}: {quantity(spec, held.qty)}, "
+                           f"leverage {held.leverage}, {sync}, last execution {book.last_exec_id}")
 
 
 def _instruments(engine: Engine) -> Iterator[str]:
     for index, spec in enumerate(engine.names.instruments):
         row = InstrumentRow.unpack(engine.columns.get(INSTRUMENTS, index))
         halted = ", HALTED for openings" if row.halted else ", openings wait for a calmer market" if row.turbulent else ""
-        yield (f"instrument   {spec.symbol}: bid {price(spec, row.bid)}, ask {price(spec, row.ask)}, "
+        yield (f"instrument   {engine.label(index)}: bid {price(spec, row.bid)}, ask {price(spec, row.ask)}, "
                f"mark {price(spec, row.mark)} as of {at(row.ts_quote)}{halted}")
 
 
@@ -207,7 +207,7 @@ def _legs(engine: Engine) -> Iterator[str]:
            f"{waiting:,} wait to open, {excess:,} hold too much, {retries:,} wait to close again, {detached:,} detached")
     for instrument, count in sorted(held.items()):
         spec = names.instruments[instrument]
-        yield f"             {spec.symbol}: {count:,} legs hold {quantity(spec, lots[instrument])} net"
+        yield f"             {engine.label(instrument)}: {count:,} legs hold {quantity(spec, lots[instrument])} net"
 
 
 def _orders(engine: Engine) -> Iterator[str]:
@@ -222,7 +222,7 @@ def _orders(engine: Engine) -> Iterator[str]:
         order = OrderRow.unpack(columns.get(ORDERS, slot))
         spec = engine.names.instruments[order.instrument]
         yield (f"             {order.cid.hex()} {engine.names.followers[order.plan]} {'buy' if order.side > 0 else 'sell'} "
-               f"{quantity(spec, order.order_qty)} {spec.symbol}, filled {quantity(spec, order.cum_qty)}, "
+               f"{quantity(spec, order.order_qty)} {engine.label(order.instrument)}, filled {quantity(spec, order.cum_qty)}, "
                f"{known[order.state]}, record {order.seq}")
     if len(unfinished) > SHOWN_MAX:
         yield f"             and {len(unfinished) - SHOWN_MAX:,} more"
@@ -239,3 +239,13 @@ def _iterate_legs(engine: Engine) -> Iterable[LegRow]:
 
 def _counted(counts: Counter[str]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counts.most_common())
+
+
+def followers_by_venue(state: Engine) -> Counter[tuple[str, str]]:
+    """How many plans follow each leader on each venue, stopped ones left out: (leader, venue) -> plans."""
+    found: Counter[tuple[str, str]] = Counter()
+    for plan in range(state.columns.count(PLANS)):
+        row = PlanRow.unpack(state.columns.get(PLANS, plan))
+        if row.state != PlanState.STOPPED:
+            found[state.names.leaders[row.leader], state.account_venue(row.account)] += 1
+    return found

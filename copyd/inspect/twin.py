@@ -9,7 +9,7 @@ Everything a decision reads or moves belongs to one account (its plans, legs, or
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar, cast
 
 import msgspec
@@ -212,16 +212,21 @@ class Twin:
 
     def fan_out(self, legs: array[int], event_row: bytes) -> None:
         """One leader fill, in the rotation of the event."""
-        event = FillEvent.unpack(event_row)
+        self.fan_out_each([(legs, event_row)])
+
+    def fan_out_each(self, groups: Sequence[tuple[array[int], bytes]]) -> None:
+        """One leader fill that is followed in several instruments, each with its legs and the event as they see it."""
         t, out = self._tables(), Outcome()
         self._learn_accounts()
-        start = event.rotation % len(legs) if legs else 0
-        self.counts.decisions_all += len(legs)
-        for leg in [*legs[start:], *legs[:start]]:
-            if self._wanted(self._leg_accounts[leg]):
-                self._tell(t, leg, event)
-                position.decide(t, leg, event, out)
-                self.counts.decisions += 1
+        for legs, event_row in groups:
+            event = FillEvent.unpack(event_row)
+            start = event.rotation % len(legs) if legs else 0
+            self.counts.decisions_all += len(legs)
+            for leg in [*legs[start:], *legs[:start]]:
+                if self._wanted(self._leg_accounts[leg]):
+                    self._tell(t, leg, event)
+                    position.decide(t, leg, event, out)
+                    self.counts.decisions += 1
         self._take(t, out)
 
     def apply_reports(self, batch: ReportBatch, now: int, seq: int) -> None:
@@ -344,6 +349,13 @@ class Observed:
         """As the kernel's."""
         self._twin.fan_out(legs, event_row)
         self._kernel.fan_out(legs, event_row, ready, first)
+
+    def fan_out_each(
+        self, groups: Sequence[tuple[array[int], bytes]], ready: Ready | None = None, first: int = 1
+    ) -> None:
+        """As the kernel's."""
+        self._twin.fan_out_each(groups)
+        self._kernel.fan_out_each(groups, ready, first)
 
     def apply_reports(self, batch: ReportBatch, now: int, seq: int) -> None:
         """As the kernel's."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import array
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from copyd._fast.columns import Columns, ReportBatch
 from copyd._fast.fanout import Kernel
@@ -76,9 +76,13 @@ def random_plan(rng: random.Random, account: int) -> PlanRow:
 
 @dataclass
 class World:
-    """One leader, two instruments, a few followers; the kernel's tables are the state, the twin runs on a copy."""
+    """One leader, two instruments, a few followers; the kernel's tables are the state, the twin runs on a copy.
+
+    ``venues``: some of the followers are on another venue, where the two instruments have mirrors (2 and 3) in other units.
+    """
 
     rng: random.Random
+    venues: bool = False
     now: int = 1_000 * SECOND
     seq: int = 1
     trade: int = 0
@@ -86,7 +90,7 @@ class World:
     columns: Columns = field(init=False)
     kernel: Kernel = field(init=False)
     params: Params = field(init=False)
-    groups: list[array.array] = field(init=False)
+    groups: list[dict[int, array.array]] = field(init=False)  # by the leader's instrument, by the follower's
 
     def __post_init__(self) -> None:
         rng = self.rng
@@ -99,15 +103,26 @@ class World:
         _add(columns, 0, InstrumentRow(value_mul=3, value_div=7, min_notional_e8=rng.choice([0, 10**6]), slippage_bps=150,
             turbulent=rng.choice([0, 0, 0, 1])))
         self.px = [600_000, 45_000]
+        self.lots = [(1, 1), (1, 1)]
+        if self.venues:
+            _add(columns, 0, InstrumentRow(
+                value_mul=1_000, lot_max=rng.choice([1 << 40, 500]), min_notional_e8=rng.choice([0, 5 * e8]),
+                turbulent=rng.choice([0, 0, 0, 1])))
+            _add(columns, 0, InstrumentRow(value_mul=70, value_div=3, slippage_bps=150))
+            self.px += [601_000, 9_000]
+            terms = [(10, 1), (1, 10), (3, 7), (1 << 32, 1), (1, 1 << 32), (999, (1 << 32) - 1)]
+            self.lots = [rng.choice(terms) for _ in range(2)]
         _add(columns, 1, LeaderRow(
             equity_e8=rng.choice([0, 5_000, 100_000]) * e8, ts_equity=self.now, declared_leverage=rng.choice([0, 0, 0, 5]),
             declared_position_e8=rng.choice([0, 0, 0, 3_000]) * e8,
             declared_instruments=rng.choice([(1 << 64) - 1, (1 << 64) - 1, (1 << 64) - 1, 2]),
         ))
-        for _ in range(2):
-            _add(columns, 2, LeaderPositionRow(qty=rng.choice([0, 0, 7, -30]), leverage=rng.choice([1, 10])))
+        for instrument in range(2):
+            _add(columns, 2, LeaderPositionRow(
+                qty=rng.choice([0, 0, 7, -30]), leverage=rng.choice([1, 10]), instrument=instrument))
         followers = rng.randint(1, 6)
-        self.groups = [array.array("I"), array.array("I")]
+        self.groups = [{n: array.array("I") for n in range(n, len(self.px), 2)} for n in range(2)]
+        elsewhere = [self.venues and rng.random() < 0.5 for _ in range(followers)]
         for _ in range(followers):
             _add(columns, 4, AccountRow(balance_e8=rng.choice([10, 2_000, 10**6]) * e8, hedge=rng.choice([0, 0, 1])))
             for _ in range(INSTRUMENTS_MAX):
@@ -116,10 +131,11 @@ class World:
             account = min(plan_index, followers - 1)
             plan = random_plan(rng, account)
             leg = NONE
-            for instrument in range(2):
-                row = LegRow(plan=plan_index, account=account, next_leg=leg, leader_position=instrument, instrument=instrument)
+            for traded in range(2):
+                instrument = traded + 2 * elsewhere[account]
+                row = LegRow(plan=plan_index, account=account, next_leg=leg, leader_position=traded, instrument=instrument)
                 leg = _add(columns, 6, row)
-                self.groups[instrument].append(leg)
+                self.groups[traded][instrument].append(leg)
             plan.first_leg = leg
             _add(columns, 3, plan)
         self.params = Params(
@@ -142,7 +158,7 @@ class World:
 
     def quotes(self) -> None:
         """Move the market a little; sometimes let it go stale."""
-        for index in range(2):
+        for index in range(len(self.px)):
             self.px[index] = max(1_000, self.px[index] + self.rng.randint(-300, 300))
             px = self.px[index]
             if self.rng.random() < 0.95:
@@ -209,15 +225,27 @@ class World:
 
     def run_kernel_fill(self, event: FillEvent) -> None:
         """Fan out on the kernel."""
-        self.kernel.fan_out(self.groups[event.instrument], event.pack())
+        if self.venues:
+            self.kernel.fan_out_each([(legs, seen.pack()) for legs, seen in self.seen(event)])
+        else:
+            self.kernel.fan_out(self.groups[event.instrument][event.instrument], event.pack())
+
+    def seen(self, event: FillEvent) -> list[tuple[array.array, FillEvent]]:
+        """The legs of each instrument the event is followed in, and the event as they see it."""
+        mul, div = self.lots[event.instrument]
+        return [
+            (legs, event if instrument == event.instrument else replace(
+                event, instrument=instrument, px=self.px[instrument], first_px=self.px[instrument], lots_mul=mul, lots_div=div))
+            for instrument, legs in self.groups[event.instrument].items()
+        ]
 
     def run_twin_fill(self, tables: Tables, event: FillEvent) -> Outcome:
         """Fan out on the twin, in the same rotation."""
         out = Outcome()
-        legs = self.groups[event.instrument]
-        start = event.rotation % len(legs)
-        for leg in [*legs[start:], *legs[:start]]:
-            position.decide(tables, leg, event, out)
+        for legs, seen in self.seen(event):
+            start = event.rotation % len(legs) if legs else 0
+            for leg in [*legs[start:], *legs[:start]]:
+                position.decide(tables, leg, seen, out)
         return out
 
     def run_kernel_reports(self, reports: list[ReportRow]) -> None:

@@ -367,9 +367,9 @@ async def test_the_control_port_is_the_same_as_the_other_exchanges() -> None:
         assert alice["passphrase"] and alice["passphrase"] != bob["passphrase"]
         owner = x.host.owner(alice["api_key"])
         assert owner is not None and owner.rights == {"withdraw": True} and owner.secret.decode() == alice["secret"]
-        await x.tell("POST", "/restrictions", {"account": "alice", "rights": {"withdraw": False}})
+        await x.tell("POST", "/restrictions", {"account": "alice", "restrictions": {"withdraw": False}})
         assert owner.rights == {"withdraw": False}
-        assert "no key" in (await x.tell("POST", "/restrictions", {"account": "maker-1", "rights": {}}))["error"]
+        assert "no key" in (await x.tell("POST", "/restrictions", {"account": "maker-1"}))["error"]
         assert "(hmac)" in (await x.tell("POST", "/accounts", {"n": 1, "key_type": "ed25519"}))["error"]
         assert "acct-0" not in x.host.accounts.index
         assert (await x.tell("POST", "/deposit", {"account": "alice", "amount": "5"}))["wallet"] == "100005.00000000"

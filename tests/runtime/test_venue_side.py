@@ -79,11 +79,8 @@ def test_an_order_in_doubt_of_an_account_without_a_key_does_not_stop_the_start()
     assert len(asked) == 1
     side = side_of(engine, [], {})
     queries: list[bytes] = []
-    side.gateway = SimpleNamespace(  # type: ignore[assignment]
-        pin_of=lambda account: 0,
-        connections=1, register=lambda *arguments: None, query=lambda cid, *more, **how: queries.append(cid),
-        queries_open=0)
-    side.encoder = None  # type: ignore[assignment]
+    side.gateway = SimpleNamespace(query=lambda cid, *more, **how: queries.append(cid), queries_open=0)
+    side.parts = SimpleNamespace(register=lambda *arguments: None)  # type: ignore[assignment]
     side.register(0, "f0")
     side.query(asked[0], 1)
     assert queries == []

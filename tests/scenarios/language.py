@@ -7,8 +7,11 @@ gave for it, in any order; what is not named must not happen. ``target`` lines l
 Set-up (before the first action)::
 
     instrument BTCUSDT tick 0.1 lot 0.001 [min 0.001] [max 1000] [maxmarket 120] [notional 5] [slippage 50] [fee_ppm 500]
-    leader L equity 800000 [leverage 10] [hedge]
-    follower F1 allocation 100000 [any plan field value]... [copies L] [account A] [balance 100000] [hedge] [not_ready]
+    instrument okx:BTC-USDT-SWAP tick 0.1 lot 0.0001    (of another venue; its lot in the base asset, however the venue counts)
+    mirror BTCUSDT okx:BTC-USDT-SWAP                    (who follows on that venue, follows the one in the other)
+    leader L equity 800000 [leverage 10] [hedge] [venue okx]
+    follower F1 allocation 100000 [any plan field value]... [copies L] [account A] [venue okx] [balance 100000] [hedge]
+        [not_ready]
     params orders_per_window 3
 
 Actions::
@@ -37,8 +40,11 @@ Actions::
     F1 ready | F1 not ready | F1 venue leverage 3
     F1 plan max_position_bps 100 ...        (change the plan)
     resume F1                               (by name, as a loss stop needs)
-    set plan F1 paused | set leader L close_only | set all active | set instrument BTCUSDT paused
-    kill on [plan F1 | leader L | instrument BTCUSDT]| kill off ...
+    set plan F1 paused | set leader L close_only | set all active | set instrument BTCUSDT paused | set venue okx paused
+    kill on [plan F1 | leader L | instrument BTCUSDT | instrument okx:BTC-USDT-SWAP | venue okx]| kill off ...
+    import F2 allocation 100000 ...         (another follower, as in the set-up)
+    mirrored BTCUSDT okx:BTC-USDT-SWAP      (a mirror is added)
+    refused <what the last import or mirror was refused with>
     stop F1 close_now
     flatten                                 (stop every plan and close what it holds now)
     journal low | journal enough
@@ -63,6 +69,7 @@ Expectations::
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -94,6 +101,7 @@ from copyd.core.rows import (
     Side,
     StopRow,
 )
+from copyd.errors import OperatorError
 
 SECOND = 1_000_000_000
 E8 = 10**8
@@ -104,6 +112,10 @@ SIGN = {"buy": 1, "sell": -1}
 POSITION_SIDE = {"one_way": 0, "long": 1, "short": 2}
 EXPECTATIONS = {
     "order", "forgone", "raised", "deferred", "carried", "rounded", "ask", "target", "alert", "stopped", "worth",
+}
+ACTIONS = {
+    "mirrored", "import", "leader", "quote", "wait", "timer", "set", "kill", "stop", "journal", "restart", "catch_up", "relot",
+    "flatten", "mark", "tomorrow", "resume", "turbulence",
 }
 DAY = 86_400 * SECOND
 PLAN_ENUMS: dict[str, type] = {
@@ -137,6 +149,15 @@ class Instrument:
     row: InstrumentRow
     by_hand: bool = False
 
+    @property
+    def venue(self) -> str:
+        return self.symbol.rpartition(":")[0]
+
+    def spec(self) -> e.InstrumentSpec:
+        lot = exact(str(self.lot), Fraction(1, 10**6))
+        return e.InstrumentSpec(
+            self.symbol.rpartition(":")[2], self.row.pack(), 1, 6, 1, lot, self.venue, self.lot.numerator, self.lot.denominator)
+
     def lots(self, text: str) -> int:
         return exact(text, self.lot)
 
@@ -161,6 +182,8 @@ def plan_fields(words: dict[str, str]) -> dict[str, Any]:
             out[name] = value.split(",")
         elif name in ("require_stop", "allow_netting"):
             out[name] = value == "true"
+        elif name in ("venue", "account", "leader"):
+            out[name] = value
         else:
             out[name] = int(value)
     return out
@@ -188,6 +211,8 @@ class World:
     specs: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     setups: dict[str, dict[str, Any]] = field(default_factory=dict)
     params: Params = field(default_factory=lambda: Params(key=bytes(range(16))))
+    mirrors: list[tuple[int, int]] = field(default_factory=list)
+    refusal: str = ""
     suspended: list[str] = field(default_factory=list)
     declared: dict[str, e.Declared] = field(default_factory=dict)
     started: bool = False
@@ -240,11 +265,14 @@ class World:
     def configure(self) -> None:
         self.version += 1
         self.step(e.Configured(
-            self.version, self.params.pack(),
-            [e.InstrumentSpec(i.symbol, i.row.pack(), 1, 6, 1, exact(str(i.lot), Fraction(1, 10**6)))
-             for i in self.instruments.values()],
-            list(self.leaders), list(self.suspended), dict(self.declared),
+            self.version, self.params.pack(), [i.spec() for i in self.instruments.values()],
+            list(self.leaders), list(self.suspended), dict(self.declared), list(self.mirrors),
+            {name: leader["venue"] for name, leader in self.leaders.items() if leader["venue"]},
         ))
+
+    def listed(self, venue: str) -> list[int]:
+        """Indexes of the instruments of a venue; "" is that of the first."""
+        return [index for index, i in enumerate(self.instruments.values()) if i.venue == (venue or self.first.venue)]
 
     def start(self) -> None:
         """Everything in place and fresh, as after a start of the daemon."""
@@ -265,7 +293,8 @@ class World:
         setup = self.setups[follower]
         account = self.engine.by_account[self.specs[follower][0]["account"]]
         self.step(e.LegsReady([
-            (account, i, setup["ready"], setup["hedge"], True, setup["leverage"]) for i in range(len(self.instruments))
+            (account, i, setup["ready"], setup["hedge"], True, setup["leverage"])
+            for i in self.listed(self.engine.account_venue(account))
         ]))
         if setup["balance"] is not None:
             self.step(e.AccountSnapshots([(account, setup["balance"], [])]))
@@ -280,7 +309,7 @@ class World:
             ]
             self.step(e.LeaderEquity(index, leader["equity"], self.now))
             self.step(e.LeaderSync(index, True, held))
-            for instrument in range(len(self.instruments)):
+            for instrument in self.listed(leader["venue"]):
                 self.step(e.LeaderLeverage(index, instrument, leader["leverage"]))
 
     def quote(self, instrument: Instrument, bid: int, ask: int) -> None:
@@ -490,7 +519,7 @@ class Runner:
         world = self.world
         world.now += 1_000_000
         head = words[0]
-        if head in ("instrument", "follower", "params") or (
+        if head in ("instrument", "follower", "params", "mirror") or (
             head == "leader" and not world.started and words[2:3] == ["equity"]
         ):
             getattr(self, "setup_" + head)(words[1:])
@@ -500,8 +529,10 @@ class Runner:
         world.last = None
         if head == "again":
             world.step(world.last_input)
-        elif head in ("leader", "quote", "wait", "timer", "set", "kill", "stop", "journal", "restart", "catch_up", "relot",
-                      "flatten", "mark", "tomorrow", "resume", "turbulence"):
+        elif head == "refused":
+            if " ".join(words[1:]) not in world.refusal:
+                raise ScenarioError(f"refused with {world.refusal!r}")
+        elif head in ACTIONS:
             getattr(self, "do_" + head)(words[1:])
         else:
             self.do_follower(words)
@@ -538,7 +569,33 @@ class Runner:
         options = self.pairs(words[1:], ("hedge",))
         self.world.leaders[words[0]] = {
             "equity": exact(options["equity"], Fraction(1, E8)), "leverage": int(options.get("leverage", "10")),
+            "venue": options.get("venue", ""),
         }
+
+    def setup_mirror(self, words: list[str]) -> None:
+        self.world.mirrors.append((self.world.index(words[0]), self.world.index(words[1])))
+
+    def do_mirrored(self, words: list[str]) -> None:
+        self.setup_mirror(words)
+        self.tried(self.world.configure)
+
+    def do_import(self, words: list[str]) -> None:
+        world = self.world
+        self.setup_follower(words)
+        spec = world.specs[words[0]][-1]
+        self.tried(lambda: world.step(e.Command("import_plans", {"plans": [spec]})))
+        told = world.last
+        if not world.refusal:
+            world.account(words[0])
+        world.last = told
+
+    def tried(self, action: Callable[[], object]) -> None:
+        """What an operator may be refused."""
+        self.world.refusal = ""
+        try:
+            action()
+        except OperatorError as error:
+            self.world.refusal = str(error)
 
     def setup_params(self, words: list[str]) -> None:
         for name, value in self.pairs(words).items():
@@ -594,7 +651,7 @@ class Runner:
         elif words[0] == "equity":
             world.step(e.LeaderEquity(leader, exact(words[1], Fraction(1, E8)), world.now))
         elif words[0] == "leverage":
-            for instrument in range(len(world.instruments)):
+            for instrument in world.listed(list(world.leaders.values())[leader]["venue"]):
                 world.step(e.LeaderLeverage(leader, instrument, int(words[1])))
         else:
             self._leader_fill(leader, words)
@@ -617,8 +674,12 @@ class Runner:
         else:
             world.order_id += 1
             order_id = world.order_id
-        if not instrument.by_hand:
-            world.quote(instrument, px - 1, px + 1)
+        traded = world.index(instrument.symbol)
+        for index in [traded, *(mirror for source, mirror in world.mirrors if source == traded)]:
+            read = list(world.instruments.values())[index]
+            if not read.by_hand:
+                at = int(px * instrument.tick / read.tick)
+                world.quote(read, at - 1, at + 1)
         world.step(e.LeaderFill(
             leader=leader, instrument=world.index(instrument.symbol),
             position_side=POSITION_SIDE[options.get("side", "one_way")], exec_id=exec_id, order_id=order_id, side=side,

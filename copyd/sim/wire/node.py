@@ -16,7 +16,7 @@ from unittest import mock
 import aiohttp
 import msgspec
 
-from copyd import app, venue_side
+from copyd import adapters, app
 from copyd.config import Config
 from copyd.credentials import Credential, Credentials, Secret
 from copyd.exchange import streams
@@ -27,7 +27,7 @@ from copyd.sim.wire import pywire
 from copyd.sim.wire.book import SITE_ID
 from copyd.sim.wire.inhabited import ENGINE_DELAY_MS, GUARD_MS, READ_LAG_MS, RECV_WINDOW_MS
 from copyd.sim.wire.loop import VirtualLoop
-from copyd.venues.binance_usdm import rest
+from copyd.venues.binance_usdm import parts, rest
 from copyd.venues.common import connection
 
 #: Wall clock at the loop's start: a whole day, so that the venue's funding and the clock's minutes fall alike in every run.
@@ -266,7 +266,7 @@ def _in_order(init: Callable[..., None], draws: Draws) -> Callable[..., None]:
 def installed(loop: VirtualLoop, medium: Medium, draws: Draws, clock: VirtualClock) -> Iterator[None]:
     """For one run: the daemon's journal, durations and REST connections are the world's; the adapter's terms are short."""
     slow_us = 1 + draws.draw("journal.slow", 3_000)
-    terms = venue_side.CONTRACT.overridden({
+    terms = adapters.BINANCE_USDM.overridden({
         "connection_life_ms": 9_000 + draws.draw("contract.life", 50_000), "frame_bytes_max": 1 << 18,
         "listen_key_valid_ms": 45_000,
     })
@@ -281,9 +281,9 @@ def installed(loop: VirtualLoop, medium: Medium, draws: Draws, clock: VirtualClo
                 continue
             patch(mock.patch.object(module, "get_logger", lambda name: Silence()))
         patch(mock.patch.object(app, "journal_bytes", lambda path: 0))
-        patch(mock.patch.object(venue_side, "RestClient", partial(MemoryRest, mono=clock.mono_ns)))
-        patch(mock.patch.object(venue_side, "OrderGateway", partial(venue_side.OrderGateway, mono=clock.mono_ns)))
-        patch(mock.patch.object(venue_side, "CONTRACT", terms))
+        patch(mock.patch.object(parts, "RestClient", partial(MemoryRest, mono=clock.mono_ns)))
+        patch(mock.patch.object(parts, "OrderGateway", partial(parts.OrderGateway, mono=clock.mono_ns)))
+        patch(mock.patch.object(adapters, "BINANCE_USDM", terms))
         patch(mock.patch.object(connection, "PACE", connection.RetryPace(connection.RETRIES_PER_S, connection.RETRIES_BURST)))
         patch(mock.patch.object(connection.Link, "__init__", _in_order(connection.Link.__init__, draws)))
         # Its own sockets and transports would go past the loop; the framing, handshake and idle timer stay.

@@ -21,12 +21,12 @@ from copyd._fast.replies import UserEvents
 from copyd.errors import VenueUnavailable
 from copyd.venues.binance_usdm import codec
 from copyd.venues.binance_usdm.codec import STATUS, Unlisted
-from copyd.venues.binance_usdm.commissions import Commissions
 from copyd.venues.binance_usdm.contract import Endpoints
 from copyd.venues.binance_usdm.errors import LISTEN_KEY_UNKNOWN, NO_CHANGE_CODES
 from copyd.venues.binance_usdm.rest import RestClient, RestError, retry_after_ns
 from copyd.venues.binance_usdm.signing import ws_request
 from copyd.venues.common import facts
+from copyd.venues.common.commissions import Commissions
 from copyd.venues.common.connection import Link, Session, watched
 from copyd.venues.common.contract import VenueContract
 from copyd.venues.common.facts import (

@@ -12,6 +12,7 @@ from copyd.venues.common.contract import RateLimit, VenueContract
 #: IP weight of each call we make.
 WEIGHTS = {
     "GET /fapi/v1/income": 30,
+    "GET /sapi/v1/account/apiRestrictions": 1,
     "GET /fapi/v1/time": 1,
     "GET /fapi/v1/exchangeInfo": 1,
     "GET /fapi/v1/order": 1,
@@ -86,6 +87,19 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     public: str = "wss://fstream.binance.com/public"
     market: str = "wss://fstream.binance.com/market"
     private: str = "wss://fstream.binance.com/private"
+
+    @classmethod
+    def of(cls, environment: str) -> Endpoints:
+        """The venue's own addresses; its demo and its testnet are one place."""
+        if environment == "live":
+            return cls()
+        return cls(
+            rest="https://demo-fapi.binance.com",
+            ws_api="wss://testnet.binancefuture.com/ws-fapi/v1",
+            public="wss://fstream.binancefuture.com/public",
+            market="wss://fstream.binancefuture.com/market",
+            private="wss://fstream.binancefuture.com/private",
+        )
 
     @classmethod
     def at(cls, rest: str, streams: str) -> Endpoints:

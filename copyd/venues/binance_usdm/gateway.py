@@ -32,11 +32,11 @@ from copyd.core.identifiers import CID_BYTES
 from copyd.errors import VenueUnavailable
 from copyd.venues.binance_usdm import codec
 from copyd.venues.binance_usdm.codec import STATUS, HistoryOrder, OrderResult
-from copyd.venues.binance_usdm.commissions import Commissions
 from copyd.venues.binance_usdm.errors import CODES, NOT_FOUND_CODES, classify
 from copyd.venues.binance_usdm.rest import RestClient, RestError, retry_after_ns
 from copyd.venues.binance_usdm.signing import QUERY_PREFIX, cut_frames, status_request
 from copyd.venues.common import facts
+from copyd.venues.common.commissions import Commissions
 from copyd.venues.common.connection import Link, Session, watched
 from copyd.venues.common.contract import VenueContract
 from copyd.venues.common.facts import DEAD, IN_DOUBT, MS_NS, NOT_SENT, REJECT, REPLY, TERMINAL_STATUS, Malformed, Placed

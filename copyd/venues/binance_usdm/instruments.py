@@ -18,6 +18,7 @@ class _Symbol(msgspec.Struct):
     symbol: str
     status: str = ""
     contractType: str = ""
+    baseAsset: str = ""
     quoteAsset: str = ""
     marginAsset: str = ""
     filters: list[dict[str, str | int | bool]] = []
@@ -31,15 +32,15 @@ class _ExchangeInfo(msgspec.Struct):
 _INFO = msgspec.json.Decoder(_ExchangeInfo, strict=False)
 
 
-def load_instruments(exchange_info: bytes, symbols: Sequence[str]) -> Instruments:
-    """The wanted symbols in the wanted order; ``ValueError`` names every one that is missing or cannot be used."""
+def load_instruments(exchange_info: bytes, wanted: Sequence[tuple[int, str]]) -> Instruments:
+    """The wanted symbols under their indexes; ``ValueError`` names every one that is missing or cannot be used."""
     try:
         listed = {row.symbol: row for row in _INFO.decode(exchange_info).symbols}
     except msgspec.MsgspecError as problem:
         raise ValueError(f"exchange information is unreadable: {problem}") from None
     rows: list[Instrument] = []
     problems: list[str] = []
-    for index, symbol in enumerate(symbols):
+    for index, symbol in wanted:
         if symbol not in listed:
             problems.append(f"{symbol}: not listed at the venue")
             continue
@@ -70,6 +71,7 @@ def _instrument(index: int, row: _Symbol) -> Instrument:
         symbol=row.symbol,
         status=row.status,
         quote_asset=row.quoteAsset,
+        base_asset=row.baseAsset,
         margin_asset=row.marginAsset or row.quoteAsset,
         price_decimals=price_decimals,
         tick=tick,

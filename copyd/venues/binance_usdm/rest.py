@@ -18,20 +18,18 @@ from copyd.venues.binance_usdm.contract import Endpoints
 from copyd.venues.binance_usdm.errors import classify
 from copyd.venues.binance_usdm.signing import signed_query
 from copyd.venues.common import facts
+from copyd.venues.common import rest as common
 from copyd.venues.common.contract import VenueContract
 from copyd.venues.common.facts import MS_NS
 from copyd.venues.common.limits import S_NS, Bans, VenueClock, WeightBudget
-from copyd.venues.common.outcome import Verdict
 from copyd.venues.common.signing import Key
 
 
-class RestError(Exception):
-    """The venue answered, with an error. The message holds no key and no query string."""
+class RestError(common.RestError):
+    """The venue answered, with an error; what it proves follows from the venue's table."""
 
     def __init__(self, call: str, status: int, code: int, message: str) -> None:
-        super().__init__(f"{call}: HTTP {status}, code {code}: {message[:200]}")
-        self.status, self.code, self.message = status, code, message
-        self.verdict: Verdict = classify(status, code, message)
+        super().__init__(call, status, code, message, classify(status, code, message))
 
 
 def retry_after_ns(data: Any, venue_ms: int) -> int | None:

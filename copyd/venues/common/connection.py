@@ -13,6 +13,7 @@ import random
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from picows import WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
@@ -27,6 +28,7 @@ RENEW_EARLY = 0.02
 #: Old and new connection live side by side this long: longer than an answer may take, longer than subscribing anew does.
 OVERLAP_S = 6.0
 WRITE_BUFFER_HIGH = 4 << 20
+READ_BUFFER = 16 << 10
 #: Of Linux' ``struct tcp_info`` as much as holds snd_mss (16), rtt (68) and snd_cwnd (80).
 TCP_INFO_BYTES = 104
 #: Repeated attempts of all links of this process together, below the venue's 300 per 5 minutes and address.
@@ -243,7 +245,10 @@ class Link:
         ping_idle_s: float = PING_IDLE_S,
         ping_reply_s: float = PING_REPLY_S,
         on_oversized: Callable[[Session], None] = lambda session: None,
+        source_address: str = "",
+        read_buffer: int = READ_BUFFER,
     ) -> None:
+        """``source_address``: of this machine, from which it goes out; "" = the system's choice."""
         self.name = name
         self.url = url
         self.on_frame, self.on_open, self.on_lost, self.on_congestion = on_frame, on_open, on_lost, on_congestion
@@ -256,6 +261,8 @@ class Link:
         self.old: set[Session] = set()
         self.oversized = 0
         self.on_oversized = on_oversized
+        self.read_buffer = read_buffer
+        self._source: dict[str, Any] = {"local_addr": (source_address, 0)} if source_address else {}
         self.connects = 0
         self.last_error = ""
         self._stopping = False
@@ -303,6 +310,8 @@ class Link:
             auto_ping_reply_timeout=self.ping_reply_s,
             max_frame_size=max(self.frame_bytes_max * 2, 1 << 16),
             logger_name="copyd." + self.name,
+            read_buffer_init_size=self.read_buffer,
+            **self._source,
         )
         return session
 

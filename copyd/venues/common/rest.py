@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -46,17 +47,24 @@ class RestBase:
 
     def __init__(
         self, base_url: str, contract: VenueContract, clock: Callable[[], int], *, weight_limit: int | None = None,
-        timeout_s: float = 10.0, mono: Callable[[], int] = time.monotonic_ns,
+        timeout_s: float = 10.0, mono: Callable[[], int] = time.monotonic_ns, source_addresses: Sequence[str] = (),
     ) -> None:
+        """``weight_limit``: of one address and the contract's interval. ``source_addresses``: of this machine; keys are spread
+        over them, and each has a budget of its own."""
         self.base_url, self.contract, self.clock, self.mono = base_url, contract, clock, mono
         limit = contract.limit("weight", "ip")
         self.bans = Bans(contract, mono)
-        self.budget = WeightBudget(weight_limit or limit.limit, limit.interval_ms, mono, self.bans)
+        self.sources = tuple(source_addresses) or ("",)
+        self._budgets = [
+            WeightBudget(weight_limit or limit.limit, limit.interval_ms, mono, self.bans) for _ in self.sources]
+        self.budget = self._budgets[0]
         self.venue_clock = VenueClock(contract, clock)
         self.calls = 0
         self.errors = 0
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
-        self._session: aiohttp.ClientSession | None = None
+        #: Headers of every call, public ones too.
+        self.headers: dict[str, str] = {}
+        self._pools: list[aiohttp.ClientSession] = []
 
     # --- of the venue ---------------------------------------------------------------------------------------------
     def signed(self, key: Key, method: str, target: str, body: bytes) -> dict[str, str]:
@@ -78,14 +86,19 @@ class RestBase:
     # --- the same for all -----------------------------------------------------------------------------------------
     async def open(self) -> None:
         """Make the connection pool (inside the running loop)."""
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=64, keepalive_timeout=60), timeout=self._timeout, auto_decompress=True
-        )
+        for source in self.sources:
+            local = (source, 0) if source else None
+            self._pools.append(aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=64, keepalive_timeout=60, local_addr=local), timeout=self._timeout,
+                auto_decompress=True, headers=self.headers))
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        pools, self._pools = self._pools, []
+        for pool in pools:
+            await pool.close()
+
+    def _source_of(self, key: Key | None) -> int:
+        return zlib.crc32(key.api_key) % len(self.sources) if key is not None and len(self.sources) > 1 else 0
 
     async def get(self, path: str, params: Mapping[str, Any] | None = None, key: Key | None = None) -> bytes:
         """The body of an answer to ``GET``; ``RestError``, ``VenueUnavailable`` otherwise."""
@@ -98,13 +111,14 @@ class RestBase:
 
     async def call(self, method: str, path: str, target: str, body: bytes, key: Key | None) -> bytes:
         """One call within the address's budget."""
-        await self.budget.take(self.contract.weight(f"{method} {path}"))
+        await self._budgets[self._source_of(key)].take(self.contract.weight(f"{method} {path}"))
         return await self.call_now(method, path, target, body, key)
 
     async def call_now(self, method: str, path: str, target: str, body: bytes, key: Key | None) -> bytes:
         """As ``call``, with the weight already taken."""
-        if self._session is None:
+        if not self._pools:
             raise VenueUnavailable("REST client is not open")
+        source = self._source_of(key)
         name = f"{method} {path}"
         headers = self.signed(key, method, target, body) if key is not None else {}
         if body:
@@ -113,7 +127,7 @@ class RestBase:
         try:
             # encoded=True: the signature covers these exact bytes, nothing may quote them again
             url = URL(self.base_url + target, encoded=True)
-            async with self._session.request(method, url, headers=headers, data=body or None) as answer:
+            async with self._pools[source].request(method, url, headers=headers, data=body or None) as answer:
                 text = await answer.read()
                 told, status = answer.headers, answer.status
         except (aiohttp.ClientError, TimeoutError, OSError) as problem:
@@ -121,7 +135,7 @@ class RestBase:
             raise VenueUnavailable(f"{name}: {type(problem).__name__}") from None
         used = self.used(told)
         if used is not None:
-            self.budget.told(used)
+            self._budgets[source].told(used)
         wrong = self.problem(status, told, text)
         if wrong is None:
             return text

@@ -167,8 +167,9 @@ class Wire(Protocol):
     def bind(self, instruments: Instruments) -> None:
         """The instruments in use, before anything else."""
 
-    def channels(self, endpoints: Any) -> tuple[Channel, ...]:
-        """The private connections an account needs, those that carry orders first."""
+    def channels(self, endpoints: Any, key: Key | None = None) -> tuple[Channel, ...]:
+        """The private connections an account needs, those that carry orders first; ``key``: where they differ by account, which
+        ``Rest.prepare(key)`` has looked at before (None: of the ordinary account)."""
 
     def login(self, channel: Channel, key: Key, now_ms: int) -> bytes:
         """The login message; b"" where the channel needs none."""

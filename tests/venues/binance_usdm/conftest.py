@@ -64,7 +64,7 @@ EXCHANGE_INFO = json.dumps(
     }
 ).encode()
 
-INSTRUMENTS = load_instruments(EXCHANGE_INFO, ["BTCUSDT", "ETHUSDT"])
+INSTRUMENTS = load_instruments(EXCHANGE_INFO, [(0, "BTCUSDT"), (1, "ETHUSDT")])
 KEY = Key(b"APIKEY", b"SECRET")
 
 

@@ -122,7 +122,7 @@ async def world(exchange):
     await made.rest.open()
     async with aiohttp.ClientSession() as made.http:
         await made.rest.measure_clock()
-        made.instruments = load_instruments(await made.rest.exchange_info(), ["BTCUSDT", "ETHUSDT"])
+        made.instruments = load_instruments(await made.rest.exchange_info(), [(0, "BTCUSDT"), (1, "ETHUSDT")])
         yield made
         for close in reversed(made.closing):
             await close()

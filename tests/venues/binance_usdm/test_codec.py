@@ -181,10 +181,10 @@ def test_instruments_come_from_the_filters_not_from_the_precisions():
 
 def test_every_unusable_symbol_is_named_at_once():
     with pytest.raises(ValueError) as caught:
-        load_instruments(EXCHANGE_INFO, ["NOPEUSDT", "BTCUSDT", "ALSONOT"])
+        load_instruments(EXCHANGE_INFO, [(0, "NOPEUSDT"), (1, "BTCUSDT"), (2, "ALSONOT")])
     assert "NOPEUSDT" in str(caught.value) and "ALSONOT" in str(caught.value) and "BTCUSDT" not in str(caught.value)
     with pytest.raises(ValueError, match="unreadable"):
-        load_instruments(b"<html>", ["BTCUSDT"])
+        load_instruments(b"<html>", [(0, "BTCUSDT")])
 
 
 def test_client_order_ids_of_ours():

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from copyd.venues.binance_usdm.commissions import Commissions
 from copyd.venues.binance_usdm.instruments import load_instruments
+from copyd.venues.common.commissions import Commissions
 from tests.venues.binance_usdm.conftest import EXCHANGE_INFO
 
 INFO = json.loads(EXCHANGE_INFO)
@@ -15,7 +15,7 @@ SYMBOLS = ["BTCUSDT", "ETHUSDT", "BNBUSDT"]
 
 @pytest.fixture
 def instruments():
-    return load_instruments(json.dumps({"symbols": [*INFO["symbols"][:2], BNB]}).encode(), SYMBOLS)
+    return load_instruments(json.dumps({"symbols": [*INFO["symbols"][:2], BNB]}).encode(), list(enumerate(SYMBOLS)))
 
 
 def test_the_margin_asset_is_itself(instruments):

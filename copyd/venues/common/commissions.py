@@ -1,4 +1,4 @@
-"""What a commission was worth: the venue takes some in another asset than the margin's (BNB, for its discount)."""
+"""What a commission was worth: venues take some in another asset than the margin's (BNB, for its discount)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Commissions:
         if not amount.strip("-0."):
             return 0
         symbol = asset + instrument.margin_asset
-        rate = self.instruments.find(symbol)
+        rate = self.instruments.find(symbol) or self._of_assets(asset, instrument.margin_asset)
         if rate is None:
             self.unknown += 1
             if asset not in self._said:
@@ -41,3 +41,9 @@ class Commissions:
             return None
         self.converted += 1
         return int(-(-money_e8(amount) * mark * rate.tick // 10**rate.price_decimals))
+
+    def _of_assets(self, base: str, quote: str) -> Instrument | None:
+        """Where the venue writes the pair otherwise: an instrument whose quantity is the one, and its price the other."""
+        return next(
+            (item for item in self.instruments if item.base_asset == base and item.quote_asset == quote
+             and item.contract_mul == item.contract_div), None)

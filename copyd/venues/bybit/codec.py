@@ -1,0 +1,576 @@
+"""Bytes of the venue to ``told`` and ``facts``. No socket, no clock; what is kept between frames are names alone (``Names``).
+
+Wire structs come first (field names are the venue's), then the functions that turn them into what the rest of copyd sees.
+Every number becomes an exact scaled integer; what cannot be read raises ``ValueError`` here and becomes ``Malformed`` in
+``wire``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from copyd._fast.decimals import cut_scaled, parse_scaled
+from copyd.core import leader_stream as ls
+from copyd.venues.bybit.instruments import LINEAR, find
+from copyd.venues.common import facts, told
+from copyd.venues.common.facts import MS_NS
+from copyd.venues.common.instruments import Instruments
+from copyd.venues.common.venue import AccountBooks
+
+STATUS: Final = {
+    "New": facts.NEW, "Untriggered": facts.NEW, "Triggered": facts.NEW, "PartiallyFilled": facts.PARTIALLY_FILLED,
+    "Filled": facts.FILLED, "Cancelled": facts.CANCELED, "PartiallyFilledCanceled": facts.CANCELED,
+    "Deactivated": facts.CANCELED, "Rejected": facts.REJECTED,
+}  # fmt: skip
+SIDE: Final = {"Buy": 1, "Sell": -1}
+#: Executions that are no trade of the account's own will, by their kind, then by how their order came about.
+CAUSE_OF_EXECUTION: Final = {"BustTrade": "liquidation", "AdlTrade": "adl", "Settle": "settlement", "Delivery": "settlement"}
+CAUSE_OF_ORDER: Final = {
+    "CreateByLiq": "liquidation", "CreateByTakeOver_PassThrough": "liquidation", "CreateByMmRateClose": "liquidation",
+    "CreateByAdl_PassThrough": "adl", "CreateBySettle": "settlement",
+}  # fmt: skip
+TRADES: Final = frozenset({"Trade", "BlockTrade", "MovePosition", "FutureSpread", "UNKNOWN", "", *CAUSE_OF_EXECUTION})
+FUNDING: Final = "Funding"
+#: What the venue settles linear perpetuals of ours in.
+SETTLE_COIN: Final = "USDT"
+#: Entries of the transaction log that bring money in or take it out.
+FLOWS: Final = ("TRANSFER_IN", "TRANSFER_OUT", "AIRDROP", "BONUS", "BONUS_RECOLLECT")
+
+HASH_BITS: Final = 22
+#: The year 2248: in ns it still fits 63 bits.
+TIME_MAX_MS: Final = 1 << 43
+NAMES_MAX: Final = 200_000
+
+
+class Names:
+    """The venue's names, which are texts (UUIDs), as the integers that orders and executions are known by.
+
+    An order id that is a number stays what it is; any other becomes 63 bits of its BLAKE2b, never 0. An execution id is its
+    time in ms and 22 bits of its BLAKE2b, so that ids never fall with time; two of one millisecond that would share a number
+    get neighbouring ones. The last ``NAMES_MAX`` of each are remembered: the same name gives the same number whatever said it.
+    """
+
+    def __init__(self, room: int = NAMES_MAX) -> None:
+        self.room = room
+        self._orders: dict[int, str] = {}
+        self._sides: dict[int, int] = {}
+        self._executions: dict[str, int] = {}
+        self._taken: dict[int, str] = {}
+
+    def order(self, text: str) -> int:
+        """The number of an order; 0 for no name."""
+        if not text:
+            return 0
+        number = order_number(text)
+        if number not in self._orders:
+            self._orders[number] = text
+            if len(self._orders) > self.room:
+                oldest = next(iter(self._orders))
+                del self._orders[oldest]
+                self._sides.pop(oldest, None)
+        return number
+
+    def order_text(self, number: int) -> str:
+        """The venue's name of an order; "" when it is not remembered."""
+        return self._orders.get(number, "")
+
+    def order_side(self, number: int, position_side: int) -> None:
+        """Remember which position side an order names: executions do not."""
+        if number in self._orders:
+            self._sides[number] = position_side
+
+    def side_of(self, number: int) -> int:
+        """The position side of an order heard of before, else ``UNKNOWN_SIDE``."""
+        return self._sides.get(number, ls.UNKNOWN_SIDE)
+
+    def execution(self, text: str, time_ms: int) -> int:
+        """The number of an execution. ``ValueError`` without a name or with a time that does not fit."""
+        if not text or not 0 < time_ms < 1 << (63 - HASH_BITS):
+            raise ValueError("an execution without an id or a time")
+        known = self._executions.get(text)
+        if known is not None:
+            return known
+        number = time_ms << HASH_BITS | _hash(text) >> (64 - HASH_BITS)
+        while number in self._taken:
+            number += 1
+        self._executions[text], self._taken[number] = number, text
+        if len(self._executions) > self.room:
+            del self._taken[self._executions.pop(next(iter(self._executions)))]
+        return number
+
+
+def order_number(text: str) -> int:
+    """The number of an order's name: itself where it is one of 63 bits, else 63 bits of its hash."""
+    if len(text) <= 19 and text.isascii() and text.isdigit() and text[0] != "0" and int(text) < 1 << 63:
+        return int(text)
+    return _hash(text) >> 1 or 1
+
+
+def execution_ms(number: int) -> int:
+    """The time in an execution's number, ms."""
+    return number >> HASH_BITS
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+# --- wire: rows that frames and bodies share --------------------------------------------------------------------------
+class OrderRow(msgspec.Struct):
+    """An order, as ``order`` frames, ``realtime`` and ``history`` tell it."""
+
+    symbol: str
+    orderId: str
+    side: str
+    orderStatus: str
+    category: str = ""
+    orderLinkId: str = ""
+    qty: str = "0"
+    cumExecQty: str = "0"
+    cumExecValue: str = ""
+    avgPrice: str = ""
+    reduceOnly: bool = False
+    positionIdx: int = 0
+    createdTime: str = "0"
+    updatedTime: str = "0"
+    orderType: str = ""
+    marketUnit: str = ""
+
+
+class ExecutionRow(msgspec.Struct):
+    """An execution, as ``execution`` and ``execution.fast`` frames and ``execution/list`` tell it."""
+
+    symbol: str
+    execId: str
+    orderId: str
+    side: str
+    execPrice: str
+    execQty: str
+    execTime: str
+    category: str = ""
+    orderLinkId: str = ""
+    execType: str = ""
+    execFee: str = "0"
+    feeCurrency: str = ""
+    orderQty: str = ""
+    leavesQty: str = ""
+    isMaker: bool = False
+    closedSize: str = ""
+    createType: str = ""
+    seq: int = 0
+
+
+class PositionRow(msgspec.Struct):
+    """A position, as ``position`` frames and ``position/list`` tell it: the entry price has two names."""
+
+    symbol: str
+    side: str
+    size: str
+    positionIdx: int = 0
+    category: str = ""
+    entryPrice: str = ""
+    avgPrice: str = ""
+    leverage: str = ""
+    tradeMode: int = 0
+    positionStatus: str = ""
+    updatedTime: str = "0"
+
+
+class CoinRow(msgspec.Struct):
+    coin: str
+    walletBalance: str = "0"
+    equity: str = "0"
+    unrealisedPnl: str = "0"
+    locked: str = "0"
+    totalOrderIM: str = "0"
+    totalPositionIM: str = "0"
+
+
+class WalletRow(msgspec.Struct):
+    """An account's balances, in USD and per coin; a field that does not apply is an empty text."""
+
+    coin: list[CoinRow]
+    accountType: str = ""
+    totalEquity: str = ""
+    totalWalletBalance: str = ""
+    totalMarginBalance: str = ""
+    totalAvailableBalance: str = ""
+
+
+class LogRow(msgspec.Struct):
+    """An entry of the transaction log."""
+
+    type: str
+    transactionTime: str | int
+    currency: str = ""
+    change: str = "0"
+    cashFlow: str = "0"
+    symbol: str = ""
+
+
+# --- wire: frames of the private connections --------------------------------------------------------------------------
+class Head(msgspec.Struct):
+    """What tells the kinds of frames apart; ``topic`` for events, ``op`` for answers."""
+
+    topic: str = ""
+    op: str = ""
+    data: msgspec.Raw = msgspec.Raw(b"null")
+    creationTime: int = 0
+    success: bool | None = None
+    ret_msg: str | None = ""
+    req_id: str | None = ""
+    retCode: int | None = None
+    retMsg: str | None = ""
+    reqId: str | None = ""
+    header: dict[str, Any] | None = None
+    retExtInfo: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class Placed(msgspec.Struct):
+    """What the answer to a placement says of the order."""
+
+    orderId: str = ""
+    orderLinkId: str = ""
+
+
+class PlacedList(msgspec.Struct):
+    rows: list[Placed] = msgspec.field(default_factory=list, name="list")
+
+
+class Status(msgspec.Struct):
+    code: int
+    msg: str = ""
+
+
+class StatusList(msgspec.Struct):
+    rows: list[Status] = msgspec.field(default_factory=list, name="list")
+
+
+# --- wire: frames of the public connections ---------------------------------------------------------------------------
+class Book(msgspec.Struct):
+    s: str
+    b: list[tuple[str, str]] = []
+    a: list[tuple[str, str]] = []
+
+
+class Ticker(msgspec.Struct):
+    """A field that is absent has not changed."""
+
+    symbol: str
+    markPrice: str = ""
+    lastPrice: str = ""
+    fundingRate: str = ""
+
+
+class PublicHead(msgspec.Struct):
+    topic: str = ""
+    op: str = ""
+    type: str = ""
+    ts: int = 0
+    data: msgspec.Raw = msgspec.Raw(b"null")
+    success: bool | None = None
+    ret_msg: str | None = ""
+    req_id: str | None = ""
+
+
+# --- wire: REST -------------------------------------------------------------------------------------------------------
+class Verdict(msgspec.Struct):
+    """What every body says besides its result."""
+
+    retCode: int
+    retMsg: str | None = ""
+    time: int = 0
+
+
+class Page(msgspec.Struct):
+    """A list, and where it goes on ("" = nowhere)."""
+
+    rows: list[msgspec.Raw] = msgspec.field(name="list")
+    nextPageCursor: str | None = ""
+    category: str = ""
+
+
+class PageBody(msgspec.Struct):
+    result: Page
+
+
+class TimeResult(msgspec.Struct):
+    timeNano: str
+
+
+class TimeBody(msgspec.Struct):
+    result: TimeResult
+
+
+class InfoResult(msgspec.Struct):
+    marginMode: str
+    unifiedMarginStatus: int = 0
+
+
+class InfoBody(msgspec.Struct):
+    result: InfoResult
+
+
+class PlacedBody(msgspec.Struct):
+    result: Placed
+
+
+_head = msgspec.json.Decoder(Head)
+_public = msgspec.json.Decoder(PublicHead)
+_placed = msgspec.json.Decoder(Placed)
+_placed_list = msgspec.json.Decoder(PlacedList)
+_statuses = msgspec.json.Decoder(StatusList)
+_book = msgspec.json.Decoder(Book)
+_ticker = msgspec.json.Decoder(Ticker)
+_orders = msgspec.json.Decoder(list[OrderRow])
+_executions = msgspec.json.Decoder(list[ExecutionRow])
+_positions = msgspec.json.Decoder(list[PositionRow])
+_wallets = msgspec.json.Decoder(list[WalletRow])
+_order = msgspec.json.Decoder(OrderRow)
+_execution = msgspec.json.Decoder(ExecutionRow)
+_position = msgspec.json.Decoder(PositionRow)
+_wallet = msgspec.json.Decoder(WalletRow)
+_log = msgspec.json.Decoder(LogRow)
+
+UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, ValueError, KeyError, OverflowError)
+
+
+def read_head(payload: bytes) -> Head:
+    """A frame of a private connection, its body undecoded."""
+    return _head.decode(payload)
+
+
+def read_public(payload: bytes) -> PublicHead:
+    """A frame of a public connection, its body undecoded."""
+    return _public.decode(payload)
+
+
+def read_placed(raw: msgspec.Raw) -> Placed:
+    """What the answer to a placement says; an empty one where it says nothing."""
+    return _placed.decode(raw) if bytes(raw) not in (b"null", b"") else Placed()
+
+
+def read_batch(head: Head) -> list[tuple[Placed, Status]]:
+    """The answer to a batch: each order with its own status; ``ValueError`` when they are not as many."""
+    orders, statuses = _placed_list.decode(head.data).rows, _statuses.decode(head.retExtInfo).rows
+    if len(orders) != len(statuses):
+        raise ValueError(f"{len(orders)} orders and {len(statuses)} statuses in one answer")
+    return list(zip(orders, statuses, strict=True))
+
+
+def read_orders(raw: msgspec.Raw) -> list[OrderRow]:
+    return _orders.decode(raw)
+
+
+def read_executions(raw: msgspec.Raw) -> list[ExecutionRow]:
+    return _executions.decode(raw)
+
+
+def read_positions(raw: msgspec.Raw) -> list[PositionRow]:
+    return _positions.decode(raw)
+
+
+def read_wallets(raw: msgspec.Raw) -> list[WalletRow]:
+    return _wallets.decode(raw)
+
+
+def read_book(raw: msgspec.Raw) -> Book:
+    return _book.decode(raw)
+
+
+def read_ticker(raw: msgspec.Raw) -> Ticker:
+    return _ticker.decode(raw)
+
+
+def page(body: bytes) -> Page:
+    """One page of a REST list."""
+    return msgspec.json.decode(body, type=PageBody).result
+
+
+def order_row(raw: bytes) -> OrderRow:
+    return _order.decode(raw)
+
+
+def execution_row(raw: bytes) -> ExecutionRow:
+    return _execution.decode(raw)
+
+
+def position_row(raw: bytes) -> PositionRow:
+    return _position.decode(raw)
+
+
+def wallet_row(raw: bytes) -> WalletRow:
+    return _wallet.decode(raw)
+
+
+def log_row(raw: bytes) -> LogRow:
+    return _log.decode(raw)
+
+
+# --- rows to what the rest of copyd sees ------------------------------------------------------------------------------
+def ms(text: str | int) -> int:
+    """A time in ms, as a number or as its digits; ``ValueError`` for one that is none."""
+    time = text if isinstance(text, int) else parse_scaled(text or "0", 0)
+    if not 0 <= time < TIME_MAX_MS:
+        raise ValueError(f"no time: {text}")
+    return time
+
+
+def money(text: str) -> int:
+    """An amount, 1e-8; an empty text is none."""
+    return facts.money_e8(text or "0")
+
+
+def order_told(row: OrderRow, instruments: Instruments, names: Names, kind: str = "") -> told.OrderTold | None:
+    """An order's state; None for an instrument that is not ours. ``kind``: the category, where the row does not say it."""
+    item = find(instruments, row.category or kind, row.symbol)
+    if item is None:
+        return None
+    number = names.order(row.orderId)
+    if not 0 <= row.positionIdx <= 2 or not number:
+        raise ValueError("an order without an id, or of no position side")
+    names.order_side(number, row.positionIdx)
+    # A spot market order may have been sized in the quote asset by somebody else: then its size says nothing in lots.
+    in_quote = item.spot and row.orderType == "Market" and row.marketUnit != "baseCoin" and row.side == "Buy"
+    return told.OrderTold(
+        cid=facts.own_cid(row.orderLinkId),
+        client_order_id=row.orderLinkId,
+        instrument=item.index,
+        venue_order_id=number,
+        status=STATUS[row.orderStatus],
+        cum_qty=item.lots(row.cumExecQty or "0"),
+        cost_e8=facts.cost_e8(row.avgPrice, row.cumExecQty or "0", row.cumExecValue),
+        side=SIDE[row.side],
+        position_side=row.positionIdx,
+        order_qty=0 if in_quote else item.lots(row.qty),
+        reduce_only=row.reduceOnly,
+        ts_event=ms(row.updatedTime) * MS_NS,
+    )
+
+
+def trade_told(
+    row: ExecutionRow, instruments: Instruments, names: Names, ts_recv: int, *, kind: str = "", position_side: int | None = None,
+    live: bool = True, thin: bool = False, raw: bytes = b"",
+) -> told.TradeTold | told.FundingTold | None:
+    """An execution, or the funding that the venue tells as one; None for an instrument that is not ours.
+
+    Executions name no position side: ``position_side`` where the caller knows it, else that of the order if it was heard of.
+    """
+    item = find(instruments, row.category or kind, row.symbol)
+    if item is None:
+        return None
+    time_ms = ms(row.execTime)
+    number = names.execution(row.execId, time_ms)
+    if row.execType == FUNDING:
+        return told.FundingTold(item.index, -cut_scaled(row.execFee or "0", 8), number, time_ms * MS_NS)
+    if row.execType not in TRADES:
+        raise ValueError(f"an execution of the unknown kind {row.execType[:40]}")
+    order = names.order(row.orderId)
+    if position_side is None:
+        position_side = 0 if item.spot else names.side_of(order)
+    qty = item.lots(row.execQty)
+    if qty <= 0:
+        raise ValueError("an execution of nothing")
+    execution = ls.Execution(
+        item.index, position_side, number, order, SIDE[row.side], qty,
+        # what closes a position without a market may do so between the ticks
+        item.ticks(row.execPrice) if row.execType in ("Trade", "") else item.ticks_nearest(row.execPrice),
+        order_qty=item.lots(row.orderQty or "0") if not item.spot else 0,
+        realised=bool(row.closedSize.strip("0.")),
+        maker=row.isMaker, live=live, client_order_id=row.orderLinkId,
+        cause=CAUSE_OF_EXECUTION.get(row.execType) or CAUSE_OF_ORDER.get(row.createType, ""),
+        ts_event=time_ms * MS_NS, ts_recv=ts_recv, raw=raw,
+    )  # fmt: skip
+    return told.TradeTold(
+        facts.own_cid(row.orderLinkId), execution, fee=row.execFee or "0",
+        fee_asset=row.feeCurrency or (fee_asset(row, item) if item.spot else item.margin_asset), thin=thin,
+    )  # fmt: skip
+
+
+def fee_asset(row: ExecutionRow, item: Any) -> str:
+    """What a spot fee is paid in where the venue does not say: in what is received."""
+    return item.base_asset if row.side == "Buy" else item.quote_asset
+
+
+def hedge_side(row: ExecutionRow) -> int:
+    """The position side of an execution on an account that keeps a position per side: by whether it closed something."""
+    closing = bool(row.closedSize.strip("0."))
+    long = (SIDE[row.side] > 0) is not closing
+    return 1 if long else 2
+
+
+def position(
+    row: PositionRow, instruments: Instruments, ts_recv: int, *, kind: str = LINEAR, source: str = "push",
+    isolated: bool = False, raw: bytes = b"",
+) -> ls.Position | None:
+    """A position; None for an instrument that is not ours. A short one is below 0."""
+    item = find(instruments, row.category or kind, row.symbol)
+    if item is None:
+        return None
+    if not 0 <= row.positionIdx <= 2:
+        raise ValueError("a position of no side")
+    qty = item.lots(row.size or "0")
+    if qty:
+        qty *= SIDE[row.side]
+    return ls.Position(
+        item.index, row.positionIdx, qty, ms(row.updatedTime) * MS_NS, ts_recv, source=source, leverage=leverage(row.leverage),
+        isolated=isolated, raw=raw,
+    )  # fmt: skip
+
+
+def leverage(text: str) -> int:
+    """A leverage; a part of one is cut off, 0 = not told."""
+    return cut_scaled(text or "0", 0)
+
+
+def entry_e8(row: PositionRow) -> int:
+    """The average entry price, 1e-8."""
+    return cut_scaled(row.avgPrice or row.entryPrice or "0", 8)
+
+
+def wallets_told(rows: Sequence[WalletRow], ts_event: int) -> list[told.WalletTold]:
+    """Balances of every coin."""
+    return [
+        told.WalletTold(coin.coin, facts.money_e8(coin.walletBalance or "0"), ts_event=ts_event)
+        for row in rows
+        for coin in row.coin
+    ]
+
+
+def books(wallet: WalletRow, positions: Sequence[PositionRow], instruments: Instruments, ts_event: int) -> AccountBooks:
+    """Balance and positions of an account: of the settlement coin, and what of it is free to be margin.
+
+    With isolated margin the account-wide figure does not exist (an empty text); then what orders and positions bind is taken
+    off the balance, and profits that are not realised are not counted.
+    """
+    coin = next((coin for coin in wallet.coin if coin.coin == SETTLE_COIN), CoinRow(SETTLE_COIN))
+    balance, equity = facts.money_e8(coin.walletBalance or "0"), facts.money_e8(coin.equity or "0")
+    if wallet.totalAvailableBalance:
+        # USD of all collateral: no more than that is free, and of the settlement coin no more than is there.
+        available = min(facts.money_e8(wallet.totalAvailableBalance), equity)
+    else:
+        bound = (coin.totalOrderIM, coin.totalPositionIM, coin.locked)
+        available = balance - sum(facts.money_e8(text or "0") for text in bound)
+    rows: list[tuple[int, int, int, int]] = []
+    for row in positions:
+        one = position(row, instruments, ts_event)
+        if one is not None and one.qty:
+            rows.append((one.instrument, one.position_side, one.qty, entry_e8(row)))
+    return AccountBooks(balance, max(0, available), equity, tuple(rows), ts_event)
+
+
+def holdings(wallet: WalletRow, instruments: Instruments, ts_event: int, ts_recv: int) -> list[ls.Position]:
+    """What is held of the base assets of spot pairs, in whole lots: what a pair has in place of a position."""
+    held = {coin.coin: coin.walletBalance or "0" for coin in wallet.coin}
+    return [
+        ls.Position(
+            item.index, 0, max(0, cut_scaled(held.get(item.base_asset, "0"), item.qty_decimals)) // item.lot, ts_event, ts_recv,
+            source="poll", leverage=1,
+        )
+        for item in instruments
+        if item.spot
+    ]  # fmt: skip

@@ -1,0 +1,385 @@
+"""The followers' side of a session venue: set up and verify accounts, read them, and hear what happens on them.
+
+``AccountSetup`` sets position mode, margin type and leverage when an instrument is activated, outside any fan-out
+(semantics 25). ``FollowerStreams`` turns what the private connections say into report rows, where it is about orders of ours,
+and into events, where it is not. What may have been missed is said per account (``StreamGap``), never guessed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from copyd._fast.columns import ReportBatch
+from copyd.errors import VenueUnavailable
+from copyd.venues.common import told as t
+from copyd.venues.common.facts import (
+    PARTIALLY_FILLED,
+    STREAM,
+    TERMINAL_STATUS,
+    TRADE,
+    AccountFunding,
+    AccountLeverage,
+    AccountPosition,
+    AccountSnapshot,
+    ExternalFill,
+    LegState,
+    Malformed,
+    OrphanFill,
+    StreamGap,
+)
+from copyd.venues.common.instruments import Instruments
+from copyd.venues.common.limits import VenueClock
+from copyd.venues.common.rest import RestError
+from copyd.venues.common.sessions import Line, Sessions
+from copyd.venues.common.signing import Key
+from copyd.venues.common.venue import Reads
+
+AccountEvent = ExternalFill | OrphanFill | AccountFunding | AccountPosition | AccountLeverage | StreamGap
+RETRY_S = (0.1, 0.5, 2.0, 5.0)
+#: An account that is not listened to by then is said to be late; its connections go on trying.
+LISTEN_S = 30.0
+
+Item = TypeVar("Item")
+
+
+async def in_parallel(items: Sequence[Item], work: Callable[[Item], Awaitable[None]], concurrency: int) -> None:
+    """Run ``work`` over the items, at most ``concurrency`` at once; the first exception ends all."""
+    waiting = iter(items)
+
+    async def worker() -> None:
+        for item in waiting:
+            await work(item)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(concurrency, len(items))):
+            group.create_task(worker())
+
+
+def may_pass(problem: RestError) -> bool:
+    """Whether asking again may help: the venue was too busy, did not know, or did not like the time."""
+    return problem.status >= 500 or problem.status in (418, 429) or problem.verdict.reason in (
+        "too_many_requests", "too_many_orders", "throttled", "timeout", "server_error", "timestamp_outside_recv_window", "busy")
+
+
+async def tried(call: Callable[[], Coroutine[Any, Any, Item]]) -> Item:
+    """A question or setting, repeated while that may help; both are harmless to repeat."""
+    for pause in RETRY_S:
+        try:
+            return await call()
+        except VenueUnavailable:
+            pass
+        except RestError as problem:
+            if not may_pass(problem):
+                raise
+        await asyncio.sleep(pause)
+    return await call()
+
+
+class AccountSetup:
+    """Activation and snapshots, outside the fan-out."""
+
+    def __init__(
+        self, *, reads: Reads, instruments: Instruments, clock: Callable[[], int], venue_clock: VenueClock,
+    ) -> None:
+        self.reads, self.instruments, self.clock, self.venue_clock = reads, instruments, clock, venue_clock
+        self.malformed = 0
+
+    async def open(self, timeout_s: float = 10.0) -> None:
+        """Nothing to open: all goes over REST."""
+
+    async def close(self) -> None:
+        pass
+
+    # --- activation ---------------------------------------------------------------------------------------------------
+    async def activate(
+        self,
+        account: int,
+        key: Key,
+        wants: Sequence[tuple[int, int]],
+        *,
+        hedge: bool | None = None,
+        isolated: bool | None = True,
+    ) -> list[LegState]:
+        """Set and verify (instrument, leverage) pairs. ``hedge`` or ``isolated`` None: take the account as it is."""
+        try:
+            mode = await tried(lambda: self.reads.hedge_mode(key))
+            if hedge is not None and mode != hedge:
+                await tried(lambda: self.reads.set_hedge(key, hedge))
+                mode = hedge
+            return [await self._activate_one(account, key, index, leverage, mode, isolated) for index, leverage in wants]
+        except RestError as problem:
+            return self._refused(account, wants, f"venue_refused:{problem.code or problem.status}")
+        except VenueUnavailable:
+            return self._refused(account, wants, "venue_unavailable")
+        except ValueError:
+            self.malformed += 1
+            return self._refused(account, wants, "unreadable_reply")
+
+    def _refused(self, account: int, wants: Sequence[tuple[int, int]], reason: str) -> list[LegState]:
+        now = self.clock()
+        return [LegState(account, index, False, reason, False, False, 0, now) for index, _ in wants]
+
+    async def _activate_one(
+        self, account: int, key: Key, index: int, leverage: int, hedge: bool, isolated: bool | None
+    ) -> LegState:
+        instrument = self.instruments[index]
+        now = await tried(lambda: self.reads.settings(key, instrument))
+        if not now.can_trade:
+            return LegState(account, index, False, "account_cannot_trade", hedge, now.isolated, now.leverage, self.clock())
+        if instrument.spot:
+            return LegState(account, index, True, "", False, True, 1, self.clock())
+        reason = ""
+        if isolated is not None and now.isolated != isolated:
+            try:
+                await tried(lambda: self.reads.set_margin(key, instrument, isolated, leverage or now.leverage))
+                now.isolated = isolated
+            except RestError as problem:
+                # An open position or order forbids it. The leg would share margin with the rest of the account.
+                return LegState(
+                    account, index, False, f"margin_type_refused:{problem.code}", hedge, now.isolated, now.leverage, self.clock())
+        if leverage and now.leverage != leverage:
+            try:
+                await tried(lambda: self.reads.set_leverage(key, instrument, leverage, now.isolated))
+                now.leverage = leverage
+            except RestError as problem:
+                reason = f"leverage_refused:{problem.code}"  # sized by the actual leverage (semantics 25)
+        return LegState(account, index, True, reason, hedge, now.isolated, now.leverage, self.clock())
+
+    async def activate_many(
+        self,
+        accounts: Sequence[tuple[int, Key, Sequence[tuple[int, int]]]],
+        *,
+        hedge: bool | None = None,
+        isolated: bool | None = True,
+        concurrency: int = 32,
+        on_done: Callable[[int, list[LegState]], None],
+    ) -> None:
+        """Activate many; ``on_done(account, states)`` as each is finished."""
+
+        async def one(item: tuple[int, Key, Sequence[tuple[int, int]]]) -> None:
+            account, key, wants = item
+            on_done(account, await self.activate(account, key, wants, hedge=hedge, isolated=isolated))
+
+        await in_parallel(accounts, one, concurrency)
+
+    async def hedge_mode(self, key: Key) -> bool:
+        """The account's position mode, as the venue has it now."""
+        return await tried(lambda: self.reads.hedge_mode(key))
+
+    async def snapshot(self, account: int, key: Key) -> AccountSnapshot:
+        """Balance and positions; ``VenueUnavailable`` without an answer, ``RestError`` for a refusal."""
+        try:
+            books = await tried(lambda: self.reads.books(key))
+        except ValueError as problem:
+            self.malformed += 1
+            raise VenueUnavailable(f"account snapshot is unreadable: {problem}") from None
+        now = self.clock()
+        return AccountSnapshot(
+            account, books.wallet_e8, books.available_e8, books.equity_e8, books.positions, now + self.venue_clock.offset_ns, now)
+
+
+class StreamStats(msgspec.Struct):
+    """Counters since the start."""
+
+    trades: int = 0
+    updates: int = 0
+    external: int = 0
+    balances: int = 0
+    skipped: int = 0
+    malformed: int = 0
+    gaps: int = 0
+    last_malformed: str = ""
+
+
+class FollowerStreams:
+    """What the followers' private connections say. Rows of ours go out in batches, once per turn of the loop.
+
+    ``is_known``: whether an order of ours is in the tables. ``fee_e8(amount, asset, instrument)``: a commission in 1e-8 of the
+    instrument's margin asset, None while it cannot be converted.
+    """
+
+    def __init__(
+        self,
+        *,
+        sessions: Sessions,
+        instruments: Instruments,
+        clock: Callable[[], int],
+        site_tag: str,
+        on_reports: Callable[[ReportBatch, int], None],
+        on_event: Callable[[AccountEvent], None],
+        is_known: Callable[[bytes], bool],
+        fee_e8: Callable[[str, str, int], int | None],
+    ) -> None:
+        self.sessions, self.instruments, self.clock, self.site_tag = sessions, instruments, clock, site_tag
+        self.on_reports, self.on_event, self.is_known, self.fee_e8 = on_reports, on_event, is_known, fee_e8
+        self.stats = StreamStats()
+        self._assets = {instrument.margin_asset for instrument in instruments}
+        self._batch = ReportBatch()
+        self._due = False
+        self._ts_recv = 0
+        self._waiting: dict[int, list[asyncio.Future[str]]] = {}
+        self._listened: set[int] = set()
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+    async def start(self) -> None:
+        """The connections are the gateway's to open."""
+
+    async def stop(self) -> None:
+        self._flush()
+
+    @property
+    def accounts(self) -> int:
+        return len(self._listened)
+
+    async def add_many(
+        self,
+        accounts: Sequence[tuple[int, Key]],
+        *,
+        concurrency: int = 32,
+        on_done: Callable[[int, str], None] = lambda account, problem: None,
+    ) -> None:
+        """Wait until many are listened to; ``on_done(account, problem)`` as each is, or is not yet (``problem`` not empty).
+
+        Connections open in the venue's pace, which may take long; who is late is heard later, and that ends in a ``StreamGap``.
+        """
+        loop = asyncio.get_running_loop()
+
+        async def one(account: int, key: Key) -> None:
+            self.sessions.add(account, key)
+            if self._listens(account):
+                on_done(account, "")
+                return
+            waiting: asyncio.Future[str] = loop.create_future()
+            self._waiting.setdefault(account, []).append(waiting)
+            try:
+                on_done(account, await asyncio.wait_for(waiting, LISTEN_S))
+            except TimeoutError:
+                lines = self.sessions.lines(account)
+                problem = next((line.problem or line.link.last_error for line in lines), "") or "no answer"
+                on_done(account, f"not listened to yet: {problem}")
+
+        await asyncio.gather(*(one(account, key) for account, key in accounts))
+
+    async def remove(self, account: int) -> None:
+        """Stop listening (plan stopped, key revoked)."""
+        self._listened.discard(account)
+        await self.sessions.remove(account)
+
+    def _listens(self, account: int) -> bool:
+        lines = [line for line in self.sessions.lines(account) if line.channel.events]
+        return bool(lines) and all(line.open for line in lines)
+
+    def on_ready(self, line: Line) -> None:
+        """A line serves. After a break events may be missing: that is said once events flow again."""
+        if not line.channel.events or not self._listens(line.account):
+            return
+        again = line.account in self._listened
+        self._listened.add(line.account)
+        waiting = self._waiting.pop(line.account, [])
+        told = False
+        for future in waiting:
+            if not future.done():
+                future.set_result("")
+                told = True
+        if not told and (again or line.connects):
+            self.stats.gaps += 1
+            self.on_event(StreamGap(line.account, "resubscribed" if again else "listening late"))
+
+    def on_refused(self, line: Line) -> None:
+        """The venue does not let an account in."""
+        if line.final:
+            for future in self._waiting.pop(line.account, []):
+                if not future.done():
+                    future.set_result(line.problem)
+
+    # --- events -------------------------------------------------------------------------------------------------------
+    def on_told(self, line: Line, told: t.Told) -> None:
+        """One thing the venue said on an account's connection."""
+        account = line.account
+        match told:
+            case t.TradeTold():
+                self._trade(account, told)
+            case t.OrderTold():
+                self._order(told)
+            case t.WalletTold():
+                if told.asset in self._assets:
+                    self.stats.balances += 1
+                    self._row()
+                    self._batch.append_balance(account, told.wallet_e8, told.ts_event)
+            case t.FundingTold():
+                self.on_event(AccountFunding(account, told.instrument, told.amount_e8, told.ts_event, self.clock()))
+            case t.LeverageTold():
+                self.on_event(AccountLeverage(account, told.instrument, told.leverage, told.ts_event, self.clock()))
+            case t.PositionTold():
+                row = told.position
+                self.on_event(
+                    AccountPosition(account, row.instrument, row.position_side, row.qty, row.ts_event, self.clock()))
+            case t.Ending():
+                self.stats.gaps += 1
+                self.on_event(StreamGap(account, told.reason))
+            case Malformed():
+                # What it said is lost: the account's truth has to be read again.
+                self.stats.malformed += 1
+                self.stats.last_malformed = told.why
+                self.stats.gaps += 1
+                self.on_event(StreamGap(account, "unreadable event"))
+            case _:
+                self.stats.skipped += 1
+
+    def _order(self, told: t.OrderTold) -> None:
+        cid = told.cid if told.client_order_id.startswith(self.site_tag) else None
+        if cid is None:
+            self.stats.skipped += 1
+            return
+        self.stats.updates += 1
+        self._row()
+        self._batch.append(
+            STREAM, told.status, cid, told.cum_qty, told.cost_e8, venue_order_id=told.venue_order_id, ts_event=told.ts_event)
+
+    def _trade(self, account: int, told: t.TradeTold) -> None:
+        one, order = told.execution, told.order
+        cid = told.cid if one.client_order_id.startswith(self.site_tag) else None
+        if cid is None:
+            if not told.thin:
+                self.stats.external += 1
+                self.on_event(
+                    ExternalFill(
+                        account, one.instrument, one.position_side, one.qty * one.side, one.px, one.exec_id,
+                        one.cause or "manual", one.client_order_id, one.ts_event, self.clock()))
+            return
+        if not self.is_known(cid):
+            # It bears our tag and stands in no table: of a journal that was lost, or another daemon's.
+            if not told.thin:
+                self.on_event(
+                    OrphanFill(
+                        account, one.instrument, one.position_side, one.qty * one.side, one.px, one.exec_id, cid, one.ts_event))
+            return
+        self.stats.trades += 1
+        status, cum, cost = (order.status, order.cum_qty, order.cost_e8) if order is not None else (PARTIALLY_FILLED, 0, 0)
+        fee = None if told.thin else self.fee_e8(told.fee, told.fee_asset, one.instrument)
+        self._row()
+        if fee is None:  # what it cost is not known yet: told as a fill only, the execution follows or is asked for later
+            if cum or status in TERMINAL_STATUS:
+                self._batch.append(STREAM, status, cid, cum, cost, venue_order_id=one.order_id, ts_event=one.ts_event)
+            return
+        # Without the sum of what has filled it says nothing about the order's end.
+        state = status if cum else PARTIALLY_FILLED
+        self._batch.append(
+            TRADE, state, cid, cum, cost, one.qty, one.px, fee, one.exec_id, one.order_id, one.ts_event)
+
+    def _row(self) -> None:
+        """Before each row: note when the batch began and see that it is delivered when the loop has read its fill."""
+        if not self._due:
+            self._due = True
+            self._ts_recv = self.clock()
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._due = False
+        if self._batch.count:
+            batch, self._batch = self._batch, ReportBatch()
+            self.on_reports(batch, self._ts_recv)
