@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
@@ -44,8 +44,12 @@ class Rest(RestBase):
     def __init__(
         self, endpoints: Endpoints, contract: VenueContract = CONTRACT, clock: Callable[[], int] = time.time_ns, *,
         weight_limit: int | None = None, timeout_s: float = 10.0, mono: Callable[[], int] = time.monotonic_ns,
+        source_addresses: Sequence[str] = (),
     ) -> None:
-        super().__init__(endpoints.rest, contract, clock, weight_limit=weight_limit, timeout_s=timeout_s, mono=mono)
+        super().__init__(
+            endpoints.rest, contract, clock, weight_limit=weight_limit, timeout_s=timeout_s, mono=mono,
+            source_addresses=source_addresses,
+        )  # fmt: skip
         self.endpoints = endpoints
         self._instruments = Instruments(())
 
@@ -80,8 +84,12 @@ class Rest(RestBase):
 
     async def ask(self, path: str, params: Mapping[str, Any], key: Key, weight: str = "") -> bytes:
         """A signed ``GET``: signed when the weight is there, so that waiting for it does not make it stale."""
-        await self.budget.take(self.contract.weight(weight or f"GET {path}"))
+        await self._take(weight or f"GET {path}", key)
         return await self._signed_call("GET", path, params, key)
+
+    async def _take(self, call: str, key: Key) -> None:
+        """Weight of the address that the key's calls leave from."""
+        await self._budgets[self._source_of(key)].take(self.contract.weight(call))
 
     async def _signed_call(self, method: str, path: str, params: Mapping[str, Any], key: Key) -> bytes:
         query = signed_query(key, params, self.venue_clock.timestamp_ms(), self.contract.recv_window_ms)
@@ -126,7 +134,7 @@ class Rest(RestBase):
     # --- account -----------------------------------------------------------------------------------------------------------
     async def books(self, key: Key) -> AccountBooks:
         """Balances; the base assets in use count in equity at their last prices."""
-        await self.budget.take(self.contract.weight("books.query"))
+        await self._take("books.query", key)
         body = await self._signed_call("GET", "/api/v3/account", {"omitZeroBalances": "true"}, key)
         names = json.dumps([item.symbol for item in self._instruments], separators=(",", ":"))
         path = "/api/v3/ticker/price"
@@ -183,7 +191,7 @@ class Rest(RestBase):
     # --- orders ------------------------------------------------------------------------------------------------------------
     async def place(self, key: Key, order: Order) -> Answered:
         """An order by REST; ``RestError`` for a refusal, which may be a doubt; without an answer nothing is known."""
-        await self.budget.take(self.contract.weight("POST /api/v3/order"))
+        await self._take("POST /api/v3/order", key)
         body = await self._signed_call("POST", "/api/v3/order", order_params(order), key)
         told = codec.order_of(body, order.instrument)
         if told.cid != order.cid:

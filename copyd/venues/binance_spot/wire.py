@@ -45,8 +45,8 @@ class BinanceSpotWire:
         """The keys by account, as they are at any moment: every placement is signed with its account's own."""
         self._keys = keys
 
-    def channels(self, endpoints: Endpoints) -> tuple[Channel, ...]:
-        """The one kind of private connection there is. Nothing pings on it but the WebSocket itself."""
+    def channels(self, endpoints: Endpoints, key: Key | None = None) -> tuple[Channel, ...]:
+        """The one kind of private connection there is, the same for every key. Nothing pings on it but the WebSocket itself."""
         return (Channel("api", f"{endpoints.ws_api}?returnRateLimits=false", orders=True, events=True),)
 
     def login(self, channel: Channel, key: Key, now_ms: int) -> bytes:
@@ -60,7 +60,11 @@ class BinanceSpotWire:
 
     def place(self, order: Order, now_ms: int) -> bytes:
         """The placement; ``KeyError``: no key is bound for its account."""
-        return place_text(order, self._keys[order.account], now_ms, self.recv_window_ms)
+        return self.place_signed(self._keys[order.account], order, now_ms)
+
+    def place_signed(self, key: Key, order: Order, now_ms: int) -> bytes:
+        """The placement under a key that need not be bound: what the compiled rendering is taught with."""
+        return place_text(order, key, now_ms, self.recv_window_ms)
 
     def read(self, channel: str, payload: bytes, ts_recv: int) -> Sequence[t.Told]:
         """What a frame says, in its order."""
