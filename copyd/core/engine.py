@@ -560,7 +560,7 @@ class Names(msgspec.Struct):
     jumped: dict[int, int] = {}  # leader -> when a fall was last taken for a withdrawal
     mirrors: list[tuple[int, int]] = []
     leader_venues: dict[str, str] = {}
-    account_venues: list[str] = []  # by account; "", or nothing of the first: the venue of the first instrument
+    account_venues: list[str] = []  # by account; "": the venue of the first instrument
 
 
 class Engine:
@@ -807,9 +807,9 @@ class Engine:
             conversion(_base(specs[source]), _base(specs[mirror]), names)
         for source, mirror in self.names.mirrors:
             if (source, mirror) not in value.mirrors:
+                one, other = (_label(self.names.instruments[index]) for index in (source, mirror))
                 raise OperatorError(
-                    f"{_label(specs[mirror])} mirrors {_label(specs[source])} in the journal and not in the configuration: "
-                    "mirrors may be added, never removed")
+                    f"{other} mirrors {one} in the journal and not in the configuration: mirrors may be added, never removed")
 
     def _check_leader_venues(self, value: Configured) -> None:
         """A leader trades where some instrument is listed, and goes on trading where he was copied from."""
