@@ -114,10 +114,12 @@ class Rest(RestBase):
         """Whether a refusal for the rate is about the address: only if it says that nothing is left of the address's budget."""
         return headers.get("x-mbx-used-remain-limit", "").strip() == "0"
 
-    async def call(self, method: str, path: str, target: str, body: bytes, key: Key | None) -> bytes:
+    async def call(
+        self, method: str, path: str, target: str, body: bytes, key: Key | None, *, timeout_ms: int = 0
+    ) -> bytes:
         """One call within the address's budget. An account that has changed its API is looked at anew the next time."""
         try:
-            return await super().call(method, path, target, body, key)
+            return await super().call(method, path, target, body, key, timeout_ms=timeout_ms)
         except RestError as problem:
             if key is not None and problem.code in OTHER_API:
                 self._kinds.pop(key.api_key, None)
@@ -418,7 +420,8 @@ class Rest(RestBase):
         body = self._place_body(order, key, kind)
         path = place_path(order, unified=kind.unified)
         await self._turn(key)
-        return placed(order.cid, await self.post(path, body, key))
+        answer = await self.post(path, body, key, timeout_ms=self.contract.order_ack_timeout_ms)
+        return placed(order.cid, answer)
 
     async def _prepared(self, key: Key) -> Kind:
         """As ``prepare``; what fails here was certainly not placed."""

@@ -105,10 +105,12 @@ class Rest(RestBase):
             wait_ns=int(retry) * 1000 * MS_NS if retry.isascii() and retry.isdigit() else None,
         )  # fmt: skip
 
-    async def call(self, method: str, path: str, target: str, body: bytes, key: Key | None) -> bytes:
+    async def call(
+        self, method: str, path: str, target: str, body: bytes, key: Key | None, *, timeout_ms: int = 0
+    ) -> bytes:
         """One call within the account's and the address's budget."""
         await self._turn(key, f"{method} {path}")
-        return await super().call(method, path, target, body, key)
+        return await super().call(method, path, target, body, key, timeout_ms=timeout_ms)
 
     async def _turn(self, key: Key | None, call: str) -> None:
         if key is not None and (wait := self.pace.wait_ns(key, call)) > 0:
@@ -297,7 +299,8 @@ class Rest(RestBase):
     async def place(self, key: Key, order: Order) -> Answered:
         """Place an order over REST; ``VenueUnavailable`` without an answer, ``RestError`` for a refusal, whose verdict says what
         became of it."""
-        answer = await self.post(c.ORDER, place_body(order, isolated=self.isolated), key)
+        body = place_body(order, isolated=self.isolated)
+        answer = await self.post(c.ORDER, body, key, timeout_ms=self.contract.order_ack_timeout_ms)
         return codec.rest_answered(order.cid, 200, answer)
 
     def rest_place(self, order: Order, key: Key, now_ms: int) -> tuple[str, str, dict[str, str], bytes]:
