@@ -85,6 +85,13 @@ class Refused(Exception):
         self.code, self.message, self.status, self.headers = code, message, status, headers or {}
 
 
+UNKNOWN = Refused("40015", "System is abnormal, please try again later", 500)
+UNAVAILABLE = Refused("41114", "The current trading pair is under maintenance")
+THROTTLED = Refused("429", "Too many requests", 429)
+EXPIRED = Refused("40008", "Request timestamp expired")
+DUPLICATE, DUPLICATE_V3 = Refused("40786", "Duplicate clientOid"), Refused("25212", "Duplicate clientOid")
+
+
 class Call(msgspec.Struct):
     """One request, understood. ``lag_ns``: orders and executions younger than this are not seen (a stale reader)."""
 
@@ -221,7 +228,6 @@ class Dialect:
     def rest(self, request: Request) -> Work:
         """A request; a refusal is a ``Work`` whose ``run`` gives the refusal."""
         host, name = self.host, f"{request.method} {request.path}"
-        unknown = self._refusal(Refused("40015", "System is abnormal, please try again later", 500), request)
         try:
             if host.windows.take("address", request.ip, host.now_ns()):
                 raise Refused("429", "Too many requests", 429)
@@ -235,11 +241,13 @@ class Dialect:
             self._limited(route, request, call)
         except Refused as refused:
             return Work(partial(self._refusal, refused, request))
+        say = partial(self._refusal, request=request)
+        order = route.rule == "place"
         return Work(
             partial(self._do, route, request, call), call.owner, route.rule or name, call.text("symbol"), call.text("clientOid"),
-            unknown, self._refusal(Refused("41114", "The current trading pair is under maintenance"), request),
-            self._refusal(Refused("429", "Too many requests", 429), request),
-            partial(self._stale, route, request, call) if route.rule == "query" else None,
+            unknown=say(UNKNOWN), unavailable=say(UNAVAILABLE), throttled=say(THROTTLED),
+            twice=say(DUPLICATE_V3 if call.v3 else DUPLICATE) if order else b"", late=say(EXPIRED) if order else b"",
+            stale=partial(self._stale, route, request, call) if route.rule == "query" else None,
         )  # fmt: skip
 
     def _call(self, request: Request) -> Call:
@@ -1032,12 +1040,10 @@ class Dialect:
             params.setdefault("category", str(asked.get("category", "")).upper())
         call = Call(params, owner, self.host.server_ns(), session.v3)
         run = partial(self._trade_run, call, asked, row)
-        refused = partial(self._trade_refused, call, asked, row)
+        say = partial(self._trade_refused, call, asked, row)
         return Work(
-            run, owner, "place", call.text("symbol"), call.text("clientOid"),
-            refused(Refused("40015", "System is abnormal, please try again later")),
-            refused(Refused("41114", "The current trading pair is under maintenance")),
-            refused(Refused("429", "Too many requests")),
+            run, owner, "place", call.text("symbol"), call.text("clientOid"), unknown=say(UNKNOWN), unavailable=say(UNAVAILABLE),
+            throttled=say(THROTTLED), twice=say(DUPLICATE_V3 if session.v3 else DUPLICATE), late=say(EXPIRED),
         )  # fmt: skip
 
     def _trade_run(self, call: Call, asked: dict[str, Any], row: dict[str, Any]) -> bytes:
