@@ -37,11 +37,11 @@ from copyd.errors import OperatorError, VenueUnavailable
 from copyd.runtime.clock import Clock
 from copyd.telemetry.logs import get_logger
 from copyd.venues.binance_usdm.accounts import in_parallel
-from copyd.venues.binance_usdm.rest import RestError
 from copyd.venues.common import facts
 from copyd.venues.common.facts import Placed
 from copyd.venues.common.instruments import Instruments
 from copyd.venues.common.parts import Hooks, LeaderTerms
+from copyd.venues.common.rest import RestError
 from copyd.venues.common.signing import Key
 
 ORDERS = 7

@@ -164,7 +164,7 @@ class Host(Protocol):
         """(maker, taker)."""
 
     def changed(self) -> None:
-        """After every call of the engine that changes something: its events are taken to the dialect's ``events``."""
+        """After every call of the engine that changes something: its events are taken to the dialect's ``events``, once."""
 
     def publish(self, conn: Conn, owner: Owner, event: str, client_id: str, text: bytes) -> None:
         """Send an account's event, through the faults of events. ``event``: its name, for fault rules."""

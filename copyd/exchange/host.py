@@ -149,6 +149,7 @@ class Host(Exchange):
         self._dirty: list[Conn] = []
         self._flushing = False
         self._pending: list[list[tuple[int, ...]]] = []
+        self._told: list[tuple[int, ...]] = []
         self._telling = False
         self._request_faults = self._event_faults = False
         self.dialect = self.make_dialect(make)
@@ -314,10 +315,15 @@ class Host(Exchange):
     # -- what the engine did ----------------------------------------------------------------------------------------------
 
     def changed(self) -> None:
-        """Tell it, in order: what a dialect changes while it is told of a change is told after it."""
-        if not self.engine.n_events:
+        """Tell it, in order: what a dialect changes while it is told of a change is told after it.
+
+        A call that the engine refuses may leave the events of the one before: what was told is not told again.
+        """
+        events = self.engine.event_list() if self.engine.n_events else []
+        if not events or events == self._told:
             return
-        self._pending.append(self.engine.event_list())
+        self._told = events
+        self._pending.append(events)
         if self._telling:
             return
         self._telling = True

@@ -98,6 +98,19 @@ async def test_an_order_is_done_told_and_in_the_truth() -> None:
         assert (await x.tell("GET", "/truth/stats"))["orders_accepted"] == 1
 
 
+async def test_a_change_is_told_once_however_often_the_dialect_says_so() -> None:
+    """What the engine refuses leaves the events of the change before; they are not told again."""
+    async with exchange() as x:
+        ws = await x.login(await x.account())
+        await place(ws, "a1", n=1)
+        await place(ws, "a2", n=2, symbol="NOTHING")
+        await say(ws, op="cancel", symbol="BTCUSDT", cid="a1")
+        heard = [await hear(ws) for _ in range(5)]
+        assert [m.get("event") for m in heard] == ["new", "fill", None, None, None]
+        assert "error" in heard[3] and "cancel" in heard[4]
+        assert (await x.tell("GET", "/truth/stats"))["orders_accepted"] == 1
+
+
 async def test_rest_speaks_to_the_same_engine() -> None:
     """An order over REST is told on the connection, is found by a query, and a wrong signature is refused."""
     async with exchange() as x:

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
+import msgspec
+
 from copyd import app
 from copyd._fast import sim_engine as eng
 from copyd.control.protocol import Actor
@@ -48,6 +50,7 @@ from copyd.core.rows import (
     ReportRow,
 )
 from copyd.errors import BrokenInvariant, OperatorError, VenueUnavailable
+from copyd.exchange.host import dialect_of
 from copyd.followers import PlanSpec
 from copyd.sim.draws import Draws, Fired
 from copyd.sim.wire.book import Book, our_id
@@ -64,6 +67,8 @@ STEPS_MAX = 400_000
 #: The collector rests within a run; between runs it is let loose now and then.
 COLLECT_EVERY = 8
 SETTLED = (OrderState.NEW, OrderState.PARTIALLY_FILLED, OrderState.FILLED)
+
+BINANCE_USDM = "binance_usdm"
 
 Trace = Callable[[str], None]
 
@@ -90,14 +95,27 @@ class Result(NamedTuple):
     counters: dict[str, int]
 
 
+class Options(msgspec.Struct, frozen=True):
+    """What can be said of a world beside its seed."""
+
+    venue: str = BINANCE_USDM  # whose words its venue speaks
+
+
+def venue_of(
+    kind: str, draws: Draws, clock: Callable[[], int], seed: int, trace: Callable[..., None]
+) -> Venue | HostVenue:
+    """The venue of a world. UsageError: there is none of that kind."""
+    return Venue(draws, clock, seed, trace) if kind == BINANCE_USDM else HostVenue(draws, clock, seed, trace, dialect_of(kind))
+
+
 class World:
     """Everything of one run."""
 
     def __init__(
-        self, seed: int, draws: Draws, loop: VirtualLoop, trace: Trace | None,
-        make_venue: Callable[..., Venue | HostVenue] = Venue,
+        self, seed: int, draws: Draws, loop: VirtualLoop, trace: Trace | None, kind: str = BINANCE_USDM,
     ) -> None:
-        """``make_venue``: from draws, clock, seed and trace; ``partial(HostVenue, make=dialect_of(name))`` for a host's."""
+        """``kind``: whose words the venue speaks."""
+        self.kind = kind
         self.seed, self.draws, self.loop = seed, draws, loop
         self._say = trace
         self._hash = blake2b(digest_size=16)
@@ -113,7 +131,7 @@ class World:
         self.book = Book()
         self.medium = Medium()
         self.medium.on_append, self.medium.on_durable = self._appended, self.book.committed
-        self.venue = make_venue(draws, self.true_clock.true_ns, seed, self.trace)
+        self.venue = venue_of(kind, draws, self.true_clock.true_ns, seed, self.trace)
         self.venue.heard = self._heard
         self.daemon: app.Daemon | None = None
         self.killed = asyncio.Event()
@@ -443,7 +461,7 @@ class World:
             self.accounts[name] = n
         self.credentials = [credential(*row) for row in made]
         announce_legs = 1 if draws.draw("node.announce", 2) == 0 else 256
-        self.config = config_of(ports, self.connections, 700 + draws.draw("node.timeout", 1_500), announce_legs)
+        self.config = config_of(self.kind, ports, self.connections, 700 + draws.draw("node.timeout", 1_500), announce_legs)
         # Most histories begin on a good day; the others learn what a start in bad weather is.
         self.calm = draws.healthy = draws.chance("start.healthy", 750_000)
         await self.start_node()
@@ -639,13 +657,14 @@ def _quiet() -> Iterator[None]:
 
 def run_seed(
     seed: int, trace: Trace | None = None, keep: Iterable[Fired] | None = None, factor: int = 100,
+    options: Options | None = None,
 ) -> Result:
     """One history, from nothing to its verdict. ``factor`` 0: a world without faults."""
     draws = Draws(seed, keep=keep, factor=factor)
     pick = None if draws.chance("loop.fifo", 250_000) else lambda n: draws.draw("loop.pick", n)
     with _quiet():
         loop = VirtualLoop(pick, STEPS_MAX)
-        world = World(seed, draws, loop, trace)
+        world = World(seed, draws, loop, trace, (options or Options()).venue)
         try:
             with installed(loop, world.medium, draws, world.clock):
                 try:

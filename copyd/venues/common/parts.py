@@ -98,6 +98,9 @@ class Parts(Protocol):
     async def flows(self, key: Key, since_ms: int) -> list[tuple[int, int]]:
         """What was paid in (above 0) or taken out since: (amount e8, venue ns)."""
 
+    async def rights(self, key: Key) -> Rights:
+        """What a key may do."""
+
     async def keep_clock(self) -> None:
         """Measure the venue's clock for ever."""
 
@@ -237,8 +240,8 @@ class SessionParts:
     def _on_lost(self, line: Line, session: Session, was_ready: bool) -> None:
         self.gateway.on_lost(line, session)
 
-    def _on_refused(self, line: Line) -> None:
-        self.streams.on_refused(line)
+    def _on_refused(self, account: int, problem: str, final: bool) -> None:
+        self.streams.on_refused(account, problem, final)
 
     # --- as ``Parts`` says ------------------------------------------------------------------------------------------------
     def bind(self, columns: Columns) -> None:
