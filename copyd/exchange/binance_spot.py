@@ -183,8 +183,6 @@ class Streams(msgspec.Struct, eq=False):
 
     combined: bool
     names: dict[str, None] = {}
-    second: int = 0
-    messages: int = 0
 
 
 class Dialect:
@@ -213,7 +211,7 @@ class Dialect:
         for name, limit, period_ms in (
             ("request_weight", WEIGHT_PER_MINUTE, 60_000), ("raw_requests", RAW_PER_5_MINUTES, 300_000),
             ("orders_10s", ORDERS_PER_10S, 10_000), ("orders_day", ORDERS_PER_DAY, DAY_MS),
-            ("connections", CONNECTS_PER_5_MINUTES, 300_000),
+            ("connections", CONNECTS_PER_5_MINUTES, 300_000), ("stream_messages", STREAM_MESSAGES_PER_S, 1_000),
         ):  # fmt: skip
             host.windows.define(name, limit, period_ms)
         self._route_rest()
@@ -442,7 +440,7 @@ class Dialect:
 
     # -- connections -----------------------------------------------------------------------------------------------------
     def accepts(self, conn: Conn) -> bool:
-        """``/ws-api/v3``, ``/ws``, ``/ws/<stream>``, ``/stream?streams=``."""
+        """``/ws-api/v3``, ``/ws``, ``/ws/<stream>``, ``/stream?streams=``; nothing for an address that knocks too often."""
         path, _, query = conn.path.partition("?")
         params = dict(parse_qsl(query, keep_blank_values=True))
         now = self.host.now_ns()
@@ -617,11 +615,7 @@ class Dialect:
 
     # -- market streams --------------------------------------------------------------------------------------------------
     def _stream_text(self, conn: Conn, text: bytes) -> None:
-        state: Streams = conn.state
-        second = self.host.now_ns() // 10**9
-        state.messages = state.messages + 1 if second == state.second else 1
-        state.second = second
-        if state.messages > STREAM_MESSAGES_PER_S and "stream_messages" not in self.host.windows.lifted:
+        if self.host.windows.take("stream_messages", id(conn), self.host.now_ns()):
             conn.close(1008, "Too many requests")
             return
         try:
@@ -1067,7 +1061,7 @@ class Dialect:
         return [self.order_row(slot) for slot in (kept[:limit] if first or start else kept[-limit:])]
 
     def my_trades(self, call: Call) -> Any:
-        """From a trade id on, of an order, or of a span of time, oldest first; else the newest."""
+        """From a trade id on, or of a span of time, oldest first; else the newest. Of an order: of those."""
         index, limit = self.symbol(call), min(call.whole("limit", 500), 1000)
         first, order_id = call.whole("fromId", 0), call.whole("orderId", 0)
         start, end = self._span(call)
@@ -1077,7 +1071,7 @@ class Dialect:
             for buyer, at in ((True, 7), (False, 12)):
                 if t[at] == call.account and (not order_id or t[at + 1] == order_id) and start <= t[5] <= end:
                     rows.append(self._user_trade(t, buyer, at))
-        return rows[:limit] if onward or order_id else rows[-limit:]
+        return rows[:limit] if onward else rows[-limit:]
 
     def _user_trade(self, t: tuple[int, ...], buyer: bool, at: int) -> dict[str, Any]:
         spec = self.specs[t[2]]
