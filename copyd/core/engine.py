@@ -846,8 +846,8 @@ class Engine:
             one, other = specs[source], specs[mirror]
             self._mirrors.setdefault(source, []).append(mirror)
             self._per_lot[source, mirror] = conversion(_base(one), _base(other), (_label(one), _label(other)))
-            self._per_tick[source, mirror] = (
-                base_price(InstrumentRow.unpack(one.row), _base(one)) / base_price(InstrumentRow.unpack(other.row), _base(other)))
+            self._per_tick[source, mirror] = Fraction(
+                base_price(InstrumentRow.unpack(one.row), _base(one)), base_price(InstrumentRow.unpack(other.row), _base(other)))
 
     def _home(self, venue: str) -> str:
         """A venue by its name; "" is that of the first instrument."""

@@ -60,7 +60,7 @@ async def test_an_ioc_that_finds_nothing_ends_without_a_fill(world: World) -> No
 
 
 async def test_what_the_venue_refuses_is_a_definite_end(world: World) -> None:
-    """Beyond the margin; and reduce-only where there is nothing to reduce: REJECT under what the core knows, nothing in the books."""
+    """Beyond the margin; reduce-only where there is nothing to reduce: REJECT by the core's numbers, nothing in the books."""
     [account] = await world.follow(balance="20")
     large, nothing = world.order(account, 500 * world.unit(), px=world.buy_px()), world.order(account, 5, -1, reduce_only=True)
     world.send(large)
