@@ -49,7 +49,7 @@ from copyd.core.rows import (
     ReportKind,
     ReportRow,
 )
-from copyd.errors import BrokenInvariant, OperatorError, VenueUnavailable
+from copyd.errors import BrokenInvariant, OperatorError, UsageError, VenueUnavailable
 from copyd.exchange.host import dialect_of
 from copyd.followers import PlanSpec
 from copyd.sim.draws import Draws, Fired
@@ -104,8 +104,13 @@ class Options(msgspec.Struct, frozen=True):
 def venue_of(
     kind: str, draws: Draws, clock: Callable[[], int], seed: int, trace: Callable[..., None]
 ) -> Venue | HostVenue:
-    """The venue of a world. UsageError: there is none of that kind."""
-    return Venue(draws, clock, seed, trace) if kind == BINANCE_USDM else HostVenue(draws, clock, seed, trace, dialect_of(kind))
+    """The venue of a world. UsageError: there is none of that kind, or it is no venue of perpetuals."""
+    if kind == BINANCE_USDM:
+        return Venue(draws, clock, seed, trace)
+    venue = HostVenue(draws, clock, seed, trace, dialect_of(kind))
+    if venue.spot:
+        raise UsageError(f"{kind}: in these worlds perpetuals are traded, both ways")
+    return venue
 
 
 class World:
