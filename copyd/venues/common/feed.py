@@ -200,7 +200,9 @@ class LeaderFeed:
             case t.OrderTold() if told.status == NEW and not told.cum_qty:
                 return ls.OrderNew(told.instrument, told.venue_order_id)
             case t.PositionTold():
-                return told.position
+                # On spot a commission may be taken from what was bought: a holding never adds up to its executions exactly, and
+                # only the periodic comparison, behind which the holding counts, may say so.
+                return None if self.instruments[told.position.instrument].spot else told.position
             case t.LeverageTold():
                 return ls.Leverage(told.instrument, told.leverage, told.ts_event, ts_recv, payload)
             case t.WalletTold():

@@ -217,11 +217,13 @@ class SessionParts:
         )  # fmt: skip
 
     def _renderer(self) -> Renderer:
-        """The compiled rendering of orders as frames, taught by the wire's own text."""
+        """The compiled rendering of orders as frames, taught by the wire's own text: ``place_signed`` where every order is."""
+        wire: Any = self.wire
+        twin = getattr(wire, "place_signed", None) or (lambda key, order, now_ms: wire.place(order, now_ms))
         renderer = Renderer("frame", self.hooks.clock() & 0xFFFFFFFF)
         for item in self.instruments:
             kinds = [kind for kind in KINDS if not item.spot or not (kind[2] or kind[3])]
-            teach(renderer, lambda key, order, now_ms: self.wire.place(order, now_ms), item, kinds)
+            teach(renderer, twin, item, kinds)
         return renderer
 
     # --- what the connections say ---------------------------------------------------------------------------------------

@@ -351,6 +351,9 @@ FOR_EVER_S = 10.0 * 365 * 86_400
 
 
 def pace_of(contract: VenueContract) -> RetryPace:
-    """Connection attempts of one address, below the venue's limit."""
+    """Connection attempts of one address, below the venue's limit, also where that is counted by the second."""
     per_s = contract.connect_attempts_per_5_min * PACE_SHARE / FIVE_MINUTES_S
-    return RetryPace(per_s, max(1, min(BURST_MAX, int(contract.connect_attempts_per_5_min / 6))))
+    burst = min(BURST_MAX, contract.connect_attempts_per_5_min // 6)
+    if any(limit.kind == "connects" for limit in contract.rate_limits):
+        burst = min(burst, round(contract.limit("connects", "ip").limit * (1 - PACE_SHARE)))
+    return RetryPace(per_s, max(1, burst))

@@ -26,9 +26,11 @@ from copyd.venues.okx.errors import NOT_FOUND_CODES, RATE_CODES, classify
 from copyd.venues.okx.signing import json_text, place_body, rest_headers
 
 PAGE = CONTRACT.backfill_page_max
-#: More pages than this are not read for one question: it is answered as incomplete.
-PAGES_MAX = 100
+#: More pages than this are not read for one question: it is answered as incomplete, or not at all.
+PAGES_MAX = 300
 ISOLATED_UNAVAILABLE = 50072
+#: Answers of account modes in which an instrument has no leverage of this margin type.
+NO_LEVERAGE_CODES = frozenset({51010, ISOLATED_UNAVAILABLE, 59111})
 _FUTURES_MODE = "2"
 _DERIVATIVE_MODES = frozenset({"2", "3", "4"})
 _CASH_MODES = frozenset({"1", "2"})
@@ -167,11 +169,14 @@ class Rest(RestBase):
         fits = config.acctLv in _DERIVATIVE_MODES and isolated == self.isolated
         return Settings(hedge, isolated, await self._leverage_set(key, instrument), trades and fits)
 
+    async def _levers(self, key: Key, instrument: Instrument) -> list[codec.LeverRow]:
+        """The leverage of the margin type in use: a row per side where the account keeps two."""
+        mode = "isolated" if self.isolated else "cross"
+        return await self._rows(codec.LeverRow, c.LEVERAGE_INFO, {"instId": instrument.symbol, "mgnMode": mode}, key)
+
     async def _leverage_set(self, key: Key, instrument: Instrument) -> int:
         """The leverage of the margin type in use; of two sides the larger, 0 = not told."""
-        mode = "isolated" if self.isolated else "cross"
-        found = await self._rows(codec.LeverRow, c.LEVERAGE_INFO, {"instId": instrument.symbol, "mgnMode": mode}, key)
-        return max((codec.leverage_of(row.lever) for row in found), default=0)
+        return max((codec.leverage_of(row.lever) for row in await self._levers(key, instrument)), default=0)
 
     async def hedge_mode(self, key: Key) -> bool:
         """Whether the account keeps a position per side."""
@@ -198,9 +203,10 @@ class Rest(RestBase):
         fields: dict[str, str] = {
             "instId": instrument.symbol, "lever": str(leverage), "mgnMode": "isolated" if isolated else "cross",
         }  # fmt: skip
-        sides = ("long", "short") if isolated and await self.hedge_mode(key) else (None,)
-        for side in sides:
-            await self.post(c.SET_LEVERAGE, json_text({**fields, **({"posSide": side} if side else {})}), key)
+        rows = await self._levers(key, instrument) if isolated else []
+        sides = [row.posSide for row in rows if row.posSide in ("long", "short")]
+        for more in [{"posSide": side} for side in sides] or [{}]:
+            await self.post(c.SET_LEVERAGE, json_text({**fields, **more}), key)
 
     # --- account --------------------------------------------------------------------------------------------------
     async def _details(self, key: Key) -> list[codec.BalanceDetail]:
@@ -258,7 +264,12 @@ class Rest(RestBase):
         held = [row for row, _ in codec.positions_told(found, self.instruments, self.clock(), "poll") if row.qty and row.leverage]
         if held:
             return max(held, key=lambda row: abs(row.qty)).leverage
-        return await self._leverage_set(key, instrument)
+        try:
+            return await self._leverage_set(key, instrument)
+        except RestError as problem:
+            if problem.code not in NO_LEVERAGE_CODES:
+                raise
+            return 0
 
     # --- orders ---------------------------------------------------------------------------------------------------
     async def order(
@@ -317,7 +328,8 @@ class Rest(RestBase):
         params = {"instType": inst_type(instrument), "instId": instrument.symbol, "ordId": order.venue_order_id}
         found, _ = await self._pages(codec.FillRow, c.FILLS, params, key, "billId")
         if sum(codec.lots(instrument, row.fillSz) for row in found) < order.cum_qty:
-            found, _ = await self._pages(codec.FillRow, c.FILLS_HISTORY, params, key, "billId")
+            # the archive is not said to hold the newest: both together do
+            found += (await self._pages(codec.FillRow, c.FILLS_HISTORY, params, key, "billId"))[0]
         return [trade for trade in self._trades(found, instrument) if trade.cid == cid]
 
     def _trades(self, found: list[codec.FillRow], instrument: Instrument) -> list[TradeTold]:
@@ -340,7 +352,8 @@ class Rest(RestBase):
 
         found, complete = await self._pages(codec.FillRow, c.FILLS, params, key, "billId", passed)
         if complete and not passed(found):
-            found, complete = await self._pages(codec.FillRow, c.FILLS_HISTORY, params, key, "billId", passed)
+            older, complete = await self._pages(codec.FillRow, c.FILLS_HISTORY, params, key, "billId", passed)
+            found += older
         if not complete:
             raise ValueError(f"more than {PAGES_MAX * PAGE} executions since {from_id}")
         return [trade for trade in self._trades(found, instrument) if trade.execution.exec_id >= from_id][:limit]
