@@ -22,7 +22,7 @@ WEIGHT_SHARE = (5, 6)
 
 
 #: Kinds whose private connections belong to one account each; each folder's ``parts.py`` has its ``KIND``.
-SESSION_KINDS = ("okx", "bybit", "bitget")
+SESSION_KINDS = ("okx", "bybit", "bitget", "binance_spot")
 
 
 def contract_of(venue: VenueConfig) -> VenueContract:

@@ -171,6 +171,69 @@ def _rate_plan(config: Any, followers: int | None, no_env: bool) -> list[str]:
         if leader in leaders and (venue or config.venues[0].name) in venues})
 
 
+venue = App(name="venue", help="An exchange as it is, beside what is relied on.", group=CHECK)
+app.command(venue)
+
+
+@venue.command(name="conformance")
+def venue_conformance(
+    name: str,
+    /,
+    *,
+    config: ConfigPath = DEFAULT_CONFIG,
+    credential: str = "",
+    orders: bool = False,
+    json: bool = False,
+) -> int:
+    """Hold a venue's contract record against the venue itself, row by row; read-only. Exit 1 when a row fails.
+
+    Example: copyd venue conformance okx -c config/copyd.yaml --credential alice
+
+    Parameters
+    ----------
+    name
+        The venue, by its name in the configuration.
+    config
+        The configuration.
+    credential
+        Whose key is used, by its name; without one only what needs no key is looked at.
+    orders
+        Also place the smallest order, far from the market, which must end unfilled. For a demo or test environment.
+    json
+        For tools.
+    """
+    import asyncio
+
+    import msgspec
+
+    from copyd.credentials import load_credentials
+    from copyd.yamlcheck import load
+
+    loaded = load(config).config
+    found = next((one for one in loaded.venues if one.name == name), None)
+    if found is None:
+        raise UsageError(f"no venue is called {name} (known: {', '.join(one.name for one in loaded.venues)})")
+    key = None
+    if credential:
+        key = load_credentials(loaded.credentials).get(credential)
+        if key is None:
+            raise UsageError(f"no credential is called {credential}")
+    if orders and key is None:
+        raise UsageError("--orders needs --credential")
+    rows = asyncio.run(_venue_rows(loaded, found, key, orders))
+    if json:
+        sys.stdout.write(msgspec.json.encode([row._asdict() for row in rows]).decode() + "\n")
+    else:
+        for row in rows:
+            word = "-" if row.ok is None else "ok" if row.ok else "FAILED"
+            print(f"{word:7} {row.name:15} {row.says}: {row.found}")
+    return int(any(row.ok is False for row in rows))
+
+
+async def _venue_rows(config: Any, venue: Any, key: Any, orders: bool) -> Any:
+    return await _late("copyd.venue_check", "Check")(config, venue, key, orders).run()
+
+
 @app.command(group=CHECK)
 def conformance(
     address: str,

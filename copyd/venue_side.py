@@ -37,11 +37,11 @@ from copyd.errors import OperatorError, VenueUnavailable
 from copyd.runtime.clock import Clock
 from copyd.telemetry.logs import get_logger
 from copyd.venues.binance_usdm.accounts import in_parallel
-from copyd.venues.binance_usdm.rest import RestError
 from copyd.venues.common import facts
 from copyd.venues.common.facts import Placed
 from copyd.venues.common.instruments import Instruments
 from copyd.venues.common.parts import Hooks, LeaderTerms
+from copyd.venues.common.rest import RestError
 from copyd.venues.common.signing import Key
 
 ORDERS = 7
@@ -386,7 +386,7 @@ class VenueSide:
                 self._untold_at = slot
                 return
             order = OrderRow.unpack(columns.get(ORDERS, slot))
-            if order.account not in self._keyless:
+            if order.instrument in self.instruments and order.account not in self._keyless:
                 room -= self.gateway.tell(order.cid, order.account, order.instrument, order.venue_order_id != 0)
         # Those that cannot be asked for, or were in vain, hold up nobody behind them.
         first = slots[-1] + 1 if len(slots) == UNTOLD_LOOK else first + UNTOLD_STEP

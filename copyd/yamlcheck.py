@@ -888,6 +888,10 @@ def environment_problems(config: Config, exists: Callable[[Path], bool] = Path.e
     for index, source in enumerate(config.credentials):
         if source.file is not None and not exists(Path(source.file)):
             found.append(f"credentials[{index}].file: {source.file} does not exist")
+        if source.vault and config.keys.kek.source == "file" and not exists(Path(config.keys.kek.file)):
+            found.append(f"keys.kek.file: {config.keys.kek.file} does not exist")
+        if source.vault and not exists(Path(config.journal.path) / "keys"):
+            found.append(f"credentials[{index}].vault: no keys in {config.journal.path} yet; `copyd key add` makes the first")
     for index, venue in enumerate(config.venues):
         if venue.orders.path == "batch" and not exists(Path(venue.orders.secret_file)):
             found.append(f"venues[{index}].orders.secret_file: {venue.orders.secret_file} does not exist")

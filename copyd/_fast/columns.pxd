@@ -25,7 +25,8 @@ cdef struct Instrument:
     int32_t slippage_bps    # default cap of the instrument's class
     uint8_t halted          # kill switch or venue halt: no openings
     uint8_t turbulent       # its mark moves too much to open in
-    uint8_t pad[6]
+    uint8_t spot            # bought and sold, not held as a position: no short side, no leverage, no reduce-only
+    uint8_t pad[5]
 
 cdef struct Leader:
     int64_t equity_e8       # latest journaled snapshot; <= 0 = unknown
@@ -143,7 +144,7 @@ cdef struct Leg:
     uint8_t replan           # the deferred part is a dead opening planned once more
     uint8_t retries          # back-off exponent of reductions
     uint8_t touched          # by the batch of reports being booked; 0 between steps
-    uint8_t pad[4]
+    uint32_t dust_q32        # Q32 lots below one that it holds beside attributed, where fees were kept back of what was bought
 
 cdef struct Order:
     uint8_t cid[16]          # client order id, 128 bits, big-endian
@@ -189,7 +190,8 @@ cdef struct Report:
     int32_t code
     uint8_t kind
     uint8_t status
-    uint8_t pad[6]
+    uint8_t fee_base         # fee_e8 is Q32 lots of the base asset, kept back of what was bought
+    uint8_t pad[5]
 
 cdef struct Trade:           # a trade already booked on an order, so that it is booked once
     int64_t trade_id

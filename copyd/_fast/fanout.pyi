@@ -35,6 +35,9 @@ class Kernel:
     def profits(self, now: int, marks: Iterable[tuple[int, int, int]] = ()) -> list[tuple[int, bool]]:
         """(profit in e8 at mark, whether every mark is fresh) of every plan, with ``marks`` in place of the tables'."""
 
+    def reanchor(self, legs: array[int], leader_qty: int) -> None:
+        """Reductions of these legs are measured from their targets and so many lots of the leader's from now on."""
+
     def follow_peak(self, leader: int) -> None:
         """The leader's highest equity since each plan began."""
 

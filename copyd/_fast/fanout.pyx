@@ -166,6 +166,7 @@ cdef enum:  # Reason
     CLOCK_OFF = 31
     PRICE_OUTLIER = 32
     VOLATILITY_PAUSE = 33
+    NO_SHORT = 34
     SLIPPAGE = 40
     VENUE_REJECTED = 41
 
@@ -187,6 +188,7 @@ cdef enum:
     REDUCE_ONLY_REJECTED = -2022
     POSITION_SIDE_REJECTED = -4061
     MIN_NOTIONAL_REJECTED = -4164
+    FILTER_REJECTED = -1013
 
 cdef struct Params:
     uint8_t key[16]
@@ -437,6 +439,15 @@ cdef inline int64_t _min_lots(Instrument* instrument, int64_t px) noexcept nogil
     return by_value if by_value > least else least
 
 
+cdef inline int64_t _fee_value(Instrument* instrument, int64_t fee_q32, int64_t px) noexcept nogil:
+    cdef i128 under = shl32(instrument.value_div)
+    return narrow(quotient(wide3(wide(fee_q32, px), instrument.value_mul) + under - 1, under))
+
+
+cdef inline int64_t _leverage_of(Instrument* instrument, int64_t leverage) noexcept nogil:
+    return 1 if instrument.spot else leverage
+
+
 cdef inline int64_t _limit_price(int64_t px, int side, int64_t slippage_bps) noexcept nogil:
     if side > 0:
         return narrow(quotient(wide(px, BPS + slippage_bps), BPS))
@@ -651,7 +662,8 @@ cdef class Kernel:
         for i in range(self.columns.counts[6]):
             leg = &self.columns.legs[i]
             mark = self._marks[leg.instrument]
-            if leg.attributed == 0 or mark <= 0 or not self._account_instrument(leg).isolated:
+            if (leg.attributed == 0 or mark <= 0 or not self._account_instrument(leg).isolated
+                    or self.columns.instruments[leg.instrument].spot):
                 continue
             worth = _notional(&self.columns.instruments[leg.instrument], _abs(leg.attributed), mark)
             if worth <= 0:
@@ -677,6 +689,12 @@ cdef class Kernel:
             earned = self._profit(&self.columns.plans[i], now, &fresh)
             found.append((earned, fresh))
         return found
+
+    def reanchor(self, const uint32_t[::1] legs, int64_t leader_qty):
+        """From now on reductions of these legs are measured from what they should hold and ``leader_qty`` lots of the leader's."""
+        cdef Py_ssize_t i
+        for i in range(legs.shape[0]):
+            self._set_anchor(&self.columns.legs[legs[i]], leader_qty)
 
     def follow_peak(self, uint32_t leader):
         """The leader's highest equity since each plan began."""
@@ -815,7 +833,7 @@ cdef class Kernel:
                 order = &self.columns.orders[slots[i]]
                 instrument = &self.columns.instruments[order.instrument]
                 ranked[i].rank = RANK_PLAIN - 1 - <uint64_t>_notional(instrument, order.order_qty, instrument.mark)
-                if order.reduce_only == 0 and order.position_side == 0:
+                if order.reduce_only == 0 and order.position_side == 0 and not instrument.spot:
                     ranked[i].rank += RANK_PLAIN
                 ranked[i].slot = slots[i]
             _sort_ranked(ranked, ranked + n, n)
@@ -969,7 +987,8 @@ cdef class Kernel:
         self._touched.count = 0
         self._stops.count = 0
 
-    cdef int _end(self, const uint8_t* cid, int64_t forgone, uint32_t leg, int32_t code, int reason, int note) except -1:
+    cdef int _end(
+            self, const uint8_t* cid, int64_t forgone, uint32_t leg, int32_t code, int reason, int note) except -1 nogil:
         cdef OrderEnd* end = <OrderEnd*>_push(&self._ends)
         memset(end, 0, sizeof(OrderEnd))
         memcpy(end.cid, cid, 16)
@@ -1013,7 +1032,7 @@ cdef class Kernel:
             over = shl32(wide(plan.amount_e8, instrument.value_div))
             under = wide3(wide(event.order_qty, event.px), instrument.value_mul)
         elif plan.mode == FIXED_RATIO:
-            over = shl32(wide(worth, plan.leverage))
+            over = shl32(wide(worth, _leverage_of(instrument, plan.leverage)))
             under = wide(leader.equity_e8, position.leverage)
         else:
             if plan.assumed_stop_bps <= 0:
@@ -1092,12 +1111,14 @@ cdef class Kernel:
             return PLAN_PAUSED + plan.state - 1
         if leader.state != ACTIVE:
             return PLAN_PAUSED + leader.state - 1
-        if not ai.ready or ai.leverage < 1 or (leg.side != 0 and not self.columns.accounts[leg.account].hedge):
+        if not ai.ready or _leverage_of(instrument, ai.leverage) < 1 or (leg.side != 0 and not self.columns.accounts[leg.account].hedge):
             return LEG_NOT_READY
         if leg.detached:
             return LEG_DETACHED
         if not (plan.instruments >> leg.instrument) & 1:
             return INSTRUMENT_NOT_ALLOWED
+        if instrument.spot and opening.side < 0:
+            return NO_SHORT
         if not leader.eligible or (0 < leader.ts_margin_call <= opening.now < leader.ts_margin_call + MARGIN_CALL_PAUSE):
             return LEADER_NOT_ELIGIBLE
         lead = &self.columns.positions[leg.leader_position]
@@ -1280,6 +1301,7 @@ cdef class Kernel:
         leg.attributed = 0
         leg.cost_e8 = 0
         leg.margin_e8 = 0
+        leg.dust_q32 = 0
         leg.target = 0
         leg.pending = 0
         leg.deferred = 0
@@ -1379,7 +1401,8 @@ cdef class Kernel:
             value = clamp(quotient(wide(plan.allocation_e8, plan.max_loss_bps), plan.assumed_stop_bps))
             lots = _cut(lots, _lots_for(instrument, value, px) - held, MAX_LOSS_PER_TRADE, reason)
         if plan.max_position_bps != 0:
-            value = clamp(quotient(wide3(wide(plan.allocation_e8, plan.max_position_bps), ai.leverage), BPS))
+            value = clamp(quotient(
+                wide3(wide(plan.allocation_e8, plan.max_position_bps), _leverage_of(instrument, ai.leverage)), BPS))
             lots = _cut(lots, _lots_for(instrument, value, px) - held, MAX_POSITION, reason)
         if plan.max_notional_symbol_e8 != 0:
             value = plan.max_notional_symbol_e8 - symbol
@@ -1415,7 +1438,7 @@ cdef class Kernel:
             return 0
         cdef Instrument* instrument = &self.columns.instruments[leg.instrument]
         cdef int64_t slip = plan.slippage_bps if plan.slippage_bps != 0 else instrument.slippage_bps
-        cdef int64_t leverage = ai.leverage
+        cdef int64_t leverage = _leverage_of(instrument, ai.leverage)
         cdef int64_t rest = BPS - slip
         cdef int64_t under = rest * PPM + slip * leverage * PPM + instrument.taker_fee_ppm * leverage * rest
         return clamp(quotient(wide3(wide(available, leverage), rest * PPM), under))
@@ -1473,7 +1496,7 @@ cdef class Kernel:
         order.kind = kind
         order.state = S_PENDING_NEW
         order.attempt = leg.attempt
-        if account.hedge:
+        if account.hedge and not self.columns.instruments[leg.instrument].spot:
             order.position_side = 1 if (side > 0) == (kind == OPENING) else 2
         if cause.now >= account.ts_window + self.params.order_window or cause.now < account.ts_window:
             account.ts_window = cause.now
@@ -1487,14 +1510,15 @@ cdef class Kernel:
         cdef Order* order = &self.columns.orders[slot]
         cdef Leg* leg = &self.columns.legs[leg_index]
         cdef Account* account = &self.columns.accounts[leg.account]
-        cdef int64_t leverage = self._account_instrument(leg).leverage
+        cdef Instrument* instrument = &self.columns.instruments[leg.instrument]
+        cdef int64_t leverage = _leverage_of(instrument, self._account_instrument(leg).leverage)
         cdef int64_t value
         order.replanned = leg.replan
         leg.replan = 0
         leg.open_slot = slot
         leg.open_leaves = lots
         leg.pending = side * (lots << 32)
-        value = _notional(&self.columns.instruments[leg.instrument], lots, limit_px)
+        value = _notional(instrument, lots, limit_px)
         order.reserve_e8 = narrow(quotient(<i128>value + leverage - 1, leverage))
         account.reserved_e8 += order.reserve_e8
         (<uint32_t*>_push(&self._openings))[0] = slot
@@ -1505,7 +1529,7 @@ cdef class Kernel:
         cdef int64_t wanted = leg.target - leg.pending - leg.deferred
         cdef int64_t lots
         wanted = _abs(wanted) if _sign(wanted) == _sign(held) and _sign(held) != -_sign(leg.deferred) else 0
-        lots = (((_abs(held) << 32) - wanted) >> 32) - leg.reduce_leaves
+        lots = (((_abs(held) << 32) + leg.dust_q32 - wanted) >> 32) - leg.reduce_leaves
         return lots if lots > 0 else 0
 
     cdef int64_t _plan_reduction(self, uint32_t leg_index, Cause* cause) except -1 nogil:
@@ -1513,20 +1537,21 @@ cdef class Kernel:
         cdef int64_t total = self._reducible(leg)
         cdef int64_t left = total
         cdef int64_t room, lots
-        cdef int direction, hedge, reduce_only
+        cdef int direction, plain, reduce_only
         cdef int part = PART_REDUCTION
         cdef uint32_t slot
         cdef AccountInstrument* ai
-        if total == 0:
+        cdef Instrument* instrument = &self.columns.instruments[leg.instrument]
+        if total == 0 or _carries_close(instrument, leg, total):
             return 0
         direction = _sign(leg.attributed)
         ai = self._account_instrument(leg)
-        hedge = self.columns.accounts[leg.account].hedge
-        room = left if hedge else max(0, ai.net * direction - leg.reduce_leaves)
+        plain = instrument.spot or self.columns.accounts[leg.account].hedge
+        room = left if plain else max(0, ai.net * direction - leg.reduce_leaves)
         while left > 0 and part < PART_REDUCTION + REDUCTIONS_MAX:
-            lots = min(left, self.columns.instruments[leg.instrument].lot_max_market)
+            lots = min(left, instrument.lot_max_market)
             reduce_only = 0
-            if not hedge and room > 0:
+            if not plain and room > 0:
                 lots = min(lots, room)
                 reduce_only = 1
             slot = self._make_order(leg_index, cause, part, REDUCTION, -direction, lots, 0, 0)
@@ -1563,9 +1588,10 @@ cdef class Kernel:
                 decision.reduce = P_ROUNDED
             if event.qty_mid == 0:
                 leg.detached = 0
+                self._leave_dust(leg_index, leg, NULL, 0)
         if event.open_qty != 0:
             self._decide_opening(leg_index, event, &cause, &decision)
-            if event.live and decision.reason != PRICE_OUTLIER:
+            if event.live and decision.reason != PRICE_OUTLIER and decision.reason != NO_SHORT:
                 _book_missed(leg, decision.forgone)
         decision.target = leg.target
         memcpy(_push(&self._decisions), &decision, sizeof(Decision))
@@ -1622,7 +1648,7 @@ cdef class Kernel:
 
     cdef int64_t _wanted(self, Leg* leg, int side, int64_t delta) noexcept nogil:
         cdef int64_t kept = _abs(leg.attributed) - leg.reduce_leaves
-        cdef int64_t holding = side * (kept << 32) if kept > 0 else 0
+        cdef int64_t holding = side * (((kept << 32) if kept > 0 else 0) + <int64_t>leg.dust_q32)
         cdef int64_t want = side * (leg.target + delta - holding)
         return want if want > 0 else 0
 
@@ -1727,6 +1753,7 @@ cdef class Kernel:
         cdef Touched* touched
         cdef int was_terminal, ended
         cdef int64_t filled, hole
+        cdef int64_t kept_back = 0
         if report.kind == R_BALANCE:
             if report.account >= self.columns.counts[4]:
                 raise BrokenInvariant(f"balance of account {report.account}, which is not in the tables")
@@ -1742,13 +1769,18 @@ cdef class Kernel:
             order.exec_qty += report.last_qty
             order.exec_cost_e8 += _notional(
                 &self.columns.instruments[order.instrument], report.last_qty, report.last_px)
-            order.fee_e8 += report.fee_e8
-            self.columns.plans[order.plan].commission_e8 += report.fee_e8
+            if not report.fee_base:
+                order.fee_e8 += report.fee_e8
+                self.columns.plans[order.plan].commission_e8 += report.fee_e8
+            elif order.side > 0:
+                kept_back = max(0, min(report.fee_e8, order.order_qty << 32))
         was_terminal = _is_terminal(order.state)
         hole = _lacking(&self.columns.legs[order.leg])
         filled = self._book_quantity(order, report, now)
         if filled == 0:
             self._correct_value(order, report)
+        if kept_back != 0:
+            self._take_base_fee(order, report, kept_back, now)
         if filled != 0 and order.kind == REDUCTION:
             self._forgo_hole(order, hole)
         if filled != 0 and was_terminal:
@@ -1768,6 +1800,40 @@ cdef class Kernel:
                 touched.cause.now = now
                 touched.cause.ts_event = order.ts_event
         return 0
+
+    cdef void _take_base_fee(self, Order* order, Report* report, int64_t fee_q32, int64_t now) noexcept nogil:
+        cdef Instrument* instrument = &self.columns.instruments[order.instrument]
+        cdef Leg* leg = &self.columns.legs[order.leg]
+        cdef AccountInstrument* ai = self._account_instrument(leg)
+        cdef Plan* plan = &self.columns.plans[order.plan]
+        cdef int64_t px = report.last_px
+        cdef int64_t value, real, taken, lots, share
+        if px == 0:
+            px = order.limit_px if order.limit_px != 0 else instrument.mark
+        value = _fee_value(instrument, fee_q32, px)
+        order.fee_e8 += value
+        plan.commission_e8 += value
+        real = ((leg.attributed << 32) if leg.attributed > 0 else 0) + <int64_t>leg.dust_q32
+        taken = min(fee_q32, real)
+        if taken == 0:
+            return
+        lots = leg.attributed - ((real - taken) >> 32)
+        leg.attributed -= lots
+        leg.dust_q32 = <uint32_t>(real - taken)
+        leg.cost_e8 = max(0, leg.cost_e8 - value)
+        share = min(taken, leg.target - leg.pending - leg.deferred)
+        leg.target -= share if share > 0 else 0
+        self._set_anchor(leg, self.columns.positions[leg.leader_position].qty)
+        ai.net -= lots
+        ai.ts_active = now
+
+    cdef int _leave_dust(self, uint32_t leg_index, Leg* leg, const uint8_t* cid, int32_t code) except -1 nogil:
+        cdef uint8_t[16] nobody
+        if leg.dust_q32 == 0 or leg.attributed != 0 or leg.target != 0 or leg.open_slot != NONE:
+            return 0
+        leg.dust_q32 = 0
+        memset(nobody, 0, 16)
+        return self._end(cid if cid != NULL else nobody, 0, leg_index, code, OK, DUST)
 
     cdef int _forgo_hole(self, Order* order, int64_t before) except -1:
         cdef uint8_t[16] nobody
@@ -1815,6 +1881,7 @@ cdef class Kernel:
         cdef int64_t filled = min(report.cum_qty, order.order_qty) - order.cum_qty
         cdef int64_t leaves, value, held, share, freed, margin, gone, gone_value, cost
         cdef int64_t beyond = 0
+        cdef bint spot
         cdef Plan* plan
         cdef Leg* leg
         cdef Account* account
@@ -1842,6 +1909,9 @@ cdef class Kernel:
         account.margin_e8 -= margin
         plan = &self.columns.plans[order.plan]
         plan.realised_e8 -= order.side * (gone_value - cost)
+        spot = self.columns.instruments[order.instrument].spot
+        if spot:
+            account.balance_e8 -= order.side * value
         if order.kind == OPENING:
             if gone == held:
                 leg.ts_open = min(order.ts_decided, now)
@@ -1852,7 +1922,7 @@ cdef class Kernel:
                 freed = mul_div_trunc(order.reserve_e8, filled, leaves)
                 order.reserve_e8 -= freed
                 account.reserved_e8 -= freed
-            margin = narrow(quotient(value - gone_value, ai.leverage if ai.leverage > 1 else 1))
+            margin = 0 if spot else narrow(quotient(value - gone_value, ai.leverage if ai.leverage > 1 else 1))
             leg.cost_e8 += value - gone_value
             leg.margin_e8 += margin
             account.margin_e8 += margin
@@ -1947,7 +2017,8 @@ cdef class Kernel:
     cdef bint _is_dust(self, Leg* leg, Order* order, int64_t rest) noexcept nogil:
         cdef Instrument* instrument = &self.columns.instruments[order.instrument]
         cdef int64_t value
-        if (order.state != S_REJECTED or order.code != MIN_NOTIONAL_REJECTED or order.reduce_only or order.position_side
+        cdef bint too_small = order.code == MIN_NOTIONAL_REJECTED or (instrument.spot and order.code == FILTER_REJECTED)
+        if (order.state != S_REJECTED or not too_small or order.reduce_only or order.position_side
                 or leg.target != 0 or leg.reduce_leaves != 0 or _abs(leg.attributed) != rest or leg.open_slot != NONE):
             return False
         value = _notional(instrument, rest, instrument.mark)
@@ -1959,6 +2030,7 @@ cdef class Kernel:
         cdef int64_t rest = order.order_qty - order.cum_qty
         cdef int64_t wait
         leg.reduce_leaves -= rest
+        self._leave_dust(order.leg, leg, order.cid, order.code)
         if rest == 0:
             leg.retries = 0
             leg.retry_ts = 0
@@ -2016,7 +2088,12 @@ cdef inline bint _is_outlier(Instrument* instrument, int64_t px) noexcept nogil:
 
 
 cdef inline int64_t _lacking(Leg* leg) noexcept nogil:
-    return _sign(leg.target) * (leg.target - leg.pending - leg.deferred - (leg.attributed << 32))
+    return _sign(leg.target) * (leg.target - leg.pending - leg.deferred - (leg.attributed << 32) - <int64_t>leg.dust_q32)
+
+
+cdef inline bint _carries_close(Instrument* instrument, Leg* leg, int64_t lots) noexcept nogil:
+    return (instrument.spot and instrument.mark > 0 and lots < _abs(leg.attributed)
+            and lots < _min_lots(instrument, instrument.mark))
 
 
 cdef inline void _set_off(Leg* leg) noexcept nogil:

@@ -48,7 +48,7 @@ def ratio(
     elif plan.mode == Mode.FIXED_AMOUNT:
         return _bounded(plan.amount_e8 * instrument.value_div * ONE, event.order_qty * event.px * instrument.value_mul)
     elif plan.mode == Mode.FIXED_RATIO:
-        over, under = worth_e8 * plan.leverage * ONE, leader.equity_e8 * position.leverage
+        over, under = worth_e8 * (1 if instrument.spot else plan.leverage) * ONE, leader.equity_e8 * position.leverage
     else:
         if plan.assumed_stop_bps <= 0:
             return 0, Reason.NO_STOP

@@ -25,10 +25,11 @@ from copyd._fast.replies import rows_about, rows_of
 from copyd._fast.rowpack import pack_rows, unpack_rows
 from copyd.core.copy_instruction import book_missed, defer, ratio, set_anchor
 from copyd.core.fill import on_short_side
-from copyd.core.fixed import E8, ONE, mul_div_trunc, sign
+from copyd.core.fixed import BPS, E8, ONE, mul_div_trunc, sign
 from copyd.core.identifiers import CID_BYTES, cause_id, epoch_of, site_of
 from copyd.core.instrument import base_price, conversion, converted_price, notional
 from copyd.core.leader_event import LeaderBook, split
+from copyd.core.order import carries_close
 from copyd.core.pnl import allocation_equity
 from copyd.core.reconcile import may_catch_up
 from copyd.core.risk import exceeds_declared
@@ -89,6 +90,8 @@ MINUTE_NS = 60_000_000_000
 FUNDING_SEEN_MAX = 200_000
 FLOWS_SEEN_MAX = 100
 FLOW_TWICE_NS = 5_000_000_000
+KEPT_BACK_MAX_BPS = 50
+"""A spot leader whose venue shows so little less than his fills add up to was charged it, or a lot; no sale is so small."""
 GAP_FALL = 5
 """Percent his equity may fall while he is not heard and still count as loss: beyond, it may as well have been a withdrawal."""
 RUNAWAY_LEAST = 1_000
@@ -736,6 +739,7 @@ class Engine:
         self.names.config_version = value.version
         for index, spec in enumerate(value.instruments):
             row = InstrumentRow.unpack(spec.row)
+            row.spot = int(spec.spot)
             if index < len(self.names.instruments):
                 self._express_anew(now, index, self.names.instruments[index], spec, out)
                 old = self._row(INSTRUMENTS, index, InstrumentRow)
@@ -1031,15 +1035,30 @@ class Engine:
         if unknown and value.qty == 0 and value.leverage in (0, LeaderPositionRow().leverage):
             return False  # and no book is made: what leaves no record leaves no trace
         book = self._book(value.leader, value.instrument, value.position_side)
+        charged = self._charge_leader(book, value.qty)
         row = self._row(POSITIONS, book.position, LeaderPositionRow)
         expected = None if row.qty == value.qty else (value.qty, now)
         leverage = value.leverage or row.leverage
-        if expected is None and book.expected is None and leverage == row.leverage:
+        if expected is None and book.expected is None and leverage == row.leverage and not charged:
             return False
         # The push may be ahead of the fills that explain it; the timer decides when it has waited long enough.
         book.expected = expected if expected is None or book.expected is None else (value.qty, book.expected[1])
         self._edit(POSITIONS, book.position, LeaderPositionRow, leverage=leverage)
         return None
+
+    def _charge_leader(self, book: LeaderBook, told: int) -> bool:
+        """A spot venue keeps its fees back of what a leader buys: what it shows ``told`` of is taken over, and no follower sells
+        for it; he is flat when he has sold what there is. False where that does not explain the difference."""
+        row = self._row(POSITIONS, book.position, LeaderPositionRow)
+        less = row.qty - told
+        spot = self.names.instruments[book.instrument].spot
+        if not spot or told <= 0 or less <= 0 or (less > 1 and less * BPS > row.qty * KEPT_BACK_MAX_BPS):
+            return False
+        self._edit(POSITIONS, book.position, LeaderPositionRow, qty=told)
+        for _, key in self._group_keys(book):
+            if key in self._groups:
+                self.kernel.reanchor(self._groups[key], told)
+        return True
 
     def _leader_sync(self, now: int, value: LeaderSync, out: Outputs) -> None:
         books = [book for book in self.names.books if book.leader == value.leader]
@@ -1056,6 +1075,7 @@ class Engine:
             self._book(value.leader, instrument, side)
         for book in [book for book in self.names.books if book.leader == value.leader]:
             qty, leverage = told.get((book.instrument, book.side), (0, 0))
+            self._charge_leader(book, qty)
             row = self._row(POSITIONS, book.position, LeaderPositionRow)
             difference = qty - row.qty
             self._edit(POSITIONS, book.position, LeaderPositionRow, synced=1, leverage=leverage or row.leverage)
@@ -1241,7 +1261,8 @@ class Engine:
 
     def _legs_ready(self, now: int, value: LegsReady, out: Outputs) -> None:
         for account, instrument, ready, hedge, isolated, leverage in value.legs:
-            if hedge != bool(self._row(ACCOUNTS, account, AccountRow).hedge):
+            spot = self.names.instruments[instrument].spot  # which has no position mode, whatever that of the account is
+            if not spot and hedge != bool(self._row(ACCOUNTS, account, AccountRow).hedge):
                 self._mode_changed(account, hedge, out)
             at = account * self.columns.instruments_max + instrument
             self._edit(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow, ready=int(ready), isolated=int(isolated),
@@ -1739,9 +1760,10 @@ class Engine:
         margin = mul_div_trunc(leg.margin_e8, gone, held) if held else 0
         if gone:
             self._realise(leg.plan, sign(leg.attributed), notional(instrument, gone, px), cost)
+        bound = 0 if instrument.spot else value // max(1, ai.leverage)
         leg.cost_e8 += value - cost
-        leg.margin_e8 += value // max(1, ai.leverage) - margin
-        account.margin_e8 += value // max(1, ai.leverage) - margin
+        leg.margin_e8 += bound - margin
+        account.margin_e8 += bound - margin
         leg.ts_open = leg.ts_open if leg.attributed else now
         leg.attributed += qty
         wanted = leg.target - leg.pending - leg.deferred
@@ -1820,6 +1842,8 @@ class Engine:
             account_row.margin_e8 -= margin
             realised = self._realise(leg.plan, side, self._value(instrument, share, px, cost), cost)
             leg.attributed -= side * share
+            if leg.attributed == 0:
+                leg.dust_q32 = 0
             if leg.deferred:
                 # What waits would be refused when its turn comes: it leaves the target now, and is booked (semantics 1).
                 out.ends += OrderEndRow(forgone=leg.deferred, leg=index, reason=Reason.LEG_DETACHED).pack()
@@ -1898,9 +1922,12 @@ class Engine:
                    ("net", "net_short", "unattributed", "unattributed_short"), ())
         for at, (traded, held) in enumerate(follow):
             if held == index:
+                leg = self._row(LEGS, at, LegRow)
                 change(LEGS, at, LegRow, (
                     "target", "anchor_target", "attributed", "pending", "deferred", "open_leaves", "reduce_leaves", "missed"),
                     ("deferred_px_q16",))
+                if leg.dust_q32:
+                    self._gather_dust(at, leg.attributed * ONE + leg.dust_q32, lots)
             if traded == index:
                 change(LEGS, at, LegRow, ("anchor_leader",), ())
             if (traded == index) != (held == index):  # of both, the ratio of lots to lots stays
@@ -1937,6 +1964,14 @@ class Engine:
         self.names.mismatches.clear()
         text = f"lot x {lots[1]}/{lots[0]}, tick x {ticks[1]}/{ticks[0]}; {cut} values cut"
         out.alerts.append(Alert("instrument_changed", text, {"symbol": new.symbol}))
+
+    def _gather_dust(self, at: int, real: int, lots: tuple[int, int]) -> None:
+        """A leg that held ``real`` Q32 lots of before: what is whole lots of its dust now, it holds, and the account with it."""
+        leg, now = self._row(LEGS, at, LegRow), mul_div_trunc(real, *lots)
+        ai_at = leg.account * self.columns.instruments_max + leg.instrument
+        ai = self._row(ACCOUNT_INSTRUMENTS, ai_at, AccountInstrumentRow)
+        self._edit(ACCOUNT_INSTRUMENTS, ai_at, AccountInstrumentRow, net=ai.net + (now >> 32) - leg.attributed)
+        self._edit(LEGS, at, LegRow, attributed=now >> 32, dust_q32=now & ONE - 1)
 
     def _catch_up(self, now: int, value: CatchUp, out: Outputs) -> bool | None:
         """What these legs have forgone since the leader was flat is wanted again, and asked of every rule like an opening."""
@@ -2194,7 +2229,7 @@ class Engine:
         self.columns.put(ACCOUNTS, leg.account, account.pack())
         self._realise(
             leg.plan, sign(leg.attributed), self._value(leg.instrument, abs(leg.attributed), 0, leg.cost_e8), leg.cost_e8)
-        leg.attributed = leg.cost_e8 = leg.margin_e8 = 0
+        leg.attributed = leg.cost_e8 = leg.margin_e8 = leg.dust_q32 = 0
 
     def _set_state(self, now: int, args: dict[str, Any], out: Outputs) -> None:
         """``scope`` (all | venue | leader | plan | instrument), ``name``, ``state`` (active | paused | close_only)."""
@@ -2405,6 +2440,7 @@ def _names_of_one_venue(told: msgspec.Raw) -> Names:
     """The names in a checkpoint of ``CHECKPOINT_ONE_VENUE``, which kept a trade by hand as one number of three."""
     raw = msgspec.msgpack.decode(told)
     raw["external_seen"] = [(key & 0xFFFFF, key >> 20 & 63, key >> 26) for key in raw["external_seen"]]
+    raw["account_venues"] = [""] * len(raw["accounts"])
     return msgspec.convert(raw, Names)
 
 
@@ -2439,14 +2475,16 @@ def check_law(engine: Engine) -> None:
     """The law of semantics 1 on every leg, as an invariant: raises ``BrokenInvariant`` naming the leg.
 
     ``|target - attributed - open - deferred| < 1 lot`` unless the residual waits for the venue's minimum, which only an
-    opening residual may do: a leg never holds a whole lot more than it should without an order on its way or a retry due.
+    opening residual may do, and a part of a spot position that closes: a leg never else holds a whole lot more than it should
+    without an order on its way or a retry due.
     """
     for index in range(engine.columns.count(LEGS)):
         leg = LegRow.unpack(engine.columns.get(LEGS, index))
         wanted = leg.target - leg.pending - leg.deferred
         wanted = abs(wanted) if sign(wanted) == sign(leg.attributed) != -sign(leg.deferred) else 0
         excess = abs(leg.attributed) * ONE - wanted - leg.reduce_leaves * ONE
-        if excess >= ONE and leg.retry_ts == 0:
+        instrument = InstrumentRow.unpack(engine.columns.get(INSTRUMENTS, leg.instrument))
+        if excess >= ONE and leg.retry_ts == 0 and not carries_close(instrument, leg, excess >> 32):
             raise BrokenInvariant(f"leg {index} holds {excess >> 32} lots too much and nothing is on its way")
         if leg.reduce_leaves < 0 or leg.open_leaves < 0:
             raise BrokenInvariant(f"leg {index} counts fewer lots on the wire than none")

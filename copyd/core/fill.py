@@ -10,11 +10,11 @@ from collections.abc import Iterable
 
 from copyd.core.copy_instruction import book_missed, defer, set_anchor, set_off
 from copyd.core.fixed import ONE, mul_div_trunc, sign
-from copyd.core.instrument import notional
+from copyd.core.instrument import fee_value, notional
 from copyd.core.order import REJECT_REASON, Cause, plan_reduction
 from copyd.core.order_life import Evidence, evidence, next_state
 from copyd.core.pnl import realise
-from copyd.core.position import release
+from copyd.core.position import leave_dust, release
 from copyd.core.protection import give_back, keep
 from copyd.core.rows import (
     NONE,
@@ -37,6 +37,8 @@ REDUCE_ONLY_REJECTED = -2022
 POSITION_SIDE_REJECTED = -4061
 MIN_NOTIONAL_REJECTED = -4164
 """Refusals that say our picture of the account is wrong: the venue is asked for its position and its mode."""
+FILTER_REJECTED = -1013
+"""What a spot venue answers to an order below its minimum, among others."""
 
 
 def apply_reports(t: Tables, reports: Iterable[ReportRow], now: int, seq: int, out: Outcome) -> None:
@@ -73,13 +75,14 @@ def book_report(
     order = t.orders[slot]
     if report.venue_order_id:
         order.venue_order_id = report.venue_order_id
-    if report.kind == ReportKind.TRADE:
-        book_trade(t, slot, order, report)
+    kept_back = book_trade(t, slot, order, report) if report.kind == ReportKind.TRADE else 0
     was_terminal = order.state in TERMINAL
     hole = lacking(t.legs[order.leg])
     filled = book_quantity(t, order, report, now)
     if not filled:
         correct_value(t, order, report)
+    if kept_back:
+        take_base_fee(t, order, report, kept_back, now)
     if filled and order.kind == Kind.REDUCTION:
         forgo_hole(t, order, hole, out)
     if filled and was_terminal:
@@ -96,17 +99,45 @@ def report_aux(report: ReportRow, ended: bool) -> int:
     return report.cum_qty << 8 | ended << 7 | report.kind
 
 
-def book_trade(t: Tables, slot: int, order: OrderRow, report: ReportRow) -> None:
-    """Price and fee of one trade, once per trade id."""
+def book_trade(t: Tables, slot: int, order: OrderRow, report: ReportRow) -> int:
+    """Price and fee of one trade, once per trade id; returns the Q32 lots that the fee kept back of what was bought."""
     key = (slot, report.trade_id)
     if key in t.booked:
-        return
+        return 0
     t.booked.add(key)
     t.trades.append(TradeRow(report.trade_id, slot))
     order.exec_qty += report.last_qty
     order.exec_cost_e8 += notional(t.instruments[order.instrument], report.last_qty, report.last_px)
-    order.fee_e8 += report.fee_e8
-    t.plans[order.plan].commission_e8 += report.fee_e8
+    if not report.fee_base:
+        order.fee_e8 += report.fee_e8
+        t.plans[order.plan].commission_e8 += report.fee_e8
+        return 0
+    return max(0, min(report.fee_e8, order.order_qty * ONE)) if order.side > 0 else 0
+
+
+def take_base_fee(t: Tables, order: OrderRow, report: ReportRow, fee_q32: int, now: int) -> None:
+    """A commission in the base asset: the leg holds less by it, exactly, and should; nothing is forgone or bought back for it.
+
+    Whole lots leave the leg and the venue position, what is left below a lot is the leg's dust. In money it is a commission at
+    the price of the fill, rounded up, and no cost of what is held.
+    """
+    instrument, leg = t.instruments[order.instrument], t.legs[order.leg]
+    value = fee_value(instrument, fee_q32, report.last_px or order.limit_px or instrument.mark)
+    order.fee_e8 += value
+    t.plans[order.plan].commission_e8 += value
+    real = max(0, leg.attributed) * ONE + leg.dust_q32
+    taken = min(fee_q32, real)
+    if taken == 0:
+        return
+    lots = leg.attributed - (real - taken >> 32)
+    leg.attributed -= lots
+    leg.dust_q32 = real - taken & ONE - 1
+    leg.cost_e8 = max(0, leg.cost_e8 - value)
+    leg.target -= max(0, min(taken, leg.target - leg.pending - leg.deferred))
+    set_anchor(leg, t.positions[leg.leader_position].qty)
+    ai = t.account_instrument(leg)
+    ai.net -= lots
+    ai.ts_active = now
 
 
 def fill_value(t: Tables, order: OrderRow, report: ReportRow, filled: int) -> int:
@@ -159,7 +190,7 @@ def correct_value(t: Tables, order: OrderRow, report: ReportRow) -> None:
 
 def lacking(leg: LegRow) -> int:
     """Q32 lots by which the leg holds less than it should, with nothing on its way; negative where it holds too much."""
-    return sign(leg.target) * (leg.target - leg.pending - leg.deferred - leg.attributed * ONE)
+    return sign(leg.target) * (leg.target - leg.pending - leg.deferred - leg.attributed * ONE - leg.dust_q32)
 
 
 def forgo_hole(t: Tables, order: OrderRow, before: int, out: Outcome) -> None:
@@ -206,6 +237,9 @@ def book_quantity(t: Tables, order: OrderRow, report: ReportRow, now: int) -> in
     leg.margin_e8 -= margin
     account.margin_e8 -= margin
     realise(t.plans[order.plan], -order.side, gone_value, cost)
+    spot = t.instruments[order.instrument].spot
+    if spot:
+        account.balance_e8 -= order.side * value  # paid, or received: there is no margin that could be given back
     if order.kind == Kind.OPENING:
         if gone == held:
             leg.ts_open = min(order.ts_decided, now)  # the clock may have been put back between the two
@@ -216,7 +250,7 @@ def book_quantity(t: Tables, order: OrderRow, report: ReportRow, now: int) -> in
             freed = order.reserve_e8 * filled // leaves
             order.reserve_e8 -= freed
             account.reserved_e8 -= freed
-        margin = (value - gone_value) // max(1, ai.leverage)
+        margin = 0 if spot else (value - gone_value) // max(1, ai.leverage)
         leg.cost_e8 += value - gone_value
         leg.margin_e8 += margin
         account.margin_e8 += margin
@@ -296,13 +330,14 @@ def end_reason(order: OrderRow, never_was: bool) -> Reason:
 def is_dust(t: Tables, leg: LegRow, order: OrderRow, rest: int) -> bool:
     """The last of a leg, which the venue will not trade: a plain order below its minimum, all the leg still is (semantics 6).
 
-    Only where an opposite position nets the leg does its close go as a plain order; reduce-only ones have no minimum.
+    Only on spot, or where an opposite position nets the leg, is its close a plain order; reduce-only ones have no minimum.
     """
     instrument = t.instruments[order.instrument]
     plain = not order.reduce_only and not order.position_side
     last = leg.target == 0 and leg.reduce_leaves == 0 and abs(leg.attributed) == rest and leg.open_slot == NONE
+    too_small = order.code == MIN_NOTIONAL_REJECTED or (bool(instrument.spot) and order.code == FILTER_REJECTED)
     return (
-        order.state == OrderState.REJECTED and order.code == MIN_NOTIONAL_REJECTED and plain and last
+        order.state == OrderState.REJECTED and too_small and plain and last
         and 0 < notional(instrument, rest, instrument.mark) < instrument.min_notional_e8
     )
 
@@ -319,6 +354,7 @@ def end_reduction(t: Tables, slot: int, order: OrderRow, report: ReportRow, now:
     leg = t.legs[order.leg]
     rest = order.order_qty - order.cum_qty
     leg.reduce_leaves -= rest
+    leave_dust(order.leg, leg, order.cid, order.code, out)
     if rest == 0:
         leg.retries = 0
         leg.retry_ts = 0

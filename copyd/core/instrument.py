@@ -39,6 +39,16 @@ def min_lots(instrument: InstrumentRow, px: int) -> int:
     return max(1, instrument.lot_min, by_value)
 
 
+def fee_value(instrument: InstrumentRow, fee_q32: int, px: int) -> int:
+    """Worth in e8 at ``px`` ticks of a commission of Q32 lots, rounded up."""
+    return mul_div_ceil(fee_q32 * px, instrument.value_mul, instrument.value_div << 32)
+
+
+def leverage_of(instrument: InstrumentRow, leverage: int) -> int:
+    """``leverage`` as set at the venue; what is bought outright has none, whatever a plan says."""
+    return 1 if instrument.spot else leverage
+
+
 def limit_price(px: int, side: int, slippage_bps: int) -> int:
     """Limit in ticks at the slippage cap from ``px``, rounded inside the cap: buys down, sells up (semantics 21)."""
     if side > 0:

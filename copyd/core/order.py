@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from copyd.core.fixed import ONE, mul_div_ceil, sign
 from copyd.core.identifiers import client_order_id, epoch_of
-from copyd.core.instrument import notional
-from copyd.core.rows import NONE, Kind, LegRow, OrderRow, OrderState, Reason
+from copyd.core.instrument import leverage_of, min_lots, notional
+from copyd.core.rows import NONE, InstrumentRow, Kind, LegRow, OrderRow, OrderState, Reason
 from copyd.core.state import Outcome, Tables
 
 EPOCH_SLACK = 7_200_000_000_000
@@ -58,7 +58,7 @@ def make_order(
     order.kind = kind
     order.state = OrderState.PENDING_NEW
     order.attempt = leg.attempt
-    if t.accounts[leg.account].hedge:
+    if t.accounts[leg.account].hedge and not t.instruments[leg.instrument].spot:
         # The position side says which of the two positions is meant; the venue takes no reduce-only flag here.
         long_side = (side > 0) == (kind == Kind.OPENING)
         order.position_side = 1 if long_side else 2
@@ -86,7 +86,8 @@ def make_opening(t: Tables, leg_index: int, cause: Cause, side: int, lots: int, 
     leg.open_leaves = lots
     leg.pending = side * (lots << 32)
     instrument = t.instruments[leg.instrument]
-    order.reserve_e8 = mul_div_ceil(notional(instrument, lots, limit_px), 1, t.account_instrument(leg).leverage)
+    leverage = leverage_of(instrument, t.account_instrument(leg).leverage)
+    order.reserve_e8 = mul_div_ceil(notional(instrument, lots, limit_px), 1, leverage)
     t.accounts[leg.account].reserved_e8 += order.reserve_e8
     return slot
 
@@ -100,7 +101,13 @@ def reducible(leg: LegRow) -> int:
     wanted = leg.target - leg.pending - leg.deferred
     # Where an opening of the other side waits, the leader has turned round: all of this side goes first (semantics 5).
     wanted = abs(wanted) if sign(wanted) == sign(held) != -sign(leg.deferred) else 0
-    return max(0, ((abs(held) * ONE - wanted) >> 32) - leg.reduce_leaves)
+    return max(0, ((abs(held) * ONE + leg.dust_q32 - wanted) >> 32) - leg.reduce_leaves)
+
+
+def carries_close(instrument: InstrumentRow, leg: LegRow, lots: int) -> bool:
+    """A spot venue exempts no sell from its minimum: below it a part waits for the next, or for the close of all."""
+    part = bool(instrument.spot) and instrument.mark > 0 and lots < abs(leg.attributed)
+    return part and lots < min_lots(instrument, instrument.mark)
 
 
 def plan_reduction(t: Tables, leg_index: int, cause: Cause, out: Outcome) -> int:
@@ -108,20 +115,23 @@ def plan_reduction(t: Tables, leg_index: int, cause: Cause, out: Outcome) -> int
 
     Above the venue's maximum: successive orders, ``REDUCTIONS_MAX`` at once. On a one-way account reduce-only covers what the
     venue position still has in this direction; where an opposite leg nets it, the rest goes plain, a reduction all the same.
+    On spot every order is plain.
     """
     leg = t.legs[leg_index]
     total = left = reducible(leg)
     if total == 0:
         return 0
     direction = sign(leg.attributed)
-    ai = t.account_instrument(leg)
-    hedge = t.accounts[leg.account].hedge
-    room = left if hedge else max(0, ai.net * direction - leg.reduce_leaves)
+    ai, instrument = t.account_instrument(leg), t.instruments[leg.instrument]
+    if carries_close(instrument, leg, total):
+        return 0
+    plain = instrument.spot or t.accounts[leg.account].hedge
+    room = left if plain else max(0, ai.net * direction - leg.reduce_leaves)
     part = PART_REDUCTION
     while left > 0 and part < PART_REDUCTION + REDUCTIONS_MAX:
         lots = min(left, t.instruments[leg.instrument].lot_max_market)
         reduce_only = 0
-        if not hedge and room > 0:
+        if not plain and room > 0:
             lots = min(lots, room)
             reduce_only = 1
         slot, order = make_order(t, leg_index, cause, part, Kind.REDUCTION, -direction, lots, 0, 0)
@@ -144,7 +154,7 @@ def sending_order(t: Tables, out: Outcome) -> list[int]:
     def rank(slot: int) -> tuple[bool, int]:
         order = t.orders[slot]
         instrument = t.instruments[order.instrument]
-        plain = not order.reduce_only and not order.position_side
+        plain = not order.reduce_only and not order.position_side and not instrument.spot
         return plain, -notional(instrument, order.order_qty, instrument.mark)
 
     return sorted(out.reductions, key=rank) + out.openings

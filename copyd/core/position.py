@@ -11,7 +11,7 @@ from copyd.core.fixed import ONE, TARGET_MAX, sign
 from copyd.core.order import Cause, make_opening, no_opening_in_flight, plan_reduction
 from copyd.core.pnl import allocation_equity, profit
 from copyd.core.risk import Opening, Size, gate, size
-from copyd.core.rows import DecisionRow, FillEvent, LegRow, Part, Reason
+from copyd.core.rows import NONE, DecisionRow, FillEvent, LegRow, Note, OrderEndRow, Part, Reason
 from copyd.core.state import Outcome, Tables
 
 
@@ -26,13 +26,22 @@ def decide(t: Tables, leg_index: int, event: FillEvent, out: Outcome) -> None:
         decision.reduce = reduce_part(leg, decision.reduce_lots)
         if event.qty_mid == 0:
             leg.detached = 0
+            leave_dust(leg_index, leg, bytes(16), 0, out)
     if event.open_qty:
         decide_opening(t, leg_index, event, cause, decision, out)
-        if event.live and decision.reason != Reason.PRICE_OUTLIER:
-            # What nobody decided live is not owed (semantics 12, 13), nor what was sized by a price that was none.
+        if event.live and decision.reason not in (Reason.PRICE_OUTLIER, Reason.NO_SHORT):
+            # What nobody decided live is not owed (semantics 12, 13), nor what was sized by a price that was none, nor what
+            # cannot be held there.
             book_missed(leg, decision.forgone)
     decision.target = leg.target
     out.decisions.append(decision)
+
+
+def leave_dust(leg_index: int, leg: LegRow, cid: bytes, code: int, out: Outcome) -> None:
+    """A leg that is closed to the lot leaves what is less than one to the follower, with an audit line (semantics 6)."""
+    if leg.dust_q32 and leg.attributed == 0 and leg.target == 0 and leg.open_slot == NONE:
+        leg.dust_q32 = 0
+        out.ends.append(OrderEndRow(cid=cid, leg=leg_index, code=code, note=Note.DUST))
 
 
 def reduce_part(leg: LegRow, lots: int) -> Part:
@@ -93,7 +102,7 @@ def close_unsettled(leg: LegRow, side: int) -> bool:
 def wanted(leg: LegRow, side: int, delta: int) -> int:
     """Q32 lots, >= 0, that an opening on ``side`` would have to send so that the leg meets ``target + delta``."""
     # The follower's own hand may have taken what a reduction in flight was sent for: no more than all of it can go.
-    holding = side * max(0, abs(leg.attributed) - leg.reduce_leaves) * ONE
+    holding = side * (max(0, abs(leg.attributed) - leg.reduce_leaves) * ONE + leg.dust_q32)
     return max(0, side * (leg.target + delta - holding))
 
 

@@ -116,7 +116,7 @@ def give_back(t: Tables, plan: PlanRow, leg: LegRow) -> None:
     if instrument.mark > 0:
         realise(plan, sign(leg.attributed), notional(instrument, abs(leg.attributed), instrument.mark), leg.cost_e8)
     account.margin_e8 -= leg.margin_e8
-    leg.attributed = leg.cost_e8 = leg.margin_e8 = 0
+    leg.attributed = leg.cost_e8 = leg.margin_e8 = leg.dust_q32 = 0
     leg.target = leg.pending = leg.deferred = leg.anchor_target = leg.missed = 0
     leg.replan = 0
     leg.retry_ts = 0

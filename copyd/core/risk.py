@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from copyd.core.fixed import BPS, PPM, SATURATED, sign
-from copyd.core.instrument import limit_price, lots_for, min_lots, notional, slippage_cap
+from copyd.core.instrument import leverage_of, limit_price, lots_for, min_lots, notional, slippage_cap
 from copyd.core.pnl import profit
 from copyd.core.rows import (
     AccountInstrumentRow,
@@ -75,12 +75,14 @@ def gate(t: Tables, leg: LegRow, plan: PlanRow, opening: Opening) -> Reason:
     if leader.state != PlanState.ACTIVE:
         return _STATE_REASON[PlanState(leader.state)]
     # A hedge-mode leader's leg needs a hedge-mode account: on a one-way one his two sides would net (semantics 25).
-    if not ai.ready or ai.leverage < 1 or (leg.side and not t.accounts[leg.account].hedge):
+    if not ai.ready or leverage_of(instrument, ai.leverage) < 1 or (leg.side and not t.accounts[leg.account].hedge):
         return Reason.LEG_NOT_READY
     if leg.detached:
         return Reason.LEG_DETACHED
     if not plan.instruments >> leg.instrument & 1:
         return Reason.INSTRUMENT_NOT_ALLOWED
+    if instrument.spot and opening.side < 0:
+        return Reason.NO_SHORT
     if not leader.eligible or in_margin_call(leader, opening.now):
         return Reason.LEADER_NOT_ELIGIBLE
     lead = t.positions[leg.leader_position]
@@ -258,7 +260,7 @@ def apply_caps(t: Tables, leg: LegRow, plan: PlanRow, opening: Opening, lots: in
         value = min(plan.allocation_e8 * plan.max_loss_bps // plan.assumed_stop_bps, SATURATED)
         cut(lots_for(instrument, value, px) - held, Reason.MAX_LOSS_PER_TRADE)
     if plan.max_position_bps:
-        value = min(plan.allocation_e8 * plan.max_position_bps * ai.leverage // BPS, SATURATED)
+        value = min(plan.allocation_e8 * plan.max_position_bps * leverage_of(instrument, ai.leverage) // BPS, SATURATED)
         cut(lots_for(instrument, value, px) - held, Reason.MAX_POSITION)
     if plan.max_notional_symbol_e8:
         cut(lots_for(instrument, plan.max_notional_symbol_e8 - symbol, px), Reason.MAX_NOTIONAL_SYMBOL)
@@ -293,7 +295,7 @@ def feasible_notional(
         return 0
     instrument = t.instruments[leg.instrument]
     slip = slippage_cap(instrument, plan.slippage_bps)
-    leverage, rest = ai.leverage, BPS - slip
+    leverage, rest = leverage_of(instrument, ai.leverage), BPS - slip
     under = rest * PPM + slip * leverage * PPM + instrument.taker_fee_ppm * leverage * rest
     return free * leverage * rest * PPM // under
 

@@ -169,6 +169,7 @@ class Reason(IntEnum):
     CLOCK_OFF = 31
     PRICE_OUTLIER = 32
     VOLATILITY_PAUSE = 33
+    NO_SHORT = 34
     SLIPPAGE = 40
     VENUE_REJECTED = 41
 
@@ -209,7 +210,7 @@ class Row:
 class InstrumentRow(Row):
     """Filters, value and the latest quote of an instrument."""
 
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<11qiiBB6x")
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<11qiiBBB5x")
     value_mul: int = 1
     value_div: int = 1
     lot_min: int = 1
@@ -225,6 +226,7 @@ class InstrumentRow(Row):
     slippage_bps: int = 50
     halted: int = 0
     turbulent: int = 0
+    spot: int = 0
 
 
 @dataclass(slots=True)
@@ -338,7 +340,7 @@ class AccountInstrumentRow(Row):
 class LegRow(Row):
     """One (plan, instrument, position side): what it holds and what it should hold."""
 
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<17q5IH5B5x")
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<17q5IH5BxI")
     target: int = 0
     anchor_target: int = 0
     anchor_leader: int = 0
@@ -367,6 +369,7 @@ class LegRow(Row):
     attempt: int = 0
     replan: int = 0
     retries: int = 0
+    dust_q32: int = 0
 
 
 @dataclass(slots=True)
@@ -405,9 +408,9 @@ class OrderRow(Row):
 
 @dataclass(slots=True)
 class ReportRow(Row):
-    """One thing the venue said."""
+    """One thing the venue said. ``fee_base``: ``fee_e8`` is Q32 lots of the base asset, kept back of what was bought."""
 
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<16s8qIiBB6x")
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<16s8qIiBBB5x")
     cid: bytes = bytes(16)
     cum_qty: int = 0
     cost_e8: int = 0
@@ -421,6 +424,7 @@ class ReportRow(Row):
     code: int = 0
     kind: int = 0
     status: int = 0
+    fee_base: int = 0
 
 
 @dataclass(slots=True)

@@ -38,16 +38,20 @@ class Settled(msgspec.Struct, frozen=True):
 class Exchange:
     """One engine and what belongs to it. An inheritor says what time it is, who hears of a change, and how it is spoken to."""
 
+    key_kinds: tuple[str, ...] = ("hmac", "ed25519", "rsa")
+
     def __init__(
-        self, instruments: tuple[Instrument, ...], host: str, seed: int, makers: bool, maker_ms: int, funding_rate_ppm: int
+        self, instruments: tuple[Instrument, ...], host: str, seed: int, makers: bool, maker_ms: int, funding_rate_ppm: int,
+        make_engine: Callable[[Any], Any] = Engine, make_makers: Callable[[Any, int], Any] = start_makers,
     ) -> None:
+        """``make_engine`` from the instruments and ``make_makers`` from engine and seed: of the market, futures if not said."""
         self.instruments = instruments
         self.symbols = {spec.symbol: index for index, spec in enumerate(instruments)}
-        self.engine = Engine(instruments)
+        self.engine: Engine = make_engine(instruments)
         self.faults = Faults()
         self.accounts = Book(seed)
         self.accounts.register(0, "insurance-fund")
-        self.makers = start_makers(self.engine, seed) if makers else None
+        self.makers = make_makers(self.engine, seed) if makers else None
         for account in range(1, self.engine.n_accounts):
             self.accounts.register(account, f"maker-{account}")
         self.maker_ms = maker_ms

@@ -454,7 +454,7 @@ class Dialect:
             raise Refused("400172" if call.v3 else "40017", "Parameter verification failed marginMode")
         wanted = eng.MARGIN_ISOLATED if mode == "isolated" else eng.MARGIN_CROSSED
         if self.engine.account_config(call.account, index)[1] != wanted:
-            self.checked(call, self.engine.set_margin_type(call.account, index, wanted, self.host.now_ns()), index)
+            self.done(call, self.engine.set_margin_type(call.account, index, wanted, self.host.now_ns()), index)
 
     def _place(self, call: Call, index: int, side: int, position: int, size: str, force: str, reduce_only: bool) -> Any:
         kind, client = call.need("orderType").lower(), call.text("clientOid")
@@ -477,9 +477,13 @@ class Dialect:
         order = self.engine.order(slot)
         return {"orderId": str(order[1]), "clientOid": order[4].decode()}
 
-    def checked(self, call: Call, code: int, index: int) -> int:
-        """What the engine answered, its events told; a refusal in the venue's words."""
+    def done(self, call: Call, code: int, index: int) -> int:
+        """What a changing call of the engine answered, its events told."""
         self.host.changed()
+        return self.checked(call, code, index)
+
+    def checked(self, call: Call, code: int, index: int) -> int:
+        """What the engine answered; a refusal in the venue's words."""
         if code >= 0:
             return code
         v2, v3, text = REFUSALS.get(code, ("40808", "25200", "Parameter verification exception"))
@@ -523,12 +527,20 @@ class Dialect:
         number, client = call.text("orderId"), call.text("clientOid").encode()
         if not number and not client:
             raise Refused("400172" if call.v3 else "40924", "orderId and clientOid must have one")
-        index = self.symbol(call) if call.text("symbol") else -1
-        since = self.host.now_ns() - HISTORY_NS
-        for slot in reversed(self.engine.orders_of(call.account, index, ALL)):
+        index, now = self.symbol(call) if call.text("symbol") else -1, self.host.now_ns()
+        slot = self._newest(call.account, index, number, client, now)
+        known = slot >= 0 and now - HISTORY_NS <= self.engine.order(slot)[16] <= now - call.lag_ns
+        return slot if known else -1
+
+    def _newest(self, account: int, index: int, number: str, client: bytes, now: int) -> int:
+        """Slot of the newest order of that number or client id, -1: there is none."""
+        if index >= 0 and not number and (slot := self.engine.find_client(account, index, client, now)) >= 0:
+            return slot
+        # The engine forgets orders that ended without a fill sooner than this venue does.
+        for slot in reversed(self.engine.orders_of(account, index, ALL)):
             order = self.engine.order(slot)
-            if (str(order[1]) == number if number else order[4] == client) and order[16] >= since:
-                return slot if order[16] <= self.host.now_ns() - call.lag_ns else -1
+            if str(order[1]) == number if number else order[4] == client:
+                return slot
         return -1
 
     def cancel(self, call: Call) -> Any:
@@ -536,7 +548,7 @@ class Dialect:
         if slot < 0 or self.engine.order(slot)[10] >= FINAL:
             raise Refused("25204" if call.v3 else "40768", "Order does not exist")
         order = self.engine.order(slot)
-        self.checked(call, self.engine.cancel(call.account, slot, self.host.now_ns()), order[3])
+        self.done(call, self.engine.cancel(call.account, slot, self.host.now_ns()), order[3])
         return {"orderId": str(order[1]), "clientOid": order[4].decode()}
 
     def cancel_many(self, call: Call) -> Any:
@@ -852,7 +864,7 @@ class Dialect:
             raise Refused("400172" if call.v3 else "40017", "Parameter verification failed posMode")
         code = self.engine.set_position_mode(call.account, mode == "hedge_mode", self.host.now_ns())
         if code != -4059:
-            self.checked(call, code, 0)
+            self.done(call, code, 0)
         return mode
 
     def set_margin_v2(self, call: Call) -> Any:
@@ -862,7 +874,7 @@ class Dialect:
             raise Refused("40017", "Parameter verification failed marginMode")
         code = self.engine.set_margin_type(call.account, index, wanted, self.host.now_ns())
         if code != -4046:
-            self.checked(call, code, index)
+            self.done(call, code, index)
         return self._levers(call.account, index)
 
     def set_leverage_v2(self, call: Call) -> Any:
@@ -876,7 +888,7 @@ class Dialect:
 
     def _set_leverage(self, call: Call, index: int) -> None:
         leverage = call.whole("leverage", 0)
-        self.checked(call, self.engine.set_leverage(call.account, index, leverage, self.host.now_ns()), index)
+        self.done(call, self.engine.set_leverage(call.account, index, leverage, self.host.now_ns()), index)
 
     def _levers(self, account: int, index: int) -> dict[str, Any]:
         leverage, margin, _ = self.engine.account_config(account, index)
@@ -1200,9 +1212,11 @@ class Dialect:
         if session.v3:
             coin = {"coin": "USDT", "balance": _money(wallet), "available": _money(available), "borrow": "0", "debts": "0",
                     "locked": _money(order_im), "equity": equity, "usdValue": equity}  # fmt: skip
-            row: dict[str, Any] = {"unrealisedPnL": _money(upnl), "totalEquity": equity, "positionMgnRatio": "0",
-                                   "mmr": _money(maint), "effEquity": equity, "imr": "0", "mgnRatio": "0", "coin": [coin]}  # fmt: skip
-            return self._push("UTA", "account", [row])
+            whole: dict[str, Any] = {
+                "unrealisedPnL": _money(upnl), "totalEquity": equity, "positionMgnRatio": "0", "mmr": _money(maint),
+                "effEquity": equity, "imr": "0", "mgnRatio": "0", "coin": [coin],
+            }  # fmt: skip
+            return self._push("UTA", "account", [whole])
         row = {"marginCoin": "USDT", "frozen": _money(order_im), "available": _money(available), "maxOpenPosAvailable": "0",
                "maxTransferOut": _money(max(0, available)), "equity": equity, "usdtEquity": equity, "unrealizedPL": _money(upnl),
                "crossedRiskRate": "0", "assetsMode": "single"}  # fmt: skip

@@ -1289,11 +1289,10 @@ class Dialect:
             event = events[at]
             kind, account = event[0], event[1]
             if kind == eng.EV_TRADE:
-                end = at + 1
-                while end < len(events) and events[end][0] == eng.EV_TRADE and events[end][3] == event[3]:
-                    end += 1
-                self._traded(account, events[at:end])
-                at = end
+                run, at = run_of(events, at)
+                for public in (e for e in run if e[0] == eng.EV_PUBLIC_TRADE):
+                    self._market_changed(public)
+                self._traded(account, [e for e in run if e[0] == eng.EV_TRADE])
                 continue
             if kind in (eng.EV_NEW, eng.EV_CANCELED, eng.EV_EXPIRED, eng.EV_AMENDED):
                 self._order_changed(event, followed=at + 1 < len(events) and events[at + 1][0] == eng.EV_TRADE)
@@ -1422,6 +1421,17 @@ PERMISSIONS: dict[str, list[str]] = {
 }  # fmt: skip
 #: What of an execution the thin message says.
 THIN = ("category", "symbol", "execId", "execPrice", "execQty", "orderId", "isMaker", "side", "execTime", "seq")
+
+
+def run_of(events: list[tuple[int, ...]], at: int) -> tuple[list[tuple[int, ...]], int]:
+    """The executions of one order from there on, with what is public of them between; and where they end."""
+    slot, end = events[at][3], at + 1
+    while end < len(events):
+        kind, of = events[end][0], events[end][3]
+        if kind != eng.EV_PUBLIC_TRADE and (kind, of) != (eng.EV_TRADE, slot):
+            break
+        end += 1
+    return events[at:end], end
 
 
 def request_is_query(name: str) -> bool:

@@ -160,8 +160,8 @@ class Control:
         if isinstance(leverage, dict) and (unknown := sorted(leverage.keys() - self.x.symbols.keys())):
             raise UsageError(f"unknown symbol {unknown[0]}")
         kind = one.key_type if one.key_type != "hmac" else default.key_type
-        if kind not in ("hmac", "ed25519", "rsa"):
-            raise UsageError(f"no such key type: {kind} (hmac, ed25519 or rsa)")
+        if kind not in self.x.key_kinds:
+            raise UsageError(f"no such key type: {kind} ({' or '.join(self.x.key_kinds)})")
 
     def _make(self, one: AccountOrder, default: AccountsOrder) -> dict[str, Any]:
         x, now = self.x, self.x.now_ns()
@@ -187,12 +187,13 @@ class Control:
         return {"name": one.name, "account": account, **told}
 
     async def deposit(self, request: web.Request) -> web.Response:
-        """{"account", "amount"}: amount may be negative (a withdrawal)."""
+        """{"account", "amount"}: amount may be negative (a withdrawal); on spot also "asset"."""
         body = orjson.loads(await request.read())
         account = self._account(str(body.get("account", "")))
         text = str(body.get("amount", ""))
         amount = -money_or_fail(text[1:]) if text.startswith("-") else money_or_fail(text)
-        code = self.engine.transfer(account, amount, self.x.now_ns())
+        asset = [str(body["asset"])] if "asset" in body and hasattr(self.engine, "assets") else []
+        code = self.engine.transfer(account, amount, self.x.now_ns(), *asset)
         self.x.changed()
         self.x.flush()
         if code < 0:

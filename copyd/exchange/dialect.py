@@ -15,13 +15,14 @@ handler hears of it. What a client may send never makes it raise.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from copyd._fast.sim_engine import Engine
 from copyd.exchange.base import Settled
-from copyd.exchange.model import Instrument
+from copyd.exchange.makers import start_makers
+from copyd.exchange.model import INSTRUMENTS, Instrument
 from copyd.exchange.windows import Windows
 
 
@@ -66,8 +67,10 @@ class Work(msgspec.Struct):
     ``throttled``: what the venue answers when it does not say whether it was done, when it certainly was not, and when it was
     too busy to. ``method``: "place", "cancel", "query", or "GET /path": by these fault rules are matched. ``stale``: the same
     answer as a reader would give that is so many ms behind; None where it is no query. ``run`` may be called later than it was
-    made, twice (a copy that was held up on the way), or never: everything that changes state belongs into it, and the taking
-    from a limit before it.
+    made, or never: everything that changes state belongs into it, and the taking from a limit before it.
+
+    Of an order, for the simulator's worlds: ``twice``, what the venue answers when its client id exists already, and ``late``,
+    when it came too late by its own stamp. Empty: it has no words for that.
     """
 
     run: Callable[[], Any]
@@ -78,6 +81,8 @@ class Work(msgspec.Struct):
     unknown: Any = b""
     unavailable: Any = b""
     throttled: Any = b""
+    twice: Any = b""
+    late: Any = b""
     stale: Callable[[int], Any] | None = None
 
 
@@ -91,12 +96,26 @@ class Terms(msgspec.Struct, frozen=True):
     life_close: tuple[int, str] = (1000, "session lifetime is over")
 
 
+class Market(NamedTuple):
+    """What is traded: instruments, the engine made from them, the makers made from engine and seed. An engine of another kind
+    than ``Engine`` says in its module what its numbers mean."""
+
+    instruments: tuple[Any, ...]
+    engine: Callable[[Any], Any]
+    makers: Callable[[Any, int], Any]
+
+
+#: The market of a dialect that names none.
+FUTURES = Market(INSTRUMENTS, Engine, start_makers)
+
+
 class Conn(Protocol):
     """A WebSocket connection of the host. A dialect may keep what it knows of it in ``state``.
 
     ``path``: as requested, with its query; ``headers``: of the handshake, names in lower case; ``heard_ns``, ``sent_ns``: when
     something last came in and was last queued. ``owner``: whose account it is, set by the dialect once it knows (for the log of
-    cuts and the control port's ``account``); a connection of several accounts leaves it None.
+    cuts and the control port's ``account``); a connection of several accounts leaves it None, and each of them is known from its
+    first request or event.
     """
 
     path: str
@@ -145,7 +164,7 @@ class Host(Protocol):
         """(maker, taker)."""
 
     def changed(self) -> None:
-        """After every call of the engine that changes something: its events are taken to the dialect's ``events``."""
+        """After every call of the engine that changes something: its events are taken to the dialect's ``events``, once."""
 
     def publish(self, conn: Conn, owner: Owner, event: str, client_id: str, text: bytes) -> None:
         """Send an account's event, through the faults of events. ``event``: its name, for fault rules."""
@@ -164,9 +183,10 @@ class Host(Protocol):
 
 
 class Dialect(Protocol):
-    """One venue's words. ``terms`` may be left out: no rule then; so may ``listed(index)`` (the venue's name of an instrument and what
-    one unit of quantity is of the base asset, 1e-8) where they are the engine's name and 1, and ``execution_name(index, trade_id,
-    account)`` (a trade as the owner of a side is told of it) where it is the trade's number."""
+    """One venue's words. Left out may be ``terms`` (no rule then), of the class ``market`` (futures then) and ``instruments`` (the
+    market's then), and ``listed(index)`` (the venue's name of an instrument and what one unit of quantity is of the base asset,
+    1e-8) where they are the engine's name and 1, and ``execution_name(index, trade_id, account)`` (a trade as the owner of a side is
+    told of it) where it is the trade's number."""
 
     name: str
     terms: Terms

@@ -19,19 +19,21 @@ from aiohttp import web
 from copyd._fast import sim_engine as eng
 from copyd.errors import UsageError
 from copyd.exchange.base import Exchange
-from copyd.exchange.dialect import Answer, Dialect, Owner, Request, Terms, Work
+from copyd.exchange.dialect import FUTURES, Answer, Dialect, Market, Owner, Request, Terms, Work
 from copyd.exchange.dialect import Conn as DialectConn
 from copyd.exchange.faults import DEAD, Rule
 from copyd.exchange.makers import STEP_MS
-from copyd.exchange.model import INSTRUMENTS, Instrument
-from copyd.exchange.websocket import CLOSING, WebSocket, accepted, refusal, wants_websocket
+from copyd.exchange.model import Instrument
+from copyd.exchange.websocket import CLOSING, OPEN, WebSocket, accepted, refusal, wants_websocket
 from copyd.exchange.windows import Windows
 
 #: Venues with a module of their name beside this one.
-DIALECTS = ("okx", "bybit", "bitget")
+DIALECTS = ("binance_spot", "okx", "bybit", "bitget")
 SILENCE_S = 60.0
 REORDER_MS_MIN = 200
 PONGS_MISSED = 3.34
+#: Bytes a slow reader may leave unread before its connection is cut.
+MAX_PENDING = 64 << 20
 FAILED = Answer(b'{"error":"the exchange failed"}', 500)
 
 
@@ -71,7 +73,13 @@ class Conn(WebSocket):
         self.heard_ns = self.sent_ns = 0
         self.state: Any = None
         self.owner: Owner | None = None
+        self.seen: dict[int, Owner] = {}  # accounts that have asked or were told something on it
         self.held: list[bytes] = []  # events that the next one overtakes
+
+    @property
+    def owners(self) -> list[Owner]:
+        """Whose it is: nobody's where it is public, several accounts' at some venues."""
+        return list((self.seen if self.owner is None else {**self.seen, self.owner.account: self.owner}).values())
 
     def clock_ns(self) -> int:
         return self.host.now_ns()
@@ -88,7 +96,7 @@ class Conn(WebSocket):
         super().data_received(data)
 
     def text(self, payload: bytes) -> None:
-        self.host.heard(self, payload)
+        self.host.on_text(self, payload)
 
     def lost(self) -> None:
         self.host.conn_lost(self)
@@ -100,12 +108,19 @@ class Conn(WebSocket):
     def read_over(self) -> None:
         """What is queued leaves at the end of the loop's turn."""
 
+    def flush(self) -> None:
+        super().flush()
+        if self.phase == OPEN and len(self.out) + self.transport.get_write_buffer_size() > MAX_PENDING:
+            self.host.cut(self)  # nobody reads
+
     def later(self, delay_s: float, action: Callable[[], Any]) -> None:
         self.host.call_later(delay_s, action)
 
 
 class Host(Exchange):
     """Everything of one running exchange."""
+
+    key_kinds = ("hmac",)
 
     def __init__(
         self,
@@ -114,10 +129,14 @@ class Host(Exchange):
         instruments: tuple[Instrument, ...] | None = None,
         clock: Callable[[], int] | None = None,
     ) -> None:
-        """``make``: the dialect's class, which may have ``instruments`` of its own. ``clock``: the time in ns, where it is not
+        """``make``: the dialect's class. ``instruments``: the class's unless given. ``clock``: the time in ns, where it is not
         the machine's."""
-        own: tuple[Instrument, ...] = getattr(make, "instruments", INSTRUMENTS)
-        super().__init__(instruments or own, options.host, options.seed, options.makers, options.maker_ms, options.funding_rate_ppm)
+        market: Market = getattr(make, "market", FUTURES)
+        own: tuple[Instrument, ...] = getattr(make, "instruments", market.instruments)
+        super().__init__(
+            own if instruments is None else instruments, options.host, options.seed, options.makers,
+            options.maker_ms, options.funding_rate_ppm, market.engine, market.makers,
+        )  # fmt: skip
         self.options = options
         self._clock = clock or time.time_ns
         self._last_ns = 0
@@ -130,13 +149,18 @@ class Host(Exchange):
         self._dirty: list[Conn] = []
         self._flushing = False
         self._pending: list[list[tuple[int, ...]]] = []
+        self._told: list[tuple[int, ...]] = []
         self._telling = False
         self._request_faults = self._event_faults = False
-        self.dialect = make(self)
+        self.dialect = self.make_dialect(make)
         self.windows.check_lift()
         self.terms = self._terms()
         self.started_ns = self.now_ns()
         self.funding_due_ms = self.next_funding_ms(self.started_ns)
+
+    def make_dialect(self, make: Callable[[Any], Dialect]) -> Dialect:
+        """The dialect of this exchange."""
+        return make(self)
 
     def _terms(self) -> Terms:
         terms, o = getattr(self.dialect, "terms", Terms()), self.options
@@ -208,18 +232,17 @@ class Host(Exchange):
 
     # -- accounts ---------------------------------------------------------------------------------------------------------
 
-    def set_rights(self, account: int, rights: dict[str, Any]) -> None:
-        for owner in self._owners.values():
-            if owner.account == account:
-                owner.rights = rights
-
     def issue_key(self, account: int, name: str, kind: str, public_key: str, rights: dict[str, Any]) -> dict[str, str]:
-        if kind != "hmac":
-            raise UsageError(f"this exchange knows only hmac keys, not {kind}")
         key, secret, passphrase = self.accounts.words(name)
         owner = Owner(account, name, key, secret.encode(), passphrase, rights)
         self._owners[key] = self._by_account[account] = owner
         return {"api_key": key, "secret": secret, "passphrase": passphrase, "key_type": kind}
+
+    def set_rights(self, account: int, rights: dict[str, Any]) -> None:
+        owner = self._by_account.get(account)
+        if owner is None:
+            raise UsageError(f"{self.accounts.name(account)!r} has no key")
+        owner.rights = rights
 
     def owner(self, api_key: str) -> Owner | None:
         return self._owners.get(api_key)
@@ -254,9 +277,9 @@ class Host(Exchange):
         return [conn for conn in self._conns if conn.is_open]
 
     def cut(self, conn: Conn) -> None:
-        """Cut a connection; the log says when, which address, and whose account it was."""
-        name = conn.owner.name if conn.owner is not None else ""
-        self.faults.note(self.now_ns(), "cut", name, conn.path.partition("?")[0])
+        """Cut a connection; the log says when, which address, and whose accounts it carried."""
+        for name in [owner.name for owner in conn.owners] or [""]:
+            self.faults.note(self.now_ns(), "cut", name, conn.path.partition("?")[0])
         conn.phase = CLOSING  # what came in one piece with this is not read any more
         conn.abort()
 
@@ -268,7 +291,7 @@ class Host(Exchange):
             conn
             for conn in self._conns
             if (kind == "all" or kind in conn.path)
-            and (account is None or (conn.owner is not None and conn.owner.account == account))
+            and (account is None or any(owner.account == account for owner in conn.owners))
         ]
         if found and pick is not None:
             found = [found[pick % len(found)]]
@@ -292,10 +315,15 @@ class Host(Exchange):
     # -- what the engine did ----------------------------------------------------------------------------------------------
 
     def changed(self) -> None:
-        """Tell it, in order: what a dialect changes while it is told of a change is told after it."""
-        if not self.engine.n_events:
+        """Tell it, in order: what a dialect changes while it is told of a change is told after it.
+
+        A call that the engine refuses may leave the events of the one before: what was told is not told again.
+        """
+        events = self.engine.event_list() if self.engine.n_events else []
+        if not events or events == self._told:
             return
-        self._pending.append(self.engine.event_list())
+        self._told = events
+        self._pending.append(events)
         if self._telling:
             return
         self._telling = True
@@ -314,6 +342,7 @@ class Host(Exchange):
         assert isinstance(conn, Conn)
         if not conn.is_open:
             return
+        conn.seen[owner.account] = owner
         rule = self.faults.event(owner.name, event, client_id) if self._event_faults else None
         if rule is None:
             self._send_event(conn, text)
@@ -357,24 +386,22 @@ class Host(Exchange):
             self.faults.note(self.now_ns(), rule.action, work.owner.name, work.method, work.client_id, rule.delay_ms)
         return rule
 
-    def heard(self, conn: Conn, text: bytes) -> None:
+    def on_text(self, conn: Conn, text: bytes) -> None:
         """A client's message."""
         try:
             work = self.dialect.text(conn, text)
             if work is None:
                 return
+            if work.owner is not None:
+                conn.seen[work.owner.account] = work.owner
             rule = self.fault_of(work)
             if rule is None:
-                answer = work.run()
+                self.answer(conn, work.run())
             else:
                 self.disturb(conn, work, rule)
-                return
         except Exception as error:
             self.problem(f"a message on {conn.path}", error)
             conn.close(1011, "the exchange failed")
-            return
-        if answer:
-            conn.send(answer)
 
     def disturb(self, conn: Conn, work: Work, rule: Rule) -> None:
         """A request that a rule hits."""

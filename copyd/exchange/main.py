@@ -25,10 +25,11 @@ import uvloop
 
 from copyd.errors import CopydError, UsageError
 from copyd.exchange.batch import BatchOptions
+from copyd.exchange.dialect import FUTURES
 from copyd.exchange.host import DIALECTS, Host, dialect_of
 from copyd.exchange.host import Options as HostOptions
 from copyd.exchange.makers import STEP_MS
-from copyd.exchange.model import E8, INSTRUMENTS, Instrument, refined
+from copyd.exchange.model import E8, Instrument, refined
 from copyd.exchange.server import PING_S, SESSION_S, ExchangeServer, Options, check_lift
 
 BINANCE_USDM = "binance_usdm"
@@ -226,7 +227,8 @@ def _host_of(args: argparse.Namespace) -> Host:
         maker_ms=args.maker_ms,
     )
     make = dialect_of(args.dialect)
-    return Host(options, make, _instruments(args, getattr(make, "instruments", INSTRUMENTS)))
+    own: tuple[Instrument, ...] | None = getattr(make, "instruments", None)
+    return Host(options, make, _instruments(args, own or getattr(make, "market", FUTURES).instruments))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -225,6 +225,7 @@ class Dialect:
         self.private: dict[int, list[Conn]] = {}
         self.public: dict[tuple[str, str], list[Conn]] = {}
         self.n_conns = 0
+        self.unnamed: set[int] = set()  # slots of orders placed without a client id
         w = host.windows
         for name in ("place", "cancel", "amend"):
             w.define(name, 60, 2_000, sliding=True)
@@ -560,13 +561,13 @@ class Dialect:
         return self._row(slot, STATES[o[10]], o[14], o[15], o[17])
 
     def _row(self, slot: int, state: str, cum_qty: int, cum_value_e8: int, updated_ns: int) -> dict[str, Any]:
-        _, order_id, account, symbol, client, side, pos_side, kind, tif, _, _, flags, qty, px, _, _, created, _ = (
+        _, order_id, account, symbol, _, side, pos_side, kind, tif, _, _, flags, qty, px, _, _, created, _ = (
             self.engine.order(slot))
         leverage, margin_type, _ = self.engine.account_config(account, symbol)
         names = ("limit", "ioc", "fok", "post_only")
         reduces = bool(flags & (eng.FLAG_REDUCE_ONLY | eng.FLAG_CLOSING))
         return {
-            "instType": "SWAP", "instId": self.names[symbol], "ordId": str(order_id), "clOrdId": client.decode(), "tag": "",
+            "instType": "SWAP", "instId": self.names[symbol], "ordId": str(order_id), "clOrdId": self.client(slot), "tag": "",
             "px": self.price(symbol, px) if kind == eng.TYPE_LIMIT else "", "sz": self.size(symbol, qty),
             "ordType": names[tif] if kind == eng.TYPE_LIMIT else "market", "side": "buy" if side > 0 else "sell",
             "posSide": POS_SIDES[pos_side], "tdMode": MARGIN_NAMES[margin_type], "accFillSz": self.size(symbol, cum_qty),
@@ -577,6 +578,11 @@ class Dialect:
             "attachAlgoOrds": [], "algoId": "", "algoClOrdId": "", "stpMode": "cancel_maker", "uTime": ms(updated_ns),
             "cTime": ms(created),
         }  # fmt: skip
+
+    def client(self, slot: int) -> str:
+        """The client id its owner gave an order; "" where he gave none."""
+        o = self.engine.order(slot)
+        return "" if slot in self.unnamed or o[11] & eng.FLAG_LIQUIDATION else o[4].decode()
 
     def remembered(self, slot: int, now_ns: int) -> bool:
         """Whether the venue still knows the order: what ended unfilled is forgotten after two hours."""
@@ -658,7 +664,7 @@ class Dialect:
         forced = bool(self.engine.order(slot)[11] & eng.FLAG_LIQUIDATION)
         return {
             "instType": "SWAP", "instId": self.names[symbol], "tradeId": str(-trade_id if forced else trade_id),
-            "ordId": str(t[at + 1]), "clOrdId": self.engine.order(slot)[4].decode(),
+            "ordId": str(t[at + 1]), "clOrdId": self.client(slot),
             "billId": str(10**15 + index * 2 + (not buyer)), "subType": "104" if forced else ("1" if buyer else "2"), "tag": "",
             "fillPx": self.price(symbol, px),
             "fillSz": self.size(symbol, qty), "fillPnl": e8(t[at + 3]), "side": "buy" if buyer else "sell",
@@ -694,7 +700,7 @@ class Dialect:
 
     def _order_answer(self, asked: Asked, code: int, message: str, slot: int = -1) -> dict[str, Any]:
         order_id = str(self.engine.order(slot)[1]) if slot >= 0 else str(asked.fields.get("ordId") or "")
-        client = self.engine.order(slot)[4].decode() if slot >= 0 else asked.client_id
+        client = self.client(slot) if slot >= 0 else asked.client_id
         return {
             "clOrdId": client, "ordId": order_id, "tag": str(asked.fields.get("tag") or ""), "ts": ms(self.host.server_ns()),
             "sCode": str(code), "sMsg": message, "subCode": "1001" if code == 51008 else "",
@@ -731,6 +737,8 @@ class Dialect:
             return refused.code, refused.message, -1
         slot = self.engine.place(
             account, symbol, side, kind, tif, qty, px, reduces, False, pos_side, asked.client_id.encode(), self.host.now_ns())
+        if slot >= 0 and not asked.client_id:
+            self.unnamed.add(slot)
         self.host.changed()
         if slot < 0:
             return *REFUSALS.get(slot, (51000, f"Parameter error ({slot})")), -1
@@ -1234,7 +1242,7 @@ class Dialect:
     def _tell_owner(self, owner: Owner, event: tuple[int, ...]) -> None:
         kind, account, symbol, slot, _, pos_side = event[:6]
         if kind in (eng.EV_NEW, eng.EV_TRADE, eng.EV_CANCELED, eng.EV_EXPIRED, eng.EV_AMENDED):
-            client = self.engine.order(slot)[4].decode()
+            client = self.client(slot)
             self._tell(owner, "orders", {"instType": "SWAP", "instId": self.names[symbol]}, [self.pushed_order(event)], client)
         elif kind == eng.EV_ACCOUNT:
             self._tell_account(owner, CAUSES.get(event[8], "settlement"), symbol, pos_side)

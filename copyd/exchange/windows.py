@@ -28,6 +28,7 @@ class Window(msgspec.Struct):
     sliding: bool
     taken: int = 0  # by everybody, since the start
     refused: int = 0
+    room: int = KEYS_KEPT  # so many keys before idle ones are looked for
 
 
 class Count(msgspec.Struct):
@@ -67,8 +68,12 @@ class Windows:
         self.defined[name].limit = limit
 
     def take(self, name: str, key: Hashable, now_ns: int, n: int = 1) -> int:
-        """Take ``n``: 0, or ns until as many may be taken again (nothing was taken then)."""
+        """Take ``n``: 0, or ns until as many may be taken again (nothing was taken then). Below 0: give back what was taken in
+        this window."""
         window, count = self.defined[name], self._current(name, key, now_ns)
+        if n < 0:
+            self._give(window, count, -n)
+            return 0
         if count.used + n > window.limit and name not in self.lifted:
             window.refused += 1
             return self._wait(window, count, now_ns, n)
@@ -97,7 +102,7 @@ class Windows:
         window, counts = self.defined[name], self._counts[name]
         count = counts.get(key)
         if count is None:
-            if len(counts) >= KEYS_KEPT:
+            if len(counts) >= window.room:
                 self._forget(window, counts, now_ns)
             count = counts[key] = Count()
         if window.sliding:
@@ -114,6 +119,18 @@ class Windows:
         since = now_ns - window.period_ns
         for key in [k for k, c in counts.items() if (c.marks[-1][0] if c.marks else c.start_ns) <= since]:
             del counts[key]
+        window.room = max(KEYS_KEPT, 2 * len(counts))
+
+    @staticmethod
+    def _give(window: Window, count: Count, n: int) -> None:
+        n = min(n, count.used)  # what was taken in a window that is over is not there any more
+        count.used -= n
+        window.taken -= n
+        while window.sliding and n > 0:
+            at_ns, taken = count.marks.pop()
+            if taken > n:
+                count.marks.append((at_ns, taken - n))
+            n -= taken
 
     @staticmethod
     def _wait(window: Window, count: Count, now_ns: int, n: int) -> int:

@@ -153,6 +153,7 @@ class JournalBooks:
         self.engine, self.books = engine, Books()
         self._was: dict[int, _Worth] = {}
         self._orders_were: dict[int, OrderRow] = {}
+        self._in_kind: set[bytes] = set()
         self._rests_were: dict[int, int] = {}
         self._wrong: list[str] = []
         self._begin()
@@ -189,6 +190,7 @@ class JournalBooks:
                 slot = columns.order_slot(cid)
                 if slot is not None:
                     self._orders_were[slot] = OrderRow.unpack(columns.get(ORDERS, slot))
+            self._in_kind = {row.cid for row in ReportRow.unpack_all(recorded.input.rows) if row.fee_base}
             self._rests_were = {order.account: self._rest(order.account) for order in self._orders_were.values()}
         self._was = {plan: self._worth(plan) for plan in plans_touched(self.engine, recorded)}
 
@@ -213,17 +215,21 @@ class JournalBooks:
         """What a plan's orders brought, cost and were charged in this record against what the plan has made of it."""
         cash: dict[int, int] = {}
         fees: dict[int, int] = {}
+        in_kind: dict[int, int] = {}  # of them, kept back of what was bought: no longer in the cost of what is held
         mixed: set[int] = set()
         for slot, was in self._orders_were.items():
             now = OrderRow.unpack(self.engine.columns.get(ORDERS, slot))
             cash[was.plan] = cash.get(was.plan, 0) - was.side * (now.cost_e8 - was.cost_e8)
             fees[was.plan] = fees.get(was.plan, 0) + now.fee_e8 - was.fee_e8
+            if was.cid in self._in_kind:
+                in_kind[was.plan] = in_kind.get(was.plan, 0) + now.fee_e8 - was.fee_e8
             if self._rest(was.account) != self._rests_were[was.account]:
                 mixed.add(was.plan)
         for plan, flow in cash.items():
             before, after = self._was[plan], self._worth(plan)
             name, realised = self.names(plan)[0], after.realised - before.realised
-            if plan not in mixed and realised != flow + after.cost - before.cost:
+            beyond = realised - (flow + after.cost - before.cost)
+            if plan not in mixed and not 0 <= beyond <= in_kind.get(plan, 0):
                 self._wrong.append(f"record {seq}: {name}: its orders make a profit of "
                                    f"{money(flow + after.cost - before.cost)}, {money(realised)} was booked")
             if after.commission - before.commission != fees[plan]:

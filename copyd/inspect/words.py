@@ -13,6 +13,7 @@ MEANING: dict[Reason, str] = {
     Reason.LEG_NOT_READY: "Leverage or margin type of this account and instrument was not yet set and verified at the venue.",
     Reason.LEG_DETACHED: "The follower had reduced this position by hand: nothing opens until the leader is flat.",
     Reason.INSTRUMENT_NOT_ALLOWED: "The plan does not copy this instrument.",
+    Reason.NO_SHORT: "The leader went short, and the follower's instrument is spot: what nobody holds cannot be sold.",
     Reason.LEADER_NOT_ELIGIBLE: "The leader was suspended, warned of liquidation by the venue, or held more than he declared.",
     Reason.LEADER_UNSYNCED: "The leader's fills did not yet add up to the position the venue shows.",
     Reason.LEADER_EQUITY_STALE: "The leader's equity was not known, not positive, or too old to size by.",

@@ -3,7 +3,8 @@
 It lies beside the journal's own file, not in it. Of that file every byte is vouched for by the one process that writes it (its
 state value names the transaction, the next commit vouches for the meta page before), and every order waits for its
 writer's lock: a command stopped in the middle of a transaction there would hold up exits. Here commands and a running daemon
-may read and write at the same time; transactions are short and none is on the way of an order.
+may read and write at the same time; transactions are short and none is on the way of an order. What is replaced for good is
+overwritten in the file (``scrub``); what a disk keeps of overwritten blocks is beyond it.
 
     unnamed database   copyd.ring -> magic, format version, crc32
     keys               name of the credential -> one value, whose meaning is the caller's (bytes, at most 16 KiB)
@@ -15,7 +16,9 @@ import contextlib
 import errno
 import os
 import struct
+import sys
 import threading
+import time
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -43,6 +46,8 @@ READERS_MAX = 64
 #: One environment per process and file is LMDB's rule; threads take turns.
 _TURN = threading.Lock()
 TURN_TIMEOUT_S = 60.0
+#: Transactions that read are over in milliseconds.
+SCRUB_TIMEOUT_S = 5.0
 
 _HEADER = struct.Struct("<8sH2x")
 _CRC = struct.Struct("<I")
@@ -91,9 +96,7 @@ class Keyring:
             self._create()
         self._examine()
         try:
-            self._env = lmdb.open(
-                str(self.path), map_size=MAP_BYTES, max_dbs=2, max_readers=READERS_MAX, create=False, readahead=False, mode=0o600
-            )
+            self._env = self._opened()
             self._env.reader_check()
         except (lmdb.Error, OSError) as error:
             if isinstance(error, PermissionError) or getattr(error, "code", 0) == errno.EACCES:
@@ -105,6 +108,11 @@ class Keyring:
             self._db = self._env.open_db(RING_DB, create=False)
         except lmdb.Error as error:
             raise JournalDamaged(f"{self.path}: its keys cannot be opened: {error}") from error
+
+    def _opened(self) -> lmdb.Environment:
+        return lmdb.open(
+            str(self.path), map_size=MAP_BYTES, max_dbs=2, max_readers=READERS_MAX, create=False, readahead=False, mode=0o600
+        )
 
     def _create(self) -> None:
         """An empty ring, made aside and put in place by one rename: never a half-made one."""
@@ -241,6 +249,69 @@ class Keyring:
         except (lmdb.Error, OSError) as error:
             raise JournalWriteError(f"{self.path}: not stored: {error}") from error
         return late
+
+
+    def scrub(self) -> bool:
+        """Overwrite what the file still holds of earlier values: pages no tree leads to, and gaps in pages. False where a reader
+        of an older state would not end: nothing is overwritten under it, try again.
+
+        LMDB fills gaps with what its page buffers held before. So it is opened anew, which makes them fresh, and every value is
+        written once more; after two commits neither meta page leads to the pages they stood on before. Free pages are then
+        overwritten under the writer's lock, when no reader is older than that.
+        """
+        try:
+            self._environment().close()
+            env = self._env = self._opened()
+            self._db = env.open_db(RING_DB, create=False)
+            for _ in range(2):
+                with env.begin(write=True) as txn, txn.cursor(db=self._db) as cursor:
+                    txn.put(HEADER_KEY, _header())
+                    for key, value in cursor:
+                        cursor.put(bytes(key), bytes(value))
+            until = time.monotonic() + SCRUB_TIMEOUT_S
+            while time.monotonic() < until:
+                with env.begin(write=True) as lock:
+                    if _oldest_reader(env) >= lock.id() - 2:
+                        self._overwrite_free(lock.id() - 1)
+                        return True
+                time.sleep(0.01)
+                env.reader_check()
+            return False
+        except (lmdb.Error, OSError) as error:
+            raise JournalWriteError(f"{self.path}: what was deleted is not overwritten yet: {error}") from error
+
+    def _overwrite_free(self, txn_id: int) -> None:
+        """Zeros over pages that were freed before transaction ``txn_id``, the last one committed: no meta page leads there."""
+        fd = os.open(self.path / place.DATA_FILE, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            meta = max(pages.read_metas(fd), key=lambda meta: meta.txn_id)
+            if meta.txn_id != txn_id:
+                raise JournalDamaged(f"{self.path}: transaction {meta.txn_id} on disk, {txn_id} in memory")
+            faults: list[str] = []
+            walk = pages.Walk(fd, meta, lambda page, message, first, last: faults.append(message))
+            free: list[int] = []
+            for entry in walk.tree("free", meta.free):
+                if int.from_bytes(entry.key, sys.byteorder) < txn_id:
+                    listed = memoryview(walk.read(entry)).cast("Q")
+                    free += listed[1 : 1 + listed[0]]
+            if faults:
+                raise JournalDamaged(f"{self.path}: {faults[0]}")
+            for page in free:
+                if 2 <= page <= meta.last_page:
+                    os.pwrite(fd, bytes(meta.page_bytes), page * meta.page_bytes)
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
+
+
+def _oldest_reader(env: lmdb.Environment) -> int:
+    """The oldest transaction that a reader of any process looks at."""
+    oldest = 1 << 62
+    for line in env.readers().splitlines():
+        fields = line.split()
+        if len(fields) == 3 and fields[2].isdigit():
+            oldest = min(oldest, int(fields[2]))
+    return oldest
 
 
 def _forbidden(path: Path, error: BaseException) -> KeysForbidden:

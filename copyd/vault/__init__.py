@@ -5,7 +5,10 @@
     store      the keys by name in the ring beside the journal: add, rotate, wrap again, revoke
     policy     rights -> accepted or refused, with the reasons; pure
     checks     the rights of a key, asked of its venue
-    watch      the same again while the daemon runs
+    watch      the same again while the daemon runs, paced
+    duty       what the daemon does about what it finds
+    limits     what the signer may sign, for one order: the twin of ``copyd._fast.guard``
+    hygiene    no dump of a process that holds keys
     scan       a search for canaries in whatever a process leaves behind
     commands   ``copyd key``
 """

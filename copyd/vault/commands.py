@@ -9,7 +9,7 @@ import asyncio
 import getpass
 import json as json_text
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,10 +22,14 @@ from copyd.errors import ConfigError, CopydError, RequestRefused, UsageError, Ve
 if TYPE_CHECKING:
     from copyd.config import Config
     from copyd.credentials import Credential
+    from copyd.journal.errors import JournalDamaged
+    from copyd.vault.envelope import Envelope
     from copyd.vault.policy import Override, Role, Verdict
     from copyd.vault.store import Check, Row
 
 STDIN_BYTES_MAX = 64 << 10
+#: Columns of a table that goes to a file or a pipe: nothing of it is cut.
+WIDE = 400
 DAMAGED = 65
 
 app = App(name="key", help="Exchange keys, sealed: add, test, rotate, revoke.", default_parameter=Parameter(negative=""))
@@ -212,28 +216,30 @@ def test(*names: str, json: bool = False, config: ConfigPath = DEFAULT_CONFIG) -
     config
         The configuration.
     """
-    from copyd.vault.store import Row, open_vault
+    from copyd.vault.store import Row, open_keys
 
     loaded = _begin(config)
-    with open_vault(loaded.journal.path, loaded.keys) as vault:
-        rows = dict(vault.rows())
+    with open_keys(loaded.journal.path) as keys:
+        rows = dict(keys.rows())
     missing = [name for name in names if name not in rows]
     if missing:
         raise RequestRefused(f"there is no key {', '.join(missing)}")
-    results: list[dict[str, Any]] = []
-    codes: list[int] = []
-    for name in names or sorted(rows):
-        row = rows[name]
-        if isinstance(row, Row) and row.current is None and not names:
-            continue
-        code, result = _test(loaded, name, row)
-        codes.append(code)
-        results.append(result)
+    wanted = {
+        name: row for name, row in rows.items()
+        if name in names or (not names and not (isinstance(row, Row) and row.current is None))
+    }  # fmt: skip
+    results: dict[str, tuple[int, str]] = {}
+
+    def said(name: str, code: int, text: str) -> None:
+        results[name] = (code, text)
         if not json:
-            print(f"{name}: {result['result']}", file=sys.stderr if code else sys.stdout)
+            print(f"{name}: {text}", file=sys.stderr if code else sys.stdout)
+
+    _test(loaded, wanted, said)
     if json:
-        print(json_text.dumps(results))
-    return next((code for code in (DAMAGED, 1, VenueUnavailable.exit_code) if code in codes), 0)
+        print(json_text.dumps([{"name": name, "result": results[name][1], "good": not results[name][0]} for name in wanted]))
+    codes = {code for code, _ in results.values()}
+    return next((code for code in (DAMAGED, ConfigError.exit_code, 1, VenueUnavailable.exit_code) if code in codes), 0)
 
 
 @app.command
@@ -461,39 +467,57 @@ def _noted(found: _Found) -> str:
     return f" ({', '.join(found.notes)})" if found.notes else ""
 
 
-def _test(config: Config, name: str, row: Row | CopydError) -> tuple[int, dict[str, Any]]:
-    """Test what stands under a name: (exit code, what is said). A key that waits to follow takes over when it is good."""
+def _test(config: Config, rows: Mapping[str, Row | JournalDamaged], said: Callable[[str, int, str], None]) -> None:
+    """Test what stands under each name: ``said(name, exit code, text)``. A key that waits takes over when it is good."""
+    from copyd.credentials import Credential
     from copyd.vault.policy import Override
-    from copyd.vault.store import open_vault
+    from copyd.vault.store import Row, open_vault
 
-    def said(code: int, text: str, **more: Any) -> tuple[int, dict[str, Any]]:
-        return code, {"name": name, "result": text, "noted": "", **more}
-
-    if isinstance(row, CopydError):
-        return said(DAMAGED, str(row))
-    envelope = row.following or row.current
-    if envelope is None:
-        return said(1, f"key {name} was revoked")
-    facts = envelope.facts
-    override = Override(reason=facts.override, cap_e8=facts.cap_e8) if facts.override else None
-    try:
-        with open_vault(config.journal.path, config.keys) as vault:
-            credential = vault.open(name, envelope)
-        found = _ask(config, facts.venue, [(credential, _role(config, name), override, facts.account)])[name]
-    except VenueUnavailable as error:
-        return said(error.exit_code, f"key {name}: {error}")
-    except CopydError as error:
-        return said(error.exit_code, str(error))
-    with open_vault(config.journal.path, config.keys) as vault:
-        if row.following is None:
-            vault.note({name: (facts.version, found.check)})
-        elif found.refusal:
-            vault.drop_following(name, facts.version)
+    envelopes: list[tuple[str, Envelope]] = []
+    for name, row in rows.items():
+        envelope = (row.following or row.current) if isinstance(row, Row) else None
+        if envelope is not None:
+            envelopes.append((name, envelope))
         else:
-            vault.promote(name, facts.version, found.check)
-    if found.refusal:
-        return said(1, f"key {name} is refused: {found.refusal}", reasons=list(found.check.reasons))
-    return said(0, f"good{_noted(found)}", noted=_noted(found))
+            said(name, DAMAGED if not isinstance(row, Row) else 1, str(row) if not isinstance(row, Row) else "was revoked")
+    facts_of = {name: envelope.facts for name, envelope in envelopes}
+    by_venue: dict[str, list[tuple[Credential, Role, Override | None, str]]] = {}
+    with open_vault(config.journal.path, config.keys) as vault:
+        for name, opened in vault.open_many(envelopes):
+            facts = facts_of[name]
+            if not isinstance(opened, Credential):
+                said(name, opened.exit_code, str(opened))
+                continue
+            override = Override(reason=facts.override, cap_e8=facts.cap_e8) if facts.override else None
+            by_venue.setdefault(facts.venue, []).append((opened, _role(config, name), override, facts.account))
+    for venue, asked in by_venue.items():
+        told: set[str] = set()
+
+        def one(name: str, found: _Found, told: set[str] = told) -> None:
+            told.add(name)
+            _tested(config, name, facts_of[name].version, found)
+            said(name, 1 if found.refusal else 0, f"refused: {found.refusal}" if found.refusal else f"good{_noted(found)}")
+
+        try:
+            _ask(config, venue, asked, one)
+        except (VenueUnavailable, ConfigError) as error:
+            for credential, *_ in asked:
+                if credential.name not in told:
+                    said(credential.name, error.exit_code, str(error))
+
+
+def _tested(config: Config, name: str, version: int, found: _Found) -> None:
+    """Keep what a test found: a key that waited takes over or is destroyed, for one in use it is noted."""
+    from copyd.vault.store import open_keys
+
+    with open_keys(config.journal.path) as keys:
+        row = keys.row_or_none(name)
+        if row is None or row.following is None or row.following.facts.version != version:
+            keys.note({name: (version, found.check)})
+        elif found.refusal:
+            keys.drop_following(name, version)
+        else:
+            keys.promote(name, version, found.check)
 
 
 def _shown(name: str, row: Row) -> dict[str, Any]:
@@ -551,7 +575,7 @@ def _table(found: list[dict[str, Any]]) -> None:
             state += f" ({row['reason']})"
         cells = [str(row.get(name, "")) for name in columns[:-2]]
         table.add_row(*cells, words[row.get("ip_bound")], state)
-    Console(soft_wrap=True).print(table)
+    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
 
 
 @contextmanager

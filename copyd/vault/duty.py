@@ -11,7 +11,6 @@ from copyd.core.engine import PLANS, Alert, Command, Engine
 from copyd.core.rows import PlanRow, PlanState
 from copyd.credentials import Credentials
 from copyd.errors import CopydError, OperatorError
-from copyd.journal.keyring import exists
 from copyd.vault.checks import RIGHTS_OF, RightsReader, key_of
 from copyd.vault.envelope import fingerprint
 from copyd.vault.policy import gained
@@ -49,12 +48,13 @@ class KeyDuty:
         self._facts: dict[str, Watched] = {}
         self._found: dict[str, tuple[int, Check]] = {}
         self._said: dict[str, tuple[str, ...]] = {}
+        self._changed: set[str] = set()
         self._flush: asyncio.TimerHandle | None = None
         self._leaders = {leader.credential for leader in config.leaders}
 
     async def run(self) -> None:
         """Until cancelled."""
-        if not any(source.vault for source in self._config.credentials) or not exists(self._config.journal.path):
+        if not any(source.vault for source in self._config.credentials):
             return
         watch = KeyWatch(
             self._keys, self._ask, self._report, self._config.keys.check_interval_s, lambda: self._now_ns() // 1_000_000)
@@ -107,15 +107,20 @@ class KeyDuty:
             rights, reasons = outcome.rights, outcome.verdict.reasons
             check = Check(ts_ns=now, reasons=reasons, moves_funds=rights.moves_funds, ip_bound=rights.ip_bound)
             if gained(reasons):
-                self._gained(name, watched, reasons, rights)
+                self._gained(name, reasons, rights)
             elif reasons:
                 self._say(name, reasons, "key_refused", ", ".join(reasons))
             else:
                 self._said.pop(name, None)
-        if fingerprint(self._owner.credentials[name].key) == watched.facts.fingerprint:
+        held = self._owner.credentials.get(name)
+        if held is None:
+            return
+        if fingerprint(held.key) == watched.facts.fingerprint:
             self._found[name] = (watched.facts.version, check)
-        else:
-            self._say(name, ("changed",), "key_changed", "another key was stored: it is used from the next start on")
+        elif name not in self._changed:
+            self._changed.add(name)
+            text = "another key was stored: it is used from the next start on"
+            self._owner.alert(Alert("key_changed", text, {"account": name}))
         if self._flush is None:
             self._flush = asyncio.get_running_loop().call_later(NOTE_AFTER_S, self._noting)
 
@@ -131,25 +136,26 @@ class KeyDuty:
             self._said[name] = what
             self._owner.alert(Alert(alert, text, {"account": name}))
 
-    def _gained(self, name: str, watched: Watched, reasons: tuple[str, ...], rights: Rights) -> None:
+    def _gained(self, name: str, reasons: tuple[str, ...], rights: Rights) -> None:
         """Its plans follow their leaders out and open nothing; each time it is found so, as a resume does not make it right."""
         stopped = []
         engine = self._owner.engine
-        account = engine.by_account.get(name) if watched.role == "follower" else None
-        for index, follower in enumerate(engine.names.followers):
-            row = PlanRow.unpack(engine.columns.get(PLANS, index))
-            if row.account != account or row.state not in (PlanState.ACTIVE, PlanState.PAUSED):
+        for index, spec in enumerate(engine.names.specs):
+            if spec["account"] != name:
                 continue
-            leader = engine.names.specs[index]["leader"]
+            follower, state = engine.names.followers[index], PlanRow.unpack(engine.columns.get(PLANS, index)).state
+            if state not in (PlanState.ACTIVE, PlanState.PAUSED):
+                continue
             try:
-                terms = {"scope": "plan", "name": follower, "leader": leader, "state": "close_only"}
+                terms = {"scope": "plan", "name": follower, "leader": spec["leader"], "state": "close_only"}
                 self._owner.offer(Command("set_state", terms, "key_gained_right"))
                 stopped.append(follower)
             except OperatorError as error:  # stopped by a limit: it opens nothing anyway
                 self._owner.log.warning("plan not made close-only", follower=follower, error=str(error))
         words = ", ".join((*reasons, *rights.moves_funds, *rights.unknown))
-        text = f"its key can do what it must not ({words})" + (": its plans are close-only" if account is not None else "")
+        text = f"its key can do what it must not ({words})"
         if stopped:
+            text += f": close-only now: {', '.join(stopped)}"
             self._said.pop(name, None)
         self._say(name, reasons, "key_gained_right", text)
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import resource
 
-_PR_SET_DUMPABLE = 4
+from copyd._fast.process import set_dumpable
 
 
 def no_dumps() -> None:
-    """No core file, by limit; not dumpable, by ``prctl``: neither a handler the kernel pipes dumps to nor another process of the
-    same user reads this one's memory. Where the kernel knows no such call the limit alone holds."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    prctl = getattr(ctypes.CDLL(None, use_errno=True), "prctl", None)
-    if prctl is not None:
-        prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    """No core file, by limit; not dumpable: neither a handler the kernel pipes dumps to nor another process of the same user
+    reads this one's memory.
+
+    Where limits may not be changed (a service without that system call) the one it was started with stands: LimitCORE=0 in
+    the unit.
+    """
+    set_dumpable(False)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

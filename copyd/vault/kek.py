@@ -38,10 +38,6 @@ class KekUnavailable(WorldError):
     exit_code = 69
 
 
-class NotUnwrapped(ValueError):
-    """A data key that this KEK did not wrap, or that was changed since."""
-
-
 class Kek(Protocol):
     """Wraps and unwraps data keys of 32 bytes."""
 

@@ -18,7 +18,7 @@ import msgspec
 from copyd.config import Config, KeysConfig
 from copyd.credentials import Credential, Credentials, load_credentials
 from copyd.errors import ConfigError, RequestRefused
-from copyd.journal.errors import JournalDamaged
+from copyd.journal.errors import JournalDamaged, JournalUnreadable
 from copyd.journal.keyring import Keyring
 from copyd.vault.envelope import KEY_BYTES, Envelope, Facts, check_place, fingerprint, opened, seal
 from copyd.vault.kek import Kek, load_kek
@@ -138,7 +138,7 @@ class Keys:
                 raise RequestRefused(f"key {name}: another command has changed it meanwhile")
             return msgspec.structs.replace(row, current=row.following, following=None, check=check)
 
-        return self._change(name, change)
+        return self._scrubbed(name, self._change(name, change))
 
     def drop_following(self, name: str, version: int) -> Row:
         """The key that was to follow will not, where it is still that one."""
@@ -149,7 +149,7 @@ class Keys:
             same = row.following is not None and row.following.facts.version == version
             return msgspec.structs.replace(row, following=None) if same else row
 
-        return self._change(name, change)
+        return self._scrubbed(name, self._change(name, change))
 
     def note(self, checks: Mapping[str, tuple[int, Check]]) -> None:
         """What checks found, by name with the version that was checked; where another key is in use meanwhile, nothing. One
@@ -172,7 +172,14 @@ class Keys:
             facts = _in_use(name, row).facts if row is not None else None
             return Row(tombstone=Tombstone(reason=reason, ts_ns=now_ns, facts=facts))
 
-        return self._change(name, change, over_damage=True)
+        return self._scrubbed(name, self._change(name, change, over_damage=True))
+
+    def _scrubbed(self, name: str, row: Row) -> Row:
+        """What was destroyed is in the file no more."""
+        if not self._ring.scrub():
+            raise JournalUnreadable(
+                f"key {name}: done, but a reader keeps what was destroyed in the file: run `copyd key rotate-kek` once")
+        return row
 
 
 class Vault(Keys):
@@ -195,11 +202,11 @@ class Vault(Keys):
             elif row.current is not None:
                 envelopes.append((name, row.current))
         found: list[Credential] = []
-        for name, result in self.open_many(envelopes):
+        for _, result in self.open_many(envelopes):
             if isinstance(result, Credential):
                 found.append(result)
             else:
-                problems.append(f"{result}" if str(result).startswith("key ") else f"key {name}: {result}")
+                problems.append(str(result))
         if problems:
             raise ConfigError(problems)
         return found
@@ -225,13 +232,6 @@ class Vault(Keys):
                 except JournalDamaged as error:
                     out[index] = error
         return [(envelopes[index][0], out[index]) for index in range(len(envelopes))]
-
-    def open(self, name: str, envelope: Envelope) -> Credential:
-        """One envelope opened; raises what keeps it shut."""
-        result = self.open_many([(name, envelope)])[0][1]
-        if isinstance(result, Credential):
-            return result
-        raise result
 
     # -- sealing ------------------------------------------------------------------------------------------------------
 
@@ -291,6 +291,8 @@ class Vault(Keys):
                 except (JournalDamaged, ConfigError) as error:
                     problems.append(str(error))
             progress(len(part))
+        if not self._ring.scrub():
+            problems.append("a reader keeps data keys under the KEK before in the file: run it again")
         return done, problems
 
     def _rewrap(self, name: str, newest: bytes) -> int:

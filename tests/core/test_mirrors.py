@@ -305,7 +305,6 @@ def test_a_checkpoint_of_one_venue_is_still_read(announced: bool) -> None:
     if announced:
         daemon.do(e.Announced(fill))
     restored = e.Engine.restore(of_one_venue(daemon.engine))
-    daemon.engine.names.account_venues = []
     assert restored.checkpoint() == daemon.engine.checkpoint()
     if not announced:
         assert restored.step(daemon.now + 1, e.ExternalFill(1, 1, 0, 5, 77, "manual", daemon.now)) is None

@@ -33,6 +33,7 @@ from copyd.core.rows import (
 from copyd.core.state import Outcome, Tables
 
 SECOND = 1_000_000_000
+ONE = 1 << 32
 INSTRUMENTS_MAX = 4
 
 
@@ -108,7 +109,8 @@ class World:
             _add(columns, 0, InstrumentRow(
                 value_mul=1_000, lot_max=rng.choice([1 << 40, 500]), min_notional_e8=rng.choice([0, 5 * e8]),
                 turbulent=rng.choice([0, 0, 0, 1])))
-            _add(columns, 0, InstrumentRow(value_mul=70, value_div=3, slippage_bps=150))
+            _add(columns, 0, InstrumentRow(
+                value_mul=70, value_div=3, slippage_bps=150, spot=rng.choice([0, 1, 1]), min_notional_e8=rng.choice([0, 10**8])))
             self.px += [601_000, 9_000]
             terms = [(10, 1), (1, 10), (3, 7), (1 << 32, 1), (1, 1 << 32), (999, (1 << 32) - 1)]
             self.lots = [rng.choice(terms) for _ in range(2)]
@@ -213,12 +215,14 @@ class World:
         cum = self.rng.choice([0, order.cum_qty, order.order_qty, order.order_qty, self.rng.randint(0, order.order_qty)])
         px = self.px[order.instrument]
         self.trade += 1
+        fee_base = self.venues and order.instrument == 3
         return ReportRow(
             cid=order.cid, cum_qty=cum, cost_e8=self.rng.choice([0, cum * px * 3]), last_qty=min(cum, 2),
-            last_px=self.rng.choice([0, px, px]),
-            fee_e8=cum * 7, trade_id=self.rng.choice([self.trade, max(1, self.trade - 1)]), venue_order_id=self.trade,
+            last_px=self.rng.choice([0, px, px]), fee_base=int(fee_base),
+            fee_e8=self.rng.choice([-5, 1, ONE // 3, 3 * ONE + 7, 1 << 61]) if fee_base else cum * 7,
+            trade_id=self.rng.choice([self.trade, max(1, self.trade - 1)]), venue_order_id=self.trade,
             ts_event=self.now, kind=kind, status=status,
-            code=self.rng.choice([0, -2019, -2022, -1015, -4164, -4164, -4061]) if kind in (2, 4) else 0,
+            code=self.rng.choice([0, -2019, -2022, -1015, -4164, -4164, -4061, -1013]) if kind in (2, 4) else 0,
         )
 
     # -- the two implementations ----------------------------------------------------------------------------------------
@@ -306,6 +310,10 @@ class World:
             found = [slot for slot, order in enumerate(tables.orders)
                      if order.account == account and 0 < order.state < 64 and mask >> order.state & 1]
             assert self.columns.orders_in_state(mask, account) == found
+        for order in tables.orders:
+            if tables.instruments[order.instrument].spot:
+                assert not order.reduce_only
+                assert not order.position_side
         self.assert_equal_drift(tables)
         assert self.kernel.profits(self.now) == [profit(tables, plan, self.now) for plan in tables.plans]
 

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import hmac
 import io
+import itertools
 import os
 import signal
 import socket
@@ -41,6 +42,9 @@ RECV_WINDOW_MS = 600
 CONTRACT = {"engine_delay_ms": 100, "read_lag_ms": 100, "guard_ms": 100}
 
 
+_casts = itertools.count(1)
+
+
 def free_port() -> int:
     """A TCP port that was free a moment ago."""
     with socket.socket() as listener:
@@ -65,7 +69,6 @@ class Venue:
 
     def __init__(self, at: dict[str, Any]) -> None:
         self.at = at
-        self._made = 0
 
     def tell(self, path: str, body: Any) -> Any:
         """POST to the control port."""
@@ -89,8 +92,7 @@ class Venue:
 
     def cast(self, followers: int, balance: str = "5000") -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """A fresh leader and followers, with names no earlier test used."""
-        self._made += 1
-        prefix = f"t{self._made}-{os.getpid() % 997}-"
+        prefix = f"t{next(_casts)}-{os.getpid() % 997}-"
         leader = self.tell(
             "/accounts", {"accounts": [{"name": f"{prefix}lead", "balance": "100000", "leverage": 10}]}
         )["accounts"][0]

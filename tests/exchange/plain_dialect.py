@@ -14,6 +14,7 @@ from copyd._fast import sim_engine as eng
 from copyd.exchange.dialect import Answer, Conn, Host, Owner, Request, Terms, Work
 
 UNKNOWN, UNAVAILABLE, THROTTLED = b'{"error":"unknown"}', b'{"error":"unavailable"}', b'{"error":"throttled"}'
+TWICE, LATE = b'{"error":"twice"}', b'{"error":"late"}'
 NAMES = {eng.EV_NEW: "new", eng.EV_TRADE: "fill", eng.EV_CANCELED: "canceled", eng.EV_EXPIRED: "expired"}
 STATUS = ("new", "part", "filled", "canceled", "expired", "expired")
 WINDOW_MS = 5_000
@@ -89,7 +90,7 @@ class Dialect:
     def _work(self, owner: Owner, op: str, asked: dict[str, Any]) -> Work:
         client, symbol = str(asked.get("cid", "")), str(asked.get("symbol", ""))
         run = {"place": self._place, "cancel": self._cancel, "query": self._query}[op]
-        work = Work(partial(run, owner, asked), owner, op, symbol, client, UNKNOWN, UNAVAILABLE, THROTTLED)
+        work = Work(partial(run, owner, asked), owner, op, symbol, client, UNKNOWN, UNAVAILABLE, THROTTLED, TWICE, LATE)
         if op == "place" and (wait := self.host.windows.take("orders", owner.account, self.host.now_ns())):
             answer = b'{"error":"too many orders","wait_ms":%d}' % (wait // 10**6)
             work.run = lambda: answer
@@ -150,7 +151,8 @@ class Dialect:
         stale = inner.stale
         return Work(
             lambda: Answer(inner.run()), owner, name, inner.symbol, inner.client_id, Answer(UNKNOWN, 503),
-            Answer(UNAVAILABLE, 503), Answer(THROTTLED, 429), (lambda ms: Answer(stale(ms))) if stale else None)
+            Answer(UNAVAILABLE, 503), Answer(THROTTLED, 429), Answer(TWICE, 400), Answer(LATE, 400),
+            (lambda ms: Answer(stale(ms))) if stale else None)
 
     # -- events
     def events(self, events: list[tuple[int, ...]]) -> None:

@@ -98,6 +98,19 @@ async def test_an_order_is_done_told_and_in_the_truth() -> None:
         assert (await x.tell("GET", "/truth/stats"))["orders_accepted"] == 1
 
 
+async def test_a_change_is_told_once_however_often_the_dialect_says_so() -> None:
+    """What the engine refuses leaves the events of the change before; they are not told again."""
+    async with exchange() as x:
+        ws = await x.login(await x.account())
+        await place(ws, "a1", n=1)
+        await place(ws, "a2", n=2, symbol="NOTHING")
+        await say(ws, op="cancel", symbol="BTCUSDT", cid="a1")
+        heard = [await hear(ws) for _ in range(5)]
+        assert [m.get("event") for m in heard] == ["new", "fill", None, None, None]
+        assert "error" in heard[3] and "cancel" in heard[4]
+        assert (await x.tell("GET", "/truth/stats"))["orders_accepted"] == 1
+
+
 async def test_rest_speaks_to_the_same_engine() -> None:
     """An order over REST is told on the connection, is found by a query, and a wrong signature is refused."""
     async with exchange() as x:
@@ -367,7 +380,11 @@ async def test_the_control_port_is_the_same_as_the_other_exchanges() -> None:
         assert alice["passphrase"] and alice["passphrase"] != bob["passphrase"]
         owner = x.host.owner(alice["api_key"])
         assert owner is not None and owner.rights == {"withdraw": True} and owner.secret.decode() == alice["secret"]
-        assert "hmac" in (await x.tell("POST", "/accounts", {"n": 1, "key_type": "ed25519"}))["error"]
+        await x.tell("POST", "/restrictions", {"account": "alice", "restrictions": {"withdraw": False}})
+        assert owner.rights == {"withdraw": False}
+        assert "no key" in (await x.tell("POST", "/restrictions", {"account": "maker-1"}))["error"]
+        assert "(hmac)" in (await x.tell("POST", "/accounts", {"n": 1, "key_type": "ed25519"}))["error"]
+        assert "acct-0" not in x.host.accounts.index
         assert (await x.tell("POST", "/deposit", {"account": "alice", "amount": "5"}))["wallet"] == "100005.00000000"
         ws = await x.login(alice)
         await place(ws, "a1")
@@ -378,6 +395,21 @@ async def test_the_control_port_is_the_same_as_the_other_exchanges() -> None:
         for name in ("orders", "rejects", "trades", "positions", "balances", "incomes", "transfers", "quotes", "reads", "faults"):
             assert isinstance(await x.tell("GET", f"/truth/{name}"), list)
         assert (await x.tell("GET", "/truth/stats"))["books_balance"]
+
+
+async def test_who_does_not_read_is_cut() -> None:
+    """What a connection leaves unread is bounded; the others are told everything."""
+    async with exchange() as x:
+        ws = await x.login(await x.account())
+        slow: Any = x.host.conns()[0]
+        slow.stall(True)
+        for _ in range(65):
+            slow.send(bytes(1 << 20))
+        await asyncio.sleep(0)
+        x.host.flush()
+        assert not slow.is_open and not x.host.conns()
+        with pytest.raises(ConnectionError):
+            await hear(ws)
 
 
 async def test_two_thousand_connections() -> None:

@@ -72,6 +72,18 @@ def test_a_lifted_limit_counts_and_does_not_refuse() -> None:
 
 
 @pytest.mark.parametrize("sliding", [False, True])
+def test_what_is_given_back_can_be_taken_again_and_no_more(sliding: bool) -> None:
+    """Giving back undoes the newest takings; what was taken in a window that is over is not given back twice."""
+    windows = Windows()
+    windows.define("x", 3, 1_000, sliding)
+    assert [windows.take("x", "k", 1_000 * MS, n) for n in (1, 2, -2, 2)] == [0, 0, 0, 0]
+    assert windows.left("x", "k", 1_100 * MS) == 0
+    assert windows.take("x", "k", 2_500 * MS, -3) == 0
+    assert windows.left("x", "k", 2_500 * MS) == 3
+    assert windows.defined["x"].taken == 3
+
+
+@pytest.mark.parametrize("sliding", [False, True])
 def test_the_window_says_when_it_is_over_and_forgets_the_idle(sliding: bool) -> None:
     """A fixed window ends with the clock's period, a sliding one a period after its oldest mark; idle keys take no room."""
     windows = Windows()

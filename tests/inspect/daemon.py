@@ -36,6 +36,7 @@ KEY = bytes(range(16))
 E8 = 10**8
 SECOND = 1_000_000_000
 SYMBOLS = ("BTCUSDT", "XRPUSDT")
+VALUES = (10_000, 3_000, 1_000, 30_000, 200)
 RETRIES_WAITED = 40
 
 
@@ -56,16 +57,21 @@ def plan(rng: random.Random, index: int, **cells: Any) -> dict[str, Any]:
 
 
 class Daemon:
-    """Drives an engine and writes what it does to a journal; ``inputs`` keeps every (time, input) given."""
+    """Drives an engine and writes what it does to a journal; ``inputs`` keeps every (time, input) given.
 
-    def __init__(self, path: Path | None, seed: int = 1, followers: int = 12, build: str = BUILD) -> None:
+    ``venues``: two of three followers are elsewhere, on a venue of contracts or on a spot venue that keeps its fees back.
+    """
+
+    def __init__(
+        self, path: Path | None, seed: int = 1, followers: int = 12, build: str = BUILD, venues: bool = False
+    ) -> None:
         self.rng = random.Random(seed)
         self.path = path
         self.journal = open_journal(path) if path else None
         self.engine = Engine()
         self.now = 1_790_000_000 * SECOND
         self.trade = self.order = 0
-        self.px = [600_000, 45_000]
+        self.px = [600_000, 45_000, 600_000, 45_000, 300_000][: 5 if venues else 2]
         self.leader = [0, 0]
         self.reported: list[ReportRow] = []
         self.inputs: list[tuple[int, Any]] = []
@@ -73,14 +79,22 @@ class Daemon:
         self.epoch = 0
         self.build = build
         self.start()
-        self.do(Configured(1, Params().pack(), [
+        specs = [
             InstrumentSpec("BTCUSDT", InstrumentRow(value_mul=10_000, min_notional_e8=5 * E8, lot_max=4_000).pack(), 1, 3),
             InstrumentSpec("XRPUSDT", InstrumentRow(value_mul=3_000, min_notional_e8=5 * E8, slippage_bps=150).pack(), 4, 1),
-        ], ["lead"]))
-        self.do(Command("import_plans", {"plans": [plan(self.rng, index) for index in range(followers)]}, "test"))
+            InstrumentSpec("BTC-SWAP", InstrumentRow(value_mul=1_000).pack(), 1, 2, 1, 1, "okx", 1, 10),
+            InstrumentSpec("XRP-SWAP", InstrumentRow(value_mul=30_000).pack(), 4, 1, 1, 1, "okx", 10, 1),
+            InstrumentSpec("BTCUSDT", InstrumentRow(
+                value_mul=200, min_notional_e8=5 * E8).pack(), 1, 5, 1, 1, "spot", 1, 100, True),
+        ]
+        mirrors = [(0, 2), (1, 3), (0, 4)] if venues else []
+        self.do(Configured(1, Params().pack(), specs[: len(self.px)], ["lead"], mirrors=mirrors))
+        at = ["", "okx", "spot"] if venues else [""]
+        self.do(Command("import_plans", {"plans": [
+            plan(self.rng, index, **{"venue": at[index % 3]} if venues else {}) for index in range(followers)]}, "test"))
         self.do(LegsReady([
             (account, instrument, True, account % 3 == 0, True, self.rng.choice([5, 20]))
-            for account in range(followers) for instrument in (0, 1)
+            for account in range(followers) for instrument in range(len(self.px))
         ]))
         self.do(AccountSnapshots([(account, self.rng.choice([100, 50_000]) * E8, []) for account in range(followers)]))
         self.do(LeaderSync(0, True, [(0, 0, 0, 10), (1, 0, 0, 5)]))
@@ -116,6 +130,7 @@ class Daemon:
         """The market moves a little."""
         for index in (0, 1):
             self.px[index] = max(1_000, self.px[index] + self.rng.randint(-200, 200))
+        self.px[2:] = [self.px[0], self.px[1], self.px[0] // 2][: len(self.px) - 2]
         self.do(Quotes([(index, px - 5, px + 5, px, self.now) for index, px in enumerate(self.px)]))
 
     def leader_fill(self, instrument: int, signed_qty: int, age: int = 1_000_000) -> Outputs | None:
@@ -147,10 +162,12 @@ class Daemon:
                 rows.append(ReportRow(cid=order.cid, kind=ReportKind.DEAD, ts_event=self.now))
             else:
                 value = columns_value(order.instrument, cum, px)
+                kept = order.instrument == 4
                 rows.append(ReportRow(cid=order.cid, cum_qty=cum, cost_e8=value, kind=ReportKind.REPLY, status=status,
                                       venue_order_id=self.trade, ts_event=self.now))
-                rows.append(ReportRow(cid=order.cid, cum_qty=cum, last_qty=cum, last_px=px, fee_e8=7, trade_id=self.trade,
-                                      kind=ReportKind.TRADE, status=status, ts_event=self.now))
+                fee = cum * (1 << 32) // 1_000 if kept else 7  # a thousandth of what was bought
+                rows.append(ReportRow(cid=order.cid, cum_qty=cum, last_qty=cum, last_px=px, fee_e8=fee, trade_id=self.trade,
+                                      fee_base=int(kept), kind=ReportKind.TRADE, status=status, ts_event=self.now))
         if self.reported and self.rng.random() < 0.3:
             rows.append(self.rng.choice(self.reported))
         if self.rng.random() < 0.3:
@@ -237,7 +254,7 @@ def rewrite(source: Path, target: Path, edit: Callable[[Record], bytes]) -> None
 
 def columns_value(instrument: int, lots: int, px: int) -> int:
     """Value in e8 of lots at a price."""
-    return lots * px * (10_000, 3_000)[instrument]
+    return lots * px * VALUES[instrument]
 
 
 def parts_of(record: Record) -> list[bytes]:

@@ -48,6 +48,30 @@ def answer(capsys: pytest.CaptureFixture[str], *arguments: Any) -> dict[str, Any
     return value
 
 
+def test_a_follower_on_another_venue_is_explained_in_both_units(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the leader did is told in his instrument, the decision in the follower's, and how one becomes the other; the figures
+    are those of the rules, for every mode, contracts and spot."""
+    daemon = Daemon(tmp_path / "journal", 2, venues=True)
+    daemon.trade_for(30)
+    daemon.close()
+    seen = set()
+    for follower in (f"f{index}" for index in range(12)):
+        got = answer(capsys, tmp_path / "journal", "", "last", follower)
+        for one in [got, *got.get("more", [])]:
+            seen.add(one["symbol"])
+            assert one["check"]["agrees"]
+            assert ("mirror" in one) == (int(follower[1:]) % 3 != 0)
+            if "mirror" in one:
+                assert one["mirror"]["of_symbol"] in one["leader_event"]["text"]
+                assert (one["mirror"]["lots_mul"], one["mirror"]["lots_div"]) == LOTS[one["mirror"]["venue"], one["symbol"]]
+    assert {"BTC-SWAP", "XRP-SWAP"} & seen
+    assert inspect.explain(tmp_path / "journal", "", "last", "f1", False) == 0
+    assert "in place of" in capsys.readouterr().out
+
+
+LOTS = {("okx", "BTC-SWAP"): (10, 1), ("okx", "XRP-SWAP"): (1, 10), ("spot", "BTCUSDT"): (100, 1)}
+
+
 def test_every_kind_of_decision_is_explained_as_recorded(run: tuple[Path, Lines], capsys: pytest.CaptureFixture[str]) -> None:
     """With its order or without; the rules give what was recorded, and the figures are the record's."""
     journal, lines = run

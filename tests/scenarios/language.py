@@ -8,6 +8,7 @@ Set-up (before the first action)::
 
     instrument BTCUSDT tick 0.1 lot 0.001 [min 0.001] [max 1000] [maxmarket 120] [notional 5] [slippage 50] [fee_ppm 500]
     instrument okx:BTC-USDT-SWAP tick 0.1 lot 0.0001    (of another venue; its lot in the base asset, however the venue counts)
+    instrument BTCUSDT tick 0.1 lot 0.001 spot          (bought and sold, no position)
     mirror BTCUSDT okx:BTC-USDT-SWAP                    (who follows on that venue, follows the one in the other)
     leader L equity 800000 [leverage 10] [hedge] [venue okx]
     follower F1 allocation 100000 [any plan field value]... [copies L] [account A] [venue okx] [balance 100000] [hedge]
@@ -18,6 +19,7 @@ Actions::
 
     leader [L] buy 0.5 [BTCUSDT] @ 64000 [order 7] [of 2.0] [aged 3] [backfilled] [own] [exec 5] [side long]
     leader [L] unsynced | leader [L] synced [0.5 BTCUSDT]... | leader [L] equity 9000 | leader [L] leverage 20
+    leader [L] shows 0.999 [BTCUSDT]        (a position the venue pushed)
     leader [L] suspended | leader [L] declares instruments BTCUSDT leverage 10 position 50000 volume 9000
     leader [L] flow -20000   (he pays in, or takes out)
     leader [L] margin_call
@@ -29,7 +31,8 @@ Actions::
     F1 funding -12 [BTCUSDT]
     timer
     F1 filled 0.030 [@ 64000]          (cumulative, of F1's oldest unfinished order; F1#2: its second; at his price or the mark)
-    F1 trade 0.010 [id 5] | F1 accepted | F1 expired [0.020] | F1 cancelled | F1 rejected -2019 | F1 in doubt | F1 dead
+    F1 trade 0.010 [id 5] [base_fee 0.00001] | F1 accepted | F1 expired [0.020] | F1 cancelled | F1 rejected -2019
+    F1 in doubt | F1 dead
     F1 unsent | F1 held
     F1 books 0.030 [BTCUSDT]                (the venue's own books, asked now; other positions as known)
     F1 orphan buy 0.010 @ 64000 [epoch 9]   (a fill of an order of ours that no table knows)
@@ -148,6 +151,7 @@ class Instrument:
     lot: Fraction
     row: InstrumentRow
     by_hand: bool = False
+    spot: bool = False
 
     @property
     def venue(self) -> str:
@@ -156,7 +160,8 @@ class Instrument:
     def spec(self) -> e.InstrumentSpec:
         lot = exact(str(self.lot), Fraction(1, 10**6))
         return e.InstrumentSpec(
-            self.symbol.rpartition(":")[2], self.row.pack(), 1, 6, 1, lot, self.venue, self.lot.numerator, self.lot.denominator)
+            self.symbol.rpartition(":")[2], self.row.pack(), 1, 6, 1, lot, self.venue, self.lot.numerator, self.lot.denominator,
+            self.spot)
 
     def lots(self, text: str) -> int:
         return exact(text, self.lot)
@@ -267,7 +272,7 @@ class World:
         self.step(e.Configured(
             self.version, self.params.pack(), [i.spec() for i in self.instruments.values()],
             list(self.leaders), list(self.suspended), dict(self.declared), list(self.mirrors),
-            {name: leader["venue"] for name, leader in self.leaders.items() if leader["venue"]},
+            {name: leader["venue"] for name, leader in self.leaders.items() if leader.get("venue")},
         ))
 
     def listed(self, venue: str) -> list[int]:
@@ -309,7 +314,7 @@ class World:
             ]
             self.step(e.LeaderEquity(index, leader["equity"], self.now))
             self.step(e.LeaderSync(index, True, held))
-            for instrument in self.listed(leader["venue"]):
+            for instrument in self.listed(leader.get("venue", "")):
                 self.step(e.LeaderLeverage(index, instrument, leader["leverage"]))
 
     def quote(self, instrument: Instrument, bid: int, ask: int) -> None:
@@ -552,7 +557,7 @@ class Runner:
         return out
 
     def setup_instrument(self, words: list[str]) -> None:
-        options = self.pairs(words[1:])
+        options = self.pairs(words[1:], ("spot",))
         tick, lot = Fraction(options.get("tick", "0.1")), Fraction(options.get("lot", "0.001"))
         value = tick * lot * E8
         row = InstrumentRow(
@@ -563,7 +568,7 @@ class Runner:
             min_notional_e8=exact(options.get("notional", "0"), Fraction(1, E8)),
             slippage_bps=int(options.get("slippage", "50")), taker_fee_ppm=int(options.get("fee_ppm", "500")),
         )
-        self.world.instruments[words[0]] = Instrument(words[0], tick, lot, row)
+        self.world.instruments[words[0]] = Instrument(words[0], tick, lot, row, spot="spot" in options)
 
     def setup_leader(self, words: list[str]) -> None:
         options = self.pairs(words[1:], ("hedge",))
@@ -644,6 +649,10 @@ class Runner:
                 (world.index(symbol), 0, world.instruments[symbol].lots(qty), list(world.leaders.values())[leader]["leverage"])
                 for qty, symbol in pairs
             ]))
+        elif words[0] == "shows":
+            instrument = world.instruments[words[2]] if len(words) > 2 else world.first
+            world.step(e.LeaderPosition(
+                leader, world.index(instrument.symbol), 0, instrument.lots(words[1]), 0, world.now, world.now))
         elif words[0] == "margin_call":
             world.step(e.LeaderMarginCall(leader, world.now))
         elif words[0] == "flow":
@@ -841,8 +850,10 @@ class Runner:
             world.trade_id += 1
             cum = order.cum_qty + qty
             status = OrderState.FILLED if cum >= order.order_qty else OrderState.PARTIALLY_FILLED
+            fee = int(instrument.q32(words[words.index("base_fee") + 1])) if "base_fee" in words else 0
             world.report(slot, ReportKind.TRADE, status, cum_qty=cum, cost_e8=order.cost_e8 + cost(qty), last_qty=qty,
-                         last_px=px, trade_id=int(words[words.index("id") + 1]) if "id" in words else world.trade_id)
+                         fee_e8=fee, fee_base=int(fee != 0), last_px=px,
+                         trade_id=int(words[words.index("id") + 1]) if "id" in words else world.trade_id)
         elif verb == "accepted":
             world.report(slot, ReportKind.REPLY, OrderState.NEW, venue_order_id=slot + 1)
         elif verb in ("expired", "cancelled"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import ctypes
 import io
 import json
 import os
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from copyd._fast.process import set_dumpable
 from copyd.cli import main
 from tests.exchange.wire_helpers import ROOT, control, running_exchange
 
@@ -27,7 +27,7 @@ def dumpable_again() -> Iterator[None]:
     """Key commands run inside this process make it not dumpable; what other tests look up under /proc needs it to be."""
     before = resource.getrlimit(resource.RLIMIT_CORE)
     yield
-    ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)
+    set_dumpable(True)
     with contextlib.suppress(ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, before)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from copyd.journal import Journal, JournalDamaged, JournalForeign, JournalMisused
+from copyd.journal import Journal, JournalDamaged, JournalForeign, JournalMisused, keyring
 from copyd.journal.keyring import Keyring, KeysForbidden, exists
 from tests.exchange.wire_helpers import ROOT
 
@@ -107,6 +107,49 @@ def test_a_writer_killed_at_any_moment_leaves_the_ring_whole(tmp_path: Path) -> 
         with Keyring(tmp_path) as ring:
             names = {name for name, _ in ring.items()}
         assert {f"t{turn}-{int(line):06}" for line in said} <= names
+
+
+def test_what_was_replaced_is_in_the_file_no_more(tmp_path: Path) -> None:
+    """Pages no tree leads to and gaps in pages are overwritten; what is there stays, and the ring is whole by every page."""
+    draw = random.Random(7)
+    old = {f"n{i:03}": b"old-" + draw.randbytes(600 + i * 9) for i in range(120)}
+    file = tmp_path / "keys" / "data.mdb"
+    with Keyring(tmp_path, create=True) as ring:
+        ring.replace_all([(name, None, value) for name, value in old.items()])
+        for _ in range(3):
+            ring.replace("n000", ring.get("n000"), old["n000"])
+        new = {name: b"new-" + draw.randbytes(draw.randrange(10, 1500)) for name in old}
+        ring.replace_all([(name, old[name], new[name]) for name in list(old)[::2]])
+        gone = [value for name, value in list(old.items())[::2]]
+        assert any(value[:40] in file.read_bytes() or value[-40:] in file.read_bytes() for value in gone), "nothing to scrub"
+        assert ring.scrub()
+        raw = file.read_bytes()
+        for value in gone:
+            for at in range(4, len(value) - 40, 40):
+                assert value[at : at + 24] not in raw
+        wanted = {**old, **{name: new[name] for name in list(old)[::2]}}
+        assert dict(ring.items()) == wanted
+        ring.replace("zz", None, b"goes on")
+    with Keyring(tmp_path) as ring:
+        assert dict(ring.items()) == {**wanted, "zz": b"goes on"}
+
+
+def test_nothing_is_overwritten_under_a_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process that still looks at an older state: said, not done; once it has ended it is done."""
+    monkeypatch.setattr(keyring, "SCRUB_TIMEOUT_S", 0.2)
+    with Keyring(tmp_path, create=True) as ring:
+        ring.replace("a", None, b"old" * 200)
+        reader = "import lmdb, sys; e = lmdb.open(sys.argv[1], max_dbs=2); t = e.begin(); print(flush=True); input()"
+        child = subprocess.Popen(
+            [sys.executable, "-c", reader, str(tmp_path / "keys")], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        child.stdout.readline()
+        ring.replace("a", b"old" * 200, b"new")
+        assert not ring.scrub() and b"old" * 100 in (tmp_path / "keys" / "data.mdb").read_bytes()
+        child.send_signal(signal.SIGKILL)
+        child.communicate()
+        assert ring.scrub() and b"old" * 3 not in (tmp_path / "keys" / "data.mdb").read_bytes()
+        assert ring.items() == [("a", b"new")]
 
 
 def test_threads_of_one_process_take_turns(tmp_path: Path) -> None:

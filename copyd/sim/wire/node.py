@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,15 +25,19 @@ from copyd.journal import Record
 from copyd.journal.writer import Room
 from copyd.sim.draws import Draws
 from copyd.sim.wire import pywire
+from copyd.sim.wire.book import SITE_ID
+from copyd.sim.wire.inhabited import ENGINE_DELAY_MS, GUARD_MS, READ_LAG_MS, RECV_WINDOW_MS
 from copyd.sim.wire.loop import VirtualLoop
-from copyd.sim.wire.venue import ENGINE_DELAY_MS, GUARD_MS, READ_LAG_MS, RECV_WINDOW_MS
 from copyd.venues.binance_usdm import parts, rest
-from copyd.venues.common import connection
+from copyd.venues.common import connection, gateway
+from copyd.venues.common import rest as common_rest
 
-SITE, SITE_ID = "cd01", 0xCD01
 #: Wall clock at the loop's start: a whole day, so that the venue's funding and the clock's minutes fall alike in every run.
 EPOCH_NS = 20_500 * 86_400 * 10**9
 ROOM = Room(1 << 40, 1 << 40, 1 << 40)
+#: The engine's two instruments, as venues call them that do not call them so.
+PLAIN_SYMBOLS = ("BTCUSDT", "ETHUSDT")
+SYMBOLS = {"okx": ("BTC-USDT-SWAP", "ETH-USDT-SWAP")}
 
 
 class VirtualClock:
@@ -289,26 +294,59 @@ def installed(loop: VirtualLoop, medium: Medium, draws: Draws, clock: VirtualClo
         # Its own sockets and transports would go past the loop; the framing, handshake and idle timer stay.
         patch(mock.patch.object(connection, "ws_connect", partial(connection.ws_connect, use_aiofastnet=False)))
         patch(mock.patch.object(streams, "Listener", pywire.Listener))
+        _sessions_installed(stack, terms.connection_life_ms, clock)
         yield
 
 
-def config_of(ports: dict[str, int], connections: int, ack_timeout_ms: int, announce_legs: int) -> Config:
-    """The daemon's configuration for a world."""
+def _sessions_installed(stack: ExitStack, connection_life_ms: int, clock: VirtualClock) -> None:
+    """The same for venues whose private connections are one account's each."""
+    patch = stack.enter_context
+    for kind in adapters.SESSION_KINDS:
+        module = import_module(f"copyd.venues.{kind}.parts")
+        contract = module.KIND.contract.overridden({"connection_life_ms": connection_life_ms, "frame_bytes_max": 1 << 18})
+        patch(mock.patch.object(module, "KIND", module.KIND._replace(contract=contract)))
+    for owner in (common_rest.RestBase, gateway.SessionGateway):
+        patch(mock.patch.object(owner, "__init__", _on_clock(owner.__init__, clock)))
+    patch(mock.patch.object(common_rest.RestBase, "open", _open_in_memory))
+
+
+def _on_clock(init: Callable[..., None], clock: VirtualClock) -> Callable[..., None]:
+    """Its durations are the world's."""
+
+    def made(self: Any, *words: Any, **fields: Any) -> None:
+        init(self, *words, **{"mono": clock.mono_ns, **fields})
+
+    return made
+
+
+async def _open_in_memory(client: Any) -> None:
+    """A session venue's REST client over streams in memory."""
+    connector = StreamConnector(limit=64, keepalive_timeout=60)
+    client._pools.append(aiohttp.ClientSession(
+        connector=connector, timeout=client._timeout, auto_decompress=True, headers=client.headers))
+
+
+def config_of(kind: str, ports: dict[str, int], connections: int, ack_timeout_ms: int, announce_legs: int) -> Config:
+    """The daemon's configuration for a world whose venue speaks a dialect."""
     stream = f"ws://10.0.0.2:{ports['ws']}"
+    places = {
+        "ws_api_url": f"{stream}/ws-fapi/v1", "public_stream_url": f"{stream}/public",
+        "market_stream_url": f"{stream}/market", "private_stream_url": f"{stream}/private",
+        "order_connections": connections, "keepalive_interval_s": 20,
+    } if kind == "binance_usdm" else {"ws_url": stream}  # fmt: skip
+    name = "binance" if kind == "binance_usdm" else kind
     return msgspec.convert({
         "mode": "simulate",
         "site": {"id": SITE_ID, "name": "wire"},
         "journal": {"path": "/nowhere/journal", "map_size_mib": 64, "free_disk_min_mib": 0, "checkpoint_every_records": 5_000},
         "venues": [{
-            "name": "binance", "kind": "binance_usdm", "rest_url": f"http://10.0.0.2:{ports['rest']}",
-            "ws_api_url": f"{stream}/ws-fapi/v1", "public_stream_url": f"{stream}/public",
-            "market_stream_url": f"{stream}/market", "private_stream_url": f"{stream}/private",
-            "order_connections": connections, "recv_window_ms": RECV_WINDOW_MS, "order_ack_timeout_ms": ack_timeout_ms,
-            "request_weight_per_min": 60_000, "connect_timeout_ms": 5_000, "keepalive_interval_s": 20,
+            "name": name, "kind": kind, "rest_url": f"http://10.0.0.2:{ports['rest']}", **places,
+            "recv_window_ms": RECV_WINDOW_MS, "order_ack_timeout_ms": ack_timeout_ms,
+            "request_weight_per_min": 60_000, "connect_timeout_ms": 5_000,
             "contract": {"engine_delay_ms": ENGINE_DELAY_MS, "read_lag_ms": READ_LAG_MS, "guard_ms": GUARD_MS},
         }],
-        "instruments": [{"symbol": name, "venue": "binance", "class": "majors"} for name in ("BTCUSDT", "ETHUSDT")],
-        "leaders": [{"id": "L", "venue": "binance", "credential": "leader", "equity_poll_interval_ms": 5_000,
+        "instruments": [{"symbol": one, "venue": name, "class": "majors"} for one in SYMBOLS.get(kind, PLAIN_SYMBOLS)],
+        "leaders": [{"id": "L", "venue": name, "credential": "leader", "equity_poll_interval_ms": 5_000,
                      "position_poll_interval_ms": 5_000}],
         "credentials": [{"file": "/nowhere/credentials.jsonl"}],
         "copy": {"position_mode": "keep"},
@@ -317,9 +355,9 @@ def config_of(ports: dict[str, int], connections: int, ack_timeout_ms: int, anno
     }, Config)
 
 
-def credential(name: str, key: str, secret: str) -> Credential:
-    """A key as the daemon holds it."""
-    return Credential(name, Secret(key), Secret(secret))
+def credential(name: str, told: dict[str, str]) -> Credential:
+    """A key as the daemon holds it. ``told``: what the venue has told its owner."""
+    return Credential(name, Secret(told["api_key"]), Secret(told["secret"]), passphrase=Secret(told.get("passphrase", "")))
 
 
 def daemon_of(config: Config, credentials: list[Credential], clock: VirtualClock) -> app.Daemon:

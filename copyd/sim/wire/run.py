@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
+import msgspec
+
 from copyd import app
 from copyd._fast import sim_engine as eng
 from copyd.control.protocol import Actor
@@ -48,22 +50,25 @@ from copyd.core.rows import (
     ReportRow,
 )
 from copyd.errors import BrokenInvariant, OperatorError, VenueUnavailable
+from copyd.exchange.host import dialect_of
 from copyd.followers import PlanSpec
 from copyd.sim.draws import Draws, Fired
+from copyd.sim.wire.book import Book, our_id
+from copyd.sim.wire.hosted import HostVenue
 from copyd.sim.wire.loop import START_S, Stuck, VirtualLoop
-from copyd.sim.wire.node import SITE, Medium, VirtualClock, config_of, credential, daemon_of, installed
+from copyd.sim.wire.node import Medium, VirtualClock, config_of, credential, daemon_of, installed
 from copyd.sim.wire.transport import MemoryTransport, Network
 from copyd.sim.wire.venue import Venue
 
 E8 = 10**8
 ACTOR = Actor(1, 0, 0, "wire")
 READY_S, SETTLE_S, START_TRIES = 20.0, 120.0, 40
-OUR_ID = 32
 STEPS_MAX = 400_000
 #: The collector rests within a run; between runs it is let loose now and then.
 COLLECT_EVERY = 8
-NAMED_SIZE = NamedOrder.LAYOUT.size
 SETTLED = (OrderState.NEW, OrderState.PARTIALLY_FILLED, OrderState.FILLED)
+
+BINANCE_USDM = "binance_usdm"
 
 Trace = Callable[[str], None]
 
@@ -90,21 +95,27 @@ class Result(NamedTuple):
     counters: dict[str, int]
 
 
-class Book:
-    """What the journal has named, and what the exchange has accepted under it."""
+class Options(msgspec.Struct, frozen=True):
+    """What can be said of a world beside its seed."""
 
-    def __init__(self) -> None:
-        self.named: dict[bytes, NamedOrder] = {}
-        self.durable: set[bytes] = set()
-        self.by_seq: dict[int, list[bytes]] = {}
-        self.announced: set[int] = set()
-        self.accepted: Counter[bytes] = Counter()
+    venue: str = BINANCE_USDM  # whose words its venue speaks
+
+
+def venue_of(
+    kind: str, draws: Draws, clock: Callable[[], int], seed: int, trace: Callable[..., None]
+) -> Venue | HostVenue:
+    """The venue of a world. UsageError: there is none of that kind."""
+    return Venue(draws, clock, seed, trace) if kind == BINANCE_USDM else HostVenue(draws, clock, seed, trace, dialect_of(kind))
 
 
 class World:
     """Everything of one run."""
 
-    def __init__(self, seed: int, draws: Draws, loop: VirtualLoop, trace: Trace | None) -> None:
+    def __init__(
+        self, seed: int, draws: Draws, loop: VirtualLoop, trace: Trace | None, kind: str = BINANCE_USDM,
+    ) -> None:
+        """``kind``: whose words the venue speaks."""
+        self.kind = kind
         self.seed, self.draws, self.loop = seed, draws, loop
         self._say = trace
         self._hash = blake2b(digest_size=16)
@@ -117,11 +128,11 @@ class World:
         self.clock = VirtualClock(
             loop, (draws.draw("clock.offset", 1_200) - 600) * 10**6 if draws.fault("L14/offset", 300_000) else 0,
             draws.draw("clock.drift", 401) - 200 if draws.fault("L14/drift", 300_000) else 0)
-        self.medium = Medium()
-        self.medium.on_append, self.medium.on_durable = self._appended, self._durable
-        self.venue = Venue(draws, self.true_clock.true_ns, seed, self.trace)
-        self.venue.heard = self._heard
         self.book = Book()
+        self.medium = Medium()
+        self.medium.on_append, self.medium.on_durable = self._appended, self.book.committed
+        self.venue = venue_of(kind, draws, self.true_clock.true_ns, seed, self.trace)
+        self.venue.heard = self._heard
         self.daemon: app.Daemon | None = None
         self.killed = asyncio.Event()
         self.crashes: dict[str, int] = {}
@@ -155,24 +166,10 @@ class World:
         self.counters["records"] += 1
         self.trace("record", f"{seq}/{kind}", blake2b(payload, digest_size=8).hexdigest())
         recorded = decode_payload(payload)
-        named = recorded.named
         if self._say is not None:
             self._tell(recorded, self._say)
-        before = self.book.by_seq.get(seq)
-        self.book.by_seq[seq] = []
-        if isinstance(recorded.input, Announced):
-            self.book.announced.add(seq)
-            self.book.by_seq.pop(seq + 1, None)  # what stood there was lost with what came before it
-        else:
-            self.book.announced.discard(seq)
-        for at in range(0, len(named), NAMED_SIZE):
-            row = NamedOrder.unpack(named[at : at + NAMED_SIZE])
-            self.book.named[row.cid] = row
-            self.book.by_seq[seq].append(row.cid)
-        if seq - 1 in self.book.announced and self.medium.durable >= seq - 1:
-            if before and before != self.book.by_seq[seq]:
-                self.violate("S2", f"record {seq} is not what orders may have been sent by before it was written")
-            self.book.durable.update(self.book.by_seq[seq])
+        if not self.book.appended(seq, isinstance(recorded.input, Announced), recorded.named, self.medium.durable):
+            self.violate("S2", f"record {seq} is not what orders may have been sent by before it was written")
 
     def _tell(self, recorded: Recorded, say: Callable[[str], None]) -> None:
         """What a record says, for whoever reads the history."""
@@ -185,12 +182,6 @@ class World:
         for row in NamedOrder.unpack_all(recorded.named):
             say(f"{now:11.6f}  {'core':<9}   order {row}")
 
-    def _durable(self, was: int, seq: int) -> None:
-        for number in range(was + 1, seq + 1):
-            self.book.durable.update(self.book.by_seq.get(number, ()))
-        if seq in self.book.announced:  # as good as durable: the announcement is decided to the same bytes
-            self.book.durable.update(self.book.by_seq.get(seq + 1, ()))
-
     def _written(self, transport: MemoryTransport, data: bytes) -> None:
         self.counters["bytes"] += len(data)
 
@@ -199,27 +190,14 @@ class World:
         if event[0] != eng.EV_NEW or event[3] < 0:
             return
         order = self.venue.engine.order(event[3])
-        name = order[4].decode("latin-1")
-        if len(name) != OUR_ID or not name.startswith(SITE):
+        cid = our_id(order)
+        if cid is None:
             return
-        cid = bytes.fromhex(name)
         self.counters["accepted"] += 1
-        self.book.accepted[cid] += 1
-        if self.book.accepted[cid] > 1:
-            self.violate("S1", f"{name} was accepted {self.book.accepted[cid]} times")
-        if cid not in self.book.durable:
-            self.violate("S2", f"{name} was accepted and no durable record names it")
-            return
-        row = self.book.named[cid]
-        reduce_only = bool(order[11] & eng.FLAG_REDUCE_ONLY)
-        same = (row.side, row.limit_px) == (order[5], order[13]) and (
-            row.order_qty == order[12] or (reduce_only and order[12] < row.order_qty))
-        account = self.accounts[self.venue.accounts.name(order[2])]
-        if not same or row.account != account or bool(row.reduce_only) != (reduce_only or bool(order[6] and row.reduce_only)):
-            self.violate("S3", f"{name}: the journal says {row}, the exchange {order}")
+        account = self.accounts.get(self.venue.accounts.name(order[2]), -1)
         state = self._belief(cid)
-        if state in (OrderState.DEAD, OrderState.REJECTED):
-            self.violate("S4", f"{name} is {state.name} to us and was accepted now")
+        for invariant, text in self.book.accept(cid, order, account, state):
+            self.violate(invariant, text)
 
     def _order(self, cid: bytes) -> OrderRow | None:
         daemon = self.daemon
@@ -405,7 +383,7 @@ class World:
             if fault("L12/key_follower", 30_000):
                 venue.expire_key(account)
             if fault("L14/venue_steps", 10_000):
-                venue.wire.skew_ns = (param("L14/venue_steps", "ms", 0, 600) - 300) * 10**6
+                venue.set_skew((param("L14/venue_steps", "ms", 0, 600) - 300) * 10**6)
             if fault("P08/step", 10_000):
                 back = self.clock.stepped_ns
                 self.clock.stepped_ns = (param("P08/step", "ms", 0, 600) - 300) * 10**6 if not back else 0
@@ -418,9 +396,7 @@ class World:
             if fault("A09/money", 20_000):
                 venue.equity(account, (param("A09/money", "usd", 0, 4_000) - 2_000) * E8)
             if fault("A12/leverage", 15_000):
-                venue.engine.set_leverage(account, 0, param("A12/leverage", "x", 2, 20), venue.wire.time_ns())
-                venue.wire.drain()
-                venue.wire.flush()
+                venue.lever(account, 0, param("A12/leverage", "x", 2, 20))
             if fault("A08/manual", 25_000):
                 draws.count("O32")
                 self._by_hand(account)
@@ -435,7 +411,7 @@ class World:
                 self.loop.call_later(8.0, venue.equity, account, have * 97 // 100)
             if fault("L15/price", 15_000):
                 venue.move_market(draws.draw("weather.symbol", 2), param("L15/price", "bps", 0, 500) - 250, None)
-                venue.wire.flush()
+                venue.flush()
             if fault("O40/down", 6_000):
                 self._outage(param("O40/down", "ms", 200, 15_000) / 1000)
             if fault("P01/kill", 12_000):
@@ -477,16 +453,15 @@ class World:
         self.loop.set_exception_handler(self._problem)
         ports = await venue.start()
         self.network.areas = {ports["ws"]: "w", ports["rest"]: "r", ports["control"]: "c"}
-        made = [("leader", *venue.add_account("leader", "leader", 1_000_000 * E8, self.hedge)[1:])]
+        made = [("leader", venue.add_account("leader", "leader", 1_000_000 * E8, self.hedge)[1])]
         for n in range(2 + draws.draw("followers", 3)):
             name = f"f{n}"
             self.names.append(name)
-            _, key, secret = venue.add_account(name, "follower", (2_000 + draws.draw("money", 60_000)) * E8, self.hedge)
-            made.append((name, key, secret))
+            made.append((name, venue.add_account(name, "follower", (2_000 + draws.draw("money", 60_000)) * E8, self.hedge)[1]))
             self.accounts[name] = n
         self.credentials = [credential(*row) for row in made]
         announce_legs = 1 if draws.draw("node.announce", 2) == 0 else 256
-        self.config = config_of(ports, self.connections, 700 + draws.draw("node.timeout", 1_500), announce_legs)
+        self.config = config_of(self.kind, ports, self.connections, 700 + draws.draw("node.timeout", 1_500), announce_legs)
         # Most histories begin on a good day; the others learn what a start in bad weather is.
         self.calm = draws.healthy = draws.chance("start.healthy", 750_000)
         await self.start_node()
@@ -502,7 +477,7 @@ class World:
         self.trace("fair")
         await weather
         self.network.heal()
-        self.venue.wire.skew_ns = 0
+        self.venue.set_skew(0)
         if self.daemon is None or self.daemon.exit.done():
             if self.daemon is not None:
                 self._died(self.daemon)
@@ -647,9 +622,8 @@ class World:
         """Every order named in the journal: what we believe of it against what the exchange did."""
         truth: dict[bytes, Any] = {}
         for known in self.venue.engine.orders_after(-1, 1_000_000):
-            name = known[4].decode("latin-1")
-            if len(name) == OUR_ID and name.startswith(SITE):
-                truth[bytes.fromhex(name)] = known
+            if (cid := our_id(known)) is not None:
+                truth[cid] = known
         for cid in self.book.named:
             state = self._belief(cid)
             if state is None:
@@ -683,13 +657,14 @@ def _quiet() -> Iterator[None]:
 
 def run_seed(
     seed: int, trace: Trace | None = None, keep: Iterable[Fired] | None = None, factor: int = 100,
+    options: Options | None = None,
 ) -> Result:
     """One history, from nothing to its verdict. ``factor`` 0: a world without faults."""
     draws = Draws(seed, keep=keep, factor=factor)
     pick = None if draws.chance("loop.fifo", 250_000) else lambda n: draws.draw("loop.pick", n)
     with _quiet():
         loop = VirtualLoop(pick, STEPS_MAX)
-        world = World(seed, draws, loop, trace)
+        world = World(seed, draws, loop, trace, (options or Options()).venue)
         try:
             with installed(loop, world.medium, draws, world.clock):
                 try:

@@ -21,12 +21,15 @@ from copyd.venues.binance_usdm.feed import LeaderFeed, MarketFeed
 from copyd.venues.binance_usdm.gateway import OrderGateway
 from copyd.venues.binance_usdm.instruments import load_instruments
 from copyd.venues.binance_usdm.rest import RestClient, RestError
+from copyd.venues.binance_usdm.rights import CALL as RIGHTS_CALL
+from copyd.venues.binance_usdm.rights import rights_of
 from copyd.venues.common.commissions import Commissions
 from copyd.venues.common.contract import VenueContract
 from copyd.venues.common.facts import MS_NS, decode_body, money_e8
 from copyd.venues.common.instruments import Instrument, Instruments
 from copyd.venues.common.parts import QUERY_SHARE, Hooks, LeaderTerms
 from copyd.venues.common.signing import Key
+from copyd.venues.common.venue import Rights
 
 
 class BatchTerms(NamedTuple):
@@ -175,6 +178,11 @@ class BinanceUsdmParts:
         rows: list[codec.Income] = decode_body(body, list[codec.Income])
         assets = {instrument.margin_asset for instrument in self.instruments}
         return [(money_e8(row.income), row.time * MS_NS) for row in rows if row.asset in assets]
+
+    async def rights(self, key: Key) -> Rights:
+        """What a key may do."""
+        method, path = RIGHTS_CALL.split()
+        return rights_of(await self.rest.call(method, path, key=key))
 
     async def keep_clock(self) -> None:
         """Measure the venue's clock for ever."""

@@ -450,8 +450,6 @@ def way_v3(side: str, held: str, hold_mode: str, trade_side: str = "", kind: str
 def order_told(row: Order, item: Instrument) -> OrderTold:
     """An order of v2, from a socket or a list."""
     way = way_v2(row.side, row.tradeSide or "", row.posMode or "", _held(row.posSide), row.orderSource or "")
-    if item.spot:
-        way = Way(_known(SIDE, row.side, "side"), 0, "", False)
     filled = (row.accBaseVolume if row.instId else row.baseVolume) or "0"
     client = row.clientOid or ""
     # A market order that buys spot is sized in the quote asset: how many lots were wanted is not told.
@@ -509,14 +507,10 @@ def pushed_fill(row: Fill, item: Instrument, held: int | None, ts_recv: int, raw
 
 
 def _pushed_fill_way(row: Fill, item: Instrument, held: int | None) -> Way | None:
-    if item.spot or row.posMode == "one_way_mode":
-        done = _known(SIDE, row.side.lower(), "side")
-        cause = cause_of((row.tradeSide or "").lower())
-        return Way(done, 0, cause, bool(cause))
     trade_side = (row.tradeSide or "").lower()
-    if trade_side == "open":  # both ways of writing agree
-        return way_v2(row.side, trade_side, "hedge_mode")
-    if "long" in trade_side or "short" in trade_side:
+    if item.spot or row.posMode == "one_way_mode":
+        return way_v2(row.side, trade_side, "one_way_mode")
+    if trade_side == "open" or "long" in trade_side or "short" in trade_side:  # both ways of writing agree
         return way_v2(row.side, trade_side, "hedge_mode")
     if held is None or held == 0:
         return None
@@ -525,10 +519,7 @@ def _pushed_fill_way(row: Fill, item: Instrument, held: int | None) -> Way | Non
 
 def listed_fill(row: Fill, item: Instrument, ts_recv: int) -> TradeTold:
     """A row of a list of v2."""
-    if item.spot:
-        way = Way(_known(SIDE, row.side.lower(), "side"), 0, "", False)
-    else:
-        way = way_v2(row.side, row.tradeSide or "", row.posMode or "")
+    way = way_v2(row.side, row.tradeSide or "", row.posMode or "")
     return _fill(row, item, way, ts_recv, b"", live=False)
 
 

@@ -43,10 +43,16 @@ PAGE = 100
 PAGES_MAX = 100
 #: The longest span one question about money may have.
 BILLS_SPAN_MS = 30 * DAY_MS
-#: Refusals that say nothing about which API an account speaks: they come before that is looked at.
+#: The venue counts orders as they arrive, not as they leave.
+ORDER_MARGIN_NS = 200 * MS_NS
+#: Refusals that pass by themselves, and say nothing about which API an account speaks.
+PASSING = frozenset({
+    "timeout", "unknown_error", "service_shutting_down", "concurrent_operation", "timestamp_outside_recv_window",
+    "expired_before_engine", "symbol_status", "too_many_orders", "too_many_requests",
+})  # fmt: skip
+#: Refusals of the key itself: they come before its account is looked at.
 SAYS_NOTHING = frozenset({
-    "key_refused", "key_format", "signature", "passphrase", "ip_not_allowed", "unauthorized", "timestamp_outside_recv_window",
-    "wrong_environment",
+    "key_refused", "key_format", "signature", "passphrase", "ip_not_allowed", "unauthorized", "wrong_environment",
 })  # fmt: skip
 #: The account speaks the other API than was thought.
 OTHER_API = frozenset({40085, 25245})
@@ -108,10 +114,12 @@ class Rest(RestBase):
         """Whether a refusal for the rate is about the address: only if it says that nothing is left of the address's budget."""
         return headers.get("x-mbx-used-remain-limit", "").strip() == "0"
 
-    async def call(self, method: str, path: str, target: str, body: bytes, key: Key | None) -> bytes:
+    async def call(
+        self, method: str, path: str, target: str, body: bytes, key: Key | None, *, timeout_ms: int = 0
+    ) -> bytes:
         """One call within the address's budget. An account that has changed its API is looked at anew the next time."""
         try:
-            return await super().call(method, path, target, body, key)
+            return await super().call(method, path, target, body, key, timeout_ms=timeout_ms)
         except RestError as problem:
             if key is not None and problem.code in OTHER_API:
                 self._kinds.pop(key.api_key, None)
@@ -123,7 +131,10 @@ class Rest(RestBase):
         return self._kinds.get(api_key)
 
     async def prepare(self, key: Key) -> Kind:
-        """Look once which API the key's account speaks. ``VenueUnavailable``: the venue cannot be asked now."""
+        """Look once which API the key's account speaks; ``VenueUnavailable``, and nothing else, when that cannot be said now.
+
+        A key that is refused counts as a classic account's until it is looked at again: whoever uses it hears of the refusal.
+        """
         kind = self._kinds.get(key.api_key)
         return kind if kind is not None else await self._look(key)
 
@@ -131,11 +142,14 @@ class Rest(RestBase):
         try:
             told = await self._settings3(key)
         except RestError as problem:
-            if problem.status >= 500 or problem.status in (403, 418, 429) or problem.code in ACCOUNT_LIMIT_CODES:
+            reason = problem.verdict.reason
+            if problem.status >= 500 or problem.status in (403, 418, 429) or reason in PASSING:
                 raise VenueUnavailable(f"which API an account speaks: HTTP {problem.status}, code {problem.code}") from None
-            if problem.verdict.reason in SAYS_NOTHING:
-                raise
+            if reason in SAYS_NOTHING:
+                return Kind(False, False)
             kind = Kind(False, False)
+        except ValueError as problem:
+            raise VenueUnavailable(f"which API an account speaks: {problem}") from None
         else:
             kind = Kind(True, told.holdMode == "hedge_mode")
         self._kinds[key.api_key] = kind
@@ -406,13 +420,14 @@ class Rest(RestBase):
         body = self._place_body(order, key, kind)
         path = place_path(order, unified=kind.unified)
         await self._turn(key)
-        return placed(order.cid, await self.post(path, body, key))
+        answer = await self.post(path, body, key, timeout_ms=self.contract.order_ack_timeout_ms)
+        return placed(order.cid, answer)
 
     async def _prepared(self, key: Key) -> Kind:
         """As ``prepare``; what fails here was certainly not placed."""
         try:
             return await self.prepare(key)
-        except (VenueUnavailable, ValueError) as problem:
+        except VenueUnavailable as problem:
             raise _not_placed(str(problem)) from None
 
     def _place_body(self, order: Order, key: Key, kind: Kind) -> bytes:
@@ -426,7 +441,7 @@ class Rest(RestBase):
         limit = self.contract.limit("orders", "account")
         recent = self._placed.setdefault(key.api_key, deque(maxlen=limit.limit))
         while len(recent) == limit.limit:
-            wait = recent[0] + limit.interval_ms * MS_NS - self.mono()
+            wait = recent[0] + limit.interval_ms * MS_NS + ORDER_MARGIN_NS - self.mono()
             if wait <= 0:
                 break
             await asyncio.sleep(wait / 1e9)  # another may have taken the turn meanwhile
@@ -456,7 +471,10 @@ class Rest(RestBase):
 
     async def newest_trade(self, key: Key, instrument: Instrument) -> TradeTold | None:
         """The account's last execution in the instrument."""
-        rows, _ = await self._fill_rows(key, instrument, {}, lambda page: True)
+        def found(page: list[Any]) -> bool:
+            return any(codec.same_symbol(instrument, row.symbol) and _of_category(row, instrument) for row in page)
+
+        rows, _ = await self._fill_rows(key, instrument, {}, found)
         trades = await self._trades(key, instrument, rows)
         return trades[-1] if trades else None
 
@@ -484,12 +502,12 @@ class Rest(RestBase):
         return await self._pages("/api/v2/mix/order/fills", named, key, _mix_fills, "idLessThan", enough)
 
     async def _trades(self, key: Key, item: Instrument, rows: list[Any]) -> list[TradeTold]:
-        kind, now = await self.prepare(key), self.clock()
         mine = [row for row in rows if codec.same_symbol(item, row.symbol) and _of_category(row, item)]
-        if kind.unified:
-            told = [codec.listed_fill3(row, item, kind.hedge, now) for row in mine]
+        if mine and (await self.prepare(key)).unified:
+            hedge = await self.hedge_mode(key)  # rows of v3 do not say it, and it may have changed
+            told = [codec.listed_fill3(row, item, hedge, self.clock()) for row in mine]
         else:
-            told = [codec.listed_fill(row, item, now) for row in mine]
+            told = [codec.listed_fill(row, item, self.clock()) for row in mine]
         by_id = {trade.execution.exec_id: trade for trade in told}
         return [by_id[exec_id] for exec_id in sorted(by_id)]
 
@@ -497,17 +515,15 @@ class Rest(RestBase):
     async def flows(self, key: Key, since_ms: int) -> list[tuple[int, int]]:
         """What was paid in (above 0) or taken out since: (amount e8, venue ns), oldest first."""
         rows = await self._bills(key, since_ms, "")
-        found = [flow for row in rows if (row.coin or MARGIN_COIN) == MARGIN_COIN and (flow := codec.flow_of(row)) is not None]
-        return sorted(found, key=lambda flow: flow[1])
+        return [flow for row in rows if (row.coin or MARGIN_COIN) == MARGIN_COIN and (flow := codec.flow_of(row)) is not None]
 
-    async def funding(self, key: Key, since_ms: int) -> list[FundingTold]:
+    async def fundings(self, key: Key, since_ms: int) -> list[FundingTold]:
         """Funding paid and received since, oldest first: the venue pushes none of it."""
         rows = await self._bills(key, since_ms, codec.FUNDING_V2)
-        found = [told for row in rows if (told := codec.funding_of(row, self.instruments)) is not None]
-        return sorted(found, key=lambda told: told.ts_event)
+        return [told for row in rows if (told := codec.funding_of(row, self.instruments)) is not None]
 
     async def _bills(self, key: Key, since_ms: int, kind_v2: str) -> list[codec.Bill]:
-        """Movements of money since then, in spans that the venue allows; ``kind_v2`` "": of every kind."""
+        """Movements of money since then, oldest first, in spans that the venue allows; ``kind_v2`` "": of every kind."""
         unified = (await self.prepare(key)).unified
         now_ms = self.venue_clock.timestamp_ms()
         found: dict[str, codec.Bill] = {}
@@ -526,7 +542,7 @@ class Rest(RestBase):
                 raise ValueError(f"more movements of money than {PAGES_MAX} pages")
             found.update({row.billId or row.id: row for row in rows})
             start = end + 1
-        return list(found.values())
+        return sorted(found.values(), key=lambda row: (codec.ms(row.cTime or row.ts), codec.number(row.billId or row.id, "bill")))
 
     async def rights(self, key: Key) -> Rights:
         """What the key may do."""

@@ -66,8 +66,8 @@ class BybitWire:
         return tuple(found)
 
     def login(self, channel: Channel, key: Key, now_ms: int) -> bytes:
-        """The login message, the same on both."""
-        return login_text(key, now_ms)
+        """The login message, the same on both private connections; public ones have none."""
+        return login_text(key, now_ms) if channel.orders or channel.events else b""
 
     def place(self, order: Order, now_ms: int) -> bytes:
         """The placement as one text message."""

@@ -289,12 +289,12 @@ class FollowerStreams:
             self.stats.gaps += 1
             self.on_event(StreamGap(line.account, "resubscribed" if again else "listening late"))
 
-    def on_refused(self, line: Line) -> None:
-        """The venue does not let an account in."""
-        if line.final:
-            for future in self._waiting.pop(line.account, []):
+    def on_refused(self, account: int, problem: str, final: bool) -> None:
+        """The venue does not let an account in; ``final``: asking again does not mend it."""
+        if final:
+            for future in self._waiting.pop(account, []):
                 if not future.done():
-                    future.set_result(line.problem)
+                    future.set_result(problem)
 
     # --- events -------------------------------------------------------------------------------------------------------
     def on_told(self, line: Line, told: t.Told) -> None:

@@ -98,6 +98,9 @@ class Parts(Protocol):
     async def flows(self, key: Key, since_ms: int) -> list[tuple[int, int]]:
         """What was paid in (above 0) or taken out since: (amount e8, venue ns)."""
 
+    async def rights(self, key: Key) -> Rights:
+        """What a key may do."""
+
     async def keep_clock(self) -> None:
         """Measure the venue's clock for ever."""
 
@@ -214,11 +217,13 @@ class SessionParts:
         )  # fmt: skip
 
     def _renderer(self) -> Renderer:
-        """The compiled rendering of orders as frames, taught by the wire's own text."""
+        """The compiled rendering of orders as frames, taught by the wire's own text: ``place_signed`` where every order is."""
+        wire: Any = self.wire
+        twin = getattr(wire, "place_signed", None) or (lambda key, order, now_ms: wire.place(order, now_ms))
         renderer = Renderer("frame", self.hooks.clock() & 0xFFFFFFFF)
         for item in self.instruments:
             kinds = [kind for kind in KINDS if not item.spot or not (kind[2] or kind[3])]
-            teach(renderer, lambda key, order, now_ms: self.wire.place(order, now_ms), item, kinds)
+            teach(renderer, twin, item, kinds)
         return renderer
 
     # --- what the connections say ---------------------------------------------------------------------------------------
@@ -235,8 +240,8 @@ class SessionParts:
     def _on_lost(self, line: Line, session: Session, was_ready: bool) -> None:
         self.gateway.on_lost(line, session)
 
-    def _on_refused(self, line: Line) -> None:
-        self.streams.on_refused(line)
+    def _on_refused(self, account: int, problem: str, final: bool) -> None:
+        self.streams.on_refused(account, problem, final)
 
     # --- as ``Parts`` says ------------------------------------------------------------------------------------------------
     def bind(self, columns: Columns) -> None:

@@ -105,16 +105,20 @@ class RestBase:
         query = self.query(params or {})
         return await self.call("GET", path, f"{path}?{query}" if query else path, b"", key)
 
-    async def post(self, path: str, body: bytes, key: Key) -> bytes:
-        """The body of an answer to ``POST`` of JSON."""
-        return await self.call("POST", path, path, body, key)
+    async def post(self, path: str, body: bytes, key: Key, *, timeout_ms: int = 0) -> bytes:
+        """The body of an answer to ``POST`` of JSON. ``timeout_ms``: from when it is sent; 0 = as every call."""
+        return await self.call("POST", path, path, body, key, timeout_ms=timeout_ms)
 
-    async def call(self, method: str, path: str, target: str, body: bytes, key: Key | None) -> bytes:
+    async def call(
+        self, method: str, path: str, target: str, body: bytes, key: Key | None, *, timeout_ms: int = 0
+    ) -> bytes:
         """One call within the address's budget."""
         await self._budgets[self._source_of(key)].take(self.contract.weight(f"{method} {path}"))
-        return await self.call_now(method, path, target, body, key)
+        return await self.call_now(method, path, target, body, key, timeout_ms=timeout_ms)
 
-    async def call_now(self, method: str, path: str, target: str, body: bytes, key: Key | None) -> bytes:
+    async def call_now(
+        self, method: str, path: str, target: str, body: bytes, key: Key | None, *, timeout_ms: int = 0
+    ) -> bytes:
         """As ``call``, with the weight already taken."""
         if not self._pools:
             raise VenueUnavailable("REST client is not open")
@@ -127,7 +131,10 @@ class RestBase:
         try:
             # encoded=True: the signature covers these exact bytes, nothing may quote them again
             url = URL(self.base_url + target, encoded=True)
-            async with self._pools[source].request(method, url, headers=headers, data=body or None) as answer:
+            within = aiohttp.ClientTimeout(total=timeout_ms / 1000) if timeout_ms else self._timeout
+            async with self._pools[source].request(
+                method, url, headers=headers, data=body or None, timeout=within
+            ) as answer:
                 text = await answer.read()
                 told, status = answer.headers, answer.status
         except (aiohttp.ClientError, TimeoutError, OSError) as problem:

@@ -18,6 +18,7 @@ from copyd.errors import VenueUnavailable
 from copyd.venues.common.connection import Link, RetryPace, Session, watched
 from copyd.venues.common.contract import VenueContract
 from copyd.venues.common.limits import Bans, VenueClock
+from copyd.venues.common.rest import RestError
 from copyd.venues.common.signing import Key
 from copyd.venues.common.told import Alive, Ending, LoggedIn, Subscribed, Told
 from copyd.venues.common.venue import Channel, Wire
@@ -80,7 +81,8 @@ class Line:
 
 
 class Sessions:
-    """See the module. ``on_told(line, told, payload, ts_recv)``, ``on_ready(line)``, ``on_lost(line, session, was_ready)``."""
+    """See the module. ``on_told(line, told, payload, ts_recv)``, ``on_ready(line)``, ``on_lost(line, session, was_ready)``,
+    ``on_refused(account, problem, for good)``."""
 
     def __init__(
         self,
@@ -94,7 +96,7 @@ class Sessions:
         on_told: Callable[[Line, Told, bytes, int], None],
         on_ready: Callable[[Line], None] = lambda line: None,
         on_lost: Callable[[Line, Session, bool], None] = lambda line, session, was_ready: None,
-        on_refused: Callable[[Line], None] = lambda line: None,
+        on_refused: Callable[[int, str, bool], None] = lambda account, problem, final: None,
         on_oversized: Callable[[Line], None] = lambda line: None,
         on_congestion: Callable[[Line, bool], None] = lambda line, congested: None,
         prepare: Callable[[Key], Awaitable[Any]] | None = None,
@@ -152,6 +154,13 @@ class Sessions:
         while True:
             try:
                 await self.prepare(key)
+            except RestError as refused:
+                final = refused.verdict.reason in FINAL_REASONS
+                self.stats.refused += 1
+                self.on_refused(account, f"refused: {refused}", final)
+                if final:
+                    return
+                await asyncio.sleep(pause)
             except VenueUnavailable:
                 await asyncio.sleep(pause * self._rng.uniform(0.5, 1.0))
                 pause = min(pause * 2, PREPARE_MAX_S)
@@ -294,7 +303,7 @@ class Sessions:
             task.add_done_callback(self._tasks.remove)
         else:
             session.close(line.problem)
-        self.on_refused(line)
+        self.on_refused(line.account, line.problem, line.final)
 
     def _subscription_answered(self, line: Line, session: Session, told: Any) -> None:
         if line.session is not session:
@@ -306,7 +315,7 @@ class Sessions:
         else:
             line.problem = f"subscription {told.name} refused: {told.message[:100]}"
             session.close(line.problem)
-            self.on_refused(line)
+            self.on_refused(line.account, line.problem, False)
 
     # --- signs of life --------------------------------------------------------------------------------------------------
     async def _watch(self) -> None:
@@ -342,6 +351,9 @@ FOR_EVER_S = 10.0 * 365 * 86_400
 
 
 def pace_of(contract: VenueContract) -> RetryPace:
-    """Connection attempts of one address, below the venue's limit."""
+    """Connection attempts of one address, below the venue's limit, also where that is counted by the second."""
     per_s = contract.connect_attempts_per_5_min * PACE_SHARE / FIVE_MINUTES_S
-    return RetryPace(per_s, max(1, min(BURST_MAX, int(contract.connect_attempts_per_5_min / 6))))
+    burst = min(BURST_MAX, contract.connect_attempts_per_5_min // 6)
+    if any(limit.kind == "connects" for limit in contract.rate_limits):
+        burst = min(burst, round(contract.limit("connects", "ip").limit * (1 - PACE_SHARE)))
+    return RetryPace(per_s, max(1, burst))

@@ -24,11 +24,19 @@ class LoggedIn(msgspec.Struct, frozen=True):
 
 
 class Subscribed(msgspec.Struct, frozen=True):
-    """The answer to one subscription, by the name we gave it in ``Channel.subscriptions``."""
+    """The answer to one subscription, by the name we gave it in ``Channel.subscriptions``.
+
+    ``number``: what the venue calls it in its events, where one connection carries many accounts (``Of``); -1: nothing.
+    ``retry_ns``: refused for our rate, as in ``Answered``.
+    """
 
     name: str
     ok: bool
     message: str = ""
+    number: int = -1
+    reason: str = ""
+    code: int = 0
+    retry_ns: int = 0
 
 
 class Alive(msgspec.Struct, frozen=True):
@@ -99,6 +107,14 @@ class WalletTold(msgspec.Struct, frozen=True):
     ts_event: int = 0
 
 
+class FlowTold(msgspec.Struct, frozen=True):
+    """Money paid in (above 0) or taken out, without the balance behind it, which the venue tells apart."""
+
+    asset: str
+    change_e8: int
+    ts_event: int
+
+
 class FundingTold(msgspec.Struct, frozen=True):
     """Funding of a position, above 0: received. ``instrument`` -1: not said which. ``id``: the venue's, 0 = none."""
 
@@ -140,7 +156,18 @@ class Unused(msgspec.Struct, frozen=True):
     kind: str
 
 
+class Of(msgspec.Struct, frozen=True):
+    """What is told of one account on a connection that carries many: by the number of its subscription, which the account's
+    ``Subscribed`` said on the same connection. What is not wrapped is the connection's own or names its order."""
+
+    subscription: int
+    told: (
+        OrderTold | TradeTold | WalletTold | FlowTold | FundingTold | LeverageTold | PositionTold | MarginCallTold | Ending
+        | Unused | Malformed
+    )
+
+
 Told = (
-    LoggedIn | Subscribed | Alive | Answered | OrderTold | TradeTold | WalletTold | FundingTold | LeverageTold | PositionTold
-    | MarginCallTold | Ending | Unused | Malformed
+    LoggedIn | Subscribed | Alive | Answered | OrderTold | TradeTold | WalletTold | FlowTold | FundingTold | LeverageTold
+    | PositionTold | MarginCallTold | Ending | Unused | Malformed | Of
 )

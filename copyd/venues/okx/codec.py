@@ -13,8 +13,8 @@ executions of the other behind a mark (the position says what they did).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -40,6 +40,8 @@ from copyd.venues.common.told import (
     WalletTold,
 )  # fmt: skip
 from copyd.venues.okx.errors import LOGIN_CODES, RATE_CODES, classify, number, reason_of, telling
+
+Value = TypeVar("Value")
 
 STATUS: Final = {
     "live": facts.NEW, "partially_filled": facts.PARTIALLY_FILLED, "filled": facts.FILLED, "canceled": facts.CANCELED,
@@ -263,7 +265,7 @@ _books = msgspec.json.Decoder(list[BookRow])
 _marks = msgspec.json.Decoder(list[MarkRow])
 
 #: What a frame or body that does not fit raises.
-UNREADABLE = (msgspec.MsgspecError, ValueError, KeyError, IndexError, UnicodeDecodeError, OverflowError, RecursionError)
+UNREADABLE = (msgspec.MsgspecError, ValueError, IndexError, OverflowError, RecursionError)
 
 
 def rows(body: bytes, kind: Any) -> list[Any]:
@@ -323,6 +325,13 @@ def forced_id(row: OrderRow) -> int:
     return FORCED_ID | int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 2
 
 
+def word(table: Mapping[str, Value], text: str) -> Value:
+    """What a word of the venue means; a word it is not documented to use is an error."""
+    if text not in table:
+        raise ValueError(f"{text[:40]!r} is none of {', '.join(repr(known) for known in table)}")
+    return table[text]
+
+
 def lots(instrument: Instrument, text: str) -> int:
     """A quantity in lots; "" is 0."""
     return instrument.lots(text) if text else 0
@@ -357,17 +366,17 @@ def _order_qty(row: OrderRow, instrument: Instrument) -> int:
 
 def order_told(row: OrderRow, instrument: Instrument) -> OrderTold:
     """An order's state. Where a position side says it, reduce-only is no property of the order."""
-    position_side = POSITION_SIDE[row.posSide]
+    position_side = word(POSITION_SIDE, row.posSide)
     cum_qty = lots(instrument, row.accFillSz)
     return OrderTold(
         cid=own_cid(row.clOrdId),
         client_order_id=row.clOrdId,
         instrument=instrument.index,
         venue_order_id=order_id(row.ordId),
-        status=STATUS[row.state],
+        status=word(STATUS, row.state),
         cum_qty=cum_qty,
         cost_e8=cost_e8(instrument, row.avgPx, cum_qty),
-        side=SIDE[row.side],
+        side=word(SIDE, row.side),
         position_side=position_side,
         order_qty=_order_qty(row, instrument),
         reduce_only=row.reduceOnly == "true" and not position_side,
@@ -416,7 +425,7 @@ def listed(row: FillRow, instrument: Instrument, ts_recv: int) -> TradeTold | No
     exec_id = trade_id(row.tradeId)
     if not exec_id:
         return None
-    side, position_side = SIDE[row.side], POSITION_SIDE[row.posSide]
+    side, position_side = word(SIDE, row.side), word(POSITION_SIDE, row.posSide)
     execution = ls.Execution(
         instrument=instrument.index,
         position_side=position_side,
@@ -446,8 +455,8 @@ def _signed(row: PositionRow, instrument: Instrument) -> int:
 def position_of(row: PositionRow, instrument: Instrument, ts_recv: int, source: str, raw: bytes = b"") -> ls.Position:
     """A position of the venue."""
     return ls.Position(
-        instrument.index, POSITION_SIDE[row.posSide], _signed(row, instrument), time_ns(row.uTime or row.pTime), ts_recv, source,
-        leverage_of(row.lever), row.mgnMode == "isolated", raw,
+        instrument.index, word(POSITION_SIDE, row.posSide), _signed(row, instrument), time_ns(row.uTime or row.pTime), ts_recv,
+        source, leverage_of(row.lever), row.mgnMode == "isolated", raw,
     )  # fmt: skip
 
 
@@ -576,7 +585,7 @@ def _push(channel: str, data: msgspec.Raw, instruments: Instruments, ts_recv: in
             told = positions_told(_positions.decode(data), instruments, ts_recv, "push", payload)
             return [PositionTold(position) for position, _ in told] or [Unused("positions of other instruments")]
         case "account":
-            return _pushed_balances(data)
+            return _pushed_balances(data, instruments)
         case "balance_and_position":
             return [Unused(row.eventType or channel) for row in _changes.decode(data)]
         case "liquidation-warning":
@@ -600,12 +609,14 @@ def _pushed_orders(data: msgspec.Raw, instruments: Instruments, ts_recv: int, pa
     return told
 
 
-def _pushed_balances(data: msgspec.Raw) -> list[Told]:
+def _pushed_balances(data: msgspec.Raw, instruments: Instruments) -> list[Told]:
+    """Of the assets that margin and purchases are paid in: others may be held in numbers beyond what is read exactly here."""
+    assets = {item.margin_asset for item in instruments}
     told: list[Told] = []
     for balance in _balances.decode(data):
         told += [
             WalletTold(detail.ccy, wallet_e8(detail), ts_event=time_ns(detail.uTime or balance.uTime))
-            for detail in balance.details if detail.cashBal
+            for detail in balance.details if detail.cashBal and detail.ccy in assets
         ]  # fmt: skip
     return told or [Unused("account")]
 

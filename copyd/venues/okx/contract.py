@@ -105,6 +105,8 @@ CONTRACT = VenueContract(
     connection_scope="one_account",
     #: Three a second; the venue knows no longer window.
     connect_attempts_per_5_min=900,
+    #: The venue says beforehand when it closes one; it sets no lifetime.
+    connection_life_ms=0,
     #: Endpoint and sub-account; neither says when to come again.
     order_limit_codes=(50011, 50061),
     limited_default_ms=2_000,

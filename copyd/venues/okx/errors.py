@@ -223,6 +223,7 @@ CODES: dict[int, tuple[Outcome, str]] = {
     59107: (_REJECT, "open_orders_or_positions"),
     59108: (_REJECT, "leverage_too_small"),
     59109: (_REJECT, "leverage_too_small"),
+    59111: (_REJECT, "account_mode"),
     59112: (_REJECT, "open_orders_or_positions"),
     59668: (_REJECT, "open_orders_or_positions"),
     59669: (_REJECT, "open_orders_or_positions"),

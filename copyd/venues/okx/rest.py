@@ -26,9 +26,11 @@ from copyd.venues.okx.errors import NOT_FOUND_CODES, RATE_CODES, classify
 from copyd.venues.okx.signing import json_text, place_body, rest_headers
 
 PAGE = CONTRACT.backfill_page_max
-#: More pages than this are not read for one question: it is answered as incomplete.
-PAGES_MAX = 100
+#: More pages than this are not read for one question: it is answered as incomplete, or not at all.
+PAGES_MAX = 300
 ISOLATED_UNAVAILABLE = 50072
+#: Answers of account modes in which an instrument has no leverage of this margin type.
+NO_LEVERAGE_CODES = frozenset({51010, ISOLATED_UNAVAILABLE, 59111})
 _FUTURES_MODE = "2"
 _DERIVATIVE_MODES = frozenset({"2", "3", "4"})
 _CASH_MODES = frozenset({"1", "2"})
@@ -105,10 +107,12 @@ class Rest(RestBase):
             wait_ns=int(retry) * 1000 * MS_NS if retry.isascii() and retry.isdigit() else None,
         )  # fmt: skip
 
-    async def call(self, method: str, path: str, target: str, body: bytes, key: Key | None) -> bytes:
+    async def call(
+        self, method: str, path: str, target: str, body: bytes, key: Key | None, *, timeout_ms: int = 0
+    ) -> bytes:
         """One call within the account's and the address's budget."""
         await self._turn(key, f"{method} {path}")
-        return await super().call(method, path, target, body, key)
+        return await super().call(method, path, target, body, key, timeout_ms=timeout_ms)
 
     async def _turn(self, key: Key | None, call: str) -> None:
         if key is not None and (wait := self.pace.wait_ns(key, call)) > 0:
@@ -165,11 +169,14 @@ class Rest(RestBase):
         fits = config.acctLv in _DERIVATIVE_MODES and isolated == self.isolated
         return Settings(hedge, isolated, await self._leverage_set(key, instrument), trades and fits)
 
+    async def _levers(self, key: Key, instrument: Instrument) -> list[codec.LeverRow]:
+        """The leverage of the margin type in use: a row per side where the account keeps two."""
+        mode = "isolated" if self.isolated else "cross"
+        return await self._rows(codec.LeverRow, c.LEVERAGE_INFO, {"instId": instrument.symbol, "mgnMode": mode}, key)
+
     async def _leverage_set(self, key: Key, instrument: Instrument) -> int:
         """The leverage of the margin type in use; of two sides the larger, 0 = not told."""
-        mode = "isolated" if self.isolated else "cross"
-        found = await self._rows(codec.LeverRow, c.LEVERAGE_INFO, {"instId": instrument.symbol, "mgnMode": mode}, key)
-        return max((codec.leverage_of(row.lever) for row in found), default=0)
+        return max((codec.leverage_of(row.lever) for row in await self._levers(key, instrument)), default=0)
 
     async def hedge_mode(self, key: Key) -> bool:
         """Whether the account keeps a position per side."""
@@ -196,9 +203,10 @@ class Rest(RestBase):
         fields: dict[str, str] = {
             "instId": instrument.symbol, "lever": str(leverage), "mgnMode": "isolated" if isolated else "cross",
         }  # fmt: skip
-        sides = ("long", "short") if isolated and await self.hedge_mode(key) else (None,)
-        for side in sides:
-            await self.post(c.SET_LEVERAGE, json_text({**fields, **({"posSide": side} if side else {})}), key)
+        rows = await self._levers(key, instrument) if isolated else []
+        sides = [row.posSide for row in rows if row.posSide in ("long", "short")]
+        for more in [{"posSide": side} for side in sides] or [{}]:
+            await self.post(c.SET_LEVERAGE, json_text({**fields, **more}), key)
 
     # --- account --------------------------------------------------------------------------------------------------
     async def _details(self, key: Key) -> list[codec.BalanceDetail]:
@@ -256,7 +264,12 @@ class Rest(RestBase):
         held = [row for row, _ in codec.positions_told(found, self.instruments, self.clock(), "poll") if row.qty and row.leverage]
         if held:
             return max(held, key=lambda row: abs(row.qty)).leverage
-        return await self._leverage_set(key, instrument)
+        try:
+            return await self._leverage_set(key, instrument)
+        except RestError as problem:
+            if problem.code not in NO_LEVERAGE_CODES:
+                raise
+            return 0
 
     # --- orders ---------------------------------------------------------------------------------------------------
     async def order(
@@ -297,7 +310,8 @@ class Rest(RestBase):
     async def place(self, key: Key, order: Order) -> Answered:
         """Place an order over REST; ``VenueUnavailable`` without an answer, ``RestError`` for a refusal, whose verdict says what
         became of it."""
-        answer = await self.post(c.ORDER, place_body(order, isolated=self.isolated), key)
+        body = place_body(order, isolated=self.isolated)
+        answer = await self.post(c.ORDER, body, key, timeout_ms=self.contract.order_ack_timeout_ms)
         return codec.rest_answered(order.cid, 200, answer)
 
     def rest_place(self, order: Order, key: Key, now_ms: int) -> tuple[str, str, dict[str, str], bytes]:

@@ -18,6 +18,7 @@ from copyd.venues.bitget.contract import CONTRACT, Endpoints
 from copyd.venues.bitget.instruments import load_instruments
 from copyd.venues.bitget.rest import Rest
 from copyd.venues.bitget.wire import BitgetWire
+from copyd.venues.common.contract import VenueContract
 from copyd.venues.common.facts import CANCELED, FILLED, NEW, Malformed, Mark, Quote
 from copyd.venues.common.instruments import Instruments
 from copyd.venues.common.outcome import Outcome
@@ -28,6 +29,11 @@ from copyd.venues.common.venue import Order
 from tests.exchange.bitget_bench import Bench, exchange
 
 SYMBOLS = [(3, "BTCUSDT"), (5, "SOLUSDT")]
+#: As if the venue had no limit of orders: for tests that are not about it.
+UNHURRIED = CONTRACT.overridden({"rate_limits": [
+    {"kind": "weight", "scope": "ip", "limit": 1_000_000, "interval_ms": 60_000},
+    {"kind": "orders", "scope": "account", "limit": 100_000, "interval_ms": 1_000},
+]})  # fmt: skip
 _numbers = itertools.count(1)
 
 
@@ -52,10 +58,12 @@ class Side:
 
 
 @contextlib.asynccontextmanager
-async def side(bench: Bench, *, unified: bool = False, name: str = "alice", **order: Any) -> AsyncIterator[Side]:
+async def side(
+    bench: Bench, *, unified: bool = False, name: str = "alice", contract: VenueContract = UNHURRIED, **order: Any
+) -> AsyncIterator[Side]:
     rights = {"unified": unified, **order.pop("rights", {})}
     account = await bench.account(name, rights=rights, **order)
-    rest = Rest(Endpoints.at(bench.rest, bench.ws), CONTRACT, time.time_ns)
+    rest = Rest(Endpoints.at(bench.rest, bench.ws), contract, time.time_ns)
     await rest.open()
     try:
         await rest.measure_clock(1)
@@ -264,7 +272,7 @@ async def test_what_a_disturbed_answer_proves(unified: bool, action: str, outcom
     """A failure that says nothing is in doubt whether the order lives or not; a refusal at the door is definite."""
     async with exchange() as bench, side(bench, unified=unified) as me:
         await me.rest.prepare(me.key)
-        await bench.tell("POST", "/faults", {"rules": [{"action": action, "account": "alice", "method": "place"}]})
+        await bench.tell("POST", "/faults", {"action": action, "account": "alice", "method": "place"})
         order = me.order()
         with pytest.raises(RestError) as refused:
             await me.rest.place(me.key, order)
@@ -277,7 +285,7 @@ async def test_a_cut_connection_is_no_answer() -> None:
     """The connection breaks behind the order: the venue is unavailable, which is no statement about the order."""
     async with exchange() as bench, side(bench) as me:
         await me.rest.prepare(me.key)
-        await bench.tell("POST", "/faults", {"rules": [{"action": "disconnect_live", "account": "alice", "method": "place"}]})
+        await bench.tell("POST", "/faults", {"action": "disconnect_live", "account": "alice", "method": "place"})
         order = me.order()
         with pytest.raises(VenueUnavailable):
             await me.rest.place(me.key, order)
@@ -290,7 +298,7 @@ async def test_a_stale_reader_is_behind(unified: bool) -> None:
     async with exchange() as bench, side(bench, unified=unified) as me:
         order = await me.place()
         rule = {"action": "stale_read", "account": "alice", "method": "query", "delay_ms": 60_000}
-        await bench.tell("POST", "/faults", {"rules": [rule]})
+        await bench.tell("POST", "/faults", rule)
         item = me.instruments[3]
         assert await me.rest.order(me.key, item, cid=order.cid) is None
         assert await me.rest.trades_from(me.key, item, 0, 10) == []
@@ -323,7 +331,7 @@ async def test_money_that_comes_and_goes(unified: bool) -> None:
         await bench.tell("POST", "/market", {"symbol": "BTCUSDT", "funding_ppm": 100})
         amounts = [amount for amount, _ in await me.rest.flows(me.key, since)]
         assert amounts == [100_000 * 10**8, 25_050_000_000, -10_000_000_000]
-        (paid,) = await me.rest.funding(me.key, since)
+        (paid,) = await me.rest.fundings(me.key, since)
         assert paid.instrument == 3 and paid.amount_e8 < 0 and paid.id > 0
 
 
@@ -341,6 +349,32 @@ async def test_which_api_is_asked_once_and_again_when_it_changed() -> None:
             await me.rest.place(me.key, me.order())
         assert refused.value.verdict[:2] == (Outcome.DEFINITE_REJECT, "unified_account")
         await me.place()
+        assert (await me.rest.prepare(me.key)).unified
+
+
+@pytest.mark.parametrize("action", ["error_dead", "throttled", "unavailable", "disconnect"])
+async def test_a_disturbed_look_is_no_look(action: str) -> None:
+    """What passes by itself does not make a unified account a classic one; an order meanwhile was certainly not placed."""
+    async with exchange() as bench, side(bench, unified=True) as me:
+        rule = {"action": action, "account": "alice", "method": "GET /api/v3/account/settings"}
+        await bench.tell("POST", "/faults", rule)
+        with pytest.raises(VenueUnavailable):
+            await me.rest.prepare(me.key)
+        with pytest.raises(RestError) as refused:
+            await me.rest.place(me.key, me.order())
+        assert refused.value.verdict == (Outcome.DEFINITE_REJECT, "not_sent", 0)
+        await bench.tell("DELETE", "/faults")
+        assert (await me.rest.prepare(me.key)).unified
+
+
+async def test_a_refused_key_is_looked_at_again() -> None:
+    """A key that is refused for now (its address) is not remembered as a classic account's."""
+    async with exchange() as bench, side(bench, unified=True, rights={"ips": "10.0.0.1"}) as me:
+        assert not (await me.rest.prepare(me.key)).unified
+        assert me.rest.kind(me.key.api_key) is None
+        owner = bench.host.owner(me.account["api_key"])
+        assert owner is not None
+        owner.rights["ips"] = ""
         assert (await me.rest.prepare(me.key)).unified
 
 
@@ -367,11 +401,11 @@ async def test_an_address_that_has_used_up_its_budget_keeps_away() -> None:
 
 async def test_ten_orders_a_second_go_out_and_the_eleventh_waits() -> None:
     """What the account's own limit would refuse is held back instead."""
-    async with exchange(lift=frozenset({"messages", "requests_20"})) as bench, side(bench) as me:
+    async with exchange(lift=frozenset({"messages", "requests_20"})) as bench, side(bench, contract=CONTRACT) as me:
         await me.rest.prepare(me.key)
         await asyncio.gather(*(me.rest.place(me.key, me.order()) for _ in range(12)))
         stats = await bench.tell("GET", "/truth/stats")
-        assert stats["limits"]["orders"]["refused"] == 0 and stats["orders_accepted"] == 12
+        assert stats["limits"]["orders"]["refused"] == 0 and stats["limits"]["orders"]["taken"] == 12
 
 
 async def test_tickers_give_quote_and_mark() -> None:

@@ -100,7 +100,8 @@ def _order(instruments: Instruments, index: int, **fields: object) -> Order:
 #: instrument, fields of the order, isolated, unified, body of the venue
 PLACEMENTS = [
     (3, {}, False, False, HEAD + '"side":"buy","orderType":"market","clientOid":"CID"}'),
-    (3, {"px": 500_000}, False, False, HEAD + '"price":"50000","side":"buy","orderType":"limit","force":"ioc","clientOid":"CID"}'),
+    (3, {"px": 500_000}, False, False,
+     HEAD + '"price":"50000","side":"buy","orderType":"limit","force":"ioc","clientOid":"CID"}'),
     (3, {"side": -1, "reduce_only": True}, False, False,
      HEAD + '"side":"sell","orderType":"market","reduceOnly":"YES","clientOid":"CID"}'),
     # two-sided: "side" names the position, "tradeSide" what is done to it
@@ -172,7 +173,8 @@ def test_ccxt_signs_the_same(key: Key, instruments: Instruments) -> None:
     asked.append(("GET", "v2/mix/order/detail", query))
     ours.append((target, None, headers(key, "GET", target, b"", NOW_MS)))
     secrets = ["TESTKEY0000000000000000000000000001", "TESTSECRET000000000000000000000000000002", "Testpass1", NOW_MS, asked]
-    done = subprocess.run([PYTHON, "-P", "-c", CCXT, orjson.dumps(secrets)], capture_output=True, text=True, check=False, timeout=60)
+    command = [PYTHON, "-P", "-c", CCXT, orjson.dumps(secrets)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr[-2000:]
     for theirs, (path, body, head) in zip(json.loads(done.stdout), ours, strict=True):
         assert theirs["url"] == "https://api.bitget.com" + path

@@ -93,6 +93,7 @@ def test_both_connections_log_in_alike():
     made = wire()
     first, second = (made.login(channel, KEY, NOW) for channel in made.channels(Endpoints.of("live")))
     assert first == second and json.loads(first)["op"] == "auth"
+    assert all(made.login(channel, KEY, NOW) == b"" for channel in made.market(Endpoints.of("live")))
 
 
 def test_a_placement_bears_the_contracts_window():
@@ -335,8 +336,9 @@ def test_an_unreadable_row_is_said_and_takes_no_other_with_it(topic, row):
 @pytest.mark.parametrize(
     "payload",
     [b"", b"{", b"[]", b"null", b"7", b'"x"', b"{}", b"\xff\xfe", b'{"topic":7}', b'{"topic":"order","data":{}}',
-     b'{"op":"order.create"}', b'{"topic":"order","data":[{}]}', b'{"topic":"execution","data":[7]}', b'{"topic":"wallet","data":"x"}', b'{"op":[1]}',
-     b'{"topic":"position","creationTime":-5,"data":[]}', b'{"op":"order.create","retCode":"0"}', b"[" * 5000],
+     b'{"op":"order.create"}', b'{"topic":"order","data":[{}]}', b'{"topic":"execution","data":[7]}',
+     b'{"topic":"wallet","data":"x"}', b'{"op":[1]}', b'{"topic":"position","creationTime":-5,"data":[]}',
+     b'{"op":"order.create","retCode":"0"}', b"[" * 5000],
 )  # fmt: skip
 def test_what_cannot_be_read_is_malformed_and_never_raises(payload):
     """On either connection and on the public ones."""

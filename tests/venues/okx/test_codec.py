@@ -121,7 +121,8 @@ def test_forced_executions_are_left_out_of_the_list(instruments: Instruments) ->
     assert codec.listed(row, instruments[0], 7) is None
 
 
-@pytest.mark.parametrize(("text", "cid"), [(CID, bytes.fromhex(CID)), (CID.upper(), None), ("", None), ("abc", None), ("g" * 32, None)])
+@pytest.mark.parametrize(
+    ("text", "cid"), [(CID, bytes.fromhex(CID)), (CID.upper(), None), ("", None), ("abc", None), ("g" * 32, None)])
 def test_only_our_own_client_ids_are_ours(instruments: Instruments, text: str, cid: bytes | None) -> None:
     """32 lower-case hex characters, nothing else."""
     told = one(instruments, frame("orders", {**FILL, "clOrdId": text}))
@@ -154,7 +155,7 @@ def test_spot_orders_sized_in_the_quote_asset(instruments: Instruments) -> None:
 def test_positions(instruments: Instruments) -> None:
     """Signed lots: one-way positions as they are, the short side of two below 0; leverage is cut to a whole number."""
     rows = [
-        {"instId": "BTC-USDT-SWAP", "pos": "-1.5", "posSide": "net", "mgnMode": "isolated", "lever": "2.0", "uTime": "5", "avgPx": "9"},
+        {"instId": "BTC-USDT-SWAP", "pos": "-1.5", "posSide": "net", "mgnMode": "isolated", "lever": "2.0", "uTime": "5"},
         {"instId": "ETH-USDT-SWAP", "pos": "3", "posSide": "short", "mgnMode": "cross", "lever": "", "uTime": "6"},
         {"instId": "DOGE-USDT-SWAP", "pos": "3", "posSide": "net", "uTime": "6"},
     ]
@@ -168,11 +169,12 @@ def test_positions(instruments: Instruments) -> None:
 def test_isolated_and_cross_in_one_instrument_are_one_position(instruments: Instruments) -> None:
     """Executions do not say which of them they belong to; the larger gives entry and leverage."""
     rows = codec.rows(body(
-        {"instId": "BTC-USDT-SWAP", "pos": "1", "posSide": "net", "mgnMode": "isolated", "lever": "5", "avgPx": "10", "uTime": "1"},
-        {"instId": "BTC-USDT-SWAP", "pos": "-3", "posSide": "net", "mgnMode": "cross", "lever": "9", "avgPx": "20", "uTime": "2"},
+        {"instId": "BTC-USDT-SWAP", "pos": "1", "mgnMode": "isolated", "lever": "5", "avgPx": "10", "uTime": "1"},
+        {"instId": "BTC-USDT-SWAP", "pos": "-3", "mgnMode": "cross", "lever": "9", "avgPx": "20", "uTime": "2"},
     ), codec.PositionRow)  # fmt: skip
     ((position, entry),) = codec.positions_told(rows, instruments, 1, "poll")
-    assert (position.qty, position.leverage, position.isolated, position.ts_event, entry) == (-200, 9, False, 2 * 10**6, 20 * 10**8)
+    assert (position.qty, position.leverage, position.isolated) == (-200, 9, False)
+    assert (position.ts_event, entry) == (2 * 10**6, 20 * 10**8)
 
 
 def test_the_wallet_holds_what_isolated_positions_hold(instruments: Instruments) -> None:
@@ -180,6 +182,17 @@ def test_the_wallet_holds_what_isolated_positions_hold(instruments: Instruments)
     detail = {"ccy": "USDT", "eq": "1002", "cashBal": "900", "isoEq": "102", "isoUpl": "2", "availEq": "890", "uTime": "3"}
     told = one(instruments, frame("account", {"uTime": "4", "details": [detail]}))
     assert told == WalletTold("USDT", 1000 * 10**8, ts_event=3 * 10**6)
+    huge = {**detail, "ccy": "PEPE", "cashBal": "1" + "0" * 15}
+    told = one(instruments, frame("account", {"uTime": "4", "details": [huge, detail]}))
+    assert isinstance(told, WalletTold) and told.asset == "USDT", "an asset we do not trade with hides nothing"
+
+
+def test_a_word_it_does_not_know_is_unreadable(instruments: Instruments) -> None:
+    """A state or side that is not documented is never guessed; from a list it is a ``ValueError``, as all that cannot be read."""
+    for change in ({"state": "sleeping"}, {"side": "hold"}, {"posSide": "both"}):
+        assert isinstance(one(instruments, frame("orders", {**FILL, **change})), Malformed)
+        with pytest.raises(ValueError, match="is none of"):
+            codec.order_told(codec.rows(body({**FILL, **change}), codec.OrderRow)[0], instruments[0])
 
 
 def test_causes_are_named_and_nothing_is_made_of_them(instruments: Instruments) -> None:
@@ -302,7 +315,8 @@ def test_market(instruments: Instruments) -> None:
             orjson.dumps({"arg": {"channel": channel, "instId": "BTC-USDT-SWAP"}, "data": [row]}), instruments, 3)
         return told
 
-    assert of("bbo-tbt", {"asks": [["60000.1", "2", "0", "1"]], "bids": [], "ts": "5"}) == Quote(0, 0, 0, 600001, 200, 5 * 10**6, 3)
+    quoted = of("bbo-tbt", {"asks": [["60000.1", "2", "0", "1"]], "bids": [], "ts": "5"})
+    assert quoted == Quote(0, 0, 0, 600001, 200, 5 * 10**6, 3)
     assert of("mark-price", {"markPx": "60000.06", "ts": "5"}) == Mark(0, 600001, 0, 5 * 10**6, 3)
     assert of("tickers", {"last": "7", "ts": "5"}) == Mark(0, 70, 0, 5 * 10**6, 3)
     assert isinstance(of("bbo-tbt", {"asks": [["x", "2"]], "bids": [], "ts": "5"}), Malformed)

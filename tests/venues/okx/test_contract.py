@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from aiohttp import web
 
 from copyd.venues.common.contract import RateLimit
 from copyd.venues.common.facts import MS_NS
+from copyd.venues.common.sessions import pace_of
 from copyd.venues.common.signing import Key
 from copyd.venues.okx import contract as c
 from copyd.venues.okx.contract import CONTRACT, Endpoints
@@ -36,6 +38,7 @@ HOUR_MS = 3_600_000
         ("connection_scope", "one_account"),
         ("streams_per_connection_max", 1),
         ("connect_attempts_per_5_min", 900),
+        ("connection_life_ms", 0),
         ("order_limit_codes", (50011, 50061)),
         ("backfill_page_max", 100),
         ("backfill_window_ms", 90 * 24 * HOUR_MS),
@@ -115,6 +118,17 @@ def test_an_account_stays_inside_its_limit(call: str, limit: tuple[int, int]) ->
     assert pace.wait_ns(key, "GET /unlisted") == 0
 
 
+def test_connections_are_opened_in_the_venues_pace() -> None:
+    """Three a second from one address, from the first second on: an account's connection too early is refused."""
+    pace, now, opened = pace_of(CONTRACT), 1.0, []
+    for _ in range(30):
+        wait = pace.wait_s(now)
+        now += wait
+        opened.append(now)
+    limit = CONTRACT.limit("connects", "ip")
+    assert all(sum(1 for other in opened if at <= other < at + limit.interval_ms / 1000) <= limit.limit for at in opened)
+
+
 def test_endpoints() -> None:
     """Live and demo share the REST host and are told apart by a header; there is no testnet."""
     live, demo = Endpoints.of("live"), Endpoints.of("demo")
@@ -128,7 +142,23 @@ def test_endpoints() -> None:
 
 async def test_the_demo_is_said_on_public_calls_too() -> None:
     """Without the header a question about instruments would be answered for real trading, with other numbers."""
-    rest = Rest(Endpoints.of("demo"), CONTRACT, lambda: 0)
-    await rest.open()
-    assert rest._session is not None and rest._session.headers["x-simulated-trading"] == "1"
-    await rest.close()
+    heard: list[str] = []
+
+    async def listen(request: web.Request) -> web.Response:
+        heard.append(request.headers.get("x-simulated-trading", ""))
+        return web.json_response({"code": "0", "data": [{"ts": "5"}], "msg": ""})
+
+    app = web.Application()
+    app.router.add_get(c.TIME, listen)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    address = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    for simulated in (True, False):
+        rest = Rest(Endpoints(rest=address, simulated=simulated), CONTRACT, lambda: 0)
+        await rest.open()
+        assert await rest.server_ms() == 5
+        await rest.close()
+    await runner.cleanup()
+    assert heard == ["1", ""]

@@ -59,7 +59,7 @@ TABLE = {
     (R, "price_below_band"): (51136, 51138),
     (R, "margin"): (51008, 51017),
     (R, "balance"): (51119, 51127, 51131),
-    (R, "account_mode"): (51010, 51128),
+    (R, "account_mode"): (51010, 51128, 59111),
     (R, "symbol_status"): (50023, 51021, 51022, 51029, 51030, 51123),
     (R, "symbol_closed"): (51027, 51028, 51087),
     (R, "position_not_sufficient"): (51023, 51043),

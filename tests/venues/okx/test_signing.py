@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from copyd.venues.common.instruments import Instruments
 from copyd.venues.common.signing import Key
+from copyd.venues.common.templates import KINDS, cut
 from copyd.venues.common.venue import Order
 from copyd.venues.okx.contract import CONTRACT, Endpoints
 from copyd.venues.okx.instruments import load_instruments
@@ -135,7 +136,10 @@ def test_the_connection_names_the_instrument_by_its_number(instruments: Instrume
     )
 
 
-@pytest.mark.parametrize(("side", "position_side", "words"), [(1, 1, "buy long"), (-1, 1, "sell long"), (-1, 2, "sell short"), (1, 2, "buy short")])
+@pytest.mark.parametrize(
+    ("side", "position_side", "words"),
+    [(1, 1, "buy long"), (-1, 1, "sell long"), (-1, 2, "sell short"), (1, 2, "buy short")],
+)
 def test_position_sides(instruments: Instruments, side: int, position_side: int, words: str) -> None:
     """In the mode of two sides the position side is said and reduce-only is not: the venue ignores it there."""
     fields = orjson.loads(place_body(_order(instruments, side=side, position_side=position_side, reduce_only=True)))
@@ -145,7 +149,8 @@ def test_position_sides(instruments: Instruments, side: int, position_side: int,
 def test_spot_has_neither_position_nor_reduction(instruments: Instruments) -> None:
     """A spot order is cash, a market one sized in the base asset whichever side, and never reduce-only."""
     fields = orjson.loads(place_body(_order(instruments, "BTC-USDT", side=-1, reduce_only=True)))
-    assert fields["tdMode"] == "cash" and fields["tgtCcy"] == "base_ccy" and "reduceOnly" not in fields and "posSide" not in fields
+    assert fields["tdMode"] == "cash" and fields["tgtCcy"] == "base_ccy"
+    assert "reduceOnly" not in fields and "posSide" not in fields
 
 
 async def test_the_placement_over_rest_expires(instruments: Instruments, key: Key) -> None:
@@ -175,6 +180,17 @@ def test_every_field_is_what_was_asked(qty: int, px: int, side: int, position_si
     assert fields["ordType"] == ("ioc" if px else "market") and fields["side"] == ("buy" if side > 0 else "sell")
     assert fields.get("reduceOnly", False) == (reduce and not position_side)
     assert not ("." in fields["sz"] and fields["sz"].endswith("0"))
+
+
+@pytest.mark.parametrize("isolated", [True, False])
+def test_every_kind_can_be_rendered(instruments: Instruments, isolated: bool) -> None:
+    """An order's text is its values spliced into a text of its kind: so the compiled rendering can be taught it."""
+    wire = OkxWire(isolated=isolated)
+    for item in instruments:
+        for kind in KINDS:
+            if not item.spot or not (kind[2] or kind[3]):
+                made = cut(lambda key, order, now_ms: wire.place(order, now_ms), "frame", item, *kind)
+                assert made.text and not made.signature
 
 
 SCRIPT = """
@@ -212,12 +228,14 @@ def test_other_clients_sign_the_same(instruments: Instruments, key: Key) -> None
     bodies = [place_body(order).decode() for order in orders]
     bodies.append(json_text({"instId": "BTC-USDT-SWAP", "lever": "5", "mgnMode": "isolated", "posSide": "long"}).decode())
     calls: list[dict[str, Any]] = [{"method": "POST", "path": PLACE, "body": text, "params": []} for text in bodies]
-    questions = [("/api/v5/account/config", {}), ("/api/v5/trade/order", {"instId": "BTC-USDT-SWAP", "clOrdId": CID}),
-                 ("/api/v5/trade/fills", {"instType": "SWAP", "instId": "BTC-USDT-SWAP", "limit": 100, "after": "77"})]  # fmt: skip
+    questions: list[tuple[str, dict[str, Any]]] = [
+        ("/api/v5/account/config", {}), ("/api/v5/trade/order", {"instId": "BTC-USDT-SWAP", "clOrdId": CID}),
+        ("/api/v5/trade/fills", {"instType": "SWAP", "instId": "BTC-USDT-SWAP", "limit": 100, "after": "77"}),
+    ]  # fmt: skip
     calls += [{"method": "GET", "path": path, "body": "", "params": list(params.items())} for path, params in questions]
     asked = {
-        "key": key.api_key.decode(), "secret": "TESTSECRET000000000000000000000000000002", "passphrase": "Testpass1", "ms": NOW_MS,
-        "iso": iso_time(NOW_MS), "calls": calls,
+        "key": key.api_key.decode(), "secret": "TESTSECRET000000000000000000000000000002", "passphrase": "Testpass1",
+        "ms": NOW_MS, "iso": iso_time(NOW_MS), "calls": calls,
     }  # fmt: skip
     done = subprocess.run([CLIENT, "-c", SCRIPT], input=orjson.dumps(asked), capture_output=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr[-3000:].decode()
