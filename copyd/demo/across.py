@@ -18,6 +18,9 @@ from .history import Claim, Instrument, LeaderTrade, Plan, Truth, VerifyConfig
 from .verifier import Verdict, Verifier
 
 
+MAJOR_ASSETS = ("BTC", "ETH")
+
+
 class Group(msgspec.Struct, frozen=True):
     """Everyone who follows one leader on one venue."""
 
@@ -102,12 +105,15 @@ def settings(group: Group, config: VerifyConfig, truth: Truth, majors: Iterable[
 
 
 def strangers(groups: Iterable[Group], truths: Mapping[str, Truth]) -> list[str]:
-    """Orders and positions on accounts whose plan is of another venue, or that nobody has a plan for."""
+    """Orders on accounts that nobody has a plan for there, and positions of followers where they have none. (Makers hold some too, and
+    their orders are not listed.)"""
     known = {(group.venue, plan.account or plan.follower) for group in groups for plan in group.plans}
+    followers = {account for _, account in known}
     found: Counter[tuple[str, str]] = Counter()
     for venue, truth in truths.items():
         found.update((venue, order.account) for order in truth.orders if (venue, order.account) not in known)
-        found.update((venue, key[0]) for key in truth.positions if (venue, key[0]) not in known)
+        held = (key[0] for key in truth.positions if key[0] in followers)
+        found.update((venue, account) for account in held if (venue, account) not in known)
     return [f"{account} trades on {venue}, and has no plan there" for venue, account in found]
 
 

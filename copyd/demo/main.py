@@ -33,7 +33,7 @@ import msgspec
 
 from copyd.errors import CopydError, WorldError
 
-from .across import Group, groups_of, together, verify_all
+from .across import MAJOR_ASSETS, Group, groups_of, together, verify_all
 from .chaos import LEVELS, Cutter, chaos
 from .daemon import LEADER, PLATFORM, SITE, VENUE, Daemon, Seat, configuration, free_port, percentiles, write_secret_file
 from .exchange import AccountMade
@@ -45,7 +45,6 @@ from .view import Board, View, make_view, summary_table
 from .workload import LEADER_LEVERAGE, Script, Step, follower_plans, leaving, plan_lines, starting_balance
 
 MAJORS = ["BTCUSDT", "ETHUSDT"]
-MAJOR_ASSETS = ("BTC", "ETH")
 STORY_SEEDS = 1_000  #: between the stories of two leaders of one run
 
 
@@ -635,7 +634,9 @@ class Demo:
         problems += [f"settlement: {text}" for text in self.settled.problems[:20]]
         seconds = Counter(order.ts // SECOND for truth in truths for order in truth.orders)
         first, last = fanout_at_exchange(truths[0]) if self.alone else ({}, {})
-        lifted = [f"{place.name}: {name}" if not self.alone else name for place in self.places for name in place.limits_lifted]
+        lifted = self.places[0].limits_lifted
+        if not self.alone:
+            lifted = [f"{place.name}: {' and '.join(place.lift) or 'none'}" for place in self.places]
         own_first, own_last = self.own_fanout()
         return {
             "followers": o.followers,
