@@ -147,7 +147,7 @@ def together(verdicts: Mapping[tuple[str, str], Verdict], problems_max: int = 20
     """All of them as one: verified when each is; the leaders' events are counted once per leader."""
     whole = Verdict(verified=all(verdict.verified for verdict in verdicts.values()))
     summed = (
-        "decisions", "orders", "orders_rejected", "fills", "duplicates", "omissions", "out_of_sync", "waiting_for_minimum", "legs",
+        "decisions", "orders", "fills", "duplicates", "omissions", "out_of_sync", "waiting_for_minimum", "legs",
         "legs_open", "legs_with_gap", "followers", "followers_in_sync", "legs_held_midway", "forgone_other_outside_restart",
         "forgone_disturbed",
     )  # fmt: skip
@@ -156,6 +156,8 @@ def together(verdicts: Mapping[tuple[str, str], Verdict], problems_max: int = 20
     leaders = {leader: verdict for (leader, _), verdict in verdicts.items()}
     whole.leader_events = sum(verdict.leader_events for verdict in leaders.values())
     whole.heard_out_of_order = sum(verdict.heard_out_of_order for verdict in leaders.values())
+    refused = {venue: verdict.orders_rejected for (_, venue), verdict in verdicts.items()}  # an exchange keeps one list
+    whole.orders_rejected = sum(refused.values())
     whole.restarts = max((verdict.restarts for verdict in verdicts.values()), default=0)
     for name in ("forgone", "stops", "problem_counts"):
         counts: Counter[str] = Counter()

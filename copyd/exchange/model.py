@@ -68,8 +68,8 @@ class Instrument(msgspec.Struct, frozen=True):
 
 
 def refined(spec: Instrument, tick_e8: int = 0, lot_e8: int = 0) -> Instrument:
-    """The same contract with another tick or lot (1e-8; 0 = as it is): every price and quantity of it stays what it was, cut to
-    the new steps. UsageError: a tick times a lot would not be a whole number of 1e-8 of the quote asset."""
+    """The same contract with another tick or lot (1e-8; 0 = as it is): its prices and largest quantities stay what they were,
+    cut to the new steps, its smallest quantity as many lots as before. UsageError: a tick times a lot would not be a whole number of 1e-8 of the quote asset."""
     tick, lot = tick_e8 or spec.tick_e8, lot_e8 or spec.lot_e8
     if tick * lot % E8:
         raise UsageError(f"{spec.symbol}: a tick of {fixed(tick, 8)} times a lot of {fixed(lot, 8)} is finer than 1e-8")
@@ -77,7 +77,7 @@ def refined(spec: Instrument, tick_e8: int = 0, lot_e8: int = 0) -> Instrument:
         spec, tick_e8=tick, lot_e8=lot, price_precision=_places(tick), qty_precision=_places(lot),
         start_px=spec.start_px * spec.tick_e8 // tick, min_px=max(1, spec.min_px * spec.tick_e8 // tick),
         max_px=spec.max_px * spec.tick_e8 // tick, max_qty=spec.max_qty * spec.lot_e8 // lot,
-        market_max_qty=spec.market_max_qty * spec.lot_e8 // lot, min_qty=max(1, -(-spec.min_qty * spec.lot_e8 // lot)),
+        market_max_qty=spec.market_max_qty * spec.lot_e8 // lot,
     )  # fmt: skip
 
 
