@@ -386,7 +386,7 @@ class VenueSide:
                 self._untold_at = slot
                 return
             order = OrderRow.unpack(columns.get(ORDERS, slot))
-            if order.account not in self._keyless:
+            if order.instrument in self.instruments and order.account not in self._keyless:
                 room -= self.gateway.tell(order.cid, order.account, order.instrument, order.venue_order_id != 0)
         # Those that cannot be asked for, or were in vain, hold up nobody behind them.
         first = slots[-1] + 1 if len(slots) == UNTOLD_LOOK else first + UNTOLD_STEP

@@ -165,11 +165,14 @@ class FaultIndex:
         self.placed: dict[str, str] = {}  #: client order id -> what became of its request
         self.of_account: dict[str, list[int]] = {}  #: orders and executions of an account that were disturbed
         self.api_cuts: list[int] = []
+        self.sessions: dict[str, list[int]] = {}  #: an account's own connections that were cut
         self.stream_cuts: list[int] = []
         self.leader: list[int] = []
         followers = truth.balances.keys() | {order.account for order in truth.orders}
         for fault in truth.faults:
-            if fault.action == "cut":
+            if fault.action == "cut" and fault.method == "session":
+                self.sessions.setdefault(fault.account, []).append(fault.ts)
+            elif fault.action == "cut":
                 (self.api_cuts if fault.method == "api" else self.stream_cuts).append(fault.ts)
             elif fault.method == "order.place":
                 self.placed[fault.client_order_id] = fault.action
@@ -178,9 +181,11 @@ class FaultIndex:
             elif fault.account:
                 self.leader.append(fault.ts)
 
-    def never_arrived(self, cid: str, decided: int, end: int) -> bool:
+    def never_arrived(self, cid: str, account: str, decided: int, end: int) -> bool:
         """The order's request was lost or refused unheard, or was under way on a connection that was cut."""
-        return self.placed.get(cid) in self.NEVER_ARRIVED or within(self.api_cuts, decided - SECOND, end)
+        return self.placed.get(cid) in self.NEVER_ARRIVED or any(
+            within(cuts, decided - SECOND, end) for cuts in (self.api_cuts, self.sessions.get(account, []))
+        )
 
     def order_disturbed(self, account: str, since: int, until: int) -> bool:
         """Something of the account's orders went wrong, so that one of them may have been in doubt."""
@@ -535,7 +540,9 @@ class Reasons:
 
     # -- after sending -----------------------------------------------------------------------------------------
 
-    def order_end(self, reason: str, order: Order | None, cid: str, lots_q32: int, decided_ts: int, end_ts: int) -> str:
+    def order_end(
+        self, reason: str, order: Order | None, cid: str, lots_q32: int, decided_ts: int, end_ts: int, account: str = ""
+    ) -> str:
         """Whether the truth supports giving up what an order left unfilled."""
         if reason.startswith("venue_rejected"):
             if order is not None and order.executed < order.lots and order.status in ("REJECTED", "EXPIRED", "CANCELED"):
@@ -564,7 +571,7 @@ class Reasons:
             code = self.truth.rejects.get(cid)
             return "" if code in (-2018, -2019) else f"the exchange refused it with {code}"
         if reason in ENTRY_REASONS:  # an opening that never left, or was lost with the daemon and is not made again
-            if self.faults.never_arrived(cid, decided_ts, end_ts):
+            if self.faults.never_arrived(cid, account, decided_ts, end_ts):
                 return ""
             if cid in self.truth.rejects or any(gap.ts_down <= max(decided_ts, end_ts) for gap in self.config.outages):
                 return ""

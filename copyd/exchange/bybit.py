@@ -760,6 +760,10 @@ class Dialect:
         ]  # fmt: skip
         return {"category": LINEAR, "list": rows}
 
+    def execution_name(self, index: int, trade_id: int, account: int) -> str:
+        """A trade as the owner of one of its sides is told of it."""
+        return exec_text(index, trade_id, account)
+
     # -- orders: in ------------------------------------------------------------------------------------------------------
     def create(self, call: Call) -> Any:
         """Place one order: an acceptance, no more; what becomes of it is told by the streams and the queries."""
