@@ -17,7 +17,6 @@ import msgspec
 from .history import Claim, Instrument, LeaderTrade, Plan, Truth, VerifyConfig
 from .verifier import Verdict, Verifier
 
-
 MAJOR_ASSETS = ("BTC", "ETH")
 
 
