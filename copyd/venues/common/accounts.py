@@ -311,7 +311,7 @@ class FollowerStreams:
                     self._row()
                     self._batch.append_balance(account, told.wallet_e8, told.ts_event)
             case t.FundingTold():
-                self.on_event(AccountFunding(account, told.instrument, told.amount_e8, told.ts_event, self.clock()))
+                self.on_event(AccountFunding(account, told.instrument, told.amount_e8, told.ts_event, self.clock(), told.id))
             case t.LeverageTold():
                 self.on_event(AccountLeverage(account, told.instrument, told.leverage, told.ts_event, self.clock()))
             case t.PositionTold():

@@ -24,7 +24,7 @@ from copyd.venues.common.rest import RestBase, RestError
 from copyd.venues.common.sessions import Line, Sessions, paces_of
 from copyd.venues.common.signing import Key
 from copyd.venues.common.templates import KINDS, teach
-from copyd.venues.common.told import Answered, Told
+from copyd.venues.common.told import Answered, FundingTold, Told
 from copyd.venues.common.venue import Channel, Reads, Rights, Wire
 
 QUERY_SHARE = 0.5
@@ -73,6 +73,8 @@ class Parts(Protocol):
     setup: Any
     streams: Any
     market: Any
+    #: The venue pushes no funding: it is asked for (``fundings``).
+    funding_by_rest: bool
 
     async def open(self, wanted: Sequence[tuple[int, str]], timeout_s: float) -> None:
         """Reach the venue: its clock, its instruments (engine index, symbol); make everything that needs them."""
@@ -97,6 +99,9 @@ class Parts(Protocol):
 
     async def flows(self, key: Key, since_ms: int) -> list[tuple[int, int]]:
         """What was paid in (above 0) or taken out since: (amount e8, venue ns)."""
+
+    async def fundings(self, key: Key, since_ms: int) -> list[FundingTold]:
+        """Funding received (above 0) or paid since, oldest first, where the venue pushes none."""
 
     async def rights(self, key: Key) -> Rights:
         """What a key may do."""
@@ -131,6 +136,8 @@ class Kind(NamedTuple):
     load_instruments: Callable[[Any, Sequence[tuple[int, str]]], Instruments]
     #: Orders go by REST alone.
     by_rest: bool = False
+    #: The venue pushes no funding payment that names its amount: the accounts are asked (``Rest.fundings``).
+    funding_by_rest: bool = False
 
 
 class Terms(NamedTuple):
@@ -147,6 +154,7 @@ class SessionParts:
 
     def __init__(self, kind: Kind, contract: VenueContract, endpoints: Any, terms: Terms, hooks: Hooks) -> None:
         self.kind, self.contract, self.endpoints, self.terms, self.hooks = kind, contract, endpoints, terms, hooks
+        self.funding_by_rest = kind.funding_by_rest
         limit = contract.limit("weight", "ip")
         weight = max(1, terms.weight_per_min * limit.interval_ms // 60_000)
         self.wire, made = kind.make(
@@ -285,6 +293,11 @@ class SessionParts:
     async def flows(self, key: Key, since_ms: int) -> list[tuple[int, int]]:
         """As ``Parts.flows``."""
         found: list[tuple[int, int]] = await self.rest.flows(key, since_ms)
+        return found
+
+    async def fundings(self, key: Key, since_ms: int) -> list[FundingTold]:
+        """As ``Parts.fundings``."""
+        found: list[FundingTold] = await self.rest.fundings(key, since_ms)
         return found
 
     async def rights(self, key: Key) -> Rights:
