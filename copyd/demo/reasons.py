@@ -83,6 +83,13 @@ def counts_as_plan_limit(reason: str, numbers: PlanNumbers, symbol: str) -> bool
     return reason in PLAN_LIMITS
 
 
+TOO_BUSY = {
+    "throttled": ("-1008", "50011", "10429", "429"),
+    "unavailable": ("50001", "10019", "41114"),
+}
+"""Codes by which the venues say, on purpose here, that they were too busy for an order."""
+
+
 class Account:
     """Wallet and positions of one account as the exchange's executions leave them (isolated margin), in 1e-8."""
 
@@ -548,11 +555,11 @@ class Reasons:
             if order is not None and order.executed < order.lots and order.status in ("REJECTED", "EXPIRED", "CANCELED"):
                 return ""
             code = self.truth.rejects.get(cid)
-            if code is None and self.faults.placed.get(cid) == "throttled":
-                code = -1008
+            named = reason.partition(":")[2]
+            if code is None and named in TOO_BUSY.get(self.faults.placed.get(cid, ""), ()):
+                return ""
             if code is None:
                 return "the exchange refused no such order"
-            named = reason.partition(":")[2]
             if named.lstrip("-").isdigit() and int(named) != code:
                 return f"the exchange refused it with {code}"
             return ""
