@@ -85,7 +85,7 @@ def counts_as_plan_limit(reason: str, numbers: PlanNumbers, symbol: str) -> bool
 
 TOO_BUSY = {
     "throttled": ("-1008", "50011", "10429", "429"),
-    "unavailable": ("50001", "10019", "41114"),
+    "unavailable": ("51030", "10019", "41114"),
 }
 """Codes by which the venues say, on purpose here, that they were too busy for an order."""
 
