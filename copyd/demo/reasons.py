@@ -164,6 +164,7 @@ class FaultIndex:
     """What went wrong on purpose, by what it can explain. Without faults everything here says no."""
 
     NEVER_ARRIVED = frozenset(["error_dead", "drop_request", "unavailable", "throttled", "disconnect"])
+    HELD_BACK = 2_500 * MS  #: for two seconds nothing is asked of a venue that has said "too many"
     HEARD_LATE = 3 * SECOND  #: from a fault of his stream until the leader is followed again
 
     def __init__(self, truth: Truth, config: VerifyConfig) -> None:
@@ -172,6 +173,7 @@ class FaultIndex:
         self.placed: dict[str, str] = {}  #: client order id -> what became of its request
         self.of_account: dict[str, list[int]] = {}  #: orders and executions of an account that were disturbed
         self.api_cuts: list[int] = []
+        self.too_many: dict[str, list[int]] = {}  #: an account's orders that were answered "too many"
         self.sessions: dict[str, list[int]] = {}  #: an account's own connections that were cut
         self.stream_cuts: list[int] = []
         self.leader: list[int] = []
@@ -183,15 +185,20 @@ class FaultIndex:
                 (self.api_cuts if fault.method == "api" else self.stream_cuts).append(fault.ts)
             elif fault.method == "order.place":
                 self.placed[fault.client_order_id] = fault.action
+                if fault.action == "throttled":
+                    self.too_many.setdefault(fault.account, []).append(fault.ts)
             if fault.account in followers:
                 self.of_account.setdefault(fault.account, []).append(fault.ts)
             elif fault.account:
                 self.leader.append(fault.ts)
 
     def never_arrived(self, cid: str, account: str, decided: int, end: int) -> bool:
-        """The order's request was lost or refused unheard, or was under way on a connection that was cut."""
-        return self.placed.get(cid) in self.NEVER_ARRIVED or any(
-            within(cuts, decided - SECOND, end) for cuts in (self.api_cuts, self.sessions.get(account, []))
+        """The order's request was lost or refused unheard, or was under way on a connection that was cut, or never left, for the
+        venue had just said of an order of the account that there were too many."""
+        return (
+            self.placed.get(cid) in self.NEVER_ARRIVED
+            or any(within(cuts, decided - SECOND, end) for cuts in (self.api_cuts, self.sessions.get(account, [])))
+            or within(self.too_many.get(account, []), decided - self.HELD_BACK, end)
         )
 
     def order_disturbed(self, account: str, since: int, until: int) -> bool:
