@@ -39,8 +39,12 @@ def his() -> dict[str, Instrument]:
 def theirs() -> dict[str, Instrument]:
     """Where the followers trade: contracts, one lot finer and one coarser than his, other ticks."""
     return {
-        BTC: Instrument(BTC, "0.5", "0.0001", "0", "0.0001", "1000", "120", book="BTCUSDT", contract="0.01", pair=("BTC", "USDT")),
-        ETH: Instrument(ETH, "0.05", "0.01", "0", "0.01", "10000", "2000", book="ETHUSDT", contract="0.1", pair=("ETH", "USDT")),
+        BTC: Instrument(
+            BTC, "0.5", "0.0001", "0", "0.0001", "1000", "120", book="BTCUSDT", contract="0.01", pair=("BTC", "USDT")
+        ),
+        ETH: Instrument(
+            ETH, "0.05", "0.01", "0", "0.01", "10000", "2000", book="ETHUSDT", contract="0.1", pair=("ETH", "USDT")
+        ),
     }
 
 

@@ -80,8 +80,8 @@ def bitcoin(place: Place) -> Any:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_leader_trades_on_his_exchange(kind: str, tmp_path: Path, session: aiohttp.ClientSession) -> None:
-    """Market, marketable and resting orders, a reduction, and what still rests taken back; quantities in the venue's unit, and the
-    books say the same in lots. His executions are named as he is told of them."""
+    """Market, marketable and resting orders, a reduction, and what still rests taken back; quantities in the venue's unit, and
+    the books say the same in lots. His executions are named as he is told of them."""
     place = Place(kind, kind, "leader", tmp_path, session, 0, False)
     await place.start(7, False, None)
     try:
