@@ -34,7 +34,8 @@ def contract_of(venue: VenueConfig) -> VenueContract:
         if (value := getattr(venue.contract, name)) is not None
     }
     terms |= {
-        "recv_window_ms": venue.recv_window_ms,
+        # Where an order names no end of its own, what the venue takes is a fact and no choice: until then it may come.
+        "recv_window_ms": venue.recv_window_ms if record.expiry_field else record.recv_window_ms,
         "order_ack_timeout_ms": venue.order_ack_timeout_ms,
         "clock_error_ms": venue.clock_error_max_ms,
         "streams_per_connection_max": min(venue.accounts_per_stream, record.streams_per_connection_max),

@@ -576,9 +576,16 @@ class Daemon:
             config_version(config), engine_params(config).pack(), instrument_specs(config, self.side),
             [leader.id for leader in config.leaders], [leader.id for leader in config.leaders if leader.suspended],
             declared_profiles(config),
-            mirrors(config, [item.venue for item in config.instruments], self.side.instruments),
+            self._mirrors(config),
             {leader.id: leader.venue for leader in config.leaders},
         ))
+
+    def _mirrors(self, config: Config) -> list[tuple[int, int]]:
+        """Those the journal knows stand for ever: legs follow through them; others are found or listed."""
+        known = {(source, mirror) for source, mirror in self.engine.names.mirrors}
+        taken = {(source, config.instruments[mirror].venue) for source, mirror in known}
+        found = mirrors(config, [item.venue for item in config.instruments], self.side.instruments)
+        return sorted(known | {pair for pair in found if (pair[0], config.instruments[pair[1]].venue) not in taken})
 
     async def reload(self, actor: Actor) -> dict[str, Any]:
         """A valid file takes over; a bad one changes nothing (ConfigError with all problems)."""

@@ -1,8 +1,8 @@
 """``copyd venue conformance``: a venue's contract record against the venue itself, row by row, with a key of one's own.
 
 Read-only unless told otherwise. What a row finds is compared with what the record says; a row that cannot be looked at says so
-and counts as failed. With ``orders`` the smallest order of the first instrument is placed far from the market, immediate-or-cancel:
-it must end without a fill, and be found under its id afterwards.
+and counts as failed. With ``orders`` the smallest order of the first instrument is placed far from the market,
+immediate-or-cancel: it must end without a fill, and be found under its id afterwards.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from copyd.core.fixed import BPS, E8, ONE, mul_div_trunc, sign
 from copyd.core.identifiers import CID_BYTES, cause_id, epoch_of, site_of
 from copyd.core.instrument import base_price, conversion, converted_price, notional
 from copyd.core.leader_event import LeaderBook, split
-from copyd.core.order import carries_close
+from copyd.core.order import tradable
 from copyd.core.pnl import allocation_equity
 from copyd.core.reconcile import may_catch_up
 from copyd.core.risk import exceeds_declared
@@ -560,7 +560,7 @@ class Names(msgspec.Struct):
     jumped: dict[int, int] = {}  # leader -> when a fall was last taken for a withdrawal
     mirrors: list[tuple[int, int]] = []
     leader_venues: dict[str, str] = {}
-    account_venues: list[str] = []  # by account; "", or nothing of the first: the venue of the first instrument
+    account_venues: list[str] = []  # by account; "": the venue of the first instrument
 
 
 class Engine:
@@ -807,9 +807,9 @@ class Engine:
             conversion(_base(specs[source]), _base(specs[mirror]), names)
         for source, mirror in self.names.mirrors:
             if (source, mirror) not in value.mirrors:
+                one, other = (_label(self.names.instruments[index]) for index in (source, mirror))
                 raise OperatorError(
-                    f"{_label(specs[mirror])} mirrors {_label(specs[source])} in the journal and not in the configuration: "
-                    "mirrors may be added, never removed")
+                    f"{other} mirrors {one} in the journal and not in the configuration: mirrors may be added, never removed")
 
     def _check_leader_venues(self, value: Configured) -> None:
         """A leader trades where some instrument is listed, and goes on trading where he was copied from."""
@@ -834,7 +834,7 @@ class Engine:
         for book in self.names.books:
             for source, mirror in added:
                 if source == book.instrument and book.key in self._groups:
-                    self._make_group(book, mirror, _mirror_key(book, mirror))
+                    self._make_group(book, mirror, _mirror_key(book, mirror), self._followers_of(book.leader))
 
     def _mirror(self) -> None:
         """What follows of the mirrors, by (leader's instrument, follower's): lots per lot and ticks per tick, exactly."""
@@ -846,8 +846,8 @@ class Engine:
             one, other = specs[source], specs[mirror]
             self._mirrors.setdefault(source, []).append(mirror)
             self._per_lot[source, mirror] = conversion(_base(one), _base(other), (_label(one), _label(other)))
-            self._per_tick[source, mirror] = (
-                base_price(InstrumentRow.unpack(one.row), _base(one)) / base_price(InstrumentRow.unpack(other.row), _base(other)))
+            self._per_tick[source, mirror] = Fraction(
+                base_price(InstrumentRow.unpack(one.row), _base(one)), base_price(InstrumentRow.unpack(other.row), _base(other)))
 
     def _home(self, venue: str) -> str:
         """A venue by its name; "" is that of the first instrument."""
@@ -1008,16 +1008,20 @@ class Engine:
     def _make_groups(self, book: LeaderBook) -> None:
         """The legs of everyone who follows this leader in this instrument and side; made when first needed."""
         if book.key not in self._groups:
+            followers = self._followers_of(book.leader)
             for instrument, key in self._group_keys(book):
-                self._make_group(book, instrument, key)
+                self._make_group(book, instrument, key, followers)
 
-    def _make_group(self, book: LeaderBook, instrument: int, key: str) -> None:
+    def _followers_of(self, leader: int) -> list[tuple[int, str]]:
+        """(plan, venue of its account) of everyone who follows a leader."""
+        rows = ((plan, self._row(PLANS, plan, PlanRow)) for plan in range(self.columns.count(PLANS)))
+        return [(plan, self.account_venue(row.account)) for plan, row in rows if row.leader == leader]
+
+    def _make_group(self, book: LeaderBook, instrument: int, key: str, followers: list[tuple[int, str]]) -> None:
         self._groups[key] = array("I")
         self.names.groups[key] = []
-        venue = self.names.instruments[instrument].venue
-        for plan in range(self.columns.count(PLANS)):
-            row = self._row(PLANS, plan, PlanRow)
-            if row.leader == book.leader and self.account_venue(row.account) == venue:
+        for plan, venue in followers:
+            if venue == self.names.instruments[instrument].venue:
                 self._add_leg(plan, book, instrument, key)
 
     def _add_leg(self, plan: int, book: LeaderBook, instrument: int, key: str) -> None:
@@ -2475,8 +2479,8 @@ def check_law(engine: Engine) -> None:
     """The law of semantics 1 on every leg, as an invariant: raises ``BrokenInvariant`` naming the leg.
 
     ``|target - attributed - open - deferred| < 1 lot`` unless the residual waits for the venue's minimum, which only an
-    opening residual may do, and a part of a spot position that closes: a leg never else holds a whole lot more than it should
-    without an order on its way or a retry due.
+    opening residual may do, and a part of a close that the venue would not take: a leg never else holds a whole lot more than it
+    should without an order on its way or a retry due.
     """
     for index in range(engine.columns.count(LEGS)):
         leg = LegRow.unpack(engine.columns.get(LEGS, index))
@@ -2484,7 +2488,7 @@ def check_law(engine: Engine) -> None:
         wanted = abs(wanted) if sign(wanted) == sign(leg.attributed) != -sign(leg.deferred) else 0
         excess = abs(leg.attributed) * ONE - wanted - leg.reduce_leaves * ONE
         instrument = InstrumentRow.unpack(engine.columns.get(INSTRUMENTS, leg.instrument))
-        if excess >= ONE and leg.retry_ts == 0 and not carries_close(instrument, leg, excess >> 32):
+        if excess >= ONE and leg.retry_ts == 0 and tradable(instrument, leg, excess >> 32):
             raise BrokenInvariant(f"leg {index} holds {excess >> 32} lots too much and nothing is on its way")
         if leg.reduce_leaves < 0 or leg.open_leaves < 0:
             raise BrokenInvariant(f"leg {index} counts fewer lots on the wire than none")

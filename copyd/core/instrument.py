@@ -69,7 +69,7 @@ def conversion(leader: tuple[int, int], follower: tuple[int, int], names: tuple[
     """
     if min(*leader, *follower) <= 0:
         raise OperatorError(f"{names[0]} and {names[1]}: the base asset in a lot must be above 0 to copy one in the other")
-    lots = Fraction(*leader) / Fraction(*follower)
+    lots = Fraction(Fraction(*leader), Fraction(*follower))
     if max(lots.numerator, lots.denominator) > CONVERSION_MAX:
         raise OperatorError(
             f"{names[0]} cannot be copied in {names[1]}: a lot of the one is {lots.numerator}/{lots.denominator} lots of the "

@@ -15,6 +15,7 @@ Any dialect, in Python:
     dialect        what a dialect gives the host and may use of it; one module per venue
     windows        limits: counts in windows of time
     websocket      handshake and frames
+    spot           the spot engine: books, balances per asset, its makers
 
 Binance USD-M, on a compiled wire:
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -24,7 +24,7 @@ import orjson
 from copyd._fast import sim_engine as eng
 from copyd.exchange.dialect import Answer, Conn, Host, Market, Owner, Request, Terms, Work
 from copyd.exchange.model import E8, PPM, fixed
-from copyd.exchange.spot import SPOT_INSTRUMENTS, SpotEngine, SpotInstrument, SpotMakers
+from copyd.exchange.spot import SPOT_INSTRUMENTS, SpotEngine, SpotInstrument, SpotMakers, eight
 
 WEIGHT_PER_MINUTE = 6_000
 RAW_PER_5_MINUTES = 300_000
@@ -119,6 +119,8 @@ class Refused(Exception):
 
 #: What faults answer with: execution unknown, too busy, the id exists already, too late by its own stamp.
 INSTEAD = (Refused(-1007), Refused(-1008), Refused(-2010, "Duplicate order sent."), Refused(-1021))
+INSTEAD_REST = tuple(Answer(orjson.dumps(refused.body()), refused.status) for refused in INSTEAD)
+INSTEAD_API = tuple(b',"status":%d,"error":%s}' % (refused.status, orjson.dumps(refused.body())) for refused in INSTEAD)
 
 
 def missing(name: str) -> Refused:
@@ -181,8 +183,6 @@ class Streams(msgspec.Struct, eq=False):
 
     combined: bool
     names: dict[str, None] = {}
-    second: int = 0
-    messages: int = 0
 
 
 class Dialect:
@@ -211,7 +211,7 @@ class Dialect:
         for name, limit, period_ms in (
             ("request_weight", WEIGHT_PER_MINUTE, 60_000), ("raw_requests", RAW_PER_5_MINUTES, 300_000),
             ("orders_10s", ORDERS_PER_10S, 10_000), ("orders_day", ORDERS_PER_DAY, DAY_MS),
-            ("connections", CONNECTS_PER_5_MINUTES, 300_000),
+            ("connections", CONNECTS_PER_5_MINUTES, 300_000), ("stream_messages", STREAM_MESSAGES_PER_S, 1_000),
         ):  # fmt: skip
             host.windows.define(name, limit, period_ms)
         self._route_rest()
@@ -314,9 +314,8 @@ class Dialect:
         def run(stale_ms: int = -1) -> Answer:
             return self._rest_answer(route, call, request, headers, stale_ms)
 
-        words = [Answer(orjson.dumps(refused.body()), refused.status) for refused in INSTEAD]
         reads = request.method == "GET" and route.access == "signed"
-        return work_of(run, owner, route.name or name, params, words, run if reads else None)
+        return work_of(run, owner, route.name or name, params, INSTEAD_REST, run if reads else None)
 
     def _rest_answer(self, route: Route, call: Call, request: Request, headers: dict[str, str], stale_ms: int) -> Answer:
         try:
@@ -441,7 +440,7 @@ class Dialect:
 
     # -- connections -----------------------------------------------------------------------------------------------------
     def accepts(self, conn: Conn) -> bool:
-        """``/ws-api/v3``, ``/ws``, ``/ws/<stream>``, ``/stream?streams=``."""
+        """``/ws-api/v3``, ``/ws``, ``/ws/<stream>``, ``/stream?streams=``; nothing for an address that knocks too often."""
         path, _, query = conn.path.partition("?")
         params = dict(parse_qsl(query, keep_blank_values=True))
         now = self.host.now_ns()
@@ -512,7 +511,7 @@ class Dialect:
         def run(stale_ms: int = -1) -> bytes:
             return self._api_answer(conn, number, found, method, call, stale_ms)
 
-        words = [self._api_refusal(conn, number, owner, refused) for refused in INSTEAD]
+        words = [b'{"id":' + number + text for text in INSTEAD_API]
         return work_of(run, owner, route.name or method, params, words, run if method in self._queries else None)
 
     def _api_answer(self, conn: Conn, number: bytes, route: Route, method: str, call: Call, stale_ms: int) -> bytes:
@@ -616,11 +615,7 @@ class Dialect:
 
     # -- market streams --------------------------------------------------------------------------------------------------
     def _stream_text(self, conn: Conn, text: bytes) -> None:
-        state: Streams = conn.state
-        second = self.host.now_ns() // 10**9
-        state.messages = state.messages + 1 if second == state.second else 1
-        state.second = second
-        if state.messages > STREAM_MESSAGES_PER_S and "stream_messages" not in self.host.windows.lifted:
+        if self.host.windows.take("stream_messages", id(conn), self.host.now_ns()):
             conn.close(1008, "Too many requests")
             return
         try:
@@ -713,10 +708,12 @@ class Dialect:
         if kind == eng.EV_TRADE and event[12] == event[14]:
             self._give_back(account)  # its first execution
         self._reports += 1
+        cancelled_as = self._cancelled_as.pop(slot, "") if kind == eng.EV_CANCELED else ""
+        if account not in self._listeners:
+            return
         spec, o = self.specs[symbol], self.engine.order(slot)
         ts_ms = event[9] // 10**6
         own = o[4].decode()
-        cancelled_as = self._cancelled_as.pop(slot, "") if kind == eng.EV_CANCELED else ""
         trade = kind == eng.EV_TRADE
         text = spec.qty_text
         resting = event[6] < eng.STATUS_FILLED and o[7] == eng.TYPE_LIMIT
@@ -726,25 +723,27 @@ class Dialect:
             "p": spec.price_text(o[13]), "P": "0.00000000", "F": "0.00000000", "g": -1, "C": own if cancelled_as else "",
             "x": "TRADE" if trade else ("NEW", "CANCELED", "EXPIRED")[(eng.EV_NEW, eng.EV_CANCELED, eng.EV_EXPIRED).index(kind)],
             "X": STATUSES[event[6]], "r": "NONE", "i": o[1], "l": text(event[12] if trade else 0), "z": text(event[14]),
-            "L": spec.price_text(event[11] if trade else 0), "n": fixed(event[16], 8) if trade else "0",
+            "L": spec.price_text(event[11] if trade else 0), "n": eight(event[16]) if trade else "0",
             "N": (spec.base if o[5] > 0 else spec.quote) if trade else None, "T": ts_ms, "t": event[13] if trade else -1,
-            "I": self._reports, "w": resting, "m": bool(event[7]), "M": trade, "O": o[16] // 10**6, "Z": fixed(event[15], 8),
-            "Y": fixed(event[11] * event[12] * spec.value_mul if trade else 0, 8),
-            "Q": fixed(self.engine.quote_order_e8(slot), 8), "W": o[16] // 10**6, "V": STP_NAMES[o[9]],
+            "I": self._reports, "w": resting, "m": bool(event[7]), "M": trade, "O": o[16] // 10**6, "Z": eight(event[15]),
+            "Y": eight(event[11] * event[12] * spec.value_mul if trade else 0),
+            "Q": eight(self.engine.quote_order_e8(slot)), "W": o[16] // 10**6, "V": STP_NAMES[o[9]],
         }  # fmt: skip
         self._publish(account, "executionReport", own, body)
 
     def _tell_balances(self, account: int, rows: list[tuple[int, ...]]) -> None:
+        if account not in self._listeners:
+            return
         ts_ms = rows[0][9] // 10**6
         if rows[0][8] in (eng.REASON_DEPOSIT, eng.REASON_WITHDRAW):
             for row in rows:
                 self._publish(account, "balanceUpdate", "", {
-                    "e": "balanceUpdate", "E": ts_ms, "a": self.engine.assets[row[3]], "d": fixed(row[20], 8), "T": ts_ms,
+                    "e": "balanceUpdate", "E": ts_ms, "a": self.engine.assets[row[3]], "d": eight(row[20]), "T": ts_ms,
                 })  # fmt: skip
         self._publish(account, "outboundAccountPosition", "", {
             "e": "outboundAccountPosition", "E": ts_ms, "u": ts_ms,
             "B": [
-                {"a": self.engine.assets[row[3]], "f": fixed(row[19], 8), "l": fixed(row[18] - row[19], 8)} for row in rows
+                {"a": self.engine.assets[row[3]], "f": eight(row[19]), "l": eight(row[18] - row[19])} for row in rows
             ],
         })  # fmt: skip
 
@@ -831,7 +830,7 @@ class Dialect:
         return [
             {
                 "id": t[1], "price": spec.price_text(t[3]), "qty": spec.qty_text(t[4]),
-                "quoteQty": fixed(t[3] * t[4] * spec.value_mul, 8), "time": t[5] // 10**6, "isBuyerMaker": t[6] < 0,
+                "quoteQty": eight(t[3] * t[4] * spec.value_mul), "time": t[5] // 10**6, "isBuyerMaker": t[6] < 0,
                 "isBestMatch": True,
             }
             for t in self.engine.last_trades(index, min(call.whole("limit", 500), 1000))
@@ -963,7 +962,7 @@ class Dialect:
         spec = self.specs[self.symbols[row["symbol"]]]
         fills = [
             {
-                "price": spec.price_text(e[11]), "qty": spec.qty_text(e[12]), "commission": fixed(e[16], 8),
+                "price": spec.price_text(e[11]), "qty": spec.qty_text(e[12]), "commission": eight(e[16]),
                 "commissionAsset": spec.base if e[4] > 0 else spec.quote, "tradeId": e[13],
             }
             for e in events if e[0] == eng.EV_TRADE and e[3] == slot
@@ -977,10 +976,10 @@ class Dialect:
         return {
             "symbol": spec.symbol, "orderId": o[1], "orderListId": -1, "clientOrderId": o[4].decode(),
             "price": spec.price_text(o[13]), "origQty": spec.qty_text(o[12]), "executedQty": spec.qty_text(o[14]),
-            "cummulativeQuoteQty": fixed(o[15], 8), "status": STATUSES[o[10]], "timeInForce": TIF_NAMES[o[8]],
+            "cummulativeQuoteQty": eight(o[15]), "status": STATUSES[o[10]], "timeInForce": TIF_NAMES[o[8]],
             "type": type_name(o), "side": side_name(o[5]), "stopPrice": "0.00000000", "icebergQty": "0.00000000",
             "time": o[16] // 10**6, "updateTime": o[17] // 10**6, "isWorking": True, "workingTime": o[16] // 10**6,
-            "origQuoteOrderQty": fixed(self.engine.quote_order_e8(slot), 8), "selfTradePreventionMode": STP_NAMES[o[9]],
+            "origQuoteOrderQty": eight(self.engine.quote_order_e8(slot)), "selfTradePreventionMode": STP_NAMES[o[9]],
         }  # fmt: skip
 
     def find(self, call: Call, unknown: int) -> int:
@@ -1062,7 +1061,7 @@ class Dialect:
         return [self.order_row(slot) for slot in (kept[:limit] if first or start else kept[-limit:])]
 
     def my_trades(self, call: Call) -> Any:
-        """From a trade id on, of an order, or of a span of time, oldest first; else the newest."""
+        """From a trade id on, or of a span of time, oldest first; else the newest. Of an order: of those."""
         index, limit = self.symbol(call), min(call.whole("limit", 500), 1000)
         first, order_id = call.whole("fromId", 0), call.whole("orderId", 0)
         start, end = self._span(call)
@@ -1072,13 +1071,13 @@ class Dialect:
             for buyer, at in ((True, 7), (False, 12)):
                 if t[at] == call.account and (not order_id or t[at + 1] == order_id) and start <= t[5] <= end:
                     rows.append(self._user_trade(t, buyer, at))
-        return rows[:limit] if onward or order_id else rows[-limit:]
+        return rows[:limit] if onward else rows[-limit:]
 
     def _user_trade(self, t: tuple[int, ...], buyer: bool, at: int) -> dict[str, Any]:
         spec = self.specs[t[2]]
         return {
             "symbol": spec.symbol, "id": t[1], "orderId": t[at + 1], "orderListId": -1, "price": spec.price_text(t[3]),
-            "qty": spec.qty_text(t[4]), "quoteQty": fixed(t[3] * t[4] * spec.value_mul, 8), "commission": fixed(t[at + 2], 8),
+            "qty": spec.qty_text(t[4]), "quoteQty": eight(t[3] * t[4] * spec.value_mul), "commission": eight(t[at + 2]),
             "commissionAsset": spec.base if buyer else spec.quote, "time": t[5] // 10**6, "isBuyer": buyer,
             "isMaker": (t[6] < 0) == buyer, "isBestMatch": True,
         }  # fmt: skip
@@ -1096,7 +1095,7 @@ class Dialect:
             "canTrade": bool(call.owner.rights.get("enableSpotAndMarginTrading", True)), "canWithdraw": True, "canDeposit": True,
             "brokered": False, "requireSelfTradePrevention": False, "preventSor": False, "updateTime": call.server_ns // 10**6,
             "accountType": "SPOT",
-            "balances": [{"asset": name, "free": fixed(free, 8), "locked": fixed(held, 8)} for name, free, held in balances],
+            "balances": [{"asset": name, "free": eight(free), "locked": eight(held)} for name, free, held in balances],
             "permissions": ["SPOT"], "uid": 1_000_000 + call.account,
         }  # fmt: skip
 
@@ -1135,14 +1134,14 @@ class Dialect:
 
     def deposits(self, call: Call) -> Any:
         return [
-            {"id": str(n), "amount": fixed(amount, 8), "coin": asset, "network": "SIM", "status": 1, "insertTime": ts // 10**6}
+            {"id": str(n), "amount": eight(amount), "coin": asset, "network": "SIM", "status": 1, "insertTime": ts // 10**6}
             for n, (ts, asset, amount) in enumerate(self._flows(call, 1))
         ]
 
     def withdrawals(self, call: Call) -> Any:
         return [
             {
-                "id": str(n), "amount": fixed(-amount, 8), "transactionFee": "0", "coin": asset, "network": "SIM", "status": 6,
+                "id": str(n), "amount": eight(-amount), "transactionFee": "0", "coin": asset, "network": "SIM", "status": 6,
                 "applyTime": utc_text(ts),
             }
             for n, (ts, asset, amount) in enumerate(self._flows(call, -1))
@@ -1165,7 +1164,7 @@ def client_id_of(params: dict[str, str]) -> str:
 
 
 def work_of(
-    run: Callable[[], Any], owner: Owner | None, method: str, params: dict[str, str], words: list[Any],
+    run: Callable[[], Any], owner: Owner | None, method: str, params: dict[str, str], words: Sequence[Any],
     stale: Callable[[int], Any] | None,
 ) -> Work:
     """``words``: of ``INSTEAD``, as this kind of connection tells them."""
@@ -1236,7 +1235,7 @@ def type_name(o: tuple[Any, ...]) -> str:
 
 def rate(ppm: int) -> str:
     """A commission as a fraction."""
-    return fixed(ppm * (E8 // PPM), 8)
+    return eight(ppm * (E8 // PPM))
 
 
 def utc_text(ts_ns: int) -> str:
@@ -1271,8 +1270,8 @@ def symbol_info(spec: SpotInstrument) -> dict[str, Any]:
                 "askMultiplierDown": down, "avgPriceMins": 5,
             },
             {
-                "filterType": "NOTIONAL", "minNotional": fixed(spec.min_notional_e8, 8), "applyMinToMarket": True,
-                "maxNotional": fixed(spec.max_notional_e8, 8), "applyMaxToMarket": False, "avgPriceMins": 5,
+                "filterType": "NOTIONAL", "minNotional": eight(spec.min_notional_e8), "applyMinToMarket": True,
+                "maxNotional": eight(spec.max_notional_e8), "applyMaxToMarket": False, "avgPriceMins": 5,
             },
             {"filterType": "MAX_NUM_ORDERS", "maxNumOrders": spec.max_orders},
             {"filterType": "MAX_NUM_ALGO_ORDERS", "maxNumAlgoOrders": 5},

@@ -70,6 +70,14 @@ QUOTES_ROOM = 200_000
 _ENDED = (STATUS_FILLED, STATUS_CANCELED, STATUS_EXPIRED, STATUS_EXPIRED_IN_MATCH)
 
 
+def eight(value_e8: int) -> str:
+    """A 1e-8 number with its eight places."""
+    if value_e8 < 0:
+        return "-" + eight(-value_e8)
+    whole, part = divmod(value_e8, E8)
+    return f"{whole}.{part:08d}"
+
+
 class SpotInstrument(msgspec.Struct, frozen=True):
     """One market with its filters. Units: ticks, lots, 1e-8 of an asset (``_e8``), parts per million (``_ppm``).
 
@@ -92,7 +100,7 @@ class SpotInstrument(msgspec.Struct, frozen=True):
     up_ppm: int = 5_000_000  # PERCENT_PRICE_BY_SIDE
     down_ppm: int = 200_000
     max_orders: int = 200
-    price_precision: int = 8  # digits the venue writes
+    price_precision: int = 8  # digits a venue writes that does not write all eight
     qty_precision: int = 8
 
     @property
@@ -107,11 +115,11 @@ class SpotInstrument(msgspec.Struct, frozen=True):
 
     def price_text(self, px: int) -> str:
         """A price in ticks as the venue writes it."""
-        return fixed(px * self.tick_e8, self.price_precision)
+        return eight(px * self.tick_e8) if self.price_precision == 8 else fixed(px * self.tick_e8, self.price_precision)
 
     def qty_text(self, qty: int) -> str:
         """A quantity in lots as the venue writes it."""
-        return fixed(qty * self.lot_e8, self.qty_precision)
+        return eight(qty * self.lot_e8) if self.qty_precision == 8 else fixed(qty * self.lot_e8, self.qty_precision)
 
 
 BTCUSDT = SpotInstrument(

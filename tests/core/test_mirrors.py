@@ -261,6 +261,36 @@ def test_an_announced_execution_is_told_whole_over_all_venues(first: int) -> Non
     assert one.engine.checkpoint() == other.engine.checkpoint()
 
 
+def test_a_mirror_is_never_taken_back_and_stands_on_another_venue() -> None:
+    """What would leave legs without their instrument, or give a plan two legs in one, is refused before anything has changed."""
+    specs = [spec("BTC", "a"), spec("BTC", "b"), spec("ETH", "a"), spec("ETH", "b")]
+    daemon = Daemon(specs, [(0, 1)], [plan("F"), plan("G", venue="b")])
+    for listed, mirrors, says in [
+        (specs, [], "never removed"), (specs[:1], [], "never removed"), (specs, [(0, 1), (2, 1)], "already"),
+        (specs, [(0, 1), (0, 3)], "already"), (specs, [(0, 1), (0, 2)], "same venue"), (specs, [(0, 1), (2, 9)], "no such"),
+        ([*specs[:1], msgspec.structs.replace(specs[1], venue="c")], [(0, 1)], "keeps its venue"),
+        ([*specs[:3], msgspec.structs.replace(specs[3], base_mul=0)], [(0, 1), (2, 3)], "above 0"),
+    ]:
+        before = daemon.engine.checkpoint()
+        with pytest.raises(OperatorError, match=says):
+            daemon.do(e.Configured(2, Params().pack(), listed, ["L"], mirrors=mirrors))
+        assert daemon.engine.checkpoint() == before
+    with pytest.raises(OperatorError, match="cannot be moved"):
+        daemon.do(e.Configured(2, Params().pack(), specs, ["L"], mirrors=[(0, 1)], leader_venues={"L": "b"}))
+
+
+def test_a_lot_told_wrong_trades_nothing() -> None:
+    """Price and quantity are converted by the same base asset: one that is ten times off shows as a price out of the market."""
+    wrong = msgspec.structs.replace(spec("BTC", "b"), base_mul=10)
+    daemon = Daemon([spec("BTC", "a"), wrong], [(0, 1)], [plan("G", venue="b")])
+    daemon.quotes(640_000)
+    for signed in (100, -300):
+        out = daemon.do(daemon.fill(signed))
+        assert out is not None
+        assert not out.orders
+        assert [Reason(row.reason) for row in DecisionRow.unpack_all(out.decisions)] == [Reason.PRICE_OUTLIER]
+
+
 def test_the_declared_profile_is_held_against_the_instrument_the_leader_trades() -> None:
     """What he declared names his own instruments and the worth of his own position, wherever his followers stand."""
     specs = [spec("BTC", "a"), spec("BTC", "b", Fraction(1, 10))]

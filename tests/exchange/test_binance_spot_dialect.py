@@ -588,6 +588,23 @@ async def test_history_is_read_in_windows_and_pages() -> None:
         assert not complete and {row.cid for row in rows} >= {cid(n) for n in range(10)}
 
 
+async def test_all_executions_of_one_order_are_read() -> None:
+    """More of them than a page: from the first on, in order, each once."""
+    async with our_side(lift=frozenset({"all"})) as side:
+        await side.key(0, balance="100000000")
+        engine, host, btc = side.x.host.engine, side.x.host, side.instruments[2]
+        account, now = host.accounts.index["follower-0"], host.now_ns()
+        side.rest.contract = CONTRACT.overridden({"backfill_page_max": 4})
+        seller = engine.add_account(no_margin=True)
+        px = engine.top(0)[0] + 1
+        for n in range(11):
+            engine.place(seller, 0, -1, 0, 0, 100, px, b"m%d" % n, now)
+        assert engine.place(account, 0, 1, 0, 1, 1_100, px, cid(1).hex().encode(), now) >= 0
+        found = await side.rest.trades_of(side.keys[0], btc, None, cid(1))
+        ids = [one.execution.exec_id for one in found]
+        assert len(ids) == 11 and ids == sorted(set(ids)) and sum(one.execution.qty for one in found) == 1_100
+
+
 async def test_a_dead_key_and_an_overdue_stamp_are_refusals_with_their_outcome() -> None:
     """-2015 is definite, -1021 a doubt; a limit of the address becomes a ban of ours."""
     async with our_side() as side:

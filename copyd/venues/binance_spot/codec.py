@@ -278,9 +278,9 @@ def order_of(body: bytes, instrument: Instrument) -> t.OrderTold:
     return order_told(_decoded(_result, body), instrument)
 
 
-def orders_of(body: bytes, instrument: Instrument) -> list[tuple[int, int, t.OrderTold]]:
-    """Rows of ``allOrders``: (when it was placed in ms, order id, the order)."""
-    return [(row.time, row.orderId, order_told(row, instrument)) for row in _decoded(_results, body)]
+def orders_of(body: bytes, instrument: Instrument) -> list[tuple[int, t.OrderTold]]:
+    """Rows of ``allOrders``: (order id, the order)."""
+    return [(row.orderId, order_told(row, instrument)) for row in _decoded(_results, body)]
 
 
 def trades_of(body: bytes, instrument: Instrument, ts_recv: int, cid: bytes | None) -> list[t.TradeTold]:

@@ -213,58 +213,63 @@ class Rest(RestBase):
         return codec.order_of(body, instrument)
 
     async def orders_since(self, key: Key, instrument: Instrument, since_ms: int) -> tuple[list[OrderTold], bool]:
-        """Every order placed since: windows of a day, pages of a thousand, and whether that is all of them."""
+        """Every order placed since, and whether that is all of them: in windows of a day, halved until each fits a page, so that
+        it does not matter which end of a longer list the venue would give."""
         now_ms = self.venue_clock.timestamp_ms() + self.contract.clock_lead_ms
         found: dict[int, OrderTold] = {}
-        start, window, page = since_ms, self.contract.backfill_window_ms, self.contract.backfill_page_max
+        longest, page = self.contract.backfill_window_ms, self.contract.backfill_page_max
         complete = since_ms >= now_ms - self.contract.order_history_ms
+        start, span = since_ms, longest
         for _ in range(PAGES_MAX):
             if start > now_ms:
                 return list(found.values()), complete
             params = {
-                "symbol": instrument.symbol, "startTime": start, "endTime": start + window - 1, "limit": page,
+                "symbol": instrument.symbol, "startTime": start, "endTime": start + span - 1, "limit": page,
             }  # fmt: skip
             rows = codec.orders_of(await self.ask("/api/v3/allOrders", params, key), instrument)
-            found |= {order_id: told for _, order_id, told in rows}
+            found |= dict(rows)
             if len(rows) < page:
-                start += window
-                continue
-            newest = max(placed for placed, _, _ in rows)
-            if newest <= start:
-                return list(found.values()), False  # a page of one millisecond: what is behind it cannot be asked for
-            start = newest
+                start, span = start + span, min(longest, span * 2)
+            elif span > 1:
+                span //= 2
+            else:
+                complete, start = False, start + 1  # more in one millisecond than a page shows
         return list(found.values()), False
 
     async def trades_of(self, key: Key, instrument: Instrument, told: OrderTold | None, cid: bytes) -> list[TradeTold]:
         """The executions of one order of ours, oldest first; none where the venue has no such order."""
         told = told or await self.order(key, instrument, cid=cid)
-        found: list[TradeTold] = []
         if told is None:
-            return found
+            return []
         page = self.contract.backfill_page_max
-        from_id = 0
-        for _ in range(PAGES_MAX):
-            params: dict[str, Any] = {"symbol": instrument.symbol, "orderId": told.venue_order_id, "limit": page}
-            if from_id:
-                params["fromId"] = from_id
-            body = await self.ask("/api/v3/myTrades", params, key, "trades.of_order")
-            rows = codec.trades_of(body, instrument, self.clock(), cid)
+        params: dict[str, Any] = {"symbol": instrument.symbol, "orderId": told.venue_order_id, "limit": page}
+        rows = await self._trades(params, key, instrument, cid, "trades.of_order")
+        if len(rows) < page:
+            return rows
+        found: list[TradeTold] = []
+        for _ in range(PAGES_MAX):  # from the first on: without a beginning the venue gives the newest
+            params["fromId"] = found[-1].execution.exec_id + 1 if found else 0
+            rows = await self._trades(params, key, instrument, cid, "trades.of_order")
             found += rows
             if len(rows) < page:
                 return found
-            from_id = rows[-1].execution.exec_id + 1
         raise ValueError(f"more than {PAGES_MAX} pages of executions of one order")
+
+    async def _trades(
+        self, params: dict[str, Any], key: Key, instrument: Instrument, cid: bytes | None = None, weight: str = ""
+    ) -> list[TradeTold]:
+        return codec.trades_of(await self.ask("/api/v3/myTrades", params, key, weight), instrument, self.clock(), cid)
 
     async def trades_from(self, key: Key, instrument: Instrument, from_id: int, limit: int) -> list[TradeTold]:
         """Executions of the account from an id on."""
         limit = min(limit, self.contract.backfill_page_max)
         params = {"symbol": instrument.symbol, "fromId": from_id, "limit": limit}
-        return codec.trades_of(await self.ask("/api/v3/myTrades", params, key), instrument, self.clock(), None)
+        return await self._trades(params, key, instrument)
 
     async def newest_trade(self, key: Key, instrument: Instrument) -> TradeTold | None:
         """The account's last execution in the instrument."""
         params = {"symbol": instrument.symbol, "limit": 1}
-        rows = codec.trades_of(await self.ask("/api/v3/myTrades", params, key), instrument, self.clock(), None)
+        rows = await self._trades(params, key, instrument)
         return rows[-1] if rows else None
 
 

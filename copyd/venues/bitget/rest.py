@@ -143,7 +143,7 @@ class Rest(RestBase):
             told = await self._settings3(key)
         except RestError as problem:
             reason = problem.verdict.reason
-            if problem.status >= 500 or problem.status in (403, 418, 429) or reason in PASSING:
+            if problem.status >= 500 or reason in PASSING or reason == "refused_at_edge":
                 raise VenueUnavailable(f"which API an account speaks: HTTP {problem.status}, code {problem.code}") from None
             if reason in SAYS_NOTHING:
                 return Kind(False, False)

@@ -318,6 +318,8 @@ class FollowerStreams:
                 row = told.position
                 self.on_event(
                     AccountPosition(account, row.instrument, row.position_side, row.qty, row.ts_event, self.clock()))
+                if row.leverage:
+                    self.on_event(AccountLeverage(account, row.instrument, row.leverage, row.ts_event, self.clock()))
             case t.Ending():
                 self.stats.gaps += 1
                 self.on_event(StreamGap(account, told.reason))

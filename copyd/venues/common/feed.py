@@ -18,7 +18,7 @@ from copyd.core import leader_stream as ls
 from copyd.core.leader_stream import Action, Ask, AskKind, Execution, LeaderStream, Terms
 from copyd.errors import VenueUnavailable
 from copyd.venues.common import told as t
-from copyd.venues.common.connection import Link, Session, watched
+from copyd.venues.common.connection import Link, RetryPace, Session, watched
 from copyd.venues.common.contract import VenueContract
 from copyd.venues.common.facts import (
     MS_NS,
@@ -80,6 +80,7 @@ class LeaderFeed:
         clock: Callable[[], int],
         venue_clock: VenueClock,
         bans: Bans,
+        paces: Mapping[str, RetryPace],
         on_event: Callable[[LeaderEvent], None],
         equity_poll_s: float = 5.0,
         position_poll_s: float = 10.0,
@@ -99,7 +100,7 @@ class LeaderFeed:
             wire=wire, channels=channels, contract=contract, clock=clock, venue_clock=venue_clock, bans=bans,
             on_told=self._on_told, on_ready=self._on_ready, on_lost=self._on_lost,
             on_oversized=lambda line: self._do(self.stream.oversized(self.clock())), prepare=prepare,
-            name=f"leader-{leader}", seed=seed,
+            paces=paces, name=f"leader-{leader}", seed=seed,
         )  # fmt: skip
         self._generations: dict[Session, int] = {}
         self._opened = 0
@@ -200,7 +201,9 @@ class LeaderFeed:
             case t.OrderTold() if told.status == NEW and not told.cum_qty:
                 return ls.OrderNew(told.instrument, told.venue_order_id)
             case t.PositionTold():
-                return told.position
+                # On spot a commission may be taken from what was bought: a holding never adds up to its executions exactly, and
+                # only the periodic comparison, behind which the holding counts, may say so.
+                return None if self.instruments[told.position.instrument].spot else told.position
             case t.LeverageTold():
                 return ls.Leverage(told.instrument, told.leverage, told.ts_event, ts_recv, payload)
             case t.WalletTold():
@@ -358,8 +361,10 @@ class MarketFeed:
         clock: Callable[[], int],
         on_quotes: Callable[[list[Quote]], None],
         on_marks: Callable[[list[Mark]], None],
+        pace: RetryPace,
         seed: int = 0,
     ) -> None:
+        self.pace = pace
         self.wire, self.instruments, self.contract, self.clock = wire, instruments, contract, clock
         self.on_quotes, self.on_marks = on_quotes, on_marks
         self.stats = FeedStats()
@@ -376,6 +381,9 @@ class MarketFeed:
 
     def _link(self, channel: Channel, rng: random.Random) -> Link:
         async def address() -> str:
+            wait = self.pace.wait_s(asyncio.get_running_loop().time())
+            if wait > 0:
+                await asyncio.sleep(wait)
             return channel.url
 
         def opened(session: Session) -> None:

@@ -45,7 +45,7 @@ from copyd.venues.common.facts import (
 )
 from copyd.venues.common.instruments import Instruments
 from copyd.venues.common.limits import Bans, VenueClock
-from copyd.venues.common.outcome import Outcome
+from copyd.venues.common.outcome import Outcome, core_code
 from copyd.venues.common.rest import RestError
 from copyd.venues.common.sessions import Line, Sessions
 from copyd.venues.common.signing import Key
@@ -550,7 +550,7 @@ class SessionGateway:
                 return
         elif verdict.outcome is Outcome.DEFINITE_REJECT:
             self.stats.rejects += 1
-            self._append(REJECT, 8, answer.cid, code=_int32(verdict.code))
+            self._append(REJECT, 8, answer.cid, code=_int32(core_code(verdict)))
         else:
             if verdict.reason == "unknown_code":
                 self._unknown(verdict.code)

@@ -20,3 +20,19 @@ class Verdict(NamedTuple):
     outcome: Outcome
     reason: str
     code: int = 0
+
+
+#: What the core books a refusal under where it acts on it (``copyd.core.fill``, ``copyd.core.order``): nothing there to reduce,
+#: another position mode, below the minimum, no money for it, too many orders. Of any other it only keeps the venue's number.
+CORE_CODES = {
+    "reduce_only": -2022, "position_not_sufficient": -2022, "no_position": -2022, "closing_stopped": -2022,
+    "position_side": -4061, "position_mode": -4061, "account_mode": -4061,
+    "min_notional": -4164, "quantity_below_min": -4164,
+    "margin": -2019, "balance": -2019,
+    "too_many_orders": -1015, "too_many_requests": -1003, "ip_banned": -1003,
+}  # fmt: skip
+
+
+def core_code(verdict: Verdict) -> int:
+    """The number a refusal is reported under."""
+    return CORE_CODES.get(verdict.reason, verdict.code)

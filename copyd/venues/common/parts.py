@@ -21,7 +21,7 @@ from copyd.venues.common.feed import LeaderFeed, MarketFeed
 from copyd.venues.common.gateway import RestOrders, SessionGateway
 from copyd.venues.common.instruments import Instrument, Instruments
 from copyd.venues.common.rest import RestBase, RestError
-from copyd.venues.common.sessions import Line, Sessions
+from copyd.venues.common.sessions import Line, Sessions, paces_of
 from copyd.venues.common.signing import Key
 from copyd.venues.common.templates import KINDS, teach
 from copyd.venues.common.told import Answered, Told
@@ -188,12 +188,14 @@ class SessionParts:
             item = self.instruments[instrument]
             return commissions.e8(amount, asset or item.margin_asset, item)
 
+        #: Whoever connects from one address keeps one pace: followers, leaders, the market.
+        self.paces = paces_of(self.contract, self.terms.source_addresses)
         self.prepare: Callable[[Key], Awaitable[Any]] | None = getattr(rest, "prepare", None)
         self.sessions = Sessions(
             wire=self.wire, channels=self._channels, contract=self.contract, clock=hooks.clock, venue_clock=base.venue_clock,
             bans=base.bans, on_told=self._on_told, on_ready=self._on_ready, on_lost=self._on_lost,
             on_refused=self._on_refused, prepare=self.prepare,
-            source_addresses=self.terms.source_addresses, name=self.kind.name,
+            paces=self.paces, name=self.kind.name,
         )  # fmt: skip
         orders: RestOrders | None = rest if hasattr(rest, "place") else None
         self.gateway = SessionGateway(
@@ -213,7 +215,7 @@ class SessionParts:
             reads=reads, instruments=self.instruments, clock=hooks.clock, venue_clock=base.venue_clock)
         self.market = MarketFeed(
             wire=self.wire, channels=self.wire.market(self.endpoints), instruments=self.instruments, contract=self.contract,
-            clock=hooks.clock, on_quotes=hooks.on_quotes, on_marks=hooks.on_marks,
+            clock=hooks.clock, on_quotes=hooks.on_quotes, on_marks=hooks.on_marks, pace=next(iter(self.paces.values())),
         )  # fmt: skip
 
     def _renderer(self) -> Renderer:
@@ -264,7 +266,7 @@ class SessionParts:
             leader=terms.leader, key=terms.key, wire=self.wire, channels=self._event_channels, prepare=self.prepare,
             reads=self.rest,
             instruments=self.instruments, contract=self.contract, clock=self.hooks.clock, venue_clock=self.rest.venue_clock,
-            bans=self.rest.bans, on_event=self.hooks.on_leader_event, equity_poll_s=terms.equity_poll_s,
+            bans=self.rest.bans, paces=self.paces, on_event=self.hooks.on_leader_event, equity_poll_s=terms.equity_poll_s,
             position_poll_s=terms.position_poll_s, seed=terms.leader,
         )  # fmt: skip
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -100,19 +100,19 @@ class Sessions:
         on_oversized: Callable[[Line], None] = lambda line: None,
         on_congestion: Callable[[Line, bool], None] = lambda line, congested: None,
         prepare: Callable[[Key], Awaitable[Any]] | None = None,
-        source_addresses: Sequence[str] = (),
+        paces: Mapping[str, RetryPace] | None = None,
         name: str = "session",
         seed: int = 0,
     ) -> None:
         """``channels``: those of the account of a key, known once ``prepare`` has looked at it, where it has to be.
-        ``source_addresses``: of this machine; accounts are spread over them, and each has a pace of its own."""
+        ``paces``: by address of this machine; accounts are spread over them, and whoever connects from one keeps its pace."""
         self.wire, self.channels, self.contract, self.prepare = wire, channels, contract, prepare
         self.clock, self.venue_clock, self.bans = clock, venue_clock, bans
         self.on_told, self.on_ready, self.on_lost, self.on_refused = on_told, on_ready, on_lost, on_refused
         self.on_oversized, self.on_congestion = on_oversized, on_congestion
         self.name = name
-        self.sources = tuple(source_addresses) or ("",)
-        self._paces = {source: pace_of(contract) for source in self.sources}
+        self._paces = dict(paces or paces_of(contract))
+        self.sources = tuple(self._paces)
         self.stats = SessionStats()
         self._rng = random.Random(seed)
         self._accounts: dict[int, tuple[Line, ...]] = {}
@@ -357,3 +357,8 @@ def pace_of(contract: VenueContract) -> RetryPace:
     if any(limit.kind == "connects" for limit in contract.rate_limits):
         burst = min(burst, round(contract.limit("connects", "ip").limit * (1 - PACE_SHARE)))
     return RetryPace(per_s, max(1, burst))
+
+
+def paces_of(contract: VenueContract, source_addresses: Sequence[str] = ()) -> dict[str, RetryPace]:
+    """One pace per address of this machine; "" where the system chooses it."""
+    return {source: pace_of(contract) for source in (tuple(source_addresses) or ("",))}

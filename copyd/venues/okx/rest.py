@@ -328,7 +328,8 @@ class Rest(RestBase):
         params = {"instType": inst_type(instrument), "instId": instrument.symbol, "ordId": order.venue_order_id}
         found, _ = await self._pages(codec.FillRow, c.FILLS, params, key, "billId")
         if sum(codec.lots(instrument, row.fillSz) for row in found) < order.cum_qty:
-            found, _ = await self._pages(codec.FillRow, c.FILLS_HISTORY, params, key, "billId")
+            # the archive is not said to hold the newest: both together do
+            found += (await self._pages(codec.FillRow, c.FILLS_HISTORY, params, key, "billId"))[0]
         return [trade for trade in self._trades(found, instrument) if trade.cid == cid]
 
     def _trades(self, found: list[codec.FillRow], instrument: Instrument) -> list[TradeTold]:
@@ -351,7 +352,8 @@ class Rest(RestBase):
 
         found, complete = await self._pages(codec.FillRow, c.FILLS, params, key, "billId", passed)
         if complete and not passed(found):
-            found, complete = await self._pages(codec.FillRow, c.FILLS_HISTORY, params, key, "billId", passed)
+            older, complete = await self._pages(codec.FillRow, c.FILLS_HISTORY, params, key, "billId", passed)
+            found += older
         if not complete:
             raise ValueError(f"more than {PAGES_MAX * PAGE} executions since {from_id}")
         return [trade for trade in self._trades(found, instrument) if trade.execution.exec_id >= from_id][:limit]

@@ -209,3 +209,29 @@ async def test_a_leader_whose_commission_is_paid_in_another_asset_is_heard() -> 
             assert [p.qty for p in synced[-1].positions] == [600]
         finally:
             await feed.stop()
+
+
+async def test_a_leader_whose_commission_is_taken_from_what_he_buys_stays_in_sync() -> None:
+    """His holding is less than his executions add up to: each is live all the same, and the comparison takes the holding over."""
+    async with world() as w:
+        made = await w.x.account("leader")
+        feed = w.parts.leader_feed(LeaderTerms(1, Key(made["api_key"].encode(), made["secret"].encode()), 5.0, 0.5))
+        await feed.start(timeout_s=10)
+        try:
+            buy = {"symbol": "BTCUSDT", "side": "BUY", "type": "MARKET", "quantity": "0.01"}
+            for number in range(3):
+                await w.x.call(made, "POST", "/api/v3/order", **buy)
+                await until(lambda wanted=number + 1: len(fills_of(w)) == wanted)
+            assert [(f.qty, f.live) for f in fills_of(w)] == [(1_000, True)] * 3
+            await until(lambda: feed.stats.syncs > 1 and feed.synced)
+            synced = [e for e in w.leader_events if isinstance(e, LeaderSync) and e.synced]
+            assert [p.qty for p in synced[-1].positions] == [2_997]
+            await w.x.call(made, "POST", "/api/v3/order", **{**buy, "side": "SELL", "quantity": "0.02997"})
+            await until(lambda: len(fills_of(w)) == 4)
+            assert fills_of(w)[-1].live
+        finally:
+            await feed.stop()
+
+
+def fills_of(w: World) -> list[LeaderFill]:
+    return [event for event in w.leader_events if isinstance(event, LeaderFill)]

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
+from copyd.errors import VenueUnavailable
 from copyd.venues.bitget.contract import CONTRACT, DAY_MS, Endpoints
 from copyd.venues.bitget.rest import PAGES_MAX, Rest
 from copyd.venues.bitget.signing import headers
@@ -222,6 +223,25 @@ async def test_a_placement_as_it_goes_out(key: Key, instruments: Instruments) ->
             method, target, sent, body = rest.rest_place(order, key, 1_700_000_000_000)
             assert (method, target) == ("POST", path) and sent == headers(key, "POST", path, body, 1_700_000_000_000)
             assert json.loads(body)["marginMode"] == "isolated"
+
+
+@pytest.mark.parametrize(("status", "body", "unified"), [
+    (200, {"code": "00000", "data": {"holdMode": "hedge_mode"}}, True), (400, {"code": "25245"}, False),
+    (403, {"code": "40014"}, False), (400, {"code": "99999"}, False), (404, {"code": "40404"}, False), (400, b"<html>", False),
+    (403, b"<html>", None), (500, b"", None), (200, b"", None), (400, {"code": "40015"}, None), (400, {"code": "40008"}, None),
+])  # fmt: skip
+async def test_which_api_an_account_speaks(
+    key: Key, instruments: Instruments, status: int, body: Any, unified: bool | None
+) -> None:
+    """Settings of v3 mean unified, a refusal classic; what passes by itself means neither, and is asked again."""
+    async with saying(instruments) as (venue, rest):
+        venue.says[SETTINGS] = (status, body)
+        if unified is None:
+            with pytest.raises(VenueUnavailable):
+                await rest.prepare(key)
+            assert rest.kind(key.api_key) is None
+        else:
+            assert (await rest.prepare(key)).unified == unified and rest.kind(key.api_key) is not None
 
 
 async def test_settings_that_differ_by_side(key: Key, instruments: Instruments) -> None:

@@ -73,9 +73,9 @@ class Counted:
     def __init__(self, rest):
         self.rest, self.calls, self.inner = rest, [], rest.call_now
 
-    async def __call__(self, method, path, target, body, key):
+    async def __call__(self, method, path, *rest, **options):
         self.calls.append(f"{method} {path}")
-        return await self.inner(method, path, target, body, key)
+        return await self.inner(method, path, *rest, **options)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """A session venue's adapter, wired as the daemon wires it, against the venue's dialect of the simulated exchange.
 
-Every test here runs for every session venue: what a new venue has to hold before anything of its own is looked at.
+Every test here runs for every venue of perpetuals named in ``SYMBOLS``: what a new venue has to hold before anything of its own
+is looked at.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from typing import Any
 import pytest
 
 from copyd._fast.columns import Columns, ReportBatch
-from copyd.adapters import SESSION_KINDS
 from copyd.core.rows import OrderRow
 from copyd.venues.common import facts
 from copyd.venues.common.facts import Placed
@@ -50,7 +50,7 @@ def cid(number: int) -> bytes:
     return bytes.fromhex(SITE + "00002a") + number.to_bytes(11, "big")
 
 
-@pytest.fixture(scope="session", params=SESSION_KINDS)
+@pytest.fixture(scope="session", params=list(SYMBOLS))
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -60,15 +60,16 @@ async def test_an_ioc_that_finds_nothing_ends_without_a_fill(world: World) -> No
 
 
 async def test_what_the_venue_refuses_is_a_definite_end(world: World) -> None:
-    """Beyond the margin; and reduce-only where there is nothing to reduce: REJECT with the venue's code, nothing in the books."""
+    """Beyond the margin; reduce-only where there is nothing to reduce: REJECT by the core's numbers, nothing in the books."""
     [account] = await world.follow(balance="20")
     large, nothing = world.order(account, 500 * world.unit(), px=world.buy_px()), world.order(account, 5, -1, reduce_only=True)
     world.send(large)
     world.send(nothing)
     await settled(world, large, nothing)
+    # The core acts on these two, by numbers of its own: no money for it; nothing there to reduce.
+    assert (world.about(large)[0]["code"], world.about(nothing)[0]["code"]) == (-2019, -2022)
     for one in (large, nothing):
         assert [row["kind"] for row in world.about(one)] == [facts.REJECT]
-        assert world.about(one)[0]["code"] != 0
         assert all(row["executedQty"] in ("0", "0.000") for row in world.true_order(one))
 
 
