@@ -66,10 +66,7 @@ def seen(group: Group, truths: Mapping[str, Truth]) -> Truth:
     cids = {order.client_order_id for order in orders}
     executions = {account: rows for account, rows in theirs.executions.items() if account in accounts}
     faults = [fault for fault in theirs.faults if not fault.account or fault.account in accounts]
-    if group.home != group.venue:
-        faults += [fault for fault in his.faults if fault.account == group.leader]
-    else:
-        faults += [fault for fault in theirs.faults if fault.account == group.leader]
+    faults += [fault for fault in his.faults if fault.account == group.leader]
     faults.sort(key=lambda fault: fault.ts)
     return Truth(
         instruments={instrument.symbol: instrument for instrument in mirrors.values()},

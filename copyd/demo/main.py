@@ -8,6 +8,9 @@
 5. when everything is quiet the daemon is stopped, its decisions are exported, the exchange's books are read
 6. the verifier compares books, plans and decisions
 7. fees are settled by ``copyd settle``, killed on the way; statements are held against the wallets. Exit 0 only when all agree
+
+With ``--venues``: an exchange of each dialect, a leader on each, all of them trading at once, followers of every leader on every
+venue, one daemon. 6 is done for each leader and venue; 7 is left out, for a transfer stays on one exchange.
 """
 
 from __future__ import annotations
