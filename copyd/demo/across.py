@@ -1,8 +1,8 @@
 """Copies from one venue to another: what the verifier of one (leader, follower's venue) is fed with, and all of them together.
 
 The conversion is made here from what the exchanges list: a lot's size in the base asset, a tick's worth per unit of it, the two
-assets of a pair. A leader's trade is told to the followers of another venue in the instrument of the same pair there: his own lots
-(the ratio of the two lots is the instrument's), his price in its ticks, rounded so that no slippage cap becomes wider by it.
+assets of a pair. A leader's trade is told to the followers of another venue in the instrument of the same pair there: his own
+lots (the ratio of the two lots is the instrument's), his price in its ticks, rounded so that no slippage cap becomes wider by it.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def mirrored(theirs: Mapping[str, Instrument], his: Mapping[str, Instrument]) ->
 
 
 def expressed(trade: LeaderTrade, source: Instrument, instrument: Instrument) -> LeaderTrade:
-    """His trade as those see it who trade ``instrument``: his lots, their name, his price in their ticks (for a buy rounded down, for
-    a sale up)."""
+    """His trade as those see it who trade ``instrument``: his lots, their name, his price in their ticks (for a buy rounded down,
+    for a sale up)."""
     ticks = trade.px * Fraction(source.tick) / Fraction(instrument.tick)
     px = ticks.numerator // ticks.denominator if trade.lots > 0 else -(-ticks.numerator // ticks.denominator)
     return msgspec.structs.replace(trade, symbol=instrument.symbol, px=max(1, px))
@@ -66,10 +66,7 @@ def seen(group: Group, truths: Mapping[str, Truth]) -> Truth:
     cids = {order.client_order_id for order in orders}
     executions = {account: rows for account, rows in theirs.executions.items() if account in accounts}
     faults = [fault for fault in theirs.faults if not fault.account or fault.account in accounts]
-    if group.home != group.venue:
-        faults += [fault for fault in his.faults if fault.account == group.leader]
-    else:
-        faults += [fault for fault in theirs.faults if fault.account == group.leader]
+    faults += [fault for fault in his.faults if fault.account == group.leader]
     faults.sort(key=lambda fault: fault.ts)
     return Truth(
         instruments={instrument.symbol: instrument for instrument in mirrors.values()},
@@ -104,8 +101,8 @@ def settings(group: Group, config: VerifyConfig, truth: Truth, majors: Iterable[
 
 
 def strangers(groups: Iterable[Group], truths: Mapping[str, Truth]) -> list[str]:
-    """Orders on accounts that nobody has a plan for there, and positions of followers where they have none. (Makers hold some too, and
-    their orders are not listed.)"""
+    """Orders on accounts that nobody has a plan for there, and positions of followers where they have none. (Makers hold some
+    too, and their orders are not listed.)"""
     known = {(group.venue, plan.account or plan.follower) for group in groups for plan in group.plans}
     followers = {account for _, account in known}
     found: Counter[tuple[str, str]] = Counter()

@@ -44,8 +44,8 @@ def write_secret_file(path: Path, rows: list[dict[str, str]]) -> None:
 
 
 class Seat(msgspec.Struct, frozen=True):
-    """A venue as the configuration knows it. ``weight``: request weight per minute, 0 = the default; ``lifted``: the exchange counts
-    nothing, so the daemon need not either."""
+    """A venue as the configuration knows it. ``weight``: request weight per minute, 0 = the default; ``lifted``: the
+    exchange counts nothing, so the daemon need not either."""
 
     name: str
     kind: str

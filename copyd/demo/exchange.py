@@ -380,8 +380,8 @@ class Control:
                 market = row.type == "MARKET"
                 truth.orders.append(
                     Order(
-                        row.clientOrderId, row.account, instrument.symbol, 1 if row.side == "BUY" else -1, row.positionSide, row.type,
-                        "" if market else row.timeInForce, 0 if market else instrument.ticks(row.price),
+                        row.clientOrderId, row.account, instrument.symbol, 1 if row.side == "BUY" else -1, row.positionSide,
+                        row.type, "" if market else row.timeInForce, 0 if market else instrument.ticks(row.price),
                         instrument.lots(row.origQty), row.reduceOnly, instrument.lots(row.executedQty), to_e8(row.cumQuote),
                         row.status, row.ts, row.ts_done,
                     )
@@ -405,8 +405,9 @@ class Control:
                         lots = instrument.lots(trade.qty)
                         px = instrument.ticks(trade.price)
                         whole = leader_lots.get(key, lots)
+                        number = execution_number(name or str(trade.id), trade.ts)
                         truth.leader_trades.append(
-                            LeaderTrade(instrument.symbol, execution_number(name or str(trade.id), trade.ts), str(order_id), side * lots, px, whole, trade.ts)
+                            LeaderTrade(instrument.symbol, number, str(order_id), side * lots, px, whole, trade.ts)
                         )
                     else:
                         cid = cid_of.get(key)

@@ -1,7 +1,7 @@
 """Leaders on venues that are not Binance: their own small signed REST clients, written against the wire alone.
 
-Nothing here is of the daemon's adapters: a mistake there cannot repeat itself here. An order's quantity is said in the venue's own
-unit (contracts at OKX), its margin is isolated.
+Nothing here is of the daemon's adapters: a mistake there cannot repeat itself here. An order's quantity is said in the venue's
+own unit (contracts at OKX), its margin is isolated.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlencode
 
 import msgspec
@@ -147,7 +147,7 @@ class BitgetLeader(JsonClient):
     """Bitget v2, USDT futures: one-way mode, isolated margin, quantities in the base asset."""
 
     answer_ok = ("code", "00000")
-    PRODUCT: dict[str, str] = {"productType": "USDT-FUTURES", "marginCoin": "USDT"}
+    PRODUCT: ClassVar[dict[str, str]] = {"productType": "USDT-FUTURES", "marginCoin": "USDT"}
 
     def signed(self, method: str, path: str, body: str, now_ms: int) -> dict[str, str]:
         return {

@@ -8,6 +8,9 @@
 5. when everything is quiet the daemon is stopped, its decisions are exported, the exchange's books are read
 6. the verifier compares books, plans and decisions
 7. fees are settled by ``copyd settle``, killed on the way; statements are held against the wallets. Exit 0 only when all agree
+
+With ``--venues``: an exchange of each dialect, a leader on each, all of them trading at once, followers of every leader on every
+venue, one daemon. 6 is done for each leader and venue; 7 is left out, for a transfer stays on one exchange.
 """
 
 from __future__ import annotations
@@ -143,7 +146,10 @@ class Demo:
     async def start_exchanges(self) -> None:
         """Each in its own process, all with one seed: their markets walk alike, as those of real venues do."""
         for place in self.places:
-            keep = None if self.options.keep is None else self.directory / ("books" if self.alone else f"books-{place.name}")
+            keep = None
+            if self.options.keep is not None:
+                keep = self.directory / ("books" if self.alone else f"books-{place.name}")
+                keep.mkdir()
             await place.start(self.options.seed, self.disturbed, keep)
             self.checkpoint()
 
@@ -152,7 +158,8 @@ class Demo:
         for place in self.places:
             steps = ", ".join(f"{i.pair[0]} tick {i.tick} lot {i.lot}" for i in place.control.instruments.values())
             weight = f", request weight {place.weight} a minute" if self.disturbed and place.kind == "binance_usdm" else ""
-            self.view.say(f"{place.name}: {place.followers} followers; lifted: {', '.join(place.lift) or 'none'}{weight}; {steps}")
+            lifted = ", ".join(place.lift) or "none"
+            self.view.say(f"{place.name}: {len(place.plans)} followers; lifted: {lifted}{weight}; {steps}")
 
     async def open_accounts(self) -> list[AccountMade]:
         """Accounts of the leaders and of every follower."""
@@ -244,8 +251,8 @@ class Demo:
             await place.client.wait_filled(step.symbol, number, 5)
 
     def moments(self, phase: str) -> list[list[tuple[Place, Step]]]:
-        """The leaders' steps of a phase, those of one moment together: each leader's first, each one's second, and so on. The market
-        moves by the first leader's story alone."""
+        """The leaders' steps of a phase, those of one moment together: each leader's first, each one's second, and so on. The
+        market moves by the first leader's story alone."""
         rows = zip_longest(*(place.script.phase(phase) for place in self.places))
         found = [
             [
@@ -619,9 +626,10 @@ class Demo:
         if not self.alone:
             self.plans = spread(self.plans, self.places)
             self.groups = groups_of(self.plans, {place.leader_name: place.name for place in self.places})
-            self.say_what_is_lifted()
         for place in self.places:
             place.plans = [plan for plan in self.plans if self.alone or plan.venue == place.name]
+        if not self.alone:
+            self.say_what_is_lifted()
         (self.directory / "followers.jsonl").write_bytes(plan_lines(self.plans))
 
     def result(self, truths: list[Truth], verdict: Verdict, journal_check: tuple[int, str]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """One simulated exchange of a run, with its leader: process, control port, client, script.
 
-A run over several venues has one of each. Their lots and ticks differ, as those of real venues do, so that a quantity or a price taken
-over without conversion shows.
+A run over several venues has one of each. Their lots and ticks differ, as those of real venues do, so that a quantity or a price
+taken over without conversion shows.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Place:
             self.lift = ["request_weight"]
 
     async def start(self, seed: int, disturbed: bool, books: Path | None) -> None:
-        """The exchange in its own process; its instruments and opening prices. ``books``: where its truth is kept."""
+        """The exchange in its own process; its instruments and opening prices. ``books``: a folder to keep its truth in."""
         self.limit(disturbed)
         ready_file = self.directory / f"{self.file}.json"
         arguments = ["copyd", "exchange", "--seed", str(seed), "--ready-file", str(ready_file), "--quiet"]
@@ -100,9 +100,7 @@ class Place:
             raise WorldError(f"{self.exchange.name} does not answer after 30 s")
         self.addresses = msgspec.json.decode(ready_file.read_bytes())
         self.control = Control(self.session, self.addresses["control"])
-        if books is not None:
-            self.control.keep = books
-            books.mkdir()
+        self.control.keep = books
         if disturbed and self.kind == "binance_usdm":
             await self.control.set_weight(self.weight)
         if self.alone and self.kind == "binance_usdm":

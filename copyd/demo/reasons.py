@@ -83,6 +83,13 @@ def counts_as_plan_limit(reason: str, numbers: PlanNumbers, symbol: str) -> bool
     return reason in PLAN_LIMITS
 
 
+TOO_BUSY = {
+    "throttled": ("-1008", "50011", "10429", "429"),
+    "unavailable": ("51030", "10019", "41114"),
+}
+"""Codes by which the venues say, on purpose here, that they were too busy for an order."""
+
+
 class Account:
     """Wallet and positions of one account as the exchange's executions leave them (isolated margin), in 1e-8."""
 
@@ -157,6 +164,7 @@ class FaultIndex:
     """What went wrong on purpose, by what it can explain. Without faults everything here says no."""
 
     NEVER_ARRIVED = frozenset(["error_dead", "drop_request", "unavailable", "throttled", "disconnect"])
+    HELD_BACK = 2_500 * MS  #: for two seconds nothing is asked of a venue that has said "too many"
     HEARD_LATE = 3 * SECOND  #: from a fault of his stream until the leader is followed again
 
     def __init__(self, truth: Truth, config: VerifyConfig) -> None:
@@ -165,6 +173,7 @@ class FaultIndex:
         self.placed: dict[str, str] = {}  #: client order id -> what became of its request
         self.of_account: dict[str, list[int]] = {}  #: orders and executions of an account that were disturbed
         self.api_cuts: list[int] = []
+        self.too_many: dict[str, list[int]] = {}  #: an account's orders that were answered "too many"
         self.sessions: dict[str, list[int]] = {}  #: an account's own connections that were cut
         self.stream_cuts: list[int] = []
         self.leader: list[int] = []
@@ -176,15 +185,20 @@ class FaultIndex:
                 (self.api_cuts if fault.method == "api" else self.stream_cuts).append(fault.ts)
             elif fault.method == "order.place":
                 self.placed[fault.client_order_id] = fault.action
+                if fault.action == "throttled":
+                    self.too_many.setdefault(fault.account, []).append(fault.ts)
             if fault.account in followers:
                 self.of_account.setdefault(fault.account, []).append(fault.ts)
             elif fault.account:
                 self.leader.append(fault.ts)
 
     def never_arrived(self, cid: str, account: str, decided: int, end: int) -> bool:
-        """The order's request was lost or refused unheard, or was under way on a connection that was cut."""
-        return self.placed.get(cid) in self.NEVER_ARRIVED or any(
-            within(cuts, decided - SECOND, end) for cuts in (self.api_cuts, self.sessions.get(account, []))
+        """The order's request was lost or refused unheard, or was under way on a connection that was cut, or never left, for the
+        venue had just said of an order of the account that there were too many."""
+        return (
+            self.placed.get(cid) in self.NEVER_ARRIVED
+            or any(within(cuts, decided - SECOND, end) for cuts in (self.api_cuts, self.sessions.get(account, [])))
+            or within(self.too_many.get(account, []), decided - self.HELD_BACK, end)
         )
 
     def order_disturbed(self, account: str, since: int, until: int) -> bool:
@@ -548,11 +562,11 @@ class Reasons:
             if order is not None and order.executed < order.lots and order.status in ("REJECTED", "EXPIRED", "CANCELED"):
                 return ""
             code = self.truth.rejects.get(cid)
-            if code is None and self.faults.placed.get(cid) == "throttled":
-                code = -1008
+            named = reason.partition(":")[2]
+            if code is None and named in TOO_BUSY.get(self.faults.placed.get(cid, ""), ()):
+                return ""
             if code is None:
                 return "the exchange refused no such order"
-            named = reason.partition(":")[2]
             if named.lstrip("-").isdigit() and int(named) != code:
                 return f"the exchange refused it with {code}"
             return ""

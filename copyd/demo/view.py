@@ -165,7 +165,9 @@ class LiveView:
 
     def figures(self) -> Table:
         b = self.board
-        table = Table(title=f"copyd demo: {max(1, len(b.venues))} leader{'s' * (len(b.venues) > 1)}, {b.followers} followers, {b.seconds_left:.0f} s left", expand=True)
+        leaders = f"{len(b.venues)} leaders" if b.venues else "1 leader"
+        title = f"copyd demo: {leaders}, {b.followers} followers, {b.seconds_left:.0f} s left"
+        table = Table(title=title, expand=True)
         for column in ("", "", "fan-out", "p50", "p99", "max"):
             table.add_column(column, justify="left" if column in ("", "fan-out") else "right")
         rows = [
@@ -198,9 +200,9 @@ def make_view(out: TextIO = sys.stdout) -> View:
 def venue_table(venues: list[dict[str, Any]]) -> Table:
     """A line per venue: its leader's orders, and what those who follow there, whomever they follow, have done."""
     table = Table(title="by venue of the followers")
-    columns = ("followers", "decisions", "orders", "fills", "duplicates", "omissions", "out_of_sync", "legs_open")
-    table.add_column("venue")
-    for column in ("leader's orders", *(name.replace("_", " ") for name in columns), "verified, of leaders"):
+    columns = ("followers", "orders", "fills", "duplicates", "omissions", "out_of_sync", "legs_open")
+    table.add_column("venue", no_wrap=True)
+    for column in ("leader's orders", *(name.replace("_", " ") for name in columns), "leaders verified"):
         table.add_column(column, justify="right")
     for row in venues:
         good = f"{sum(row['verified'].values())} of {len(row['verified'])}"

@@ -198,8 +198,7 @@ def _steps(texts: list[str], name: str, known: set[str]) -> dict[str, int]:
         except (ArithmeticError, ValueError):
             exact = Fraction(0)
         if symbol not in known or exact <= 0 or exact.denominator != 1:
-            there = ", ".join(sorted(known))
-            raise UsageError(f"--{name} {text}: not SYMBOL=SIZE with a size of 1e-8 at least (there are {there})")
+            raise UsageError(f"--{name} {text}: not SYMBOL=SIZE in steps of 1e-8 (there are {', '.join(sorted(known))})")
         found[symbol] = exact.numerator
     return found
 

@@ -535,7 +535,8 @@ def _fill(row: Fill, item: Instrument, way: Way, ts_recv: int, raw: bytes, *, li
         realised=(row.profit or "").strip("-0.") != "", maker=(row.tradeScope or "").lower() == "maker", live=live,
         client_order_id=client, cause=way.cause, ts_event=ms(row.cTime) * MS_NS, ts_recv=ts_recv, raw=raw,
     )  # fmt: skip
-    return TradeTold(own_cid(client), execution, amount, asset)
+    # The size of its order is not said here, and plans of a fixed amount are sized by it: ``orders`` says all of it.
+    return TradeTold(own_cid(client), execution, amount, asset, thin=live and not item.spot)
 
 
 def fill3(
