@@ -71,8 +71,10 @@ class FundingReader:
             await self.ask()
 
     async def _until(self, at_ms: int) -> None:
-        while (left := at_ms - self.now_ms()) > 0:
-            await asyncio.sleep(left / 1000)
+        left = at_ms - self.now_ms()
+        while left > 0:
+            await asyncio.sleep(left / 1000)  # the venue's clock may have been set meanwhile
+            left = at_ms - self.now_ms()
 
     async def note_holders(self) -> None:
         """Note every account with a leg that holds something here."""

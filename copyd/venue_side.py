@@ -160,6 +160,7 @@ class VenueSide:
             is_known=self._is_known, expected=self._expected, last_mark=self._last_mark,
             account_key=lambda account: key_of(self.credentials[self.engine.names.accounts[account]]),
             site_tag=f"{self.config.site.id:04x}",
+            is_hedge=lambda account: bool(AccountRow.unpack(self.engine.columns.get(4, account)).hedge),
         )
 
     def _unknown_account(self, account: int) -> None:
@@ -778,7 +779,8 @@ class VenueSide:
             held = [item.index for item in self.instruments if any(self.engine.expected(event.account, item.index, 0)[:2])]
             instrument = held[0] if len(held) == 1 else -1
         if instrument >= 0:
-            self.owner.offer(core.Funding(event.account, instrument, event.amount_e8, event.id or event.ts_event // 10**6, event.ts_event))
+            number = event.id or event.ts_event // 10**6
+            self.owner.offer(core.Funding(event.account, instrument, event.amount_e8, number, event.ts_event))
             return
         self.owner.alert(Alert("funding_unassigned", "the venue does not say which position it is for", {
             "account": self.engine.names.accounts[event.account], "amount_e8": event.amount_e8}))

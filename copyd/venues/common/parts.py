@@ -13,7 +13,7 @@ from copyd._fast.columns import Columns, ReportBatch
 from copyd._fast.render import Renderer
 from copyd.errors import OperatorError, VenueUnavailable
 from copyd.venues.common.accounts import AccountSetup, FollowerStreams
-from copyd.venues.common.commissions import Commissions
+from copyd.venues.common.commissions import Commission, Commissions
 from copyd.venues.common.connection import Session
 from copyd.venues.common.contract import VenueContract
 from copyd.venues.common.facts import LeaderEvent, Mark, Placed, Quote
@@ -52,6 +52,8 @@ class Hooks(NamedTuple):
     last_mark: Callable[[int], int]
     account_key: Callable[[int], Key]
     site_tag: str
+    #: Whether an account keeps a position per side.
+    is_hedge: Callable[[int], bool] = lambda account: False
 
 
 class LeaderTerms(NamedTuple):
@@ -192,9 +194,9 @@ class SessionParts:
         reads: Reads = rest
         commissions = Commissions(self.instruments, hooks.last_mark, hooks.on_unknown_fee)
 
-        def fee_e8(amount: str, asset: str, instrument: int) -> int | None:
+        def commission(amount: str, asset: str, instrument: int) -> Commission | None:
             item = self.instruments[instrument]
-            return commissions.e8(amount, asset or item.margin_asset, item)
+            return commissions.of(amount, asset or item.margin_asset, item)
 
         #: Whoever connects from one address keeps one pace: followers, leaders, the market.
         self.paces = paces_of(self.contract, self.terms.source_addresses)
@@ -209,7 +211,7 @@ class SessionParts:
         self.gateway = SessionGateway(
             wire=self.wire, sessions=self.sessions, reads=reads, rest_orders=orders, instruments=self.instruments,
             contract=self.contract, clock=hooks.clock, venue_clock=base.venue_clock, bans=base.bans,
-            on_reports=hooks.on_reports, expected=hooks.expected, placed=hooks.placed, fee_e8=fee_e8,
+            on_reports=hooks.on_reports, expected=hooks.expected, placed=hooks.placed, commission=commission,
             on_mismatch=hooks.on_mismatch, on_unknown_code=hooks.on_unknown_code,
             queries_per_s=QUERY_SHARE * self.terms.weight_per_min / 60, opening_wait_ms=self.terms.opening_wait_ms,
             by_rest=self.kind.by_rest,
@@ -217,7 +219,8 @@ class SessionParts:
         )  # fmt: skip
         self.streams = FollowerStreams(
             sessions=self.sessions, instruments=self.instruments, clock=hooks.clock, site_tag=hooks.site_tag,
-            on_reports=hooks.on_reports, on_event=hooks.on_follower_event, is_known=hooks.is_known, fee_e8=fee_e8,
+            on_reports=hooks.on_reports, on_event=hooks.on_follower_event, is_known=hooks.is_known, commission=commission,
+            is_hedge=hooks.is_hedge,
         )  # fmt: skip
         self.setup = AccountSetup(
             reads=reads, instruments=self.instruments, clock=hooks.clock, venue_clock=base.venue_clock)
