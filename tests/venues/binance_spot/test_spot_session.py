@@ -34,7 +34,8 @@ INDEX = 3
 ORDERS = 7
 REPORT = struct.Struct("=16s8qIi3B5x")
 NAMES = (
-    "cid", "cum", "cost", "last_qty", "last_px", "fee", "trade", "order", "event", "account", "code", "kind", "status", "fee_base")
+    "cid", "cum", "cost", "last_qty", "last_px", "fee", "trade", "order", "event", "account", "code", "kind", "status",
+    "fee_base")
 TERMS = {"recv_window_ms": 1_000, "engine_delay_ms": 200, "read_lag_ms": 100, "guard_ms": 100, "order_ack_timeout_ms": 500}
 
 
