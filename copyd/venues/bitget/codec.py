@@ -638,9 +638,11 @@ def flow_of(row: Bill) -> tuple[int, int] | None:
 
 
 def funding_of(row: Bill, instruments: Instruments) -> FundingTold | None:
-    """Funding of a position; None for any other movement."""
+    """Funding of a position; None for any other movement, and for an instrument that is not ours."""
     kind = row.businessType or row.type or ""
     if kind != FUNDING_V2 and kind not in FUNDING_V3:
+        return None
+    if row.symbol and instruments.find(row.symbol) is None:
         return None
     amount = money_e8(row.amount)
     if kind in FUNDING_V3:  # the type says which way, whatever sign the amount bears
