@@ -83,6 +83,9 @@ def counts_as_plan_limit(reason: str, numbers: PlanNumbers, symbol: str) -> bool
     return reason in PLAN_LIMITS
 
 
+NO_MARGIN = (-2018, -2019, 51008, 110007, 40762, 25203)
+"""Codes by which the venues say that an account has too little margin for an order."""
+
 TOO_BUSY = {
     "throttled": ("-1008", "50011", "10429", "429"),
     "unavailable": ("51030", "10019", "41114"),
@@ -583,7 +586,7 @@ class Reasons:
             return "the exchange had the order"
         if reason == "insufficient_margin":
             code = self.truth.rejects.get(cid)
-            return "" if code in (-2018, -2019) else f"the exchange refused it with {code}"
+            return "" if code in NO_MARGIN else f"the exchange refused it with {code}"
         if reason in ENTRY_REASONS:  # an opening that never left, or was lost with the daemon and is not made again
             if self.faults.never_arrived(cid, account, decided_ts, end_ts):
                 return ""
