@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from copyd.errors import VenueUnavailable
-from copyd.venues.common.connection import Link, RetryPace, Session, watched
+from copyd.venues.common.connection import ConnectPace, Link, Session, watched
 from copyd.venues.common.contract import VenueContract
 from copyd.venues.common.limits import Bans, VenueClock
 from copyd.venues.common.rest import RestError
@@ -100,17 +100,19 @@ class Sessions:
         on_oversized: Callable[[Line], None] = lambda line: None,
         on_congestion: Callable[[Line, bool], None] = lambda line, congested: None,
         prepare: Callable[[Key], Awaitable[Any]] | None = None,
-        paces: Mapping[str, RetryPace] | None = None,
+        paces: Mapping[str, ConnectPace] | None = None,
         name: str = "session",
         seed: int = 0,
+        urgent: bool = False,
     ) -> None:
         """``channels``: those of the account of a key, known once ``prepare`` has looked at it, where it has to be.
+        ``urgent``: they connect before all that are not.
         ``paces``: by address of this machine; accounts are spread over them, and whoever connects from one keeps its pace."""
         self.wire, self.channels, self.contract, self.prepare = wire, channels, contract, prepare
         self.clock, self.venue_clock, self.bans = clock, venue_clock, bans
         self.on_told, self.on_ready, self.on_lost, self.on_refused = on_told, on_ready, on_lost, on_refused
         self.on_oversized, self.on_congestion = on_oversized, on_congestion
-        self.name = name
+        self.name, self.urgent = name, urgent
         self._paces = dict(paces or paces_of(contract))
         self.sources = tuple(self._paces)
         self.stats = SessionStats()
@@ -203,9 +205,7 @@ class Sessions:
 
         async def address() -> str:
             await self.bans.passed()
-            wait = self._paces[source].wait_s(asyncio.get_running_loop().time())
-            if wait > 0:
-                await asyncio.sleep(wait)
+            await self._paces[source].turn(self.urgent)
             return line.channel.url
 
         contract = self.contract
@@ -224,6 +224,7 @@ class Sessions:
             ping_reply_s=contract.ping_reply_ms / 1000,
             source_address=source,
             read_buffer=READ_BUFFER,
+            paced=True,
         )
 
     # --- one connection -------------------------------------------------------------------------------------------------
@@ -350,15 +351,15 @@ class Sessions:
 FOR_EVER_S = 10.0 * 365 * 86_400
 
 
-def pace_of(contract: VenueContract) -> RetryPace:
+def pace_of(contract: VenueContract) -> ConnectPace:
     """Connection attempts of one address, below the venue's limit, also where that is counted by the second."""
     per_s = contract.connect_attempts_per_5_min * PACE_SHARE / FIVE_MINUTES_S
     burst = min(BURST_MAX, contract.connect_attempts_per_5_min // 6)
     if any(limit.kind == "connects" for limit in contract.rate_limits):
         burst = min(burst, round(contract.limit("connects", "ip").limit * (1 - PACE_SHARE)))
-    return RetryPace(per_s, max(1, burst))
+    return ConnectPace(per_s, max(1, burst))
 
 
-def paces_of(contract: VenueContract, source_addresses: Sequence[str] = ()) -> dict[str, RetryPace]:
+def paces_of(contract: VenueContract, source_addresses: Sequence[str] = ()) -> dict[str, ConnectPace]:
     """One pace per address of this machine; "" where the system chooses it."""
     return {source: pace_of(contract) for source in (tuple(source_addresses) or ("",))}
