@@ -46,7 +46,7 @@ from copyd.venues.common.facts import (
 from copyd.venues.common.instruments import Instruments
 from copyd.venues.common.limits import Bans, VenueClock
 from copyd.venues.common.outcome import Outcome, core_code
-from copyd.venues.common.rest import RestError
+from copyd.venues.common.rest import NotSent, RestError
 from copyd.venues.common.sessions import Line, Sessions
 from copyd.venues.common.signing import Key
 from copyd.venues.common.venue import Order, Reads, Wire
@@ -175,6 +175,8 @@ class SessionGateway:
         self._unknown_seen: set[int] = set()
         self._reductions: deque[_Waiting] = deque()
         self._openings: deque[_Waiting] = deque()
+        #: Handed to REST and not reported on yet: they wait, or are on their way.
+        self._handed: set[bytes] = set()
         self._rest_work = asyncio.Event()
         self._calls: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -236,8 +238,8 @@ class SessionGateway:
 
     @property
     def in_flight(self) -> int:
-        """Orders written and not answered, and those that wait for REST."""
-        return sum(len(self._lanes[session].pending) for session in self._owing) + len(self._reductions) + len(self._openings)
+        """Orders written and not answered, and those handed to REST."""
+        return sum(len(self._lanes[session].pending) for session in self._owing) + len(self._handed)
 
     @property
     def queries_open(self) -> int:
@@ -335,11 +337,13 @@ class SessionGateway:
                 self._not_sent(cid)
                 continue
             reduction = OrderRow.unpack(self._columns.get(ORDERS, slot)).kind == Kind.REDUCTION
+            self._handed.add(cid)
             waiting = _Waiting(self._order(slot), reduction, self.mono())
             (self._reductions if reduction else self._openings).append(waiting)
         self._rest_work.set()
 
     def _not_sent(self, cid: bytes) -> None:
+        self._handed.discard(cid)
         self.stats.orders_not_sent += 1
         self._append(NOT_SENT, 0, cid)
 
@@ -380,6 +384,8 @@ class SessionGateway:
             self._watch_limit(order.account, problem.status, problem.code, problem.message, 0)
             verdict = problem.verdict
             self._outcome(t.Answered(order.cid, verdict, message=problem.message), late=False)
+        except NotSent:
+            self._not_sent(order.cid)
         except (VenueUnavailable, ValueError):
             self._emit_doubt(order.cid)  # written or not: nobody can say
         except asyncio.CancelledError:
@@ -387,6 +393,8 @@ class SessionGateway:
             raise
         else:
             self._outcome(answer, late=False)
+        finally:
+            self._handed.discard(order.cid)
 
     # --- questions ------------------------------------------------------------------------------------------------------
     def query(
@@ -399,6 +407,10 @@ class SessionGateway:
         """
         if account not in self._keys:
             raise ValueError(f"account {account} has no key")
+        if cid in self._handed:
+            # It may yet go out, and is signed then: a fence from now on would prove nothing. Its own report comes, and a doubt
+            # among those is asked about.
+            return
         now = self.mono()
         # Stamped before or after a step of the wall clock: the later of the two makes the fence no shorter.
         signed = ts_signed_ns - min(self._wall_ahead, self.clock() - now)
