@@ -291,8 +291,8 @@ class Link:
         read_buffer: int = READ_BUFFER,
         paced: bool = False,
     ) -> None:
-        """``source_address``: of this machine, from which it goes out; "" = the system's choice. ``paced``: ``url`` waits for a turn
-        of the venue's own, so that one venue's outage holds up no other's links."""
+        """``source_address``: of this machine, from which it goes out; "" = the system's choice. ``paced``: ``url`` waits for a
+        turn of the venue's own, so that one venue's outage holds up no other's links."""
         self.name = name
         self.url = url
         self.on_frame, self.on_open, self.on_lost, self.on_congestion = on_frame, on_open, on_lost, on_congestion

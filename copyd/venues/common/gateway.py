@@ -56,8 +56,8 @@ ORDERS = 7
 QUERY_SHARE = 0.5
 INT64_MAX = (1 << 63) - 1
 DOUBTED_MAX = 100_000
-#: Orders by REST that are on their way at once.
-REST_LANES = 64
+#: Orders by REST that are on their way at once, and how many of these ways openings never take.
+REST_LANES, REDUCTION_LANES = 64, 16
 
 #: (account, frames or texts back to back, client order ids of 16 bytes, order slots of 4), in the order of sending.
 Burst = tuple[int, bytes, bytes, bytes]
@@ -208,7 +208,9 @@ class SessionGateway:
             watched(loop.create_task(self._ask(), name="orders-ask")),
         ]
         if self.rest_orders is not None:
-            self._tasks += [watched(loop.create_task(self._rest_lane(), name=f"orders-rest-{n}")) for n in range(REST_LANES)]
+            self._tasks += [
+                watched(loop.create_task(self._rest_lane(n >= REDUCTION_LANES), name=f"orders-rest-{n}"))
+                for n in range(REST_LANES)]  # fmt: skip
 
     async def stop(self, drain_s: float = 5.0) -> None:
         """Wait for answers to what is in flight, then close; what is still open then is reported IN_DOUBT."""
@@ -347,27 +349,24 @@ class SessionGateway:
         self.stats.orders_not_sent += 1
         self._append(NOT_SENT, 0, cid)
 
-    async def _rest_lane(self) -> None:
-        """One order at a time: reductions first, then openings by age; those that grew too old are proven not sent."""
+    async def _rest_lane(self, openings: bool) -> None:
+        """One order at a time: reductions first, then ``openings`` by age; those that grew too old are proven not sent."""
         while True:
-            waiting = self._next_waiting()
+            waiting = self._next_waiting(openings)
             if waiting is None:
                 self._rest_work.clear()
                 await self._rest_work.wait()
                 continue
             await self._place(waiting)
 
-    def _next_waiting(self) -> _Waiting | None:
+    def _next_waiting(self, openings: bool) -> _Waiting | None:
         if self._reductions:
             return self._reductions.popleft()
         now = self.mono()
-        while self._openings:
-            waiting = self._openings.popleft()
-            if now - waiting.since_ns <= self.opening_wait_ns:
-                return waiting
+        while self._openings and now - self._openings[0].since_ns > self.opening_wait_ns:
             self.stats.too_late += 1
-            self._not_sent(waiting.order.cid)
-        return None
+            self._not_sent(self._openings.popleft().order.cid)
+        return self._openings.popleft() if openings and self._openings else None
 
     async def _place(self, waiting: _Waiting) -> None:
         order = waiting.order

@@ -59,7 +59,7 @@ class Line:
 
     __slots__ = (
         "account", "asked_at", "channel", "connects", "final", "heard", "key", "link", "pinged_at", "problem", "ready",
-        "session", "silent_since", "waits_for",
+        "served", "session", "silent_since", "waits_for",
     )  # fmt: skip
 
     def __init__(self, account: int, key: Key, channel: Channel) -> None:
@@ -68,6 +68,7 @@ class Line:
         self.session: Session | None = None
         self.ready = False
         self.final = False
+        self.served = False  # the venue has let it in once
         self.problem = ""
         self.connects = 0
         self.waits_for: set[str] = set()
@@ -291,13 +292,15 @@ class Sessions:
         if line.session is not session:
             return
         if told.ok:
+            line.served = True
             self.stats.logins += 1
             line.waits_for.discard("login")
             self._logged_in(line)
             return
         self.stats.refused += 1
         line.problem = f"login refused: {told.message[:100]} ({told.code})"
-        if told.reason in FINAL_REASONS:
+        # A leader who was let in before is tried for ever: nobody else says what he closes, and the refusal may be an error.
+        if told.reason in FINAL_REASONS and not (self.urgent and line.served):
             line.final = True
             task = asyncio.get_running_loop().create_task(line.link.stop())
             self._tasks.append(task)

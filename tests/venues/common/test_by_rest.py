@@ -33,8 +33,8 @@ async def cut(world: World, account: int) -> None:
 
 
 async def test_an_order_that_waits_for_rest_is_not_proven_dead(world: World) -> None:
-    """The stream breaks while a reduction waits its turn, and the daemon asks about all that is unfinished: what the venue does not
-    know yet is not dead, for it goes out afterwards. One order, and no report but of what became of it."""
+    """The stream breaks while a reduction waits its turn, and the daemon asks about all that is unfinished: what the venue does
+    not know yet is not dead, for it goes out afterwards. One order, and no report but of what became of it."""
     [account] = await world.follow()
     opened = world.order(account, 4 * world.unit(), px=world.buy_px())
     world.send(opened)
@@ -68,3 +68,26 @@ async def test_an_order_that_cannot_be_sent_is_said_to_be_unsent(world: World) -
     assert [world.kinds(one) for one in cids] == [[facts.NOT_SENT]] * 2
     rest.bans._address = 0  # the next test's world is another address
     assert [world.true_order(one) for one in cids] == [[], []]
+
+
+async def test_openings_that_are_on_their_way_hold_up_no_reduction(world: World) -> None:
+    """As many openings as there are ways hang at the venue: a reduction that comes behind them goes out at once."""
+    [account] = await world.follow()
+    opened = world.order(account, 4 * world.unit(), px=world.buy_px())
+    world.send(opened)
+    await settled(world, opened)
+    await cut(world, account)
+    gate = world.parts.gateway.rest_orders = Gate(world.parts.rest)
+    openings = [world.order(account, world.unit(), px=world.buy_px()) for _ in range(80)]
+    world.send(*openings)
+    await asyncio.sleep(0.05)
+    world.parts.gateway.rest_orders = world.parts.rest
+    one = world.order(account, 4 * world.unit(), -1, reduce_only=True, kind=1)
+    world.send(one)
+    await settled(world, one)
+    assert world.filled(one) == 4 * world.unit()
+    assert not any(world.about(other) for other in openings[:48])
+    world.parts.rest.bans.note(418, 0, "", 30 * 10**9, 0)
+    gate.opened.set()
+    await settled(world, *openings)
+    world.parts.rest.bans._address = 0

@@ -9,6 +9,7 @@ import pytest
 
 from copyd.venues.common import connection
 from copyd.venues.common.connection import ConnectPace, Link, RetryPace
+from tests.venues.common.conftest import until
 
 pytestmark = pytest.mark.asyncio
 
@@ -59,7 +60,6 @@ async def test_links_that_are_paced_by_their_venue_take_nobody_elses_attempts(mo
     ]  # fmt: skip
     for link in links:
         link.start()
-    while not all(link.last_error for link in links):
-        await asyncio.sleep(0.01)
+    await until(lambda: all(link.last_error for link in links))
     assert connection.PACE.wait_s(asyncio.get_running_loop().time()) == 0.0
     await asyncio.gather(*(link.stop() for link in links))

@@ -44,7 +44,7 @@ class Host:
 async def host() -> AsyncIterator[tuple[Host, str]]:
     made = Host()
     server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
-    yield made, "http://127.0.0.1:%d" % server.sockets[0].getsockname()[1]
+    yield made, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     server.close()
 
 
