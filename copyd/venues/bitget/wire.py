@@ -300,6 +300,9 @@ class BitgetWire:
                 if item is None:
                     found.append(Unused("fill of another instrument"))
                     continue
+                if not row.clientOid:  # whose it is, ours or another hand's, the orders channel says
+                    found.append(Unused("fill that names no client order id"))
+                    continue
                 trade = codec.pushed_fill(row, item, self._sides.get(row.orderId), frame.ts_recv, frame.raw)
                 found.append(trade if trade is not None else Unused("fill whose side another channel tells"))
             return found

@@ -16,6 +16,9 @@ from copyd.venues.common.limits import PATIENCE_NS, Bans, VenueClock, WeightBudg
 from copyd.venues.common.outcome import Verdict
 from copyd.venues.common.signing import Key
 
+#: Connections of one address: orders that hang at the venue leave room for questions.
+POOL = 128
+
 
 class NotSent(VenueUnavailable):
     """Not one byte of the call has left."""
@@ -93,7 +96,7 @@ class RestBase:
         for source in self.sources:
             local = (source, 0) if source else None
             self._pools.append(aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=64, keepalive_timeout=60, local_addr=local), timeout=self._timeout,
+                connector=aiohttp.TCPConnector(limit=POOL, keepalive_timeout=60, local_addr=local), timeout=self._timeout,
                 auto_decompress=True, headers=self.headers))
 
     async def close(self) -> None:

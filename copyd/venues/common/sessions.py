@@ -148,7 +148,12 @@ class Sessions:
             return
         task = watched(asyncio.get_running_loop().create_task(self._prepare(account, key), name=f"{self.name}-prepare-{account}"))
         self._preparing[account] = task
-        task.add_done_callback(lambda done: self._preparing.pop(account, None))
+
+        def prepared(done: asyncio.Task[None]) -> None:
+            if self._preparing.get(account) is done:  # it may have been removed and added anew meanwhile
+                del self._preparing[account]
+
+        task.add_done_callback(prepared)
 
     async def _prepare(self, account: int, key: Key) -> None:
         """What kind of account it is decides where its connections go; without an answer it is asked again."""

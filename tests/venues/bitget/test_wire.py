@@ -170,7 +170,7 @@ def test_spot(venue: BitgetWire) -> None:
     assert (told.order.order_qty, told.order.cum_qty, told.order.side) == (0, 300, 1)
     fill = {"orderId": "1", "tradeId": "2", "symbol": "BTCUSDT", "side": "buy", "priceAvg": "42740.41", "size": "0.0006",
             "tradeScope": "maker", "feeDetail": [{"feeCoin": "BTC", "totalFee": "0.0153"}], "cTime": "1703577336606"}  # fmt: skip
-    told = one(venue, push("fill", [fill], "SPOT"))
+    told = one(venue, push("fill", [{**fill, "clientOid": CID.hex()}], "SPOT"))
     assert (told.execution.qty, told.execution.px, told.execution.side) == (600, 4274041, 1)
     assert (told.fee, told.fee_asset) == ("0.0153", "BTC")
     balance = {"coin": "USDT", "available": "100", "frozen": "5.5", "locked": "1", "uTime": "1695713887792"}
@@ -470,3 +470,12 @@ def test_movements_of_money(
     told = codec.funding_of(row, instruments)
     assert (told.amount_e8 if told is not None else None) == funding
     assert told is None or (told.instrument, told.id, told.ts_event) == (3, 9, 7 * MS_NS)
+
+
+@pytest.mark.parametrize("market", ["USDT-FUTURES", "SPOT"])
+def test_a_fill_that_names_no_client_order_id_is_nobodys(venue: BitgetWire, market: str) -> None:
+    """The channel of fills does not always say whose order it was; ours would be taken for the follower's own hand. The
+    orders channel tells the same execution with its id."""
+    row = {name: value for name, value in FILL.items() if name != "clientOid"} | {"size": "0.01", "priceAvg": "51000.5"}
+    [one] = venue.read("private", push("fill", [row], market), 1)
+    assert isinstance(one, Unused)
