@@ -553,6 +553,11 @@ class SessionGateway:
     def _outcome(self, answer: t.Answered, late: bool, account: int = -1) -> None:
         verdict = answer.verdict
         self._watch_limit(account, 429, verdict.code, answer.message, max(0, answer.retry_ns))
+        of_address = self.contract.connection_scope == "any_account" and verdict.code not in self.contract.order_limit_codes
+        if answer.retry_ns and of_address:
+            # Where connections are no account's own, the limit is the address's: whatever else is sent prolongs it.
+            wait = answer.retry_ns if answer.retry_ns > 0 else None
+            self.bans.note(429, verdict.code, answer.message, wait, self.venue_clock.timestamp_ms())
         if verdict.outcome is Outcome.ACCEPTED:
             if self._reported(answer):
                 self.stats.replies += 1

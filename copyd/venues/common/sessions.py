@@ -140,7 +140,11 @@ class Sessions:
         await asyncio.gather(*(line.link.stop() for line in lines))
 
     def add(self, account: int, key: Key) -> None:
-        """Open the connections of an account, in the venue's pace; they are kept up until it is removed."""
+        """Open the connections of an account, in the venue's pace; they are kept up until it is removed. Another key than before
+        takes the place of the old one, also where the venue had refused that for good."""
+        for line in self._accounts.get(account, ()):
+            if not _same(line.key, key):
+                self._take_key(line, key)
         if account in self._accounts or account in self._preparing:
             return
         if self.prepare is None:
@@ -154,6 +158,15 @@ class Sessions:
                 del self._preparing[account]
 
         task.add_done_callback(prepared)
+
+    def _take_key(self, line: Line, key: Key) -> None:
+        line.key = key
+        if line.final:
+            line.final, line.problem = False, ""
+            line.link = self._link(line)
+            line.link.start()
+        else:
+            line.link.renew()
 
     async def _prepare(self, account: int, key: Key) -> None:
         """What kind of account it is decides where its connections go; without an answer it is asked again."""
@@ -354,6 +367,13 @@ class Sessions:
             line.pinged_at = now
             self.stats.pings += 1
             session.send_text(line.channel.ping)
+
+
+def _same(one: Key, other: Key) -> bool:
+    """Whether two keys are one, by what they sign and say; neither shows its secret."""
+    if one is other:
+        return True
+    return (one.api_key, one.sign(b"same"), one.passphrase()) == (other.api_key, other.sign(b"same"), other.passphrase())
 
 
 FOR_EVER_S = 10.0 * 365 * 86_400
