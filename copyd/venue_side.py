@@ -247,6 +247,8 @@ class VenueSide:
             if error.verdict.reason in KEY_REFUSED:
                 raise OperatorError(f"{who}: the venue refuses the credential {name!r}: {error.message}") from None
             self.log.warning("credential not checked", who=who, error=str(error))
+        except ValueError as error:  # an answer that cannot be read says nothing about the key
+            self.log.warning("credential not checked", who=who, error=str(error))
 
     async def stop_leaders(self) -> None:
         """No more leader events."""

@@ -29,6 +29,7 @@ from copyd.venues.common.facts import (
     Malformed,
     Mark,
     Quote,
+    decode_body,
     malformed,
     money_e8,
     own_cid,
@@ -246,7 +247,7 @@ _book_ticker = msgspec.json.Decoder(BookTicker)
 _mini_ticker = msgspec.json.Decoder(MiniTicker)
 _trade = msgspec.json.Decoder(Trade)
 _subscription = msgspec.json.Decoder(Subscription)
-_UNREAD = (msgspec.MsgspecError, UnicodeDecodeError, ValueError, OverflowError)
+_UNREAD = (msgspec.MsgspecError, UnicodeDecodeError, ValueError, OverflowError, RecursionError)
 
 
 def _whole(*numbers: int) -> None:
@@ -302,7 +303,7 @@ def trades_of(body: bytes, instrument: Instrument, ts_recv: int, cid: bytes | No
 def _decoded(decoder: Any, body: bytes) -> Any:
     try:
         return decoder.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as problem:
         raise ValueError(str(problem)[:200]) from None
 
 
@@ -347,7 +348,7 @@ def books_of(account: Account, instruments: Instruments, prices: dict[str, str])
 
 def prices_of(body: bytes) -> dict[str, str]:
     """The answer to ``GET /api/v3/ticker/price`` of several symbols."""
-    return {row.symbol: row.price for row in msgspec.json.decode(body, type=list[Price])}
+    return {row.symbol: row.price for row in decode_body(body, list[Price])}
 
 
 # --- the WebSocket API --------------------------------------------------------------------------------------------------------

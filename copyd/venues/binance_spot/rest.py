@@ -84,12 +84,8 @@ class Rest(RestBase):
 
     async def ask(self, path: str, params: Mapping[str, Any], key: Key, weight: str = "") -> bytes:
         """A signed ``GET``: signed when the weight is there, so that waiting for it does not make it stale."""
-        await self._take(weight or f"GET {path}", key)
+        await self.take(weight or f"GET {path}", key)
         return await self._signed_call("GET", path, params, key)
-
-    async def _take(self, call: str, key: Key) -> None:
-        """Weight of the address that the key's calls leave from."""
-        await self._budgets[self._source_of(key)].take(self.contract.weight(call))
 
     async def _signed_call(self, method: str, path: str, params: Mapping[str, Any], key: Key) -> bytes:
         query = signed_query(key, params, self.venue_clock.timestamp_ms(), self.contract.recv_window_ms)
@@ -134,7 +130,7 @@ class Rest(RestBase):
     # --- account -----------------------------------------------------------------------------------------------------------
     async def books(self, key: Key) -> AccountBooks:
         """Balances; the base assets in use count in equity at their last prices."""
-        await self._take("books.query", key)
+        await self.take("books.query", key)
         body = await self._signed_call("GET", "/api/v3/account", {"omitZeroBalances": "true"}, key)
         names = json.dumps([item.symbol for item in self._instruments], separators=(",", ":"))
         path = "/api/v3/ticker/price"
@@ -191,7 +187,7 @@ class Rest(RestBase):
     # --- orders ------------------------------------------------------------------------------------------------------------
     async def place(self, key: Key, order: Order) -> Answered:
         """An order by REST; ``RestError`` for a refusal, which may be a doubt; without an answer nothing is known."""
-        await self._take("POST /api/v3/order", key)
+        await self.take("POST /api/v3/order", key, 0)  # no order waits for a ban to end
         body = await self._signed_call("POST", "/api/v3/order", order_params(order), key)
         told = codec.order_of(body, order.instrument)
         if told.cid != order.cid:

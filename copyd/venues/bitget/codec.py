@@ -683,6 +683,11 @@ def same_symbol(item: Instrument, symbol: str) -> bool:
     return symbol.upper() == venue_symbol(item.symbol)
 
 
+def lots_of(item: Instrument, amount_e8: int) -> int:
+    """Whole lots of an amount of the base asset in 1e-8, rounded down."""
+    return amount_e8 * 10**item.qty_decimals // (10**8 * item.lot)
+
+
 def _known(table: dict[str, int], text: str, what: str) -> int:
     found = table.get(text)
     if found is None:

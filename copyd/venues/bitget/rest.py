@@ -263,6 +263,7 @@ class Rest(RestBase):
         rows = await self._held(key)
         now = self.clock()
         positions = [(codec.position(row, item, 0, now, "snapshot"), codec.entry_e8(row)) for row, item in rows]
+        positions += [(one, 0) for one in await self._holdings(key, now, "snapshot")]
         held = tuple((p.instrument, p.position_side, p.qty, entry) for p, entry in positions if p.qty)
         return AccountBooks(wallet, available, equity, held, self.venue_clock.timestamp_ms() * MS_NS)
 
@@ -298,11 +299,27 @@ class Rest(RestBase):
             rows = _read(codec.HeldBody, await self.get("/api/v2/mix/position/all-position", params, key)).data or []
         return [(row, item) for row in rows if (item := codec.find(self.instruments, row.symbol, spot=False)) is not None]
 
+    async def _holdings(self, key: Key, now: int, source: str) -> list[ls.Position]:
+        """What is held of the base assets of spot instruments, whole lots of it: what spot has in place of positions."""
+        items = [item for item in self.instruments if item.spot]
+        if not items:
+            return []
+        if (await self.prepare(key)).unified:
+            told = _there(_read(codec.Assets3Body, await self.get("/api/v3/account/assets", None, key)).data, "the assets")
+            held = {row.coin: money_e8(row.balance or "0") for row in _there(told.assets, "the assets")}
+        else:
+            moneys = _there(_read(codec.MoneysBody, await self.get("/api/v2/spot/account/assets", None, key)).data, "the assets")
+            held = {row.coin: sum(money_e8(part or "0") for part in (row.available, row.frozen, row.locked)) for row in moneys}
+        at = self.venue_clock.timestamp_ms() * MS_NS
+        lots = [(item, codec.lots_of(item, held.get(item.base_asset, 0))) for item in items]
+        return [ls.Position(item.index, 0, qty, at, now, source, 1) for item, qty in lots if qty]
+
     async def positions(self, key: Key) -> list[ls.Position]:
-        """Positions with their leverage; flat ones are left out."""
+        """Positions with their leverage, and what is held of spot; flat ones are left out."""
         rows = await self._held(key)
         now, at = self.clock(), self.venue_clock.timestamp_ms() * MS_NS
-        return [codec.position(row, item, at, now, "poll") for row, item in rows]
+        found = [codec.position(row, item, at, now, "poll") for row, item in rows]
+        return found + await self._holdings(key, now, "poll")
 
     async def leverage(self, key: Key, instrument: Instrument) -> int:
         """The account's leverage in an instrument; 0 = not told."""

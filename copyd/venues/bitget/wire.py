@@ -107,6 +107,9 @@ class BitgetWire:
         self._kind_of = kind_of
         self._instruments = Instruments(())
         self._sides: OrderedDict[str, int] = OrderedDict()
+        #: Of v3: what an order asked for, and executions heard before it.
+        self._sizes: OrderedDict[str, int] = OrderedDict()
+        self._early: OrderedDict[str, list[codec.Fill3]] = OrderedDict()
         #: (channel or topic, instType) of v2 in capitals -> reader of its rows.
         self._readers: dict[tuple[str, str], Callable[[msgspec.Raw, Frame], list[Told]]] = {}
         for market, spot in ((PRODUCT, False), ("SPOT", True)):
@@ -271,9 +274,7 @@ class BitgetWire:
         return codec.find(self._instruments, symbol, spot=spot)
 
     def _saw(self, order_id: str, position_side: int) -> None:
-        self._sides[order_id] = position_side
-        if len(self._sides) > ORDERS_SEEN_MAX:
-            self._sides.popitem(last=False)
+        _keep(self._sides, order_id, position_side)
 
     def _orders_reader(self, spot: bool) -> Callable[[msgspec.Raw, Frame], list[Told]]:
         def read(data: msgspec.Raw, frame: Frame) -> list[Told]:
@@ -299,6 +300,9 @@ class BitgetWire:
                 item = self._find(row.symbol, spot)
                 if item is None:
                     found.append(Unused("fill of another instrument"))
+                    continue
+                if not row.clientOid:  # whose it is, ours or another hand's, the orders channel says
+                    found.append(Unused("fill that names no client order id"))
                     continue
                 trade = codec.pushed_fill(row, item, self._sides.get(row.orderId), frame.ts_recv, frame.raw)
                 found.append(trade if trade is not None else Unused("fill whose side another channel tells"))
@@ -333,6 +337,9 @@ class BitgetWire:
                 continue
             told = codec.order3_told(row, item)
             self._saw(row.orderId, told.position_side)
+            _keep(self._sizes, row.orderId, told.order_qty)
+            for fill in self._early.pop(row.orderId, ()):
+                found.append(self._fill3(fill, item, frame, thin=False))
             found.append(told)
         return found
 
@@ -345,15 +352,24 @@ class BitgetWire:
                 if item is None:
                     found.append(Unused("fill of another instrument"))
                     continue
-                held = self._sides.get(row.orderId)
-                if held is None and frame.channel == UNIFIED_ONE_WAY:
-                    held = 0
-                elif held is None and frame.channel == UNIFIED_HEDGE:
-                    held = codec.HELD.get(row.holdSide or "")
-                found.append(codec.fill3(row, item, held, frame.ts_recv, frame.raw, live=True, thin=thin))
+                # An execution does not say how much its order asked for: until the order is heard of it is told as thin.
+                early = not thin and not item.spot and row.orderId not in self._sizes
+                if early:
+                    _keep(self._early, row.orderId, [*self._early.get(row.orderId, ()), row])
+                found.append(self._fill3(row, item, frame, thin=thin or early))
             return found
 
         return read
+
+    def _fill3(self, row: codec.Fill3, item: Instrument, frame: Frame, *, thin: bool) -> Told:
+        held = self._sides.get(row.orderId)
+        if held is None and frame.channel == UNIFIED_ONE_WAY:
+            held = 0
+        elif held is None and frame.channel == UNIFIED_HEDGE:
+            held = codec.HELD.get(row.holdSide or "")
+        told = codec.fill3(row, item, held, frame.ts_recv, frame.raw, live=True, thin=thin)
+        told.execution.order_qty = self._sizes.get(row.orderId, 0)
+        return told
 
     def _positions3_told(self, data: msgspec.Raw, frame: Frame) -> list[Told]:
         found: list[Told] = []
@@ -367,6 +383,13 @@ class BitgetWire:
 
     def _account3_told(self, data: msgspec.Raw, frame: Frame) -> list[Told]:
         return [told for row in _account3.decode(data) for told in codec.wallets3_told(row, frame.ts_event)]
+
+
+def _keep(seen: OrderedDict[str, Any], order_id: str, value: Any) -> None:
+    """Remember one more; the oldest is forgotten."""
+    seen[order_id] = value
+    if len(seen) > ORDERS_SEEN_MAX:
+        seen.popitem(last=False)
 
 
 def _market(item: Instrument) -> str:

@@ -12,6 +12,7 @@ import os
 import random
 import socket
 import struct
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -57,6 +58,47 @@ class RetryPace:
 
 
 PACE = RetryPace(RETRIES_PER_S, RETRIES_BURST)
+
+
+class ConnectPace:
+    """Connection attempts of one address to one venue. Whoever is urgent (a leader, the market) waits for no other: thousands of
+    accounts may stand in line for hours, and a leader who is not heard closes nothing."""
+
+    def __init__(self, per_s: float, burst: int) -> None:
+        self.per_s, self.burst = per_s, burst
+        self._tokens, self._at = float(burst), 0.0
+        self._lines: tuple[deque[asyncio.Future[None]], ...] = (deque(), deque())  # the urgent, the others
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def turn(self, urgent: bool = False) -> None:
+        """Wait for one's turn to connect."""
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[None] = loop.create_future()
+        self._lines[not urgent].append(turn)
+        self._serve(loop)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():  # its turn had come, and nobody connects for it
+                self._tokens = min(self.burst, self._tokens + 1)
+            raise
+
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        self._tokens = min(self.burst, self._tokens + (now - self._at) * self.per_s if self._at else self._tokens)
+        self._at = now
+        for line in self._lines:
+            while line and (self._tokens >= 1 or line[0].done()):
+                turn = line.popleft()
+                if not turn.done():
+                    self._tokens -= 1
+                    turn.set_result(None)
+        if any(self._lines) and self._timer is None:
+            self._timer = loop.call_later(max((1 - self._tokens) / self.per_s, 0.001), self._again, loop)
+
+    def _again(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        self._serve(loop)
 
 
 def watched(task: asyncio.Task[None]) -> asyncio.Task[None]:
@@ -247,8 +289,10 @@ class Link:
         on_oversized: Callable[[Session], None] = lambda session: None,
         source_address: str = "",
         read_buffer: int = READ_BUFFER,
+        paced: bool = False,
     ) -> None:
-        """``source_address``: of this machine, from which it goes out; "" = the system's choice."""
+        """``source_address``: of this machine, from which it goes out; "" = the system's choice. ``paced``: ``url`` waits for a
+        turn of the venue's own, so that one venue's outage holds up no other's links."""
         self.name = name
         self.url = url
         self.on_frame, self.on_open, self.on_lost, self.on_congestion = on_frame, on_open, on_lost, on_congestion
@@ -262,6 +306,7 @@ class Link:
         self.oversized = 0
         self.on_oversized = on_oversized
         self.read_buffer = read_buffer
+        self.paced = paced
         self._source: dict[str, Any] = {"local_addr": (source_address, 0)} if source_address else {}
         self.connects = 0
         self.last_error = ""
@@ -327,7 +372,7 @@ class Link:
                 self.last_error = f"{type(problem).__name__}: {problem}"[:200]
                 wait = min(BACKOFF_S_MAX, BACKOFF_S_MIN * 2**failures) * self.rng.uniform(0.5, 1.0)
                 failures = min(failures + 1, 16)
-                await asyncio.sleep(max(wait, PACE.wait_s(loop.time())))
+                await asyncio.sleep(wait if self.paced else max(wait, PACE.wait_s(loop.time())))
                 continue
             self.connects += 1
             before, self.session = self.session, session

@@ -267,7 +267,10 @@ class LegState(msgspec.Struct, frozen=True, tag=True):
 # --- texts to numbers --------------------------------------------------------------------------------------------------
 def decode_body(payload: bytes, kind: Any) -> Any:
     """A REST body as ``kind``; ``ValueError`` (msgspec's) when it does not fit: the caller is a slow path."""
-    return msgspec.json.decode(payload, type=kind)
+    try:
+        return msgspec.json.decode(payload, type=kind)
+    except RecursionError as problem:
+        raise ValueError(str(problem)[:200]) from None
 
 
 # --- wire to facts ------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from copyd.core import leader_stream as ls
 from copyd.core.leader_stream import Action, Ask, AskKind, Execution, LeaderStream, Terms
 from copyd.errors import VenueUnavailable
 from copyd.venues.common import told as t
-from copyd.venues.common.connection import Link, RetryPace, Session, watched
+from copyd.venues.common.connection import ConnectPace, Link, Session, watched
 from copyd.venues.common.contract import VenueContract
 from copyd.venues.common.facts import (
     MS_NS,
@@ -80,7 +80,7 @@ class LeaderFeed:
         clock: Callable[[], int],
         venue_clock: VenueClock,
         bans: Bans,
-        paces: Mapping[str, RetryPace],
+        paces: Mapping[str, ConnectPace],
         on_event: Callable[[LeaderEvent], None],
         equity_poll_s: float = 5.0,
         position_poll_s: float = 10.0,
@@ -100,7 +100,7 @@ class LeaderFeed:
             wire=wire, channels=channels, contract=contract, clock=clock, venue_clock=venue_clock, bans=bans,
             on_told=self._on_told, on_ready=self._on_ready, on_lost=self._on_lost,
             on_oversized=lambda line: self._do(self.stream.oversized(self.clock())), prepare=prepare,
-            paces=paces, name=f"leader-{leader}", seed=seed,
+            paces=paces, name=f"leader-{leader}", seed=seed, urgent=True,
         )  # fmt: skip
         self._generations: dict[Session, int] = {}
         self._opened = 0
@@ -361,7 +361,7 @@ class MarketFeed:
         clock: Callable[[], int],
         on_quotes: Callable[[list[Quote]], None],
         on_marks: Callable[[list[Mark]], None],
-        pace: RetryPace,
+        pace: ConnectPace,
         seed: int = 0,
     ) -> None:
         self.pace = pace
@@ -381,9 +381,7 @@ class MarketFeed:
 
     def _link(self, channel: Channel, rng: random.Random) -> Link:
         async def address() -> str:
-            wait = self.pace.wait_s(asyncio.get_running_loop().time())
-            if wait > 0:
-                await asyncio.sleep(wait)
+            await self.pace.turn(True)
             return channel.url
 
         def opened(session: Session) -> None:
@@ -398,7 +396,7 @@ class MarketFeed:
             f"market-{channel.name}", address, on_frame=self._on_frame, on_open=opened, on_lost=lambda session: None,
             rng=random.Random(rng.random()),
             life_s=contract.connection_life_ms / 1000 if contract.connection_life_ms else 30 * 86_400.0,
-            frame_bytes_max=contract.frame_bytes_max, ping_idle_s=20.0,
+            frame_bytes_max=contract.frame_bytes_max, ping_idle_s=20.0, paced=True,
         )  # fmt: skip
 
     async def start(self, timeout_s: float = 10.0) -> None:

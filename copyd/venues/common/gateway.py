@@ -47,7 +47,7 @@ from copyd.venues.common.facts import (
 from copyd.venues.common.instruments import Instruments
 from copyd.venues.common.limits import Bans, VenueClock
 from copyd.venues.common.outcome import Outcome, core_code
-from copyd.venues.common.rest import RestError
+from copyd.venues.common.rest import NotSent, RestError
 from copyd.venues.common.sessions import Line, Sessions
 from copyd.venues.common.signing import Key
 from copyd.venues.common.venue import Order, Reads, Wire
@@ -57,8 +57,8 @@ ORDERS = 7
 QUERY_SHARE = 0.5
 INT64_MAX = (1 << 63) - 1
 DOUBTED_MAX = 100_000
-#: Orders by REST that are on their way at once.
-REST_LANES = 64
+#: Orders by REST that are on their way at once, and how many of these ways openings never take.
+REST_LANES, REDUCTION_LANES = 64, 16
 
 #: (account, frames or texts back to back, client order ids of 16 bytes, order slots of 4), in the order of sending.
 Burst = tuple[int, bytes, bytes, bytes]
@@ -176,6 +176,8 @@ class SessionGateway:
         self._unknown_seen: set[int] = set()
         self._reductions: deque[_Waiting] = deque()
         self._openings: deque[_Waiting] = deque()
+        #: Handed to REST and not reported on yet: they wait, or are on their way.
+        self._handed: set[bytes] = set()
         self._rest_work = asyncio.Event()
         self._calls: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -207,7 +209,9 @@ class SessionGateway:
             watched(loop.create_task(self._ask(), name="orders-ask")),
         ]
         if self.rest_orders is not None:
-            self._tasks += [watched(loop.create_task(self._rest_lane(), name=f"orders-rest-{n}")) for n in range(REST_LANES)]
+            self._tasks += [
+                watched(loop.create_task(self._rest_lane(n >= REDUCTION_LANES), name=f"orders-rest-{n}"))
+                for n in range(REST_LANES)]  # fmt: skip
 
     async def stop(self, drain_s: float = 5.0) -> None:
         """Wait for answers to what is in flight, then close; what is still open then is reported IN_DOUBT."""
@@ -237,8 +241,8 @@ class SessionGateway:
 
     @property
     def in_flight(self) -> int:
-        """Orders written and not answered, and those that wait for REST."""
-        return sum(len(self._lanes[session].pending) for session in self._owing) + len(self._reductions) + len(self._openings)
+        """Orders written and not answered, and those handed to REST."""
+        return sum(len(self._lanes[session].pending) for session in self._owing) + len(self._handed)
 
     @property
     def queries_open(self) -> int:
@@ -336,35 +340,34 @@ class SessionGateway:
                 self._not_sent(cid)
                 continue
             reduction = OrderRow.unpack(self._columns.get(ORDERS, slot)).kind == Kind.REDUCTION
+            self._handed.add(cid)
             waiting = _Waiting(self._order(slot), reduction, self.mono())
             (self._reductions if reduction else self._openings).append(waiting)
         self._rest_work.set()
 
     def _not_sent(self, cid: bytes) -> None:
+        self._handed.discard(cid)
         self.stats.orders_not_sent += 1
         self._append(NOT_SENT, 0, cid)
 
-    async def _rest_lane(self) -> None:
-        """One order at a time: reductions first, then openings by age; those that grew too old are proven not sent."""
+    async def _rest_lane(self, openings: bool) -> None:
+        """One order at a time: reductions first, then ``openings`` by age; those that grew too old are proven not sent."""
         while True:
-            waiting = self._next_waiting()
+            waiting = self._next_waiting(openings)
             if waiting is None:
                 self._rest_work.clear()
                 await self._rest_work.wait()
                 continue
             await self._place(waiting)
 
-    def _next_waiting(self) -> _Waiting | None:
+    def _next_waiting(self, openings: bool) -> _Waiting | None:
         if self._reductions:
             return self._reductions.popleft()
         now = self.mono()
-        while self._openings:
-            waiting = self._openings.popleft()
-            if now - waiting.since_ns <= self.opening_wait_ns:
-                return waiting
+        while self._openings and now - self._openings[0].since_ns > self.opening_wait_ns:
             self.stats.too_late += 1
-            self._not_sent(waiting.order.cid)
-        return None
+            self._not_sent(self._openings.popleft().order.cid)
+        return self._openings.popleft() if openings and self._openings else None
 
     async def _place(self, waiting: _Waiting) -> None:
         order = waiting.order
@@ -381,6 +384,8 @@ class SessionGateway:
             self._watch_limit(order.account, problem.status, problem.code, problem.message, 0)
             verdict = problem.verdict
             self._outcome(t.Answered(order.cid, verdict, message=problem.message), late=False)
+        except NotSent:
+            self._not_sent(order.cid)
         except (VenueUnavailable, ValueError):
             self._emit_doubt(order.cid)  # written or not: nobody can say
         except asyncio.CancelledError:
@@ -388,6 +393,8 @@ class SessionGateway:
             raise
         else:
             self._outcome(answer, late=False)
+        finally:
+            self._handed.discard(order.cid)
 
     # --- questions ------------------------------------------------------------------------------------------------------
     def query(
@@ -400,6 +407,10 @@ class SessionGateway:
         """
         if account not in self._keys:
             raise ValueError(f"account {account} has no key")
+        if cid in self._handed:
+            # It may yet go out, and is signed then: a fence from now on would prove nothing. Its own report comes, and a doubt
+            # among those is asked about.
+            return
         now = self.mono()
         # Stamped before or after a step of the wall clock: the later of the two makes the fence no shorter.
         signed = ts_signed_ns - min(self._wall_ahead, self.clock() - now)
@@ -544,6 +555,11 @@ class SessionGateway:
     def _outcome(self, answer: t.Answered, late: bool, account: int = -1) -> None:
         verdict = answer.verdict
         self._watch_limit(account, 429, verdict.code, answer.message, max(0, answer.retry_ns))
+        of_address = self.contract.connection_scope == "any_account" and verdict.code not in self.contract.order_limit_codes
+        if answer.retry_ns and of_address:
+            # Where connections are no account's own, the limit is the address's: whatever else is sent prolongs it.
+            wait = answer.retry_ns if answer.retry_ns > 0 else None
+            self.bans.note(429, verdict.code, answer.message, wait, self.venue_clock.timestamp_ms())
         if verdict.outcome is Outcome.ACCEPTED:
             if self._reported(answer):
                 self.stats.replies += 1

@@ -143,13 +143,13 @@ class WeightBudget:
         self._at = now
         return now
 
-    async def take(self, weight: int) -> None:
-        """Wait until ``weight`` may be spent; ``VenueUnavailable`` when a ban stands in the way for long."""
+    async def take(self, weight: int, patience_ns: int = PATIENCE_NS) -> None:
+        """Wait until ``weight`` may be spent; ``VenueUnavailable`` when a ban stands in the way for longer than one waits."""
         while True:
             now = self._refill()
             if self.bans is not None and self.bans.any:
                 banned = self.bans.until()
-                if banned - now > PATIENCE_NS:
+                if banned - now > patience_ns:
                     raise VenueUnavailable(f"the venue refuses this address for another {(banned - now) // S_NS} s")
                 self._blocked_until = max(self._blocked_until, banned)
             if now >= self._blocked_until and self._tokens >= min(weight, self.limit / 4):

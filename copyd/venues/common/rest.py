@@ -12,9 +12,16 @@ from yarl import URL
 
 from copyd.errors import VenueUnavailable
 from copyd.venues.common.contract import VenueContract
-from copyd.venues.common.limits import Bans, VenueClock, WeightBudget
+from copyd.venues.common.limits import PATIENCE_NS, Bans, VenueClock, WeightBudget
 from copyd.venues.common.outcome import Verdict
 from copyd.venues.common.signing import Key
+
+#: Connections of one address: orders that hang at the venue leave room for questions.
+POOL = 128
+
+
+class NotSent(VenueUnavailable):
+    """Not one byte of the call has left."""
 
 
 class RestError(Exception):
@@ -89,7 +96,7 @@ class RestBase:
         for source in self.sources:
             local = (source, 0) if source else None
             self._pools.append(aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=64, keepalive_timeout=60, local_addr=local), timeout=self._timeout,
+                connector=aiohttp.TCPConnector(limit=POOL, keepalive_timeout=60, local_addr=local), timeout=self._timeout,
                 auto_decompress=True, headers=self.headers))
 
     async def close(self) -> None:
@@ -112,16 +119,23 @@ class RestBase:
     async def call(
         self, method: str, path: str, target: str, body: bytes, key: Key | None, *, timeout_ms: int = 0
     ) -> bytes:
-        """One call within the address's budget."""
-        await self._budgets[self._source_of(key)].take(self.contract.weight(f"{method} {path}"))
+        """One call within the address's budget. One with a time of its own, an order, does not wait for a ban to end."""
+        await self.take(f"{method} {path}", key, 0 if timeout_ms else PATIENCE_NS)
         return await self.call_now(method, path, target, body, key, timeout_ms=timeout_ms)
+
+    async def take(self, call: str, key: Key | None, patience_ns: int = PATIENCE_NS) -> None:
+        """Weight of the address that the key's calls leave from; ``NotSent`` when a ban stands for longer than one waits."""
+        try:
+            await self._budgets[self._source_of(key)].take(self.contract.weight(call), patience_ns)
+        except VenueUnavailable as problem:
+            raise NotSent(str(problem)) from None
 
     async def call_now(
         self, method: str, path: str, target: str, body: bytes, key: Key | None, *, timeout_ms: int = 0
     ) -> bytes:
         """As ``call``, with the weight already taken."""
         if not self._pools:
-            raise VenueUnavailable("REST client is not open")
+            raise NotSent("REST client is not open")
         source = self._source_of(key)
         name = f"{method} {path}"
         headers = self.signed(key, method, target, body) if key is not None else {}
@@ -132,18 +146,25 @@ class RestBase:
             # encoded=True: the signature covers these exact bytes, nothing may quote them again
             url = URL(self.base_url + target, encoded=True)
             within = aiohttp.ClientTimeout(total=timeout_ms / 1000) if timeout_ms else self._timeout
+            # Where an answer points elsewhere, nothing follows it: the order would be out twice, and the key with a stranger.
             async with self._pools[source].request(
-                method, url, headers=headers, data=body or None, timeout=within
+                method, url, headers=headers, data=body or None, timeout=within, allow_redirects=False
             ) as answer:
                 text = await answer.read()
                 told, status = answer.headers, answer.status
+        except aiohttp.ClientConnectorError as problem:
+            self.errors += 1
+            raise NotSent(f"{name}: {type(problem).__name__}") from None
         except (aiohttp.ClientError, TimeoutError, OSError) as problem:
             self.errors += 1
             raise VenueUnavailable(f"{name}: {type(problem).__name__}") from None
         used = self.used(told)
         if used is not None:
             self._budgets[source].told(used)
-        wrong = self.problem(status, told, text)
+        try:
+            wrong = self.problem(status, told, text)
+        except RecursionError:
+            raise VenueUnavailable(f"{name}: the answer is nested too deep") from None
         if wrong is None:
             return text
         self.errors += 1

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from copyd.errors import VenueUnavailable
-from copyd.venues.common.connection import Link, RetryPace, Session, watched
+from copyd.venues.common.connection import ConnectPace, Link, Session, watched
 from copyd.venues.common.contract import VenueContract
 from copyd.venues.common.limits import Bans, VenueClock
 from copyd.venues.common.rest import RestError
@@ -59,7 +59,7 @@ class Line:
 
     __slots__ = (
         "account", "asked_at", "channel", "connects", "final", "heard", "key", "link", "pinged_at", "problem", "ready",
-        "session", "silent_since", "waits_for",
+        "served", "session", "silent_since", "waits_for",
     )  # fmt: skip
 
     def __init__(self, account: int, key: Key, channel: Channel) -> None:
@@ -68,6 +68,7 @@ class Line:
         self.session: Session | None = None
         self.ready = False
         self.final = False
+        self.served = False  # the venue has let it in once
         self.problem = ""
         self.connects = 0
         self.waits_for: set[str] = set()
@@ -100,17 +101,19 @@ class Sessions:
         on_oversized: Callable[[Line], None] = lambda line: None,
         on_congestion: Callable[[Line, bool], None] = lambda line, congested: None,
         prepare: Callable[[Key], Awaitable[Any]] | None = None,
-        paces: Mapping[str, RetryPace] | None = None,
+        paces: Mapping[str, ConnectPace] | None = None,
         name: str = "session",
         seed: int = 0,
+        urgent: bool = False,
     ) -> None:
         """``channels``: those of the account of a key, known once ``prepare`` has looked at it, where it has to be.
+        ``urgent``: they connect before all that are not.
         ``paces``: by address of this machine; accounts are spread over them, and whoever connects from one keeps its pace."""
         self.wire, self.channels, self.contract, self.prepare = wire, channels, contract, prepare
         self.clock, self.venue_clock, self.bans = clock, venue_clock, bans
         self.on_told, self.on_ready, self.on_lost, self.on_refused = on_told, on_ready, on_lost, on_refused
         self.on_oversized, self.on_congestion = on_oversized, on_congestion
-        self.name = name
+        self.name, self.urgent = name, urgent
         self._paces = dict(paces or paces_of(contract))
         self.sources = tuple(self._paces)
         self.stats = SessionStats()
@@ -137,7 +140,11 @@ class Sessions:
         await asyncio.gather(*(line.link.stop() for line in lines))
 
     def add(self, account: int, key: Key) -> None:
-        """Open the connections of an account, in the venue's pace; they are kept up until it is removed."""
+        """Open the connections of an account, in the venue's pace; they are kept up until it is removed. Another key than before
+        takes the place of the old one, also where the venue had refused that for good."""
+        for line in self._accounts.get(account, ()):
+            if not _same(line.key, key):
+                self._take_key(line, key)
         if account in self._accounts or account in self._preparing:
             return
         if self.prepare is None:
@@ -145,7 +152,21 @@ class Sessions:
             return
         task = watched(asyncio.get_running_loop().create_task(self._prepare(account, key), name=f"{self.name}-prepare-{account}"))
         self._preparing[account] = task
-        task.add_done_callback(lambda done: self._preparing.pop(account, None))
+
+        def prepared(done: asyncio.Task[None]) -> None:
+            if self._preparing.get(account) is done:  # it may have been removed and added anew meanwhile
+                del self._preparing[account]
+
+        task.add_done_callback(prepared)
+
+    def _take_key(self, line: Line, key: Key) -> None:
+        line.key = key
+        if line.final:
+            line.final, line.problem = False, ""
+            line.link = self._link(line)
+            line.link.start()
+        else:
+            line.link.renew()
 
     async def _prepare(self, account: int, key: Key) -> None:
         """What kind of account it is decides where its connections go; without an answer it is asked again."""
@@ -203,9 +224,7 @@ class Sessions:
 
         async def address() -> str:
             await self.bans.passed()
-            wait = self._paces[source].wait_s(asyncio.get_running_loop().time())
-            if wait > 0:
-                await asyncio.sleep(wait)
+            await self._paces[source].turn(self.urgent)
             return line.channel.url
 
         contract = self.contract
@@ -224,6 +243,7 @@ class Sessions:
             ping_reply_s=contract.ping_reply_ms / 1000,
             source_address=source,
             read_buffer=READ_BUFFER,
+            paced=True,
         )
 
     # --- one connection -------------------------------------------------------------------------------------------------
@@ -290,13 +310,15 @@ class Sessions:
         if line.session is not session:
             return
         if told.ok:
+            line.served = True
             self.stats.logins += 1
             line.waits_for.discard("login")
             self._logged_in(line)
             return
         self.stats.refused += 1
         line.problem = f"login refused: {told.message[:100]} ({told.code})"
-        if told.reason in FINAL_REASONS:
+        # A leader who was let in before is tried for ever: nobody else says what he closes, and the refusal may be an error.
+        if told.reason in FINAL_REASONS and not (self.urgent and line.served):
             line.final = True
             task = asyncio.get_running_loop().create_task(line.link.stop())
             self._tasks.append(task)
@@ -347,18 +369,25 @@ class Sessions:
             session.send_text(line.channel.ping)
 
 
+def _same(one: Key, other: Key) -> bool:
+    """Whether two keys are one, by what they sign and say; neither shows its secret."""
+    if one is other:
+        return True
+    return (one.api_key, one.sign(b"same"), one.passphrase()) == (other.api_key, other.sign(b"same"), other.passphrase())
+
+
 FOR_EVER_S = 10.0 * 365 * 86_400
 
 
-def pace_of(contract: VenueContract) -> RetryPace:
+def pace_of(contract: VenueContract) -> ConnectPace:
     """Connection attempts of one address, below the venue's limit, also where that is counted by the second."""
     per_s = contract.connect_attempts_per_5_min * PACE_SHARE / FIVE_MINUTES_S
     burst = min(BURST_MAX, contract.connect_attempts_per_5_min // 6)
     if any(limit.kind == "connects" for limit in contract.rate_limits):
         burst = min(burst, round(contract.limit("connects", "ip").limit * (1 - PACE_SHARE)))
-    return RetryPace(per_s, max(1, burst))
+    return ConnectPace(per_s, max(1, burst))
 
 
-def paces_of(contract: VenueContract, source_addresses: Sequence[str] = ()) -> dict[str, RetryPace]:
+def paces_of(contract: VenueContract, source_addresses: Sequence[str] = ()) -> dict[str, ConnectPace]:
     """One pace per address of this machine; "" where the system chooses it."""
     return {source: pace_of(contract) for source in (tuple(source_addresses) or ("",))}

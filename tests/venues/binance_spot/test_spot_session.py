@@ -22,9 +22,11 @@ from copyd.venues.binance_spot.wire import BinanceSpotWire
 from copyd.venues.binance_usdm.signing import frames
 from copyd.venues.common import facts
 from copyd.venues.common.facts import AccountPosition, LeaderFill, LeaderSync, Placed
+from copyd.venues.common.outcome import Outcome, Verdict
 from copyd.venues.common.parts import Hooks, LeaderTerms, SessionParts, Terms
 from copyd.venues.common.signing import Key
 from copyd.venues.common.templates import teach
+from copyd.venues.common.told import Answered
 from copyd.venues.common.venue import Order
 from tests.exchange.test_binance_spot_dialect import Bench, exchange
 from tests.venues.binance_spot.world import BTC, instruments
@@ -167,7 +169,7 @@ async def test_orders_go_out_and_come_back_with_their_commission() -> None:
         assert [e.qty for e in w.events if isinstance(e, AccountPosition)][-1] == 0
         refused = w.send(1, 1_000)
         await until(lambda: w.about(refused, facts.REJECT))
-        assert w.about(refused, facts.REJECT)[0]["code"] == -2019  # no money for it: the number the core knows it by
+        assert w.about(refused, facts.REJECT)[0]["code"] == -2019  # "no money for it", as the core knows it
 
 
 async def test_an_answer_that_never_comes_is_settled_by_the_venues_word() -> None:
@@ -240,3 +242,14 @@ async def test_a_leader_whose_commission_is_taken_from_what_he_buys_stays_in_syn
 
 def fills_of(w: World) -> list[LeaderFill]:
     return [event for event in w.leader_events if isinstance(event, LeaderFill)]
+
+
+async def test_a_limit_of_the_address_that_an_order_was_told_stops_all_requests() -> None:
+    """Whatever is sent under a ban prolongs it: the next order does not leave, whoever's it is."""
+    async with world() as w:
+        await w.follow(0)
+        refused = Verdict(Outcome.DEFINITE_REJECT, "too_many_requests", -1003)
+        w.parts.gateway._outcome(Answered(bytes(16), refused, message="banned", retry_ns=5 * 10**9), False, 1)
+        assert w.parts.gateway.banned_until > 0
+        sent = w.send(0, 1_000)
+        await until(lambda: w.about(sent, facts.NOT_SENT))

@@ -11,6 +11,7 @@ import pytest
 from copyd.venues.bitget.contract import CONTRACT
 from copyd.venues.common.facts import LeaderFill, LeaderPosition, LeaderSync
 from copyd.venues.common.feed import LeaderFeed
+from copyd.venues.common.sessions import paces_of
 from tests.exchange.bitget_bench import exchange
 from tests.venues.bitget.test_against_exchange import GENERATIONS, MODES, Side, side, until
 
@@ -19,7 +20,7 @@ def _feed(me: Side, heard: list[Any]) -> LeaderFeed:
     return LeaderFeed(
         leader=9, key=me.key, wire=me.wire, channels=lambda key: me.wire.channels(me.rest.endpoints, key),
         prepare=me.rest.prepare, reads=me.rest, instruments=me.instruments, contract=CONTRACT, clock=time.time_ns,
-        venue_clock=me.rest.venue_clock, bans=me.rest.bans, on_event=heard.append,
+        venue_clock=me.rest.venue_clock, bans=me.rest.bans, paces=paces_of(CONTRACT), on_event=heard.append,
     )  # fmt: skip
 
 

@@ -173,6 +173,7 @@ async def test_what_cannot_be_read_is_no_answer(key: Key, instruments: Instrumen
         with pytest.raises(ValueError):
             await rest.positions(key)
         venue.says["/api/v3/position/current-position"] = ok({"list": None})
+        venue.says["/api/v3/account/assets"] = ok({"assets": []})
         assert await rest.positions(key) == []
 
 
@@ -311,3 +312,26 @@ async def test_the_clock(instruments: Instruments) -> None:
     async with saying(instruments) as (venue, rest):
         venue.says["/api/v2/public/time"] = ok({"serverTime": "1700111073740"})
         assert await rest.server_ms() == 1_700_111_073_740
+
+
+@pytest.mark.parametrize("unified", [False, True])
+async def test_what_is_held_of_spot_is_its_position(key: Key, instruments: Instruments, unified: bool) -> None:
+    """A look that did not show it would take every lot of a spot leg for sold by hand: nothing would close it any more."""
+    async with saying(instruments) as (venue, rest):
+        coins = [{"coin": "BTC", "available": "0.01", "frozen": "0.0023459", "locked": "0"}, {"coin": "USDT", "available": "5"}]
+        if unified:
+            venue.says[SETTINGS] = ok({"holdMode": "one_way_mode"})
+            venue.says["/api/v3/position/current-position"] = ok({"list": None})
+            assets = [{"coin": "BTC", "balance": "0.0123459"}, {"coin": "USDT", "available": "5"}]
+            venue.says["/api/v3/account/assets"] = ok({"usdtEquity": "5", "assets": assets})
+        else:
+            venue.says["/api/v2/mix/position/all-position"] = ok([])
+            venue.says["/api/v2/mix/account/account"] = ok({"marginCoin": "USDT", "available": "5", "accountEquity": "5"})
+            venue.says["/api/v2/spot/account/assets"] = ok(coins)
+        [held] = await rest.positions(key)
+        assert (held.instrument, held.position_side, held.qty) == (7, 0, 12345)  # lots of 0.000001
+        assert (await rest.books(key)).positions == ((7, 0, 12345, 0),)
+        venue.says["/api/v3/account/assets"] = ok({"usdtEquity": "5", "assets": None})
+        venue.says["/api/v2/spot/account/assets"] = ok(None)
+        with pytest.raises(ValueError):  # nothing told is not nothing held
+            await rest.positions(key)

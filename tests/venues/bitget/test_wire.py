@@ -171,7 +171,7 @@ def test_spot(venue: BitgetWire) -> None:
     assert (told.order.order_qty, told.order.cum_qty, told.order.side) == (0, 300, 1)
     fill = {"orderId": "1", "tradeId": "2", "symbol": "BTCUSDT", "side": "buy", "priceAvg": "42740.41", "size": "0.0006",
             "tradeScope": "maker", "feeDetail": [{"feeCoin": "BTC", "totalFee": "0.0153"}], "cTime": "1703577336606"}  # fmt: skip
-    told = one(venue, push("fill", [fill], "SPOT"))
+    told = one(venue, push("fill", [{**fill, "clientOid": CID.hex()}], "SPOT"))
     assert (told.execution.qty, told.execution.px, told.execution.side) == (600, 4274041, 1)
     assert (told.fee, told.fee_asset) == ("0.0153", "BTC")
     balance = {"coin": "USDT", "available": "100", "frozen": "5.5", "locked": "1", "uTime": "1695713887792"}
@@ -194,15 +194,26 @@ def test_an_order_of_v3(venue: BitgetWire) -> None:
 ])  # fmt: skip
 def test_a_fill_of_v3(venue: BitgetWire, channel: str, seen: str | None, held: int) -> None:
     """It does not say how positions are kept: its order does, else the connection; else it goes without a position side."""
+    size = 0
     if seen:
-        venue.read(channel, push("order", [{**ORDER3, "holdMode": seen}], "UTA"), 1)
+        size = venue.read(channel, push("order", [{**ORDER3, "holdMode": seen}], "UTA"), 1)[-1].order_qty
     payload = push("fill", [FILL3], "UTA")
     assert one(venue, payload, channel) == TradeTold(
         CID,
-        ls.Execution(3, held, 1288888888888888888, 4444, -1, 10, 949930, realised=True, client_order_id=CID.hex(),
-                     ts_event=1736378720623 * MS_NS, ts_recv=99, raw=payload),
-        "0.569958", "USDT",
+        ls.Execution(3, held, 1288888888888888888, 4444, -1, 10, 949930, order_qty=size, realised=True,
+                     client_order_id=CID.hex(), ts_event=1736378720623 * MS_NS, ts_recv=99, raw=payload),
+        "0.569958", "USDT", thin=seen is None,
     )  # fmt: skip
+
+
+def test_a_fill_of_v3_heard_before_its_order_is_told_whole_with_it(venue: BitgetWire) -> None:
+    """Without what its order asked for a fixed amount would be taken in full for each fill: thin, then whole, with the order."""
+    first = one(venue, push("fill", [FILL3], "UTA"), UNIFIED_ONE_WAY)
+    assert (first.thin, first.execution.order_qty) == (True, 0)
+    whole, order = venue.read(UNIFIED_ONE_WAY, push("order", [ORDER3], "UTA"), 99)
+    assert (whole.thin, whole.execution.order_qty, whole.fee) == (False, order.order_qty, "0.569958")
+    assert whole.execution.exec_id == first.execution.exec_id and order.order_qty > 0
+    assert len(venue.read(UNIFIED_ONE_WAY, push("order", [ORDER3], "UTA"), 99)) == 1, "once"
 
 
 def test_a_fast_fill_is_thin(venue: BitgetWire) -> None:
@@ -471,3 +482,12 @@ def test_movements_of_money(
     told = codec.funding_of(row, instruments)
     assert (told.amount_e8 if told is not None else None) == funding
     assert told is None or (told.instrument, told.id, told.ts_event) == (3, 9, 7 * MS_NS)
+
+
+@pytest.mark.parametrize("market", ["USDT-FUTURES", "SPOT"])
+def test_a_fill_that_names_no_client_order_id_is_nobodys(venue: BitgetWire, market: str) -> None:
+    """The channel of fills does not always say whose order it was; ours would be taken for the follower's own hand. The
+    orders channel tells the same execution with its id."""
+    row = {name: value for name, value in FILL.items() if name != "clientOid"} | {"size": "0.01", "priceAvg": "51000.5"}
+    [one] = venue.read("private", push("fill", [row], market), 1)
+    assert isinstance(one, Unused)

@@ -110,6 +110,9 @@ async def test_a_key_the_venue_refuses_ends_its_own_connections_only(world: Worl
     await world.parts.streams.add_many([(number, bad)], on_done=problems.__setitem__)
     assert "refused" in problems[number], problems
     assert not any(line.open for line in world.parts.sessions.lines(number))
+    # With another key the account is heard again.
+    world.parts.register(number, made["name"], world.key(made))
+    await until(lambda: all(line.open for line in world.parts.sessions.lines(number)))
     one = world.order(good, 1 * world.unit(), px=world.buy_px())
     world.send(one)
     await until(lambda: world.filled(one) == 1 * world.unit())
