@@ -34,6 +34,7 @@ from copyd.core.rows import (
 from copyd.core.volatility import Range
 from copyd.credentials import Credential, Credentials
 from copyd.errors import OperatorError, VenueUnavailable
+from copyd.funding import FundingReader
 from copyd.runtime.clock import Clock
 from copyd.telemetry.logs import get_logger
 from copyd.venues.binance_usdm.accounts import in_parallel
@@ -159,6 +160,7 @@ class VenueSide:
             is_known=self._is_known, expected=self._expected, last_mark=self._last_mark,
             account_key=lambda account: key_of(self.credentials[self.engine.names.accounts[account]]),
             site_tag=f"{self.config.site.id:04x}",
+            is_hedge=lambda account: bool(AccountRow.unpack(self.engine.columns.get(4, account)).hedge),
         )
 
     def _unknown_account(self, account: int) -> None:
@@ -169,6 +171,8 @@ class VenueSide:
         """The engine whose tables hold the orders to render, and to compare the venue's answers with."""
         self.engine = engine
         self.parts.bind(engine.columns)
+        rows = (LeaderRow.unpack(engine.columns.get(LEADERS, index)) for index in range(engine.columns.count(LEADERS)))
+        self._heard_at = max((row.ts_equity for row in rows), default=0)
 
     async def start_orders(self) -> None:
         """Order connections and follower streams."""
@@ -179,6 +183,7 @@ class VenueSide:
             window_bytes=min((size for size, _ in windows), default=0),
             round_trip_us=max((trip for _, trip in windows), default=0) // 1000)
         self._spawn(self.parts.keep_clock())
+        self._read_funding()
 
     async def start_market(self) -> None:
         """Quotes and marks of every instrument; returns when each was heard once."""
@@ -199,6 +204,22 @@ class VenueSide:
             await self._read_transfers(index, leader.credential)  # before his equity is heard: it is not mistaken for a loss
             floor, seen, positions = self.engine.resume_point(index)
             await feed.start(floor, self.start_timeout_s, seen=seen, positions=positions if floor else None)
+
+    def _read_funding(self) -> None:
+        """Where the venue pushes no funding of the followers', it is asked for."""
+        if not self.parts.funding_by_rest:
+            return
+        offset = self.rest.venue_clock
+        heard = self._heard_at or self.clock.now_ns()
+        reader = FundingReader(
+            engine=self.engine, instruments=self.instruments, fundings=self.parts.fundings, key_of=self._key_of_account,
+            on_funding=self._funding, now_ms=lambda: (self.clock.now_ns() + offset.offset_ns) // 10**6,
+            clock=self.clock.now_ns, heard_ms=(heard + offset.offset_ns) // 10**6)
+        self._spawn(reader.run())
+
+    def _key_of_account(self, account: int) -> Key | None:
+        credential = self.credentials.get(self.engine.names.accounts[account])
+        return key_of(credential) if credential is not None else None
 
     async def _read_transfers(self, leader: int, credential: str) -> None:
         """What the leader paid in or took out since he was last heard: neither is profit or loss of his (semantics 18)."""
@@ -388,7 +409,7 @@ class VenueSide:
                 self._untold_at = slot
                 return
             order = OrderRow.unpack(columns.get(ORDERS, slot))
-            if order.account not in self._keyless:
+            if order.instrument in self.instruments and order.account not in self._keyless:
                 room -= self.gateway.tell(order.cid, order.account, order.instrument, order.venue_order_id != 0)
         # Those that cannot be asked for, or were in vain, hold up nobody behind them.
         first = slots[-1] + 1 if len(slots) == UNTOLD_LOOK else first + UNTOLD_STEP
@@ -760,7 +781,8 @@ class VenueSide:
             held = [item.index for item in self.instruments if any(self.engine.expected(event.account, item.index, 0)[:2])]
             instrument = held[0] if len(held) == 1 else -1
         if instrument >= 0:
-            self.owner.offer(core.Funding(event.account, instrument, event.amount_e8, event.ts_event // 10**6, event.ts_event))
+            number = event.id or event.ts_event // 10**6
+            self.owner.offer(core.Funding(event.account, instrument, event.amount_e8, number, event.ts_event))
             return
         self.owner.alert(Alert("funding_unassigned", "the venue does not say which position it is for", {
             "account": self.engine.names.accounts[event.account], "amount_e8": event.amount_e8}))

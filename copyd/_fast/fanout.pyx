@@ -1535,15 +1535,17 @@ cdef class Kernel:
     cdef int64_t _plan_reduction(self, uint32_t leg_index, Cause* cause) except -1 nogil:
         cdef Leg* leg = &self.columns.legs[leg_index]
         cdef int64_t total = self._reducible(leg)
-        cdef int64_t left = total
-        cdef int64_t room, lots
+        cdef int64_t left, room, lots
         cdef int direction, plain, reduce_only
         cdef int part = PART_REDUCTION
         cdef uint32_t slot
         cdef AccountInstrument* ai
         cdef Instrument* instrument = &self.columns.instruments[leg.instrument]
-        if total == 0 or _carries_close(instrument, leg, total):
+        if total != 0:
+            total = _tradable(instrument, leg, total)
+        if total == 0:
             return 0
+        left = total
         direction = _sign(leg.attributed)
         ai = self._account_instrument(leg)
         plain = instrument.spot or self.columns.accounts[leg.account].hedge
@@ -2017,9 +2019,15 @@ cdef class Kernel:
     cdef bint _is_dust(self, Leg* leg, Order* order, int64_t rest) noexcept nogil:
         cdef Instrument* instrument = &self.columns.instruments[order.instrument]
         cdef int64_t value
-        cdef bint too_small = order.code == MIN_NOTIONAL_REJECTED or (instrument.spot and order.code == FILTER_REJECTED)
-        if (order.state != S_REJECTED or not too_small or order.reduce_only or order.position_side
+        cdef bint few = rest < instrument.lot_min
+        cdef bint too_small = (
+            order.code == MIN_NOTIONAL_REJECTED or ((few or instrument.spot) and order.code == FILTER_REJECTED))
+        if (order.state != S_REJECTED or not too_small
                 or leg.target != 0 or leg.reduce_leaves != 0 or _abs(leg.attributed) != rest or leg.open_slot != NONE):
+            return False
+        if few:
+            return True
+        if order.reduce_only or order.position_side:
             return False
         value = _notional(instrument, rest, instrument.mark)
         return 0 < value < instrument.min_notional_e8
@@ -2091,9 +2099,20 @@ cdef inline int64_t _lacking(Leg* leg) noexcept nogil:
     return _sign(leg.target) * (leg.target - leg.pending - leg.deferred - (leg.attributed << 32) - <int64_t>leg.dust_q32)
 
 
-cdef inline bint _carries_close(Instrument* instrument, Leg* leg, int64_t lots) noexcept nogil:
-    return (instrument.spot and instrument.mark > 0 and lots < _abs(leg.attributed)
-            and lots < _min_lots(instrument, instrument.mark))
+cdef inline int64_t _least_reduction(Instrument* instrument) noexcept nogil:
+    if instrument.spot and instrument.mark > 0:
+        return _min_lots(instrument, instrument.mark)
+    return instrument.lot_min if instrument.lot_min > 1 else 1
+
+
+cdef inline int64_t _tradable(Instrument* instrument, Leg* leg, int64_t lots) noexcept nogil:
+    cdef int64_t least = _least_reduction(instrument)
+    cdef int64_t kept = _abs(leg.attributed) - leg.reduce_leaves - lots
+    if kept <= 0:
+        return 0 if lots < least and leg.reduce_leaves != 0 else lots
+    if kept < least:
+        lots -= least - kept
+    return lots if lots >= least else 0
 
 
 cdef inline void _set_off(Leg* leg) noexcept nogil:

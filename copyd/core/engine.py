@@ -29,7 +29,7 @@ from copyd.core.fixed import BPS, E8, ONE, mul_div_trunc, sign
 from copyd.core.identifiers import CID_BYTES, cause_id, epoch_of, site_of
 from copyd.core.instrument import base_price, conversion, converted_price, notional
 from copyd.core.leader_event import LeaderBook, split
-from copyd.core.order import carries_close
+from copyd.core.order import tradable
 from copyd.core.pnl import allocation_equity
 from copyd.core.reconcile import may_catch_up
 from copyd.core.risk import exceeds_declared
@@ -2479,8 +2479,8 @@ def check_law(engine: Engine) -> None:
     """The law of semantics 1 on every leg, as an invariant: raises ``BrokenInvariant`` naming the leg.
 
     ``|target - attributed - open - deferred| < 1 lot`` unless the residual waits for the venue's minimum, which only an
-    opening residual may do, and a part of a spot position that closes: a leg never else holds a whole lot more than it should
-    without an order on its way or a retry due.
+    opening residual may do, and a part of a close that the venue would not take: a leg never else holds a whole lot more than it
+    should without an order on its way or a retry due.
     """
     for index in range(engine.columns.count(LEGS)):
         leg = LegRow.unpack(engine.columns.get(LEGS, index))
@@ -2488,7 +2488,7 @@ def check_law(engine: Engine) -> None:
         wanted = abs(wanted) if sign(wanted) == sign(leg.attributed) != -sign(leg.deferred) else 0
         excess = abs(leg.attributed) * ONE - wanted - leg.reduce_leaves * ONE
         instrument = InstrumentRow.unpack(engine.columns.get(INSTRUMENTS, leg.instrument))
-        if excess >= ONE and leg.retry_ts == 0 and not carries_close(instrument, leg, excess >> 32):
+        if excess >= ONE and leg.retry_ts == 0 and tradable(instrument, leg, excess >> 32):
             raise BrokenInvariant(f"leg {index} holds {excess >> 32} lots too much and nothing is on its way")
         if leg.reduce_leaves < 0 or leg.open_leaves < 0:
             raise BrokenInvariant(f"leg {index} counts fewer lots on the wire than none")

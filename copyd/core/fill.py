@@ -38,7 +38,7 @@ POSITION_SIDE_REJECTED = -4061
 MIN_NOTIONAL_REJECTED = -4164
 """Refusals that say our picture of the account is wrong: the venue is asked for its position and its mode."""
 FILTER_REJECTED = -1013
-"""What a spot venue answers to an order below its minimum, among others."""
+"""What a venue answers to an order below its least quantity, and on spot its least value, among others."""
 
 
 def apply_reports(t: Tables, reports: Iterable[ReportRow], now: int, seq: int, out: Outcome) -> None:
@@ -328,18 +328,17 @@ def end_reason(order: OrderRow, never_was: bool) -> Reason:
 
 
 def is_dust(t: Tables, leg: LegRow, order: OrderRow, rest: int) -> bool:
-    """The last of a leg, which the venue will not trade: a plain order below its minimum, all the leg still is (semantics 6).
+    """The last of a leg, which the venue will not trade: below its minimum, all the leg still is (semantics 6).
 
-    Only on spot, or where an opposite position nets the leg, is its close a plain order; reduce-only ones have no minimum.
+    Only on spot, or where an opposite position nets the leg, is its close a plain order; reduce-only ones have no least value.
     """
     instrument = t.instruments[order.instrument]
     plain = not order.reduce_only and not order.position_side
     last = leg.target == 0 and leg.reduce_leaves == 0 and abs(leg.attributed) == rest and leg.open_slot == NONE
-    too_small = order.code == MIN_NOTIONAL_REJECTED or (bool(instrument.spot) and order.code == FILTER_REJECTED)
-    return (
-        order.state == OrderState.REJECTED and too_small and plain and last
-        and 0 < notional(instrument, rest, instrument.mark) < instrument.min_notional_e8
-    )
+    few = rest < instrument.lot_min
+    too_small = order.code == MIN_NOTIONAL_REJECTED or ((few or bool(instrument.spot)) and order.code == FILTER_REJECTED)
+    worthless = plain and 0 < notional(instrument, rest, instrument.mark) < instrument.min_notional_e8
+    return order.state == OrderState.REJECTED and too_small and last and (few or worthless)
 
 
 def write_off(t: Tables, leg: LegRow, order: OrderRow, out: Outcome) -> None:

@@ -104,10 +104,25 @@ def reducible(leg: LegRow) -> int:
     return max(0, ((abs(held) * ONE + leg.dust_q32 - wanted) >> 32) - leg.reduce_leaves)
 
 
-def carries_close(instrument: InstrumentRow, leg: LegRow, lots: int) -> bool:
-    """A spot venue exempts no sell from its minimum: below it a part waits for the next, or for the close of all."""
-    part = bool(instrument.spot) and instrument.mark > 0 and lots < abs(leg.attributed)
-    return part and lots < min_lots(instrument, instrument.mark)
+def least_reduction(instrument: InstrumentRow) -> int:
+    """Fewest lots the venue takes in a reduction: reduce-only is exempt from the least value, a spot venue exempts nothing."""
+    if instrument.spot and instrument.mark > 0:
+        return min_lots(instrument, instrument.mark)
+    return max(1, instrument.lot_min)
+
+
+def tradable(instrument: InstrumentRow, leg: LegRow, lots: int) -> int:
+    """Of ``lots`` > 0 to reduce by, those that go now (semantics 6).
+
+    Below the venue's minimum a part waits for the next one, or for the close of all; and as much stays as can still be sold.
+    """
+    least = least_reduction(instrument)
+    kept = abs(leg.attributed) - leg.reduce_leaves - lots
+    if kept <= 0:
+        # What is on its way may come back unfilled, and then goes with this.
+        return 0 if lots < least and leg.reduce_leaves else lots
+    lots -= max(0, least - kept)
+    return lots if lots >= least else 0
 
 
 def plan_reduction(t: Tables, leg_index: int, cause: Cause, out: Outcome) -> int:
@@ -118,13 +133,12 @@ def plan_reduction(t: Tables, leg_index: int, cause: Cause, out: Outcome) -> int
     On spot every order is plain.
     """
     leg = t.legs[leg_index]
-    total = left = reducible(leg)
+    ai, instrument = t.account_instrument(leg), t.instruments[leg.instrument]
+    total = reducible(leg)
+    total = left = tradable(instrument, leg, total) if total else 0
     if total == 0:
         return 0
     direction = sign(leg.attributed)
-    ai, instrument = t.account_instrument(leg), t.instruments[leg.instrument]
-    if carries_close(instrument, leg, total):
-        return 0
     plain = instrument.spot or t.accounts[leg.account].hedge
     room = left if plain else max(0, ai.net * direction - leg.reduce_leaves)
     part = PART_REDUCTION

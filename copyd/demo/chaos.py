@@ -17,16 +17,40 @@ from copyd.errors import CopydError
 from .exchange import Control
 
 LEVELS = ("none", "light", "heavy")
-READS = (
-    "GET /fapi/v1/allOrders",
-    "GET /fapi/v1/openOrders",
-    "GET /fapi/v1/userTrades",
-    "GET /fapi/v3/positionRisk",
-    "GET /fapi/v3/account",
-    "v2/account.status",
-    "v2/account.position",
-    "v2/account.balance",
-)
+READS = {
+    "binance_usdm": (
+        "GET /fapi/v1/allOrders",
+        "GET /fapi/v1/openOrders",
+        "GET /fapi/v1/userTrades",
+        "GET /fapi/v3/positionRisk",
+        "GET /fapi/v3/account",
+        "v2/account.status",
+        "v2/account.position",
+        "v2/account.balance",
+    ),
+    "okx": (
+        "GET /api/v5/trade/orders-history",
+        "GET /api/v5/trade/orders-pending",
+        "GET /api/v5/trade/fills",
+        "GET /api/v5/trade/fills-history",
+        "GET /api/v5/account/positions",
+        "GET /api/v5/account/balance",
+    ),
+    "bybit": ("GET /v5/order/history", "GET /v5/execution/list", "GET /v5/position/list", "GET /v5/account/wallet-balance"),
+    "bitget": (
+        "GET /api/v2/mix/position/all-position",
+        "GET /api/v2/mix/account/accounts",
+        "GET /api/v3/position/current-position",
+        "GET /api/v3/account/assets",
+    ),
+}
+"""Questions that are answered wrongly, late or not at all, by dialect."""
+LAGGING = ("Orders", "userTrades", "orders-history", "orders-pending", "fills", "fills-history", "/history", "execution/list")
+"""How those end whose answers may be old."""
+WORDS = {"binance_usdm": ("order.place", "order.status"), "": ("place", "query")}
+"""The names of placing an order and of asking for one."""
+CONNECTIONS = {"binance_usdm": ("api", "streams", "streams"), "": ("private", "public", "private")}
+"""Which connections carry orders, the market, and the leader."""
 #: A query's answer may be this far behind the engine, a request may wait this long on its way to it.
 LAG_MS = 300
 
@@ -64,10 +88,12 @@ class Chaos(msgspec.Struct, frozen=True):
     rules: list[dict[str, Any]] = []
     cuts: Cuts = Cuts()
     terms: Terms = Terms()
+    connections: tuple[str, str, str] = CONNECTIONS["binance_usdm"]
 
 
-def chaos(level: str, seed: int, followers: str, leader: str, order_tag: str) -> Chaos:
-    """The rules of a level. ``followers``: how their account names begin; ``order_tag``: how the daemon's order ids do."""
+def chaos(level: str, seed: int, followers: str, leader: str, order_tag: str, kind: str = "binance_usdm") -> Chaos:
+    """The rules of a level, for an exchange of a dialect. ``followers``: how their account names begin; ``order_tag``: how the
+    daemon's order ids do."""
     if level not in LEVELS:
         raise ValueError(f"no such level of faults: {level!r} ({', '.join(LEVELS)})")
     if level == "none":
@@ -79,7 +105,8 @@ def chaos(level: str, seed: int, followers: str, leader: str, order_tag: str) ->
     def rule(action: str, ppm: int, **match: Any) -> None:
         rules.append({"action": action, "ppm": max(1, int(ppm * scale)), "seed": seed, **match})
 
-    orders = {"method": "order.place", "client_id_prefix": order_tag}
+    place, ask = WORDS.get(kind, WORDS[""])
+    orders = {"method": place, "client_id_prefix": order_tag}
     rule("drop_reply", 50_000, **orders)
     rule("error_live", 20_000, **orders)
     rule("error_dead", 20_000, **orders)
@@ -90,16 +117,16 @@ def chaos(level: str, seed: int, followers: str, leader: str, order_tag: str) ->
     rule("delay_reply", 20_000, delay_ms=LAG_MS, **orders)
     rule("disconnect_live", 100, **orders)
     rule("disconnect", 100, **orders)
-    queries = {"method": "order.status", "client_id_prefix": order_tag}
+    queries = {"method": ask, "client_id_prefix": order_tag}
     rule("error_dead", 30_000, **queries)
     rule("drop_request", 10_000, **queries)
     rule("stale_read", 200_000, delay_ms=LAG_MS, **queries)
     rule("delay_reply", 30_000, delay_ms=LAG_MS, **queries)
-    for method in READS:
+    for method in READS[kind]:
         rule("error_dead", 20_000, method=method)
         rule("drop_reply", 3_000, method=method)
         rule("delay_reply", 20_000, method=method, delay_ms=LAG_MS)
-        if method.endswith(("Orders", "userTrades")):
+        if method.endswith(LAGGING):
             rule("stale_read", 100_000, method=method, account_prefix=followers, delay_ms=LAG_MS)
     theirs = {"account_prefix": followers}
     rule("drop_event", 10_000, **theirs)
@@ -113,7 +140,7 @@ def chaos(level: str, seed: int, followers: str, leader: str, order_tag: str) ->
     rule("delay_event", 30_000, delay_ms=LAG_MS, **his)
     rule("reorder_events", 60_000, **his)
     cuts = Cuts(api=6.0, streams=5.0, leader=12.0) if heavy else Cuts(api=20.0, streams=20.0)
-    return Chaos(level, rules, cuts)
+    return Chaos(level, rules, cuts, connections=CONNECTIONS.get(kind, CONNECTIONS[""]))
 
 
 class Cutter:
@@ -126,10 +153,11 @@ class Cutter:
 
     async def run(self) -> None:
         """All kinds at once, each at its own pace."""
+        orders, market, his = self.plan.connections
         kinds: list[tuple[float, dict[str, Any]]] = [
-            (self.plan.cuts.api, {"kind": "api"}),
-            (self.plan.cuts.streams, {"kind": "streams"}),
-            (self.plan.cuts.leader, {"kind": "streams", "account": self.leader}),
+            (self.plan.cuts.api, {"kind": orders}),
+            (self.plan.cuts.streams, {"kind": market}),
+            (self.plan.cuts.leader, {"kind": his, "account": self.leader}),
         ]
         async with asyncio.TaskGroup() as group:
             for mean_s, body in kinds:

@@ -43,33 +43,39 @@ def write_secret_file(path: Path, rows: list[dict[str, str]]) -> None:
             file.write(msgspec.json.encode(row) + b"\n")
 
 
-def configuration(
-    directory: Path,
-    addresses: dict[str, Any],
-    symbols: list[str],
-    majors: list[str],
-    port: int,
-    connections: int,
-    weight: int,
-    terms: Terms | None = None,
-) -> dict[str, Any]:
-    """The daemon's configuration for this run; what is not named keeps its documented default.
+class Seat(msgspec.Struct, frozen=True):
+    """A venue as the configuration knows it. ``weight``: request weight per minute, 0 = the default; ``lifted``: the
+    exchange counts nothing, so the daemon need not either."""
 
-    ``weight``: request weight per minute, 0 = the default. ``terms``: of the venue's contract.
-    """
-    streams = addresses["streams"]
-    venue: dict[str, Any] = {
-        "name": VENUE,
-        "kind": "binance_usdm",
-        "rest_url": addresses["rest"],
-        "ws_api_url": addresses["ws_api"],
-        "public_stream_url": f"{streams}/public",
-        "market_stream_url": f"{streams}/market",
-        "private_stream_url": f"{streams}/private",
-        "order_connections": connections,
-    }
-    if weight:
-        venue["request_weight_per_min"] = weight
+    name: str
+    kind: str
+    addresses: dict[str, Any]
+    symbols: list[str]
+    majors: list[str]
+    leader: str
+    weight: int = 0
+    lifted: bool = False
+
+
+def venue_section(seat: Seat, connections: int, terms: Terms | None) -> dict[str, Any]:
+    """One of ``venues:``."""
+    addresses = seat.addresses
+    venue: dict[str, Any] = {"name": seat.name, "kind": seat.kind, "rest_url": addresses["rest"]}
+    if seat.kind == "binance_usdm":
+        streams = addresses["streams"]
+        venue |= {
+            "ws_api_url": addresses["ws_api"],
+            "public_stream_url": f"{streams}/public",
+            "market_stream_url": f"{streams}/market",
+            "private_stream_url": f"{streams}/private",
+            "order_connections": connections,
+        }
+    else:
+        venue["ws_url"] = addresses["ws"]
+    if seat.weight:
+        venue["request_weight_per_min"] = seat.weight
+    if seat.lifted:
+        venue["connects_per_5_min"] = venue["request_weight_per_min"] = 100_000_000
     if terms is not None:
         venue |= {
             "recv_window_ms": terms.recv_window_ms,
@@ -79,19 +85,34 @@ def configuration(
                 "engine_delay_ms": terms.engine_delay_ms, "read_lag_ms": terms.read_lag_ms, "guard_ms": terms.guard_ms,
             },
         }  # fmt: skip
+    return venue
+
+
+def configuration(
+    directory: Path, seats: list[Seat], port: int, connections: int, terms: Terms | None = None, fees: bool = True
+) -> dict[str, Any]:
+    """The daemon's configuration for this run; what is not named keeps its documented default.
+
+    ``terms``: of the venues' contracts; ``fees``: charged to those who leave.
+    """
+    charged = {"performance_bps": PERFORMANCE_BPS, "platform_share_bps": PLATFORM_SHARE_BPS, "platform_account": PLATFORM}
     return {
         "mode": "simulate",
         "site": {"id": SITE, "name": "demo"},
         "journal": {"path": str(directory / "journal"), "map_size_mib": 16_384, "free_disk_min_mib": 64},
-        "venues": [venue],
+        "venues": [venue_section(seat, connections, terms) for seat in seats],
         "instruments": [
-            {"symbol": symbol, "venue": VENUE, "class": "majors" if symbol in majors else "others"} for symbol in symbols
+            {"symbol": symbol, "venue": seat.name, "class": "majors" if symbol in seat.majors else "others"}
+            for seat in seats
+            for symbol in seat.symbols
         ],
-        "leaders": [{"id": LEADER, "venue": VENUE, "credential": LEADER, "equity_poll_interval_ms": 1_000}],
+        "leaders": [
+            {"id": seat.leader, "venue": seat.name, "credential": seat.leader, "equity_poll_interval_ms": 1_000} for seat in seats
+        ],
         "credentials": [{"file": str(directory / "credentials.jsonl")}],
         # The day begins twelve hours from now: no daily limit starts anew while the verifier looks on.
         "copy": {"position_mode": "keep", "daily_reset_utc": time.strftime("%H:%M", time.gmtime(time.time() + 43_200))},
-        "fees": {"performance_bps": PERFORMANCE_BPS, "platform_share_bps": PLATFORM_SHARE_BPS, "platform_account": PLATFORM},
+        **({"fees": charged} if fees else {}),
         "control": {"socket": str(directory / "control.sock"), "socket_mode": "0600"},
         "health": {"host": "127.0.0.1", "port": port},
         "telemetry": {"log_format": "json", "log_level": "info"},

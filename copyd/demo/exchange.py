@@ -25,6 +25,7 @@ from .history import Fault, Instrument, LeaderTrade, Order, Quotes, Truth, to_e8
 from .workload import Step
 
 PAGE = 20_000
+PLACING = ("place", "create", "batch")  #: in the names of requests that place orders
 Row = TypeVar("Row", bound=msgspec.Struct)
 
 
@@ -65,6 +66,8 @@ class TradeRow(msgspec.Struct, gc=False):
     sellOrderId: int
     buyFee: str
     sellFee: str
+    buyName: str = ""
+    sellName: str = ""
 
 
 class QuoteRow(msgspec.Struct, gc=False):
@@ -139,12 +142,45 @@ class FaultRow(msgspec.Struct, gc=False):
     delay_ms: int
 
 
+class InstrumentRow(msgspec.Struct):
+    """A line of /truth/instruments."""
+
+    symbol: str
+    name: str
+    base: str
+    quote: str
+    tick: str
+    lot: str
+    contract: str
+    minNotional: str
+    minQty: str
+    maxQty: str
+    maxMarketQty: str
+
+
 class AccountMade(msgspec.Struct):
     """An account the exchange opened."""
 
     name: str
     api_key: str
     secret: str
+    passphrase: str = ""
+
+
+def met(row: FaultRow) -> str:
+    """What a fault met, in one set of words for all dialects: those that give an account its own connection log its address."""
+    if row.action == "cut" and row.method.startswith("/"):
+        return "session" if row.account else "streams"
+    return "order.place" if row.method == "place" else row.method
+
+
+def execution_number(name: str, ts: int) -> str:
+    """An execution as the decision export names it: by the venue's number, or, where the venue gives it a text, by its time in ms
+    and 22 bits of the text's hash."""
+    if name.isdigit():
+        return name
+    digest = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")
+    return str((ts // 1_000_000) << 22 | digest >> 42)
 
 
 def kept_name(path: str) -> str:
@@ -166,7 +202,8 @@ class Control:
         self.url = url
         self.quotes: dict[str, Quotes] = {}
         self.quotes_seq = -1
-        self.instruments: dict[str, Instrument] = {}
+        self.instruments: dict[str, Instrument] = {}  #: by the venue's name
+        self.books: dict[str, Instrument] = {}  #: by the truth's name
         self.opening_px: dict[str, int] = {}
         self.keep: Path | None = None  #: directory to keep the truth in, as it was served
 
@@ -201,7 +238,9 @@ class Control:
     async def make_accounts(self, accounts: list[dict[str, Any]]) -> list[AccountMade]:
         """Open accounts with keys and balances."""
         made = await self._post("/accounts", {"accounts": accounts})
-        return [AccountMade(row["name"], row["api_key"], row["secret"]) for row in made["accounts"]]
+        return [
+            AccountMade(row["name"], row["api_key"], row["secret"], row.get("passphrase", "")) for row in made["accounts"]
+        ]
 
     async def mark_account(self, name: str) -> None:
         """From now on every equity served to this account is in the truth."""
@@ -226,14 +265,20 @@ class Control:
 
     async def move_market(self, symbol: str, bps: int) -> None:
         """The makers quote this much higher (negative: lower) from now on."""
-        await self._post("/market", {"symbol": symbol, "move_bps": bps})
+        await self._post("/market", {"symbol": self.instruments[symbol].book, "move_bps": bps})
 
     async def positions_now(self, leader: str) -> dict[tuple[str, str, str], int]:
         """Signed lots of every open position of the followers."""
         keep, self.keep = self.keep, None
         found: dict[tuple[str, str, str], int] = {}
         async for positions in self.pages("/truth/positions", PositionRow):
-            found.update({(row.account, row.symbol, row.positionSide): row.lots for row in positions if row.lots})
+            found.update(
+                {
+                    (row.account, self.books[row.symbol].symbol, row.positionSide): row.lots
+                    for row in positions
+                    if row.lots and row.symbol in self.books
+                }
+            )
         self.keep = keep
         return {key: lots for key, lots in found.items() if key[0] != leader}
 
@@ -281,27 +326,46 @@ class Control:
                 filters["LOT_SIZE"]["minQty"],
                 filters["LOT_SIZE"]["maxQty"],
                 filters["MARKET_LOT_SIZE"]["maxQty"],
+                pair=(row["baseAsset"], row["quoteAsset"]),
             )
+            self.books[row["symbol"]] = self.instruments[row["symbol"]]
             self.quotes[row["symbol"]] = Quotes()
+
+    async def list_instruments(self) -> None:
+        """Contracts from the truth, whatever the dialect."""
+        raw = await self._get("/truth/instruments")
+        if self.keep is not None:
+            append(self.keep / kept_name("/truth/instruments"), raw)
+        self.read_listed(raw)
+
+    def read_listed(self, raw: bytes) -> None:
+        """Contracts out of the truth's own list."""
+        for row in msgspec.json.Decoder(InstrumentRow).decode_lines(raw):
+            self.books[row.symbol] = self.instruments[row.name] = Instrument(
+                row.name, row.tick, row.lot, row.minNotional, row.minQty, row.maxQty, row.maxMarketQty, book=row.symbol,
+                contract=row.contract, pair=(row.base, row.quote),
+            )  # fmt: skip
+            self.quotes[row.name] = Quotes()
 
     async def follow_quotes(self) -> None:
         """Fetch what the quote log has grown by (the log is bounded: call often)."""
         async for rows in self.pages("/truth/quotes", QuoteRow, self.quotes_seq, 100_000):
             for row in rows:
-                instrument = self.instruments.get(row.symbol)
+                instrument = self.books.get(row.symbol)
                 if instrument is None:
                     continue
+                symbol = instrument.symbol
                 bid, ask, mark = (instrument.ticks(px) for px in (row.bid, row.ask, row.mark))
-                self.quotes[row.symbol].add(row.ts, bid, ask, mark)
-                if row.symbol not in self.opening_px and mark:
-                    self.opening_px[row.symbol] = mark
+                self.quotes[symbol].add(row.ts, bid, ask, mark)
+                if symbol not in self.opening_px and mark:
+                    self.opening_px[symbol] = mark
             self.quotes_seq = rows[-1].seq
 
     async def truth(self, leader: str, progress: Any = None) -> Truth:
         """The exchange's whole books, as far as the leader and the followers are concerned."""
         await self.follow_quotes()
-        instruments = self.instruments
-        truth = Truth(instruments=instruments, leader_trades=[], orders=[], positions={}, quotes=self.quotes)
+        instruments = self.books
+        truth = Truth(instruments=self.instruments, leader_trades=[], orders=[], positions={}, quotes=self.quotes)
         leader_lots: dict[tuple[str, int], int] = {}
         cid_of: dict[tuple[str, int], str] = {}
         async for orders in self.pages("/truth/orders", OrderRow):
@@ -316,8 +380,8 @@ class Control:
                 market = row.type == "MARKET"
                 truth.orders.append(
                     Order(
-                        row.clientOrderId, row.account, row.symbol, 1 if row.side == "BUY" else -1, row.positionSide, row.type,
-                        "" if market else row.timeInForce, 0 if market else instrument.ticks(row.price),
+                        row.clientOrderId, row.account, instrument.symbol, 1 if row.side == "BUY" else -1, row.positionSide,
+                        row.type, "" if market else row.timeInForce, 0 if market else instrument.ticks(row.price),
                         instrument.lots(row.origQty), row.reduceOnly, instrument.lots(row.executedQty), to_e8(row.cumQuote),
                         row.status, row.ts, row.ts_done,
                     )
@@ -332,16 +396,18 @@ class Control:
                 if instrument is None:
                     continue
                 lots = 0
-                for account, order_id, side, fee in (
-                    (trade.buyer, trade.buyOrderId, 1, trade.buyFee), (trade.seller, trade.sellOrderId, -1, trade.sellFee),
-                ):  # fmt: skip
+                for account, order_id, side, fee, name in (
+                    (trade.buyer, trade.buyOrderId, 1, trade.buyFee, trade.buyName),
+                    (trade.seller, trade.sellOrderId, -1, trade.sellFee, trade.sellName),
+                ):
                     key = (trade.symbol, order_id)
                     if account == leader:
                         lots = instrument.lots(trade.qty)
                         px = instrument.ticks(trade.price)
                         whole = leader_lots.get(key, lots)
+                        number = execution_number(name or str(trade.id), trade.ts)
                         truth.leader_trades.append(
-                            LeaderTrade(trade.symbol, str(trade.id), str(order_id), side * lots, px, whole, trade.ts)
+                            LeaderTrade(instrument.symbol, number, str(order_id), side * lots, px, whole, trade.ts)
                         )
                     else:
                         cid = cid_of.get(key)
@@ -350,21 +416,22 @@ class Control:
                             fills[cid] += lots
                             truth.fill_count += 1
                             value = instrument.notional_e8(lots, instrument.ticks(trade.price))
-                            executions[account].append((trade.ts, trade.symbol, side * lots, value, to_e8(fee)))
+                            executions[account].append((trade.ts, instrument.symbol, side * lots, value, to_e8(fee)))
         truth.fills, truth.executions = dict(fills), dict(executions)
         async for positions in self.pages("/truth/positions", PositionRow):
             for position in positions:
-                if position.account != leader and position.lots:
-                    truth.positions[(position.account, position.symbol, position.positionSide)] = position.lots
+                if position.account != leader and position.lots and position.symbol in instruments:
+                    named = instruments[position.symbol].symbol
+                    truth.positions[position.account, named, position.positionSide] = position.lots
         async for reads in self.pages("/truth/reads", ReadRow):
             truth.leader_reads.extend((read.ts, to_e8(read.equity)) for read in reads if read.account == leader)
         async for rejects in self.pages("/truth/rejects", RejectRow):
             for reject in rejects:
-                placing = "place" in reject.method or reject.method.startswith("POST")
+                placing = reject.method.startswith("POST") or any(word in reject.method for word in PLACING)
                 if reject.clientOrderId and reject.account != leader and placing:
                     truth.rejects[reject.clientOrderId] = reject.code
         async for faults in self.pages("/truth/faults", FaultRow):
-            truth.faults.extend(Fault(row.ts, row.action, row.account, row.method, row.clientOrderId) for row in faults)
+            truth.faults.extend(Fault(row.ts, row.action, row.account, met(row), row.clientOrderId) for row in faults)
         return truth
 
 
@@ -375,7 +442,11 @@ class KeptBooks(Control):
         super().__init__(None, "")  # type: ignore[arg-type]
         self.directory = directory
         self.read: set[str] = set()
-        self.read_instruments((directory / "exchangeInfo.json").read_bytes())
+        listed = directory / kept_name("/truth/instruments")
+        if listed.exists():
+            self.read_listed(listed.read_bytes())
+        else:
+            self.read_instruments((directory / "exchangeInfo.json").read_bytes())
 
     async def _get(self, path: str) -> bytes:
         name = kept_name(path.partition("?")[0])
@@ -386,14 +457,18 @@ class KeptBooks(Control):
         return file.read_bytes()
 
 
+OPEN = ("NEW", "PARTIALLYFILLED", "LIVE")  #: states of an order that may still be filled, without underscores
+
+
 class LeaderClient:
     """The leader's own client: signed REST, one connection, nothing retried."""
 
-    def __init__(self, session: aiohttp.ClientSession, rest: str, api_key: str, secret: str) -> None:
+    def __init__(self, session: aiohttp.ClientSession, rest: str, api_key: str, secret: str, passphrase: str = "") -> None:
         self.session = session
         self.rest = rest
         self.api_key = api_key
         self._secret = secret.encode()
+        self.passphrase = passphrase
         self.orders = 0
 
     async def call(self, method: str, path: str, **params: Any) -> Any:
@@ -418,8 +493,16 @@ class LeaderClient:
         row = await self.call("GET", "/fapi/v1/ticker/bookTicker", symbol=symbol)
         return row["bidPrice"], row["askPrice"]
 
-    async def place(self, step: Step, instrument: Instrument) -> dict[str, Any]:
-        """One step of the script as an order."""
+    async def price(self, step: Step, instrument: Instrument) -> str:
+        """The limit of a step: a price of its own inside the spread where there is room for one that waits."""
+        ticks = step.px
+        if step.kind == "REST":
+            bid, ask = (instrument.ticks(px) for px in await self.best(step.symbol))
+            ticks = min(bid + 1, ask - 1) if step.side > 0 else max(ask - 1, bid + 1)
+        return instrument.px_text(ticks)
+
+    async def place(self, step: Step, instrument: Instrument) -> str:
+        """One step of the script as an order: the venue's number of it."""
         self.orders += 1
         params: dict[str, Any] = {
             "symbol": step.symbol,
@@ -431,23 +514,23 @@ class LeaderClient:
         if step.kind == "MARKET":
             params["type"] = "MARKET"
         else:
-            ticks = step.px
-            if step.kind == "REST":  # a price of its own inside the spread where there is room, else joins the best
-                bid, ask = (instrument.ticks(px) for px in await self.best(step.symbol))
-                ticks = min(bid + 1, ask - 1) if step.side > 0 else max(ask - 1, bid + 1)
-            params |= {"type": "LIMIT", "timeInForce": "GTC", "price": f"{ticks * instrument.tick}"}
+            params |= {"type": "LIMIT", "timeInForce": "GTC", "price": await self.price(step, instrument)}
         if step.reduce_only:
             params["reduceOnly"] = "true"
-        answer: dict[str, Any] = await self.call("POST", "/fapi/v1/order", **params)
-        return answer
+        return str((await self.call("POST", "/fapi/v1/order", **params))["orderId"])
 
-    async def wait_filled(self, symbol: str, order_id: int, seconds: float) -> bool:
+    async def order_status(self, symbol: str, order_id: str) -> str:
+        """What has become of an order, in the venue's word."""
+        row = await self.call("GET", "/fapi/v1/order", symbol=symbol, orderId=order_id)
+        return str(row["status"])
+
+    async def wait_filled(self, symbol: str, order_id: str, seconds: float) -> bool:
         """Whether a resting order was filled within the time."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            row = await self.call("GET", "/fapi/v1/order", symbol=symbol, orderId=order_id)
-            if row["status"] not in ("NEW", "PARTIALLY_FILLED"):
-                return bool(row["status"] == "FILLED")
+            status = (await self.order_status(symbol, order_id)).upper().replace("_", "")
+            if status not in OPEN:
+                return status == "FILLED"
             await asyncio.sleep(0.05)
         return False
 

@@ -28,16 +28,25 @@ def to_e8(text: str) -> int:
 
 
 class Instrument:
-    """One contract: how ticks, lots and money relate. ``notional_e8 = lots * ticks * value_mul // value_div``."""
+    """One contract: how ticks, lots and money relate. ``notional_e8 = lots * ticks * value_mul // value_div``.
+
+    ``symbol`` is the venue's name of it, ``book`` the one of the exchange's truth; ``contract``: base asset in one unit of the
+    venue's quantities (the truth's are in the base asset). ``per_leader_lot``: lots of it in one of the leader's, where he trades
+    on another venue. As a decimal per unit of base asset, a tick is worth the same on every venue.
+    """
 
     __slots__ = (
         "_price_cache",
         "_qty_cache",
+        "book",
+        "contract",
         "lot",
         "max_lots",
         "max_market_lots",
         "min_lots",
         "min_notional_e8",
+        "pair",
+        "per_leader_lot",
         "symbol",
         "tick",
         "value_div",
@@ -53,8 +62,16 @@ class Instrument:
         min_qty: str = "0",
         max_qty: str = "0",
         max_market_qty: str = "0",
+        *,
+        book: str = "",
+        contract: str = "1",
+        pair: tuple[str, str] = ("", ""),
     ) -> None:
         self.symbol = symbol
+        self.book = book or symbol
+        self.contract = Decimal(contract)
+        self.pair = pair  #: base and quote asset
+        self.per_leader_lot = Fraction(1)
         self.tick = Decimal(tick)
         self.lot = Decimal(lot)
         self._price_cache: dict[str, int] = {}
@@ -105,7 +122,11 @@ class Instrument:
 
     def qty_text(self, lots: int) -> str:
         """Lots as the trader writes the quantity."""
-        return str(lots * self.lot)
+        return str(lots * self.lot) if self.contract == 1 else f"{(lots * self.lot / self.contract).normalize():f}"
+
+    def px_text(self, ticks: int) -> str:
+        """Ticks as the trader writes the price."""
+        return f"{ticks * self.tick}"
 
 
 class LeaderTrade(msgspec.Struct, frozen=True, gc=False):
@@ -230,6 +251,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     follower: str
     leader: str = "leader"
+    venue: str = ""
     account: str = ""
     allocation: str
     mode: str = "proportional"

@@ -64,13 +64,17 @@ def k_q32(
     leader_leverage: int,
     worth_e8: int,
 ) -> int:
-    """Follower lots per leader lot in Q32, truncated once (semantics 2, 16, 42).
+    """Follower lots per leader lot in Q32, truncated once (semantics 2, 8, 16, 42).
+
+    What is in proportion is the base asset: ``per_leader_lot`` makes lots of it. An amount and a risk are divided by the value
+    that the leader's number of lots has in the follower's, so that the unit of ``k`` is the same.
 
     ``worth_e8`` is the plan's allocation equity; ``order_lots`` is the leader order's original quantity; ``px`` the price of
     this fill for fixed_amount and of the order's first fill for risk_based. 0 where the mode cannot size (no equity, no stop).
     """
     plan = numbers.plan
-    own = max(0, worth_e8)
+    own = max(0, worth_e8) * instrument.per_leader_lot.numerator
+    leader_equity_e8 *= instrument.per_leader_lot.denominator
     match plan.mode:
         case "proportional":
             return Q32 * own // leader_equity_e8 if leader_equity_e8 > 0 else 0

@@ -8,6 +8,9 @@
 5. when everything is quiet the daemon is stopped, its decisions are exported, the exchange's books are read
 6. the verifier compares books, plans and decisions
 7. fees are settled by ``copyd settle``, killed on the way; statements are held against the wallets. Exit 0 only when all agree
+
+With ``--venues``: an exchange of each dialect, a leader on each, all of them trading at once, followers of every leader on every
+venue, one daemon. 6 is done for each leader and venue; 7 is left out, for a transfer stays on one exchange.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -32,34 +36,19 @@ import msgspec
 
 from copyd.errors import CopydError, WorldError
 
+from .across import MAJOR_ASSETS, Group, groups_of, together, verify_all
 from .chaos import LEVELS, Cutter, chaos
-from .daemon import LEADER, PLATFORM, SITE, Daemon, configuration, free_port, percentiles, write_secret_file
-from .exchange import AccountMade, Control, LeaderClient
+from .daemon import LEADER, PLATFORM, SITE, VENUE, Daemon, Seat, configuration, free_port, percentiles, write_secret_file
+from .exchange import AccountMade
 from .history import SECOND, Command, Outage, Plan, Truth, VerifyConfig, read_claims, to_e8
-from .processes import Child
+from .places import ACCOUNTS_PER_CALL, Place, spread, venues_named
 from .settling import STEPS, Books, Office, Settled, judge, read_statements
 from .verifier import Verdict, verify
 from .view import Board, View, make_view, summary_table
-from .workload import (
-    LEADER_EQUITY,
-    LEADER_LEVERAGE,
-    Market,
-    Script,
-    Step,
-    follower_plans,
-    leader_script,
-    leaving,
-    plan_lines,
-    starting_balance,
-)
+from .workload import LEADER_LEVERAGE, Script, Step, follower_plans, leaving, plan_lines, starting_balance
 
 MAJORS = ["BTCUSDT", "ETHUSDT"]
-ACCOUNTS_PER_CALL = 500
-REAL_LIMITS_MAX = 40  #: followers that can be made ready inside the venue's own request weight of one minute
-REAL_WEIGHT = 2_400
-#: With faults the request weight is enforced, at what this many followers need: a making ready in half a minute, and settling
-#: what went wrong while the leader trades every second. (At the venue's own figure both take that much longer.)
-WEIGHT_PER_FOLLOWER = 60
+STORY_SEEDS = 1_000  #: between the stories of two leaders of one run
 
 
 class Stopped(Exception):
@@ -77,6 +66,7 @@ class Options(msgspec.Struct, frozen=True):
     connections: int = 4
     kill: bool = True
     faults: str = "none"
+    venues: list[str] = []  #: none: one exchange, which speaks Binance's dialect
 
 
 class Demo:
@@ -88,15 +78,12 @@ class Demo:
         self.view = view
         self.session = session
         self.chaos = chaos(options.faults, options.seed, "f", LEADER, f"{SITE:04x}")
-        self.weight = max(REAL_WEIGHT, WEIGHT_PER_FOLLOWER * options.followers) if self.disturbed else REAL_WEIGHT
-        self.lift = ["request_weight"] if options.followers > REAL_LIMITS_MAX and not self.disturbed else []
-        self.cutter: asyncio.Task[None] | None = None
-        self.exchange = Child("the exchange", [], directory / "exchange.log", directory)
+        self.places = self.make_places()
+        self.cutters: list[asyncio.Task[None]] = []
         self.daemon = Daemon(directory, free_port(), session)
-        self.control: Control
-        self.leader: LeaderClient
         self.plans: list[Plan] = []
-        self.script = Script([])
+        self.groups: list[Group] = []
+        self.verdicts: dict[tuple[str, str], Verdict] = {}
         self.board = Board(followers=options.followers)
         self.outages: list[Outage] = []
         self.plans_since = 0
@@ -112,9 +99,9 @@ class Demo:
         self.last_life: dict[str, Any] = {}
         self.lives: list[dict[str, Any]] = []
         self.deltas: dict[str, int] = {}
-        self.limits_lifted: list[str] = []
         self.commands: list[Command] = []
-        self.held: tuple[int, dict[tuple[str, str, str], int]] = 0, {}
+        self.held_ts = 0
+        self.held: dict[str, dict[tuple[str, str, str], int]] = {}  #: by venue
         self.ended_at = 0.0
         self.settled = Settled()
 
@@ -122,6 +109,19 @@ class Demo:
     def disturbed(self) -> bool:
         """Whether things go wrong on purpose."""
         return self.options.faults != "none"
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is one exchange only: fees are settled on it, and everything is verified at once."""
+        return not self.options.venues
+
+    def make_places(self) -> list[Place]:
+        """The exchanges of the run, not yet started."""
+        o = self.options
+        if self.alone:
+            return [Place(VENUE, "binance_usdm", LEADER, self.directory, self.session, o.followers, True)]
+        each = -(-o.followers // len(o.venues))
+        return [Place(kind, kind, f"{LEADER}-{kind}", self.directory, self.session, each, False) for kind in o.venues]
 
     # -- small steps -------------------------------------------------------------------------------------------
 
@@ -138,63 +138,71 @@ class Demo:
         self.checkpoint()
 
     async def orders_accepted(self) -> int:
-        """Followers' orders the exchange has accepted so far."""
-        return int((await self.control.stats())["orders_accepted"]) - self.leader.orders
+        """Followers' orders the exchanges have accepted so far."""
+        return sum([await place.orders_accepted() for place in self.places])
 
-    # -- 1. the exchange ---------------------------------------------------------------------------------------
+    # -- 1. the exchanges --------------------------------------------------------------------------------------
 
-    async def start_exchange(self) -> dict[str, Any]:
-        """The exchange in its own process; its addresses."""
-        ready_file = self.directory / "exchange.json"
-        arguments = ["copyd", "exchange", "--seed", str(self.options.seed), "--ready-file", str(ready_file), "--quiet"]
-        if self.lift:
-            arguments += ["--lift", ",".join(self.lift)]
-        self.exchange.arguments = arguments
-        await self.exchange.start()
-        for _ in range(600):
-            if ready_file.exists():
-                addresses: dict[str, Any] = msgspec.json.decode(ready_file.read_bytes())
-                return addresses
-            self.exchange.check()
-            await self.pause(0.05)
-        raise WorldError("the exchange does not answer after 30 s")
+    async def start_exchanges(self) -> None:
+        """Each in its own process, all with one seed: their markets walk alike, as those of real venues do."""
+        for place in self.places:
+            keep = None
+            if self.options.keep is not None:
+                keep = self.directory / ("books" if self.alone else f"books-{place.name}")
+                keep.mkdir()
+            await place.start(self.options.seed, self.disturbed, keep)
+            self.checkpoint()
+
+    def say_what_is_lifted(self) -> None:
+        """Which limits no exchange enforces, before anything happens; of one exchange alone the result says it."""
+        for place in self.places:
+            steps = ", ".join(f"{i.pair[0]} tick {i.tick} lot {i.lot}" for i in place.control.instruments.values())
+            weight = f", request weight {place.weight} a minute" if self.disturbed and place.kind == "binance_usdm" else ""
+            lifted = ", ".join(place.lift) or "none"
+            self.view.say(f"{place.name}: {len(place.plans)} followers; lifted: {lifted}{weight}; {steps}")
 
     async def open_accounts(self) -> list[AccountMade]:
-        """Accounts of the leader and of every follower.
-
-        Nine of ten followers come with leverage and margin type set; one of eight trades in hedge mode, and the daemon
-        takes it as it is.
-        """
-        made = await self.control.make_accounts([{"name": LEADER, "balance": str(LEADER_EQUITY)}])
-        await self.control.make_accounts([{"name": PLATFORM, "balance": "0"}])
-        await self.control.mark_account(LEADER)
-        for start in range(0, len(self.plans), ACCOUNTS_PER_CALL):
-            rows = []
-            for at, plan in enumerate(self.plans[start : start + ACCOUNTS_PER_CALL], start):
-                row: dict[str, Any] = {"name": plan.account, "balance": starting_balance(plan, self.options.seed)}
-                if at % 10:
-                    row |= {"leverage": plan.leverage, "margin_type": "ISOLATED"}
-                if at % 8 == 5:
-                    row |= {"hedge": True}
-                rows.append(row)
-            made += await self.control.make_accounts(rows)
-            self.view.progress("accounts opened", len(made) - 1, len(self.plans))
-            self.checkpoint()
+        """Accounts of the leaders and of every follower."""
+        made = [await place.open_leader() for place in self.places]
+        if self.alone:
+            await self.places[0].control.make_accounts([{"name": PLATFORM, "balance": "0"}])
+        done = 0
+        for place in self.places:
+            for start in range(0, len(place.plans), ACCOUNTS_PER_CALL):
+                new = await place.open_followers(self.options.seed, start)
+                made += new
+                done += len(new)
+                self.view.progress("accounts opened", done, len(self.plans))
+                self.checkpoint()
         return made
 
     # -- 2. the daemon -----------------------------------------------------------------------------------------
 
-    async def start_daemon(self, addresses: dict[str, Any], made: list[AccountMade]) -> None:
+    def seat(self, place: Place) -> Seat:
+        """A place as the daemon is told of it."""
+        lifted = bool(place.lift)
+        instruments = place.control.instruments
+        majors = MAJORS if self.alone else [name for name, one in instruments.items() if one.pair[0] in MAJOR_ASSETS]
+        binance = place.kind == "binance_usdm"
+        weight = (100_000_000 if lifted else place.weight * 3 // 4 if self.disturbed else 0) if binance else 0
+        return Seat(
+            place.name, place.kind, place.addresses, list(instruments), majors, place.leader_name, weight, lifted and not binance
+        )
+
+    async def start_daemon(self, made: list[AccountMade]) -> None:
         """Files, process, import, readiness."""
         write_secret_file(
             self.directory / "credentials.jsonl",
-            [{"name": account.name, "key": account.api_key, "secret": account.secret} for account in made],
+            [
+                {"name": account.name, "key": account.api_key, "secret": account.secret}
+                | ({"passphrase": account.passphrase} if account.passphrase else {})
+                for account in made
+            ],
         )
         self.daemon.write_config(
             configuration(
-                self.directory, addresses, list(self.control.instruments), MAJORS, int(self.daemon.health.rpartition(":")[2]),
-                self.options.connections, 100_000_000 if self.lift else self.weight * 3 // 4 if self.disturbed else 0,
-                self.chaos.terms if self.disturbed else None,
+                self.directory, [self.seat(place) for place in self.places], int(self.daemon.health.rpartition(":")[2]),
+                self.options.connections, self.chaos.terms if self.disturbed else None, fees=self.alone,
             )
         )  # fmt: skip
         self.view.say("starting the daemon")
@@ -206,7 +214,7 @@ class Demo:
         await self.daemon.import_followers(self.directory / "followers.jsonl")
         self.view.say(f"imported in {time.monotonic() - start:.1f} s; position mode, margin type and leverage of each leg follow")
         until = time.monotonic() + 150 + self.options.followers * 0.1
-        legs = len(self.plans) * len(self.control.instruments)
+        legs = sum(len(place.plans) * len(place.control.instruments) for place in self.places)
         while not await self.daemon.ready():
             assert self.daemon.child is not None
             self.daemon.child.check()
@@ -219,23 +227,46 @@ class Demo:
 
     # -- 3. the leader trades ----------------------------------------------------------------------------------
 
-    def describe(self, step: Step) -> str:
+    def describe(self, place: Place, step: Step) -> str:
         """A step as a trader would say it."""
-        instrument = self.control.instruments[step.symbol]
+        instrument = place.control.instruments[step.symbol]
         side = "buy" if step.side > 0 else "sell"
-        return f"{step.label}: {side} {instrument.qty_text(step.lots)} {step.symbol}"
+        where = "" if self.alone else f"{place.name}: "
+        return f"{where}{step.label}: {side} {instrument.qty_text(step.lots)} {step.symbol}"
 
-    async def trade(self, step: Step) -> None:
-        """One leader order; a resting one is waited for. Or the market moves."""
+    async def trade(self, place: Place, step: Step) -> None:
+        """One leader order; a resting one is waited for. Or the market moves, on every venue."""
         if step.move_bps:
-            await self.control.move_market(step.symbol, step.move_bps)
+            pair = place.control.instruments[step.symbol].pair
+            for other in self.places:
+                for symbol, instrument in other.control.instruments.items():
+                    if instrument.pair == pair:
+                        await other.control.move_market(symbol, step.move_bps)
             return
-        self.view.trade(self.describe(step))
+        self.view.trade(self.describe(place, step))
         self.board.leader_orders += 1
-        instrument = self.control.instruments[step.symbol]
-        answer = await self.leader.place(step, instrument)
+        instrument = place.control.instruments[step.symbol]
+        number = await place.client.place(step, instrument)
         if step.kind == "REST":
-            await self.leader.wait_filled(step.symbol, int(answer["orderId"]), 5)
+            await place.client.wait_filled(step.symbol, number, 5)
+
+    def moments(self, phase: str) -> list[list[tuple[Place, Step]]]:
+        """The leaders' steps of a phase, those of one moment together: each leader's first, each one's second, and so on. The
+        market moves by the first leader's story alone."""
+        rows = zip_longest(*(place.script.phase(phase) for place in self.places))
+        found = [
+            [
+                (place, step)
+                for place, step in zip(self.places, row, strict=True)
+                if step is not None and (not step.move_bps or place is self.places[0])
+            ]
+            for row in rows
+        ]
+        return [moment for moment in found if moment]
+
+    async def trade_at_once(self, moment: list[tuple[Place, Step]]) -> None:
+        """The steps of one moment."""
+        await asyncio.gather(*(self.trade(place, step) for place, step in moment))
 
     async def followed(self, before: int, cap_s: float = 4.0) -> int:
         """Wait until no more follower orders arrive and the daemon has heard of them all; how many came."""
@@ -252,30 +283,32 @@ class Demo:
                     break
         return last - before
 
-    async def run_steps(self, steps: list[Step], start: float, shift_s: float = 0.0) -> None:
+    async def run_steps(self, moments: list[list[tuple[Place, Step]]], start: float, shift_s: float = 0.0) -> None:
         """Steps at their time; an order that is no burst waits for the followers of the one before."""
-        for step in steps:
+        for moment in moments:
             self.checkpoint()
-            await self.pause(start + shift_s + step.at_ms / 1000 - time.monotonic())
+            steps = [step for _, step in moment]
+            await self.pause(start + shift_s + max(step.at_ms for step in steps) / 1000 - time.monotonic())
             before = await self.orders_accepted()
-            await self.trade(step)
-            if not step.burst:
+            await self.trade_at_once(moment)
+            if not all(step.burst for step in steps):
                 came = await self.followed(before)
-                if "partial close" not in step.label:
-                    self.deltas[step.symbol] = max(self.deltas.get(step.symbol, 0), came)
+                if not any("partial close" in step.label for step in steps):
+                    self.deltas[steps[0].symbol] = max(self.deltas.get(steps[0].symbol, 0), came)
 
-    async def kill_mid_fanout(self, step: Step) -> None:
+    async def kill_mid_fanout(self, moment: list[tuple[Place, Step]]) -> None:
         """The leader trades; as soon as some of the followers' orders are there, and not all, the daemon dies."""
-        usual = max(2, self.deltas.get(step.symbol, self.options.followers // 2))
+        usual = max(2, self.deltas.get(moment[0][1].symbol, self.options.followers // 2))
         threshold = max(1, min(int(usual * 0.3), usual - 1))
         before = await self.orders_accepted()
         self.last_life = await self.daemon.status() or self.last_life
-        order = asyncio.create_task(self.trade(step))
-        placed = self.leader.orders + 1
+        order = asyncio.create_task(self.trade_at_once(moment))
+        placed = sum(place.client.orders for place in self.places) + len(moment)
         arrived = 0
         until = time.monotonic() + 3
         while time.monotonic() < until:
-            arrived = int((await self.control.stats())["orders_accepted"]) - placed - before
+            accepted = sum([int((await place.control.stats())["orders_accepted"]) for place in self.places])
+            arrived = accepted - placed - before
             if arrived >= threshold:
                 break
         assert self.daemon.child is not None
@@ -289,7 +322,8 @@ class Demo:
         total = await self.orders_accepted() - before
         self.board.restarts += 1
         self.board.daemon = "killed"
-        self.kill_report = {"seen": arrived, "arrived": total, "usual": usual, "step": self.describe(step)}
+        words = "; ".join(self.describe(place, step) for place, step in moment)
+        self.kill_report = {"seen": arrived, "arrived": total, "usual": usual, "step": words}
         self.view.say(
             f"SIGKILL in mid fan-out: {arrived} of about {usual} orders had been seen at the exchange, {total} had left in all",
             "bold red",
@@ -314,47 +348,54 @@ class Demo:
     async def disturb(self) -> None:
         """From now on things go wrong."""
         if self.disturbed:
-            await self.control.add_faults(self.chaos.rules)
-            self.cutter = asyncio.create_task(Cutter(self.control, self.chaos, self.options.seed, LEADER).run())
+            for place in self.places:
+                plan = chaos(self.options.faults, self.options.seed, "f", place.leader_name, f"{SITE:04x}", place.kind)
+                await place.control.add_faults(plan.rules)
+                cutter = Cutter(place.control, plan, self.options.seed, place.leader_name)
+                self.cutters.append(asyncio.create_task(cutter.run()))
             self.view.say(f"faults {self.options.faults}: lost replies, errors with the order live or dead, late and lost events")
 
     async def calm(self) -> None:
         """Nothing goes wrong on purpose any more."""
-        if self.cutter is not None:
-            self.cutter.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self.cutter
-            self.cutter = None
-            await self.control.drop_faults()
-            self.view.say(f"faults end: {(await self.control.stats())['faults_made']} were made")
+        if self.cutters:
+            cutters, self.cutters = self.cutters, []
+            made = 0
+            for cutter in cutters:
+                cutter.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await cutter
+            for place in self.places:
+                await place.control.drop_faults()
+                made += int((await place.control.stats())["faults_made"])
+            self.view.say(f"faults end: {made} were made")
 
     async def run_script(self) -> None:
         """The leader's whole run, with the kill between its two halves."""
         start = time.monotonic()
         self.board.seconds_left = self.options.seconds
-        await self.run_steps(self.script.phase("first"), start)
-        kill, down = self.script.phase("kill"), self.script.phase("down")
+        await self.run_steps(self.moments("first"), start)
+        kill, down = self.moments("kill"), self.moments("down")
         shift = 0.0
         if self.options.kill:
-            for step in kill:
-                await self.pause(start + step.at_ms / 1000 - time.monotonic())
-                await self.kill_mid_fanout(step)
-            for step in down:
-                await self.trade(step)
+            for moment in kill:
+                await self.pause(start + max(step.at_ms for _, step in moment) / 1000 - time.monotonic())
+                await self.kill_mid_fanout(moment)
+            for moment in down:
+                await self.trade_at_once(moment)
                 await asyncio.sleep(0.2)
             await self.restart()
-            second = self.script.phase("second")
+            second = self.moments("second")
             if second:
-                shift = max(0.0, time.monotonic() - (start + second[0].at_ms / 1000))
+                shift = max(0.0, time.monotonic() - (start + second[0][0][1].at_ms / 1000))
         else:
             await self.run_steps(kill + down, start)
-        await self.run_steps(self.script.phase("second"), start, shift)
+        await self.run_steps(self.moments("second"), start, shift)
 
     async def lose(self) -> None:
         """The losing stretch, and followers who leave before the leader's last close."""
         self.view.say("a losing stretch: the leader goes long, and the market falls")
         start = time.monotonic()
-        await self.run_steps(self.script.phase("losing"), start)
+        await self.run_steps(self.moments("losing"), start)
         names = leaving(self.plans)
         self.view.say(f"{len(names)} followers leave: copyd ctl plan stop NAME")
         for name in names:
@@ -362,12 +403,13 @@ class Demo:
             await self.daemon.stop_plan(name)
             self.commands.append(Command("stop", sent, time.time_ns(), name))
             self.checkpoint()
-        await self.run_steps(self.script.phase("leaving"), time.monotonic())
+        await self.run_steps(self.moments("leaving"), time.monotonic())
 
     async def look_midway(self) -> None:
         """All is quiet and legs are open: what everybody holds, for the verifier."""
         await self.settle(60 + (30 if self.disturbed else 0))
-        self.held = time.time_ns(), await self.control.positions_now(LEADER)
+        self.held_ts = time.time_ns()
+        self.held = {place.name: await place.control.positions_now(place.leader_name) for place in self.places}
 
     async def watch(self) -> None:
         """Keep the board and the quote log up to date."""
@@ -375,8 +417,12 @@ class Demo:
         began = last_time
         while True:
             with contextlib.suppress(aiohttp.ClientError, CopydError, OSError):
-                await self.control.follow_quotes()
-                orders = await self.orders_accepted()
+                for place in self.places:
+                    await place.control.follow_quotes()
+                by_venue = {place.name: await place.orders_accepted() for place in self.places}
+                orders = sum(by_venue.values())
+                if not self.alone:
+                    self.board.venues = {name: by_venue[name] for name in by_venue}
                 now = time.monotonic()
                 self.board.orders_per_second = (orders - last_orders) / max(1e-3, now - last_time)
                 last_orders, last_time = orders, now
@@ -411,9 +457,10 @@ class Demo:
     async def settle(self, seconds: float = 60, told: bool = False) -> None:
         """Wait until nothing is unfinished: no orders arriving, none open, none in doubt; ``told``: and every fee is known."""
         self.view.say("the leader has finished; waiting until everything is quiet")
-        for symbol in self.control.instruments:
-            with contextlib.suppress(CopydError):
-                await self.leader.cancel_all(symbol)
+        for place in self.places:
+            for symbol in place.control.instruments:
+                with contextlib.suppress(CopydError):
+                    await place.client.cancel_all(symbol)
         until = time.monotonic() + seconds
         last, since = -1, time.monotonic()
         while time.monotonic() < until:
@@ -428,7 +475,7 @@ class Demo:
             await asyncio.sleep(0.1)
         self.view.say("still not quiet; going on to the check", "bold red")
 
-    async def collect(self) -> tuple[Truth, Verdict, tuple[int, str]]:
+    async def collect(self) -> tuple[list[Truth], Verdict, tuple[int, str]]:
         """Stop the daemon, export its decisions, read the books, compare."""
         self.last_life = await self.daemon.status() or self.last_life
         self.lives.append(self.last_life)
@@ -443,36 +490,55 @@ class Demo:
         claims = self.directory / "decisions.jsonl"
         await self.daemon.export(claims)
         self.view.say("reading the exchange's books")
-        truth = await self.control.truth(LEADER)
-        truth.balances = {plan.account: to_e8(starting_balance(plan, self.options.seed)) for plan in self.plans}
-        truth.held_ts, truth.held = self.held
-        stats = await self.control.stats()
-        self.maker_flow_hash = str(stats.get("maker_flow_hash", ""))
-        self.limits_lifted = list(stats.get("limits_lifted", []))
-        self.memory["exchange"] = self.exchange.memory_bytes()
-        if not self.interrupted:
-            await self.settle_fees(truth)
-        await self.exchange.end()
+        truths = {place.name: await self.books_of(place) for place in self.places}
+        if self.alone and not self.interrupted:
+            await self.settle_fees(truths[VENUE])
+        for place in self.places:
+            await place.exchange.end()
         self.view.say("copyd verify: every recorded decision computed again from the journal")
         journal_check = await self.daemon.verify_journal()
         self.view.say("comparing the exchange's books with what the rules give")
         config = self.verify_config()
-        held = [[*key, lots] for key, lots in truth.held.items()]
-        (self.directory / "verify.json").write_bytes(
-            msgspec.json.encode({"config": config, "balances": truth.balances, "held_ts": truth.held_ts, "held": held})
-        )
-        verdict = await asyncio.to_thread(verify, truth, self.plans, read_claims(claims), config)
-        return truth, verdict, journal_check
+        self.keep_settings(config, truths)
+        if self.alone:
+            verdict = await asyncio.to_thread(verify, truths[VENUE], self.plans, read_claims(claims), config)
+        else:
+            self.verdicts = await asyncio.to_thread(
+                verify_all, self.groups, truths, read_claims(claims), config, MAJOR_ASSETS
+            )
+            verdict = together(self.verdicts)
+        return list(truths.values()), verdict, journal_check
+
+    async def books_of(self, place: Place) -> Truth:
+        """What one exchange's books say, with what was known of it before."""
+        truth = await place.truth()
+        truth.balances = {plan.account: to_e8(starting_balance(plan, self.options.seed)) for plan in place.plans}
+        truth.held_ts, truth.held = self.held_ts, self.held.get(place.name, {})
+        stats = await place.control.stats()
+        self.maker_flow_hash = self.maker_flow_hash or str(stats.get("maker_flow_hash", ""))
+        place.limits_lifted = list(stats.get("limits_lifted", []))
+        self.memory["exchange"] += place.exchange.memory_bytes()
+        return truth
+
+    def keep_settings(self, config: VerifyConfig, truths: dict[str, Truth]) -> None:
+        """For ``copyd.demo.recheck``."""
+        for place in self.places:
+            truth = truths[place.name]
+            name = "verify.json" if self.alone else f"verify-{place.name}.json"
+            held = [[*key, lots] for key, lots in truth.held.items()]
+            kept = {"config": config, "balances": truth.balances, "held_ts": truth.held_ts, "held": held}
+            (self.directory / name).write_bytes(msgspec.json.encode(kept | ({} if self.alone else {"leader": place.leader_name})))
 
     async def settle_fees(self, truth: Truth) -> None:
         """Fees of those who have left, paid at the exchange; killed on the way, and held against the wallets."""
         self.view.say("copyd settle: fees of the followers who left, killed after every step that shows")
         people = {LEADER, PLATFORM, *(plan.account for plan in self.plans)}  # the makers trade on meanwhile
-        before = await self.control.balances(people)
-        office = Office(self.directory, self.daemon, self.control)
+        control = self.places[0].control
+        before = await control.balances(people)
+        office = Office(self.directory, self.daemon, control)
         await office.run(self.ended_at)
         books = Books(
-            before, await self.control.balances(people), await self.control.transfers(), truth.balances,
+            before, await control.balances(people), await control.transfers(), truth.balances,
             {account for account, _, _ in truth.positions}, set(leaving(self.plans)),
         )  # fmt: skip
         self.settled = judge(self.plans, read_statements(office.folder), books)
@@ -488,7 +554,7 @@ class Demo:
         return VerifyConfig(
             outages=self.outages,
             commands=self.commands,
-            leader_leverage=dict.fromkeys(self.control.instruments, LEADER_LEVERAGE),
+            leader_leverage=dict.fromkeys(self.places[0].control.instruments, LEADER_LEVERAGE),
             plans_since=self.plans_since,
             ready_since=self.ready_since,
             majors=tuple(MAJORS),
@@ -509,36 +575,25 @@ class Demo:
         """Everything in order; the result."""
         began = time.monotonic()
         o = self.options
-        self.view.say(f"starting the simulated exchange, seed {o.seed}")
-        addresses = await self.start_exchange()
-        self.control = Control(self.session, addresses["control"])
-        if o.keep is not None:
-            self.control.keep = self.directory / "books"
-            self.control.keep.mkdir()
-        if self.disturbed:
-            await self.control.set_weight(self.weight)
-        await self.control.load_instruments(addresses["rest"])
-        for _ in range(50):
-            await self.control.follow_quotes()
-            if len(self.control.opening_px) == len(self.control.instruments):
-                break
-            await self.pause(0.1)
-        markets = [Market(instrument, self.control.opening_px[name]) for name, instrument in self.control.instruments.items()]
-        self.script = leader_script(markets, o.seconds, o.seed)
-        self.board.leader_orders_total = len(self.script.steps)
-        self.plans = follower_plans(o.followers, list(self.control.instruments), o.seed, LEADER)
-        (self.directory / "followers.jsonl").write_bytes(plan_lines(self.plans))
+        names = "" if self.alone else f"s ({', '.join(o.venues)})"
+        self.view.say(f"starting the simulated exchange{names}, seed {o.seed}")
+        await self.start_exchanges()
+        for n, place in enumerate(self.places):
+            place.write_script(o.seconds, o.seed + n * STORY_SEEDS)
+        self.board.leader_orders_total = sum(len(place.script.steps) for place in self.places)
+        self.make_plans()
         made = await self.open_accounts()
-        self.leader = LeaderClient(self.session, addresses["rest"], made[0].api_key, made[0].secret)
-        for symbol in self.control.instruments:
-            await self.leader.set_leverage(symbol, LEADER_LEVERAGE)
-        for step in self.script.phase("before"):
-            await self.trade(step)
+        for place in self.places:
+            for symbol in place.control.instruments:
+                await place.client.set_leverage(symbol, LEADER_LEVERAGE)
+        for moment in self.moments("before"):
+            await self.trade_at_once(moment)
         self.plans_since = time.time_ns()
-        await self.start_daemon(addresses, made)
+        await self.start_daemon(made)
         self.setup_s = time.monotonic() - began
         self.ready_since = time.time_ns()
-        self.view.say(f"ready after {self.setup_s:.1f} s; the leader trades for {o.seconds:.0f} s")
+        who = "the leader trades" if self.alone else f"{len(self.places)} leaders trade at once"
+        self.view.say(f"ready after {self.setup_s:.1f} s; {who} for {o.seconds:.0f} s")
         watcher = asyncio.create_task(self.watch())
         await self.disturb()
         try:
@@ -560,10 +615,24 @@ class Demo:
             watcher.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await watcher
-        truth, verdict, journal_check = await self.collect()
-        return self.result(truth, verdict, journal_check)
+        truths, verdict, journal_check = await self.collect()
+        return self.result(truths, verdict, journal_check)
 
-    def result(self, truth: Truth, verdict: Verdict, journal_check: tuple[int, str]) -> dict[str, Any]:
+    def make_plans(self) -> None:
+        """Who follows whom, where; the plan file."""
+        first = self.places[0]
+        symbols = list(first.control.instruments)
+        self.plans = follower_plans(self.options.followers, symbols, self.options.seed, LEADER)
+        if not self.alone:
+            self.plans = spread(self.plans, self.places)
+            self.groups = groups_of(self.plans, {place.leader_name: place.name for place in self.places})
+        for place in self.places:
+            place.plans = [plan for plan in self.plans if self.alone or plan.venue == place.name]
+        if not self.alone:
+            self.say_what_is_lifted()
+        (self.directory / "followers.jsonl").write_bytes(plan_lines(self.plans))
+
+    def result(self, truths: list[Truth], verdict: Verdict, journal_check: tuple[int, str]) -> dict[str, Any]:
         """The figures as written to the JSON file."""
         o = self.options
         problems = list(verdict.problems)
@@ -571,8 +640,11 @@ class Demo:
         if code:
             problems.insert(0, f"copyd verify ended with code {code}: {words.strip().splitlines()[-1] if words.strip() else ''}")
         problems += [f"settlement: {text}" for text in self.settled.problems[:20]]
-        seconds = Counter(order.ts // SECOND for order in truth.orders)
-        first, last = fanout_at_exchange(truth)
+        seconds = Counter(order.ts // SECOND for truth in truths for order in truth.orders)
+        first, last = fanout_at_exchange(truths[0]) if self.alone else ({}, {})
+        lifted = self.places[0].limits_lifted
+        if not self.alone:
+            lifted = [f"{place.name}: {' and '.join(place.lift) or 'none'}" for place in self.places]
         own_first, own_last = self.own_fanout()
         return {
             "followers": o.followers,
@@ -603,10 +675,10 @@ class Demo:
             "journal_verified": code == 0,
             "problems": problems,
             "problem_counts": verdict.problem_counts,
-            "limits_lifted": self.limits_lifted,
-            "weight_per_minute": self.weight,
+            "limits_lifted": lifted,
+            "weight_per_minute": self.places[0].weight,
             "faults": o.faults,
-            "faults_made": dict(Counter(fault.action for fault in truth.faults).most_common()),
+            "faults_made": dict(Counter(fault.action for truth in truths for fault in truth.faults).most_common()),
             "fence_ms": self.chaos.terms.fence_ms() if self.disturbed else None,
             "fanout_first_us": own_first or first,
             "fanout_last_us": own_last or last,
@@ -625,10 +697,22 @@ class Demo:
             "connections": o.connections,
             "setup_s": round(self.setup_s, 2),
             "interrupted": self.interrupted,
-            "leader_orders_hash": script_hash(self.script),
+            "leader_orders_hash": script_hash([place.script for place in self.places]),
             "maker_flow_hash": self.maker_flow_hash,
+            **({} if self.alone else {"venues": [self.venue_result(place) for place in self.places]}),
             "conditions": {"python": platform.python_version(), "machine": platform.machine(), "cpus": os.cpu_count()},
         }
+
+    def venue_result(self, place: Place) -> dict[str, Any]:
+        """One venue's figures: its leader, and those who follow there, whomever they follow."""
+        here = [verdict for (_, venue), verdict in self.verdicts.items() if venue == place.name]
+        names = ("followers", "decisions", "orders", "fills", "duplicates", "omissions", "out_of_sync", "legs_open")
+        lifted = place.limits_lifted
+        pairs = {leader: verdict.verified for (leader, venue), verdict in self.verdicts.items() if venue == place.name}
+        return {
+            "venue": place.name, "leader": place.leader_name, "leader_orders": place.client.orders, "limits_lifted": lifted,
+            **{name: sum(getattr(verdict, name) for verdict in here) for name in names}, "verified": pairs,
+        }  # fmt: skip
 
     def own_fanout(self) -> tuple[dict[str, float], dict[str, float]]:
         """The daemon's own measure over all its lives: from its samples where it gives them, else the last life's figures."""
@@ -646,9 +730,9 @@ class Demo:
         return merged[0], merged[1]
 
 
-def script_hash(script: Script) -> str:
-    """One short name for the leader's orders: the same seed gives the same."""
-    return hashlib.sha256(msgspec.json.encode(script)).hexdigest()[:16]
+def script_hash(scripts: list[Script]) -> str:
+    """One short name for the leaders' orders: the same seed gives the same."""
+    return hashlib.sha256(b"".join(msgspec.json.encode(script) for script in scripts)).hexdigest()[:16]
 
 
 def fanout_at_exchange(truth: Truth) -> tuple[dict[str, float], dict[str, float]]:
@@ -701,7 +785,8 @@ async def run_demo(options: Options, directory: Path, view: View) -> dict[str, A
             await demo.daemon.close_control()
             if demo.daemon.child is not None:
                 await demo.daemon.child.end(5)
-            await demo.exchange.end(5)
+            for place in demo.places:
+                await place.exchange.end(5)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -719,6 +804,11 @@ def parser() -> argparse.ArgumentParser:
         "--faults", choices=LEVELS, default="none",
         help="lose, delay, double and reorder replies and events, answer with errors, cut connections (default none)",
     )  # fmt: skip
+    p.add_argument(
+        "--venues", default="", metavar="LIST",
+        help="one exchange, one leader and a share of the followers on each of these (all, or binance_usdm,okx,bybit,bitget); "
+        "every leader has followers on every venue (default: one exchange)",
+    )  # fmt: skip
     p.add_argument("--no-kill", action="store_true", help="do not kill the daemon half way")
     return p
 
@@ -729,9 +819,17 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.followers < 1 or arguments.seconds <= 0 or arguments.connections < 1:
         print("copyd demo: --followers, --seconds and --connections must be positive", file=sys.stderr)
         return 2
+    try:
+        venues = venues_named(arguments.venues) if arguments.venues else []
+    except ValueError as error:
+        print(f"copyd demo: {error}", file=sys.stderr)
+        return 2
+    if arguments.followers < len(venues) ** 2:
+        print(f"copyd demo: --followers must be {len(venues) ** 2} at least, one per leader and venue", file=sys.stderr)
+        return 2
     options = Options(
         arguments.followers, arguments.seconds, arguments.seed, arguments.json, arguments.keep, arguments.connections,
-        not arguments.no_kill, arguments.faults,
+        not arguments.no_kill, arguments.faults, venues,
     )  # fmt: skip
     if options.keep is not None:
         directory = options.keep.resolve()

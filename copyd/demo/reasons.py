@@ -83,6 +83,16 @@ def counts_as_plan_limit(reason: str, numbers: PlanNumbers, symbol: str) -> bool
     return reason in PLAN_LIMITS
 
 
+NO_MARGIN = (-2018, -2019, 51008, 110007, 40762, 25203)
+"""Codes by which the venues say that an account has too little margin for an order."""
+
+TOO_BUSY = {
+    "throttled": ("-1008", "50011", "10429", "429"),
+    "unavailable": ("51030", "10019", "41114"),
+}
+"""Codes by which the venues say, on purpose here, that they were too busy for an order."""
+
+
 class Account:
     """Wallet and positions of one account as the exchange's executions leave them (isolated margin), in 1e-8."""
 
@@ -157,6 +167,7 @@ class FaultIndex:
     """What went wrong on purpose, by what it can explain. Without faults everything here says no."""
 
     NEVER_ARRIVED = frozenset(["error_dead", "drop_request", "unavailable", "throttled", "disconnect"])
+    HELD_BACK = 2_500 * MS  #: for two seconds nothing is asked of a venue that has said "too many"
     HEARD_LATE = 3 * SECOND  #: from a fault of his stream until the leader is followed again
 
     def __init__(self, truth: Truth, config: VerifyConfig) -> None:
@@ -165,22 +176,33 @@ class FaultIndex:
         self.placed: dict[str, str] = {}  #: client order id -> what became of its request
         self.of_account: dict[str, list[int]] = {}  #: orders and executions of an account that were disturbed
         self.api_cuts: list[int] = []
+        self.too_many: dict[str, list[int]] = {}  #: an account's orders that were answered "too many"
+        self.sessions: dict[str, list[int]] = {}  #: an account's own connections that were cut
         self.stream_cuts: list[int] = []
         self.leader: list[int] = []
         followers = truth.balances.keys() | {order.account for order in truth.orders}
         for fault in truth.faults:
-            if fault.action == "cut":
+            if fault.action == "cut" and fault.method == "session":
+                self.sessions.setdefault(fault.account, []).append(fault.ts)
+            elif fault.action == "cut":
                 (self.api_cuts if fault.method == "api" else self.stream_cuts).append(fault.ts)
             elif fault.method == "order.place":
                 self.placed[fault.client_order_id] = fault.action
+                if fault.action == "throttled":
+                    self.too_many.setdefault(fault.account, []).append(fault.ts)
             if fault.account in followers:
                 self.of_account.setdefault(fault.account, []).append(fault.ts)
             elif fault.account:
                 self.leader.append(fault.ts)
 
-    def never_arrived(self, cid: str, decided: int, end: int) -> bool:
-        """The order's request was lost or refused unheard, or was under way on a connection that was cut."""
-        return self.placed.get(cid) in self.NEVER_ARRIVED or within(self.api_cuts, decided - SECOND, end)
+    def never_arrived(self, cid: str, account: str, decided: int, end: int) -> bool:
+        """The order's request was lost or refused unheard, or was under way on a connection that was cut, or never left, for the
+        venue had just said of an order of the account that there were too many."""
+        return (
+            self.placed.get(cid) in self.NEVER_ARRIVED
+            or any(within(cuts, decided - SECOND, end) for cuts in (self.api_cuts, self.sessions.get(account, [])))
+            or within(self.too_many.get(account, []), decided - self.HELD_BACK, end)
+        )
 
     def order_disturbed(self, account: str, since: int, until: int) -> bool:
         """Something of the account's orders went wrong, so that one of them may have been in doubt."""
@@ -535,17 +557,19 @@ class Reasons:
 
     # -- after sending -----------------------------------------------------------------------------------------
 
-    def order_end(self, reason: str, order: Order | None, cid: str, lots_q32: int, decided_ts: int, end_ts: int) -> str:
+    def order_end(
+        self, reason: str, order: Order | None, cid: str, lots_q32: int, decided_ts: int, end_ts: int, account: str = ""
+    ) -> str:
         """Whether the truth supports giving up what an order left unfilled."""
         if reason.startswith("venue_rejected"):
             if order is not None and order.executed < order.lots and order.status in ("REJECTED", "EXPIRED", "CANCELED"):
                 return ""
             code = self.truth.rejects.get(cid)
-            if code is None and self.faults.placed.get(cid) == "throttled":
-                code = -1008
+            named = reason.partition(":")[2]
+            if code is None and named in TOO_BUSY.get(self.faults.placed.get(cid, ""), ()):
+                return ""
             if code is None:
                 return "the exchange refused no such order"
-            named = reason.partition(":")[2]
             if named.lstrip("-").isdigit() and int(named) != code:
                 return f"the exchange refused it with {code}"
             return ""
@@ -562,9 +586,9 @@ class Reasons:
             return "the exchange had the order"
         if reason == "insufficient_margin":
             code = self.truth.rejects.get(cid)
-            return "" if code in (-2018, -2019) else f"the exchange refused it with {code}"
+            return "" if code in NO_MARGIN else f"the exchange refused it with {code}"
         if reason in ENTRY_REASONS:  # an opening that never left, or was lost with the daemon and is not made again
-            if self.faults.never_arrived(cid, decided_ts, end_ts):
+            if self.faults.never_arrived(cid, account, decided_ts, end_ts):
                 return ""
             if cid in self.truth.rejects or any(gap.ts_down <= max(decided_ts, end_ts) for gap in self.config.outages):
                 return ""

@@ -735,7 +735,7 @@ class Verifier:
         if not opening:
             self.problem("blocked reduction", f"{plan} {symbol}: gives up the reduction {cid}")
         self.count_forgone(claim.reason, numbers, claim.symbol, decided_ts, end_ts)
-        fault = self.reasons.order_end(claim.reason, order, cid, forgone, decided_ts, end_ts)
+        fault = self.reasons.order_end(claim.reason, order, cid, forgone, decided_ts, end_ts, numbers.account)
         instrument = self.truth.instruments[symbol]
         if not fault and order is not None:
             fault = self.limit_fault(order, numbers, leg)

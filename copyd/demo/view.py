@@ -36,6 +36,7 @@ class Board(msgspec.Struct):
     daemon: str = "not started"
     first_us: dict[str, float] = {}
     last_us: dict[str, float] = {}
+    venues: dict[str, int] = {}  #: followers' orders by venue, where there are several
 
 
 class View(Protocol):
@@ -106,6 +107,8 @@ class PlainView:
             f"last {microseconds(board.last_us, 'p50')} / {microseconds(board.last_us, 'p99')} (p50/p99), "
             f"journal {size(board.journal_bytes)}, daemon {board.daemon}"
         )
+        for name, orders in board.venues.items():
+            self.line(f"  {name}: orders {orders}")
 
     def close(self) -> None:
         """Nothing to restore."""
@@ -162,7 +165,9 @@ class LiveView:
 
     def figures(self) -> Table:
         b = self.board
-        table = Table(title=f"copyd demo: 1 leader, {b.followers} followers, {b.seconds_left:.0f} s left", expand=True)
+        leaders = f"{len(b.venues)} leaders" if b.venues else "1 leader"
+        title = f"copyd demo: {leaders}, {b.followers} followers, {b.seconds_left:.0f} s left"
+        table = Table(title=title, expand=True)
         for column in ("", "", "fan-out", "p50", "p99", "max"):
             table.add_column(column, justify="left" if column in ("", "fan-out") else "right")
         rows = [
@@ -175,6 +180,7 @@ class LiveView:
             ("daemon", f"{b.daemon}, {b.restarts} restarts"),
             ("forgone", ", ".join(f"{name} {count}" for name, count in Counter(b.forgone).most_common(5)) or "0"),
         ]
+        rows += [(f"orders on {name}", str(orders)) for name, orders in b.venues.items()]
         for at, (name, value) in enumerate(rows):
             right = ["", "", "", ""]
             if at < 2:
@@ -189,6 +195,19 @@ def make_view(out: TextIO = sys.stdout) -> View:
     if out.isatty():
         return LiveView(Console(file=out))
     return PlainView(out)
+
+
+def venue_table(venues: list[dict[str, Any]]) -> Table:
+    """A line per venue: its leader's orders, and what those who follow there, whomever they follow, have done."""
+    table = Table(title="by venue of the followers")
+    columns = ("followers", "orders", "fills", "duplicates", "omissions", "out_of_sync", "legs_open")
+    table.add_column("venue", no_wrap=True)
+    for column in ("leader's orders", *(name.replace("_", " ") for name in columns), "leaders verified"):
+        table.add_column(column, justify="right")
+    for row in venues:
+        good = f"{sum(row['verified'].values())} of {len(row['verified'])}"
+        table.add_row(row["venue"], str(row["leader_orders"]), *(str(row[name]) for name in columns), good)
+    return table
 
 
 def summary_table(result: dict[str, Any], out: TextIO = sys.stdout) -> None:
@@ -240,6 +259,8 @@ def summary_table(result: dict[str, Any], out: TextIO = sys.stdout) -> None:
     for name, value in rows:
         table.add_row(name, value)
     console.print(table)
+    if result.get("venues"):
+        console.print(venue_table(result["venues"]))
     for problem in result.get("problems", []):
         console.print(f"  {problem}", style="red", markup=False)
     if result["verified"]:

@@ -18,7 +18,7 @@ from copyd._fast.sim_engine import Engine
 from copyd.exchange.accounts import Book
 from copyd.exchange.faults import Faults
 from copyd.exchange.makers import start_makers
-from copyd.exchange.model import Instrument, fixed
+from copyd.exchange.model import E8, Instrument, fixed
 
 FUNDING_PERIOD_MS = 8 * 3600 * 1000
 FEES_PPM = (200, 500)  # of an account that was given none
@@ -112,6 +112,15 @@ class Exchange:
     def set_limits(self, wanted: dict[str, Any]) -> dict[str, Any]:
         """Change what one client may ask for: what is in force now. UsageError: no such limit, or no such number."""
         raise NotImplementedError
+
+    def listed(self, index: int) -> tuple[str, int]:
+        """An instrument as its clients know it: the venue's name of it, and what one unit of quantity is of the base asset
+        (1e-8)."""
+        return self.instruments[index].symbol, E8
+
+    def execution_name(self, index: int, trade_id: int, account: int) -> str:
+        """A trade as the owner of one of its sides is told of it."""
+        return str(trade_id)
 
     def stats(self) -> dict[str, Any]:
         """Counts of the wire, for the truth."""

@@ -29,6 +29,7 @@ WINDOW_DAYS_MAX = 7
 #: A closed order without a fill leaves the history after a day; the list of open ones holds so many closed ones besides.
 UNFILLED_NS = DAY_NS
 HISTORY_NS = 730 * DAY_NS
+TIME_MAX_MS = 1 << 43  # with a window more it still fits 63 bits of ns
 CLOSED_KEPT = 500
 ROWS_MAX = 100_000
 BATCH_MAX = 20
@@ -56,6 +57,7 @@ LOG_TYPES = {
     eng.REASON_DEPOSIT: "TRANSFER_IN", eng.REASON_WITHDRAW: "TRANSFER_OUT", eng.REASON_FUNDING_FEE: "SETTLEMENT",
     eng.REASON_INSURANCE_CLEAR: "LIQUIDATION", eng.REASON_ADJUSTMENT: "LIQUIDATION",
 }  # fmt: skip
+DEPTHS = ("1", "50", "200", "500", "1000")
 KLINE_MS = {"1": 60_000, "3": 180_000, "5": 300_000, "15": 900_000, "30": 1_800_000, "60": 3_600_000, "D": 86_400_000}
 
 #: What the venue says with a code; {} takes what it is about.
@@ -155,7 +157,7 @@ class Call(msgspec.Struct):
         text = self.text(name)
         if not text:
             return default
-        if not text.isascii() or not text.isdigit() or len(text) > 18:
+        if not digits(text):
             raise Refused(10001, name)
         return min(int(text), most)
 
@@ -340,17 +342,16 @@ class Dialect:
             raise Refused(10003)
         stamp, window = head.get("x-bapi-timestamp", ""), head.get("x-bapi-recv-window", "") or str(RECV_WINDOW_MS)
         self._check_stamp(stamp, window)
-        payload = request.query.encode() if request.method == "GET" else request.body
+        payload = request.query.encode("utf-8", "surrogateescape") if request.method == "GET" else request.body
         signed = stamp.encode() + owner.api_key.encode() + head.get("x-bapi-recv-window", "").encode() + payload
-        given = head.get("x-bapi-sign", "")
-        if not hmac.compare_digest(sign(owner.secret, signed).encode(), given.encode()):
+        if not same(sign(owner.secret, signed), head.get("x-bapi-sign", "")):
             raise Refused(10004)
         self._check_rights(owner, request.ip, request.method == "POST")
         return owner
 
     def _check_stamp(self, stamp: str, window: str) -> None:
         now = self.host.server_ns() // 10**6
-        if not (stamp.isdigit() and window.isdigit() and len(stamp) < 19 and len(window) < 10):
+        if not (digits(stamp) and digits(window)):
             raise Refused(10002)
         if not now - int(window) <= int(stamp) < now + LEAD_MS:
             raise Refused(10002)
@@ -370,7 +371,8 @@ class Dialect:
     @staticmethod
     def _parameters(request: Request) -> dict[str, Any]:
         if request.method == "GET":
-            return dict(parse_qsl(request.query, keep_blank_values=True))
+            query = request.query.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+            return dict(parse_qsl(query, keep_blank_values=True))
         return json_object(request.body)
 
     def _count(self, limit: str, owner: Owner | None, params: dict[str, Any]) -> None:
@@ -485,9 +487,9 @@ class Dialect:
         if owner is None:
             return 10003
         expires = str(args[1])
-        if not expires.isdigit() or len(expires) > 18 or int(expires) <= self.host.server_ns() // 10**6:
+        if not digits(expires) or int(expires) <= self.host.server_ns() // 10**6:
             return 10001
-        if not hmac.compare_digest(sign(owner.secret, b"GET/realtime" + expires.encode()).encode(), str(args[2]).encode()):
+        if not same(sign(owner.secret, b"GET/realtime" + expires.encode()), str(args[2])):
             return 10004
         try:
             self._check_rights(owner, conn.ip, False)
@@ -525,9 +527,9 @@ class Dialect:
         role = conn.state.role
         if role == "private":
             return conn.owner is not None and (topic in TOPICS or topic.removesuffix(f".{LINEAR}") in TOPICS)
-        kind, _, rest = topic.partition(".")
-        symbol = rest.rpartition(".")[2]
-        known = kind in ("orderbook", "tickers", "publicTrade", "kline", "allLiquidation")
+        kind, *middle, symbol = topic.split(".")[:4] if "." in topic else (topic, "")
+        shape = {"orderbook": DEPTHS, "kline": tuple(KLINE_MS)}.get(kind, ("",))
+        known = kind in ("orderbook", "tickers", "publicTrade", "kline", "allLiquidation") and ".".join(middle) in shape
         return known and role == LINEAR and symbol in self.host.symbols
 
     # -- the order socket ------------------------------------------------------------------------------------------------
@@ -757,6 +759,10 @@ class Dialect:
             for tier in self.host.instruments[index].tiers
         ]  # fmt: skip
         return {"category": LINEAR, "list": rows}
+
+    def execution_name(self, index: int, trade_id: int, account: int) -> str:
+        """A trade as the owner of one of its sides is told of it."""
+        return exec_text(index, trade_id, account)
 
     # -- orders: in ------------------------------------------------------------------------------------------------------
     def create(self, call: Call) -> Any:
@@ -1207,7 +1213,7 @@ class Dialect:
         if buy != sell and not self.engine.is_hedge(call.account):
             raise Refused(10001, "buy leverage not equal sell leverage")
         whole, _, part = buy.partition(".")
-        if not whole.isdigit() or len(whole) > 4 or part.strip("0"):
+        if not digits(whole) or len(whole) > 4 or part.strip("0"):
             raise Refused(10001, "leverage invalid")
         if self.engine.account_config(call.account, index)[0] == int(whole):
             raise Refused(110043)
@@ -1380,14 +1386,13 @@ class Dialect:
         return orjson.dumps({"topic": topic, "type": kind, "data": data, "cs": self.n_sent, "ts": now})
 
     def _book_text(self, topic: str, index: int) -> bytes:
-        depth = topic.split(".")[1]
-        return self._public_text(topic, "snapshot", self._book(index, int(depth) if depth.isdigit() else 1))
+        return self._public_text(topic, "snapshot", self._book(index, int(topic.split(".")[1])))
 
     def _market_changed(self, event: tuple[int, ...]) -> None:
         kind, index = event[0], event[2]
         spec = self.host.instruments[index]
         if kind == eng.EV_BOOK:
-            for depth in ("1", "50", "200", "500"):
+            for depth in DEPTHS:
                 if conns := self.public.get(topic := f"orderbook.{depth}.{spec.symbol}"):
                     send_all(conns, self._book_text(topic, index))
         elif kind == eng.EV_MARK:
@@ -1440,6 +1445,16 @@ def sign(secret: bytes, text: bytes) -> str:
     return hmac.digest(secret, text, hashlib.sha256).hex()
 
 
+def same(ours: str, given: str) -> bool:
+    """Whether a signature is the right one."""
+    return hmac.compare_digest(ours.encode(), given.encode("utf-8", "surrogateescape"))
+
+
+def digits(text: str) -> bool:
+    """Whether it is a number of at most 18 digits and nothing else."""
+    return text.isascii() and text.isdigit() and len(text) <= 18
+
+
 def checked(code: int) -> int:
     """The engine's answer; raises its refusal."""
     if code < 0:
@@ -1479,7 +1494,7 @@ def stamps(head: dict[str, Any]) -> tuple[str, str]:
 
 def span(call: Call, default_days: int = WINDOW_DAYS_MAX) -> tuple[int, int]:
     """The window a call names, ns: at most seven days, with one end the other follows."""
-    start, end = call.whole("startTime", 0) * 10**6, call.whole("endTime", 0) * 10**6
+    start, end = (call.whole(name, 0, TIME_MAX_MS) * 10**6 for name in ("startTime", "endTime"))
     width = WINDOW_DAYS_MAX * DAY_NS
     if start and end:
         if end - start > width or end < start:

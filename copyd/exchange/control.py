@@ -19,7 +19,7 @@ from copyd._fast.sim_engine import MARGIN_CROSSED, MARGIN_ISOLATED
 from copyd.errors import UsageError
 from copyd.exchange.binance_usdm import POSITION_SIDES, money_e8
 from copyd.exchange.faults import Rule
-from copyd.exchange.model import E8, fixed
+from copyd.exchange.model import E8, Instrument, fixed
 from copyd.exchange.transfers import Transfers
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def make_control(exchange: Exchange) -> web.Application:
             web.post("/disconnect", control.disconnect),
             web.post("/clock", control.clock),
             web.post("/limits", control.limits),
+            web.get("/truth/instruments", control.instruments),
             web.get("/truth/orders", control.orders),
             web.get("/truth/rejects", control.rejects),
             web.get("/truth/trades", control.trades),
@@ -287,6 +288,27 @@ class Control:
         after = int(request.query.get("after", "-1"))
         return after, max(1, min(int(request.query.get("limit", PAGE)), PAGE_MAX))
 
+    async def instruments(self, request: web.Request) -> web.Response:
+        """Contracts in the truth's own names and units, with the venue's ``name`` and its unit of quantity (``contract``: base
+        asset in one)."""
+        return _lines(self._instrument(index, spec) for index, spec in enumerate(self.x.instruments))
+
+    def _instrument(self, index: int, spec: Instrument) -> dict[str, Any]:
+        name, contract_e8 = self.x.listed(index)
+        return {
+            "symbol": spec.symbol,
+            "name": name,
+            "base": spec.base,
+            "quote": spec.quote,
+            "tick": spec.price_text(1),
+            "lot": spec.qty_text(1),
+            "contract": fixed(contract_e8, 8),
+            "minNotional": fixed(spec.min_notional_e8, 8),
+            "minQty": spec.qty_text(spec.min_qty),
+            "maxQty": spec.qty_text(spec.max_qty),
+            "maxMarketQty": spec.qty_text(spec.market_max_qty),
+        }
+
     async def orders(self, request: web.Request) -> web.Response:
         """Every order ever accepted (market makers' aside), its present state; ``seq`` grows with acceptance.
 
@@ -362,6 +384,8 @@ class Control:
             "sellFee": fixed(t[14], 8),
             "sellPnl": fixed(t[15], 8),
             "sellPositionSide": POSITION_SIDES[t[16]],
+            "buyName": self.x.execution_name(t[2], t[1], t[7]),
+            "sellName": self.x.execution_name(t[2], t[1], t[12]),
         }
 
     def _named(self, request: web.Request) -> Iterable[tuple[int, str]]:

@@ -183,8 +183,10 @@ class Host(Protocol):
 
 
 class Dialect(Protocol):
-    """One venue's words. Left out may be ``terms`` (no rule then), and of the class ``market`` (futures then) and
-    ``instruments`` (the market's then)."""
+    """One venue's words. Left out may be ``terms`` (no rule then), of the class ``market`` (futures then) and ``instruments``
+    (the market's then), ``listed(index)`` (the venue's name of an instrument and what one unit of quantity is of the base asset,
+    1e-8) where they are the engine's name and 1, and ``execution_name(index, trade_id, account)`` (a trade as the owner of a side
+    is told of it) where it is the trade's number."""
 
     name: str
     terms: Terms

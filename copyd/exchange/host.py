@@ -488,6 +488,14 @@ class Host(Exchange):
         self.windows.set(str(wanted["limit"]), int(wanted["count"]))
         return {name: window.limit for name, window in self.windows.defined.items()}
 
+    def listed(self, index: int) -> tuple[str, int]:
+        return self.dialect.listed(index) if hasattr(self.dialect, "listed") else super().listed(index)
+
+    def execution_name(self, index: int, trade_id: int, account: int) -> str:
+        if hasattr(self.dialect, "execution_name"):
+            return self.dialect.execution_name(index, trade_id, account)
+        return super().execution_name(index, trade_id, account)
+
     def stats(self) -> dict[str, Any]:
         return {
             "dialect": self.dialect.name,

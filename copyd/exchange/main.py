@@ -16,6 +16,8 @@ import pathlib
 import signal
 import sys
 from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import orjson
@@ -23,9 +25,11 @@ import uvloop
 
 from copyd.errors import CopydError, UsageError
 from copyd.exchange.batch import BatchOptions
+from copyd.exchange.dialect import FUTURES
 from copyd.exchange.host import DIALECTS, Host, dialect_of
 from copyd.exchange.host import Options as HostOptions
 from copyd.exchange.makers import STEP_MS
+from copyd.exchange.model import E8, Instrument, refined
 from copyd.exchange.server import PING_S, SESSION_S, ExchangeServer, Options, check_lift
 
 BINANCE_USDM = "binance_usdm"
@@ -154,6 +158,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--session-s", type=float, default=None, help="life of a WebSocket connection, s; default: the venue's")
     p.add_argument("--ping-s", type=float, default=None, help="time between the server's pings, s; default: the venue's")
     p.add_argument("--idle-s", type=float, default=None, help="silence after which a connection is closed, s (not Binance)")
+    for step in ("tick", "lot"):
+        p.add_argument(
+            f"--{step}", action="append", default=[], metavar="SYMBOL=SIZE",
+            help=f"another {step} size of an instrument, in base or quote asset; may be repeated (not Binance)",
+        )  # fmt: skip
     p.add_argument("--quiet", action="store_true", help="print nothing")
     return p
 
@@ -161,6 +170,8 @@ def parser() -> argparse.ArgumentParser:
 def _binance_options(args: argparse.Namespace) -> Options:
     if args.idle_s is not None:
         raise UsageError("--idle-s is not for the dialect binance_usdm, which pings; say --ping-s")
+    if args.tick or args.lot:
+        raise UsageError("--tick and --lot are not for the dialect binance_usdm")
     return Options(
         host=args.host,
         port=args.port,
@@ -175,6 +186,28 @@ def _binance_options(args: argparse.Namespace) -> Options:
         maker_ms=args.maker_ms,
         batch=_batch_options(args),
     )
+
+
+def _steps(texts: list[str], name: str, known: set[str]) -> dict[str, int]:
+    """``SYMBOL=SIZE`` by symbol, in 1e-8."""
+    found = {}
+    for text in texts:
+        symbol, _, size = text.partition("=")
+        try:
+            exact = Fraction(Decimal(size)) * E8
+        except (ArithmeticError, ValueError):
+            exact = Fraction(0)
+        if symbol not in known or exact <= 0 or exact.denominator != 1:
+            raise UsageError(f"--{name} {text}: not SYMBOL=SIZE in steps of 1e-8 (there are {', '.join(sorted(known))})")
+        found[symbol] = exact.numerator
+    return found
+
+
+def _instruments(args: argparse.Namespace, own: tuple[Instrument, ...]) -> tuple[Instrument, ...]:
+    """The dialect's instruments with the ticks and lots that were asked for."""
+    known = {spec.symbol for spec in own}
+    ticks, lots = _steps(args.tick, "tick", known), _steps(args.lot, "lot", known)
+    return tuple(refined(spec, ticks.get(spec.symbol, 0), lots.get(spec.symbol, 0)) for spec in own)
 
 
 def _host_of(args: argparse.Namespace) -> Host:
@@ -193,7 +226,9 @@ def _host_of(args: argparse.Namespace) -> Host:
         makers=not args.no_makers,
         maker_ms=args.maker_ms,
     )
-    return Host(options, dialect_of(args.dialect))
+    make = dialect_of(args.dialect)
+    own: tuple[Instrument, ...] | None = getattr(make, "instruments", None)
+    return Host(options, make, _instruments(args, own or getattr(make, "market", FUTURES).instruments))
 
 
 def main(argv: list[str] | None = None) -> int:

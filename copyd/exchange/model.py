@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import msgspec
 
+from copyd.errors import UsageError
+
 E8 = 100_000_000
 PPM = 1_000_000
 
@@ -63,6 +65,26 @@ class Instrument(msgspec.Struct, frozen=True):
     def qty_text(self, qty: int) -> str:
         """A quantity in lots as the venue writes it."""
         return fixed(qty * self.lot_e8, self.qty_precision)
+
+
+def refined(spec: Instrument, tick_e8: int = 0, lot_e8: int = 0) -> Instrument:
+    """The same contract with another tick or lot (1e-8; 0 = as it is): its prices and largest quantities stay what they were,
+    cut to the new steps, its smallest quantity as many lots as before. UsageError: a tick times a lot would not be a whole number
+    of 1e-8 of the quote asset."""
+    tick, lot = tick_e8 or spec.tick_e8, lot_e8 or spec.lot_e8
+    if tick * lot % E8:
+        raise UsageError(f"{spec.symbol}: a tick of {fixed(tick, 8)} times a lot of {fixed(lot, 8)} is finer than 1e-8")
+    return msgspec.structs.replace(
+        spec, tick_e8=tick, lot_e8=lot, price_precision=_places(tick), qty_precision=_places(lot),
+        start_px=spec.start_px * spec.tick_e8 // tick, min_px=max(1, spec.min_px * spec.tick_e8 // tick),
+        max_px=spec.max_px * spec.tick_e8 // tick, max_qty=spec.max_qty * spec.lot_e8 // lot,
+        market_max_qty=spec.market_max_qty * spec.lot_e8 // lot,
+    )  # fmt: skip
+
+
+def _places(step_e8: int) -> int:
+    """Decimal places that a step of 1e-8 units needs."""
+    return len(fixed(step_e8, 8).rstrip("0").partition(".")[2])
 
 
 def fixed(value_e8: int, digits: int) -> str:

@@ -293,6 +293,10 @@ class Dialect:
             return list(range(len(self.names)))
         return [self.ids[name] for name in str(fields["instId"]).split(",") if name in self.ids]
 
+    def listed(self, index: int) -> tuple[str, int]:
+        """The venue's name of an instrument, and what a contract of it is of the base asset, 1e-8."""
+        return self.names[index], self.contracts[index]
+
     def size(self, symbol: int, lots: int) -> str:
         """Lots as contracts."""
         return plain(lots * self.host.instruments[symbol].lot_e8 * E8 // self.contracts[symbol], 8)

@@ -101,7 +101,8 @@ class World:
             value_mul=10_000, lot_max=rng.choice([1 << 40, 50]), lot_max_market=rng.choice([1 << 40, 20]),
             min_notional_e8=rng.choice([0, 5 * e8, 100 * e8]), slippage_bps=50,
         ))
-        _add(columns, 0, InstrumentRow(value_mul=3, value_div=7, min_notional_e8=rng.choice([0, 10**6]), slippage_bps=150,
+        _add(columns, 0, InstrumentRow(
+            value_mul=3, value_div=7, lot_min=rng.choice([1, 1, 6]), min_notional_e8=rng.choice([0, 10**6]), slippage_bps=150,
             turbulent=rng.choice([0, 0, 0, 1])))
         self.px = [600_000, 45_000]
         self.lots = [(1, 1), (1, 1)]

@@ -180,9 +180,9 @@ async def test_a_slow_honest_follower_is_verified_and_a_lie_is_not(tmp_path: Pat
             for step in script.steps:
                 if step.phase not in ("before", "losing", "leaving"):
                     await leader.call("GET", "/fapi/v3/account")  # an equity is served before each order
-                    answer = await leader.place(step, control.instruments[step.symbol])
+                    number = await leader.place(step, control.instruments[step.symbol])
                     if step.kind == "REST":
-                        await leader.wait_filled(step.symbol, answer["orderId"], 3)
+                        await leader.wait_filled(step.symbol, number, 3)
                     await follower.catch_up()
             truth = await control.truth("leader")
     finally:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from copyd.demo.chaos import LEVELS, Terms, chaos
+from copyd.demo.chaos import LEVELS, READS, Terms, chaos
 from copyd.demo.history import MS, SECOND, Fault, Plan, VerifyConfig
 from copyd.demo.verifier import verify
 from copyd.exchange.faults import Faults, Rule
@@ -181,3 +181,58 @@ def test_the_daemon_is_told_terms_that_hold() -> None:
 def test_a_level_nobody_knows_is_refused() -> None:
     with pytest.raises(ValueError, match="no such level"):
         chaos("apocalyptic", 1, "f", "leader", "0001")
+
+
+@pytest.mark.parametrize("code", [51008, 110007, 40762, 25203, -2019])
+def test_too_little_margin_in_any_venues_words(make_world: Any, code: int) -> None:
+    """An opening the venue refused for margin may be given up for it; one refused for something else may not."""
+    world = history(make_world, 1000)
+    order = lose(world, 0, "insufficient_margin")
+
+    def judged_with(refusal: int) -> Any:
+        truth = world.truth()
+        truth.rejects = {order.client_order_id: refusal}
+        return verify(truth, world.plans, world.claims, world.config)
+
+    assert judged_with(code).problems == []
+    assert "refused it with 51020" in judged_with(51020).problems[0]
+
+
+@pytest.mark.parametrize("action", ["throttled", "cut"])
+def test_what_stopped_an_account_explains_its_orders_alone(make_world: Any, action: str) -> None:
+    """An order that never left because the venue had just said "too many", or whose account's own connection was cut: another
+    account's explains nothing, and neither does one long past."""
+    world = history(make_world, 1000)
+    order = lose(world, 0, "stale_event")
+    method = "order.place" if action == "throttled" else "session"
+    ago = [MS * 400, SECOND * 30]
+    near, past = (Fault(order.ts - before, action, "anna", method, "another") for before in ago)
+    assert judged(world, [near]).verified
+    assert not judged(world, [past]).verified
+    assert not judged(world, [msgspec.structs.replace(near, account="bert")]).verified
+
+
+@pytest.mark.parametrize(
+    ("action", "code"), [("throttled", 50011), ("throttled", 10429), ("unavailable", 51030), ("unavailable", 41114)]
+)
+def test_a_venue_that_was_too_busy_on_purpose(make_world: Any, action: str, code: int) -> None:
+    """Its own code for it is believed, another's is not."""
+    world = history(make_world, 1000)
+    order = lose(world, 0, f"venue_rejected:{code}")
+    assert judged(world, log(order, action)).problems == []
+    end = next(claim for claim in world.claims if claim.cause == "order_end")
+    end.reason = "venue_rejected:51008"
+    assert not judged(world, log(order, action)).verified
+
+
+@pytest.mark.parametrize("kind", sorted(READS))
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_rules_of_every_dialect_are_rules_of_the_exchange(kind: str, level: str) -> None:
+    """The exchange takes them all, and none of them touches the leader's own orders."""
+    plan = chaos(level, 7, "f", "leader-x", "0001", kind)
+    faults = Faults()
+    for row in plan.rules:
+        faults.add(msgspec.convert(row, Rule))
+    for method in ("order.place", "place"):
+        for _ in range(200):
+            assert faults.request("leader-x", "BTCUSDT", method, "lead000001") is None

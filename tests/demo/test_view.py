@@ -91,6 +91,28 @@ def test_the_summary_tells_of_stops_and_fees() -> None:
     assert "settlement" not in out.getvalue()
 
 
+def test_each_venue_has_a_line() -> None:
+    """Where there are several: on the live board, in plain lines and in the result; else not a word."""
+    out = io.StringIO()
+    PlainView(out).show(Board(orders=7, venues={"okx": 3, "bybit": 4}))
+    assert "okx: orders 3" in out.getvalue() and "bybit: orders 4" in out.getvalue()
+    out = io.StringIO()
+    view = LiveView(Console(file=out, force_terminal=True, width=120))
+    view.trade("okx: close: sell 3 BTC-USDT-SWAP")
+    view.show(Board(followers=10, venues={"okx": 3, "bybit": 4}))
+    view.console.print(view.render())
+    view.close()
+    assert "orders on okx" in out.getvalue() and "2 leaders" in out.getvalue()
+    row = {"venue": "okx", "leader_orders": 64, "followers": 10, "orders": 31, "fills": 32, "duplicates": 0, "omissions": 0,
+           "out_of_sync": 0, "legs_open": 5, "verified": {"leader-okx": True, "leader-bybit": False}}  # fmt: skip
+    out = io.StringIO()
+    summary_table(RESULT | {"venues": [row]}, out)
+    assert "1 of 2" in out.getvalue() and "64" in out.getvalue()
+    out = io.StringIO()
+    summary_table(RESULT, out)
+    assert "by venue" not in out.getvalue()
+
+
 def test_percentiles_are_samples_of_the_run() -> None:
     assert percentiles([]) == {}
     assert percentiles([5.0]) == {"p50": 5.0, "p99": 5.0, "max": 5.0, "n": 1}

@@ -10,8 +10,12 @@ from typing import Any
 import aiohttp
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from copyd.exchange.bybit import ENGINE_CODES, LATE_REFUSALS, TEXTS
+from copyd.exchange.bybit import ENGINE_CODES, LATE_REFUSALS, TEXTS, Dialect, sign
+from copyd.exchange.dialect import Request
+from copyd.exchange.host import Host, Options
 from copyd.exchange.model import REFUSALS
 from tests.exchange.bybit_bench import ALL, LINEAR, MARKET, RESTING, exchange, say
 from tests.exchange.wire_client import hear
@@ -515,3 +519,99 @@ async def test_a_stale_reader_knows_nothing_of_what_is_young() -> None:
             assert await x.rows(alice, path, orderLinkId="young")
             await x.tell("POST", "/faults", {"action": "stale_read", "method": method, "delay_ms": 60_000, "count": 1})
             assert await x.rows(alice, path, orderLinkId="young") == []
+
+
+# -- nonsense, without a socket -----------------------------------------------------------------------------------------------
+NAMES = ("category", "symbol", "side", "orderType", "qty", "price", "timeInForce", "positionIdx", "reduceOnly", "orderLinkId",
+         "orderId", "limit", "cursor", "startTime", "endTime", "openOnly", "settleCoin", "mode", "coin", "buyLeverage",
+         "sellLeverage", "setMarginMode", "accountType", "interval", "type", "execType", "request", "closeOnTrigger",
+         "status")  # fmt: skip
+ODD = st.sampled_from([
+    "", "linear", "BTCUSDT", "Buy", "Market", "Limit", "0", "-1", "1", "3", "0.01", "1e9", "\u00b2", "9" * 30, "x" * 40, "USDT",
+    "58500", "ISOLATED_MARGIN", "UNIFIED", "true", "%", "00000000-0000-4000-8000-ffffffffffff",
+])  # fmt: skip
+NUMBERS = st.integers(-(2**63), 2**63) | st.floats()
+BATCH = [{"symbol": "BTCUSDT", "side": "Buy", "orderType": "Market", "qty": "0.01"}, {}]
+VALUES = ODD | st.none() | st.booleans() | NUMBERS | st.lists(ODD, max_size=2) | st.just(BATCH)
+BASE = {"category": "linear", "symbol": "BTCUSDT"}
+
+
+class Lone:
+    """A dialect with its engine, no sockets, and one account."""
+
+    def __init__(self) -> None:
+        self.host = Host(Options(seed=7, lift=frozenset({"all"})), Dialect)
+        self.host.makers.step(self.host.now_ns())
+        account = self.host.engine.add_account(10**13)
+        self.words = self.host.issue_key(account, "alice", "hmac", "", {})
+
+    def ask(self, method: str, path: str, params: dict[str, Any]) -> Any:
+        query = "&".join(f"{name}={value}" for name, value in params.items()) if method == "GET" else ""
+        body = b"" if method == "GET" else orjson.dumps(params)
+        stamp = str(self.host.server_ns() // 10**6)
+        signed = f"{stamp}{self.words['api_key']}5000".encode() + (query.encode() if method == "GET" else body)
+        headers = {
+            "x-bapi-api-key": self.words["api_key"], "x-bapi-timestamp": stamp, "x-bapi-recv-window": "5000",
+            "x-bapi-sign": sign(self.words["secret"].encode(), signed),
+        }  # fmt: skip
+        work = self.host.dialect.rest(Request(method, path, query, headers, body, "ip", self.host.server_ns()))
+        answer = orjson.loads(work.run().body)
+        assert answer["retCode"] == 0 or answer["retCode"] in TEXTS
+        if work.stale is not None:
+            work.stale(1000)
+        return answer
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.data())
+def test_no_request_makes_the_dialect_raise(data: st.DataObject) -> None:
+    """Every route with any of the names it knows set to anything: an answer with a code of the venue."""
+    lone = LONE
+    method, path = data.draw(st.sampled_from(sorted(lone.host.dialect.routes))).split(" ")
+    extra = data.draw(st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=6))
+    lone.ask(method, path, {**BASE, **extra})
+
+
+class Deaf:
+    """A connection that goes nowhere."""
+
+    def __init__(self, path: str) -> None:
+        self.path, self.headers, self.ip, self.opened_ns, self.heard_ns, self.sent_ns = path, {}, "ip", 0, 0, 0
+        self.state: Any = None
+        self.owner: Any = None
+        self.is_open = True
+        self.sent: list[bytes] = []
+
+    def send(self, text: bytes) -> None:
+        self.sent.append(text)
+
+    def close(self, code: int, reason: str) -> None:
+        self.is_open = False
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.data())
+def test_no_message_makes_the_dialect_raise(data: st.DataObject) -> None:
+    """Every operation on every kind of connection, logged in or not, with arguments of any kind: an answer, no more."""
+    host = LONE.host
+    paths = ["/v5/private", "/v5/trade", "/v5/public/linear", "/v5/private?max_active_time=\u00b2s"]
+    conn = Deaf(data.draw(st.sampled_from(paths)))
+    assert host.dialect.accepts(conn)
+    if data.draw(st.booleans()):
+        conn.owner = host.owner(LONE.words["api_key"])
+    args = st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=4).map(lambda extra: {**BASE, **extra})
+    topics = st.sampled_from([
+        "order", "orderbook.1.BTCUSDT", "orderbook.99999999999999999999.BTCUSDT", "tickers.BTCUSDT", "a.b", "."])
+    message = {
+        "op": data.draw(st.sampled_from([*host.dialect.operations, "auth", "subscribe", "unsubscribe", "ping"]) | VALUES),
+        "args": data.draw(st.lists(args | topics | VALUES, max_size=3) | VALUES), "reqId": data.draw(VALUES),
+        "header": data.draw(st.just({"X-BAPI-TIMESTAMP": str(host.server_ns() // 10**6)}) | VALUES),
+    }  # fmt: skip
+    work = host.dialect.text(conn, orjson.dumps(message))
+    if work is not None:
+        conn.send(work.run())
+    assert conn.sent and all(isinstance(orjson.loads(text), dict) for text in conn.sent)
+    host.dialect.lost(conn)
+
+
+LONE = Lone()

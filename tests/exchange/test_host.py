@@ -392,7 +392,8 @@ async def test_the_control_port_is_the_same_as_the_other_exchanges() -> None:
         assert len(x.host.funding_log) == 1
         moved = {"transfers": [{"id": "t1", "from": "alice", "to": "bob", "amount": "7"}]}
         assert (await x.tell("POST", "/transfers", moved))["results"][0]["state"] == "executed"
-        for name in ("orders", "rejects", "trades", "positions", "balances", "incomes", "transfers", "quotes", "reads", "faults"):
+        for name in ("orders", "rejects", "trades", "positions", "balances", "incomes", "transfers", "quotes", "reads", "faults",
+                     "instruments"):  # fmt: skip
             assert isinstance(await x.tell("GET", f"/truth/{name}"), list)
         assert (await x.tell("GET", "/truth/stats"))["books_balance"]
 

@@ -7,6 +7,7 @@ import pathlib
 import random
 import urllib.request
 from collections import defaultdict
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from copyd.errors import UsageError
 from copyd.exchange.host import Host, Options
 from copyd.exchange.main import main, serve_host
+from copyd.exchange.model import E8, INSTRUMENTS, Instrument, refined
 from copyd.exchange.websocket import CLOSED, OPEN, TEXT, WebSocket, accepted, frame, refusal, unmask
 from copyd.exchange.windows import KEYS_KEPT, Windows
 from tests.exchange.plain_dialect import Dialect
@@ -253,3 +255,38 @@ def test_what_a_dialect_does_not_have_is_a_usage_error(arguments: list[str], cap
     """One sentence and exit 2."""
     assert main([*arguments, "--quiet"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+# -- ticks and lots of one's own ----------------------------------------------------------------------------------------------
+@given(
+    spec=st.sampled_from(INSTRUMENTS), tick=st.sampled_from([0, E8 // 1000, E8 // 100, E8 // 20, E8 // 2]),
+    lot=st.sampled_from([0, E8 // 10_000, E8 // 1000, E8 // 100, E8 // 10]),
+)
+def test_another_tick_and_lot_leave_the_market_as_it_is(spec: Instrument, tick: int, lot: int) -> None:
+    """Prices and largest quantities stay what they were, to the new step; a lot's value per tick is exact; one lot may be traded;
+    both steps are written whole."""
+    found = refined(spec, tick, lot)
+    tick, lot = tick or spec.tick_e8, lot or spec.lot_e8
+    assert (found.tick_e8, found.lot_e8, found.min_qty) == (tick, lot, spec.min_qty)
+    assert found.value_mul * E8 == tick * lot
+    assert 0 <= spec.start_px * spec.tick_e8 - found.start_px * tick < tick
+    assert 0 <= spec.max_qty * spec.lot_e8 - found.max_qty * lot < lot
+    assert Decimal(found.price_text(1)) * E8 == tick and Decimal(found.qty_text(1)) * E8 == lot
+
+
+def test_steps_finer_than_money_are_refused() -> None:
+    """A tick times a lot must be a whole number of 1e-8 of the quote asset."""
+    with pytest.raises(UsageError, match="finer than 1e-8"):
+        refined(INSTRUMENTS[0], 1, 1)
+
+
+WRONG_STEPS = ["BTCUSDT", "BTCUSDT=", "BTCUSDT=0", "BTCUSDT=-1", "BTCUSDT=x", "DOGEUSDT=1", "BTCUSDT=0.000000001"]
+
+
+@pytest.mark.parametrize("step", WRONG_STEPS)
+def test_wrong_steps_are_said(step: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Which text, and which instruments there are; exit 2."""
+    assert main(["--dialect", "okx", "--lot", step]) == 2
+    assert f"--lot {step}: not SYMBOL=SIZE" in capsys.readouterr().err
+    assert main(["--lot", "BTCUSDT=1"]) == 2
+    assert "not for the dialect binance_usdm" in capsys.readouterr().err

@@ -109,17 +109,16 @@ class HostVenue(Inhabited, Host):
     def _drawn(self, work: Work) -> Rule | None:
         if work.method == "query" or work.method.startswith("GET "):
             self._perhaps_behind(work)
+        words = {"said_twice": work.twice, "late_copy": work.late, "refused_dead": work.late}
+        self.faults.unsayable = frozenset(action for action, text in words.items() if not text)
         rule = super().fault_of(work)
         action: str = "" if rule is None else rule.action
         if rule is None or action not in TOLD_AS:
             return rule
-        words = {"said_twice": work.twice, "late_copy": work.late, "refused_dead": work.late}.get(action, work.unknown)
-        if not words:
-            return None  # the venue has no words for it
         if action == "late_copy":
             # A copy held up on the way was executed after the first one was refused for its stamp.
             self.call_later(rule.delay_ms / 1000, partial(self._copy, work.run))
-        work.unknown = words
+        work.unknown = words.get(action, work.unknown)
         rule.action = TOLD_AS[action]  # type: ignore[assignment]
         return rule
 

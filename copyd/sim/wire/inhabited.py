@@ -67,6 +67,8 @@ class DrawnFaults(Faults):
         self.name_of = name_of
         #: An account whose requests all wait so long, ms; nobody else's do.
         self.slow: tuple[str, int] = ("", 0)
+        #: What is not drawn for the request in hand: its venue has no words for it.
+        self.unsayable: frozenset[str] = frozenset()
 
     @property
     def for_requests(self) -> bool:
@@ -78,6 +80,8 @@ class DrawnFaults(Faults):
 
     def _drawn(self, table: Table, suffix: str = "") -> Any:
         for name, ppm, action, least, most in table:
+            if action in self.unsayable:
+                continue
             name += suffix
             if self.draws.fault(name, ppm):
                 rule = Rule("drop_reply")

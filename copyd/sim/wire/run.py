@@ -49,7 +49,7 @@ from copyd.core.rows import (
     ReportKind,
     ReportRow,
 )
-from copyd.errors import BrokenInvariant, OperatorError, VenueUnavailable
+from copyd.errors import BrokenInvariant, OperatorError, UsageError, VenueUnavailable
 from copyd.exchange.host import dialect_of
 from copyd.followers import PlanSpec
 from copyd.sim.draws import Draws, Fired
@@ -104,8 +104,13 @@ class Options(msgspec.Struct, frozen=True):
 def venue_of(
     kind: str, draws: Draws, clock: Callable[[], int], seed: int, trace: Callable[..., None]
 ) -> Venue | HostVenue:
-    """The venue of a world. UsageError: there is none of that kind."""
-    return Venue(draws, clock, seed, trace) if kind == BINANCE_USDM else HostVenue(draws, clock, seed, trace, dialect_of(kind))
+    """The venue of a world. UsageError: there is none of that kind, or it is no venue of perpetuals."""
+    if kind == BINANCE_USDM:
+        return Venue(draws, clock, seed, trace)
+    venue = HostVenue(draws, clock, seed, trace, dialect_of(kind))
+    if venue.spot:
+        raise UsageError(f"{kind}: in these worlds perpetuals are traded, both ways")
+    return venue
 
 
 class World:
@@ -554,30 +559,35 @@ class World:
         return found
 
     def still_held(self) -> list[str]:
-        """Legs that hold something, for when the leader is flat."""
+        """Legs that hold something for which there is an order, for when the leader is flat."""
         daemon = self.daemon
         assert daemon is not None
         columns = daemon.engine.columns
         rows = [(index, LegRow.unpack(columns.get(LEGS, index))) for index in range(columns.count(LEGS))]
-        return [f"the leader is flat, leg {index} holds {leg.attributed}" for index, leg in rows if leg.attributed]
+        return [f"the leader is flat, leg {index} holds {leg.attributed}" for index, leg in rows
+                if leg.attributed and not self._is_carried(leg)]
 
     def carried(self) -> int:
-        """Legs whose excess the venue takes no order for: netted by the follower's own position, so that its close is a plain
-        order, and worth less than the minimum. It waits for the leg's last close (semantics 6)."""
+        """Legs whose excess waits because the venue takes no order for it."""
         daemon = self.daemon
         assert daemon is not None
-        columns, found = daemon.engine.columns, 0
-        for index in range(columns.count(LEGS)):
-            leg = LegRow.unpack(columns.get(LEGS, index))
-            account = AccountRow.unpack(columns.get(ACCOUNTS, leg.account))
-            at = leg.account * columns.instruments_max + leg.instrument
-            held = AccountInstrumentRow.unpack(columns.get(ACCOUNT_INSTRUMENTS, at)).net
-            instrument = InstrumentRow.unpack(columns.get(INSTRUMENTS, leg.instrument))
-            wanted = -(-abs(leg.target) // ONE) if leg.target * leg.attributed > 0 else 0
-            over = abs(leg.attributed) - leg.reduce_leaves - wanted
-            netted = not account.hedge and held * leg.attributed <= 0
-            found += over > 0 and netted and notional(instrument, over, instrument.mark) < instrument.min_notional_e8
-        return found
+        columns = daemon.engine.columns
+        return sum(self._is_carried(LegRow.unpack(columns.get(LEGS, index))) for index in range(columns.count(LEGS)))
+
+    def _is_carried(self, leg: LegRow) -> bool:
+        """Whether the venue takes no order for a leg's excess: netted by the follower's own position, so that its close is a
+        plain order, and worth less than the minimum. It waits for the leg's last close (semantics 6), or for the price."""
+        daemon = self.daemon
+        assert daemon is not None
+        columns = daemon.engine.columns
+        account = AccountRow.unpack(columns.get(ACCOUNTS, leg.account))
+        at = leg.account * columns.instruments_max + leg.instrument
+        held = AccountInstrumentRow.unpack(columns.get(ACCOUNT_INSTRUMENTS, at)).net
+        instrument = InstrumentRow.unpack(columns.get(INSTRUMENTS, leg.instrument))
+        wanted = -(-abs(leg.target) // ONE) if leg.target * leg.attributed > 0 else 0
+        over = abs(leg.attributed) - leg.reduce_leaves - wanted
+        netted = not account.hedge and held * leg.attributed <= 0
+        return over > 0 and netted and notional(instrument, over, instrument.mark) < instrument.min_notional_e8
 
     def _verdict(self, flat: bool) -> None:
         daemon = self.daemon

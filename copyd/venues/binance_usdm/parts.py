@@ -29,6 +29,7 @@ from copyd.venues.common.facts import MS_NS, decode_body, money_e8
 from copyd.venues.common.instruments import Instrument, Instruments
 from copyd.venues.common.parts import QUERY_SHARE, Hooks, LeaderTerms
 from copyd.venues.common.signing import Key
+from copyd.venues.common.told import FundingTold
 from copyd.venues.common.venue import Rights
 
 
@@ -53,6 +54,8 @@ class Terms(NamedTuple):
 
 class BinanceUsdmParts:
     """As ``copyd.venues.common.parts.Parts`` says."""
+
+    funding_by_rest = False
 
     def __init__(self, contract: VenueContract, endpoints: Endpoints, terms: Terms, hooks: Hooks) -> None:
         self.contract, self.endpoints, self.terms, self.hooks = contract, endpoints, terms, hooks
@@ -178,6 +181,10 @@ class BinanceUsdmParts:
         rows: list[codec.Income] = decode_body(body, list[codec.Income])
         assets = {instrument.margin_asset for instrument in self.instruments}
         return [(money_e8(row.income), row.time * MS_NS) for row in rows if row.asset in assets]
+
+    async def fundings(self, key: Key, since_ms: int) -> list[FundingTold]:
+        """Nothing: the user streams push every payment."""
+        return []
 
     async def rights(self, key: Key) -> Rights:
         """What a key may do."""

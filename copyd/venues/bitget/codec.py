@@ -535,7 +535,8 @@ def _fill(row: Fill, item: Instrument, way: Way, ts_recv: int, raw: bytes, *, li
         realised=(row.profit or "").strip("-0.") != "", maker=(row.tradeScope or "").lower() == "maker", live=live,
         client_order_id=client, cause=way.cause, ts_event=ms(row.cTime) * MS_NS, ts_recv=ts_recv, raw=raw,
     )  # fmt: skip
-    return TradeTold(own_cid(client), execution, amount, asset)
+    # The size of its order is not said here, and plans of a fixed amount are sized by it: ``orders`` says all of it.
+    return TradeTold(own_cid(client), execution, amount, asset, thin=live and not item.spot)
 
 
 def fill3(
@@ -637,9 +638,11 @@ def flow_of(row: Bill) -> tuple[int, int] | None:
 
 
 def funding_of(row: Bill, instruments: Instruments) -> FundingTold | None:
-    """Funding of a position; None for any other movement."""
+    """Funding of a position; None for any other movement, and for an instrument that is not ours."""
     kind = row.businessType or row.type or ""
     if kind != FUNDING_V2 and kind not in FUNDING_V3:
+        return None
+    if row.symbol and instruments.find(row.symbol) is None:
         return None
     amount = money_e8(row.amount)
     if kind in FUNDING_V3:  # the type says which way, whatever sign the amount bears

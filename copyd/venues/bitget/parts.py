@@ -16,4 +16,4 @@ def make(of: Making) -> tuple[BitgetWire, Rest]:
     return BitgetWire(rest.kind), rest
 
 
-KIND = Kind("bitget", CONTRACT, make, load_instruments, by_rest=True)
+KIND = Kind("bitget", CONTRACT, make, load_instruments, by_rest=True, funding_by_rest=True)

@@ -336,7 +336,7 @@ _position = msgspec.json.Decoder(PositionRow)
 _wallet = msgspec.json.Decoder(WalletRow)
 _log = msgspec.json.Decoder(LogRow)
 
-UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, ValueError, KeyError, OverflowError, RecursionError)
+UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 def read_head(payload: bytes) -> Head:
@@ -420,6 +420,19 @@ def ms(text: str | int) -> int:
     return time
 
 
+def nanoseconds(text: str) -> int:
+    """A time in ns, as its digits."""
+    return parse_scaled(text, 0)
+
+
+def _one_of(table: dict[str, int], name: str) -> int:
+    """What a word of the venue stands for; ``ValueError`` for one that is not known."""
+    found = table.get(name)
+    if found is None:
+        raise ValueError(f"unknown word {name[:40]!r}")
+    return found
+
+
 def money(text: str) -> int:
     """An amount, 1e-8; an empty text is none."""
     return facts.money_e8(text or "0")
@@ -441,10 +454,10 @@ def order_told(row: OrderRow, instruments: Instruments, names: Names, kind: str 
         client_order_id=row.orderLinkId,
         instrument=item.index,
         venue_order_id=number,
-        status=STATUS[row.orderStatus],
+        status=_one_of(STATUS, row.orderStatus),
         cum_qty=item.lots(row.cumExecQty or "0"),
         cost_e8=facts.cost_e8(row.avgPrice, row.cumExecQty or "0", row.cumExecValue),
-        side=SIDE[row.side],
+        side=_one_of(SIDE, row.side),
         position_side=row.positionIdx,
         order_qty=0 if in_quote else item.lots(row.qty),
         reduce_only=row.reduceOnly,
@@ -476,7 +489,7 @@ def trade_told(
     if qty <= 0:
         raise ValueError("an execution of nothing")
     execution = ls.Execution(
-        item.index, position_side, number, order, SIDE[row.side], qty,
+        item.index, position_side, number, order, _one_of(SIDE, row.side), qty,
         # what closes a position without a market may do so between the ticks
         item.ticks(row.execPrice) if row.execType in ("Trade", "") else item.ticks_nearest(row.execPrice),
         order_qty=item.lots(row.orderQty or "0") if not item.spot else 0,
@@ -499,7 +512,7 @@ def fee_asset(row: ExecutionRow, item: Any) -> str:
 def hedge_side(row: ExecutionRow) -> int:
     """The position side of an execution on an account that keeps a position per side: by whether it closed something."""
     closing = bool(row.closedSize.strip("0."))
-    long = (SIDE[row.side] > 0) is not closing
+    long = (_one_of(SIDE, row.side) > 0) is not closing
     return 1 if long else 2
 
 
@@ -515,7 +528,7 @@ def position(
         raise ValueError("a position of no side")
     qty = item.lots(row.size or "0")
     if qty:
-        qty *= SIDE[row.side]
+        qty *= _one_of(SIDE, row.side)
     return ls.Position(
         item.index, row.positionIdx, qty, ms(row.updatedTime) * MS_NS, ts_recv, source=source, leverage=leverage(row.leverage),
         isolated=isolated, raw=raw,

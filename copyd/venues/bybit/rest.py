@@ -10,6 +10,7 @@ from urllib.parse import quote
 import msgspec
 
 from copyd.core import leader_stream as ls
+from copyd.errors import VenueUnavailable
 from copyd.venues.bybit import codec
 from copyd.venues.bybit.codec import SETTLE_COIN, Names, Page
 from copyd.venues.bybit.contract import DAY_MS, INSTRUMENTS_PAGE, LOG_PAGE, ORDERS_PAGE, POSITIONS_PAGE
@@ -83,11 +84,11 @@ class Rest(RestBase):
         return Problem(0, text, classify(status, 0), limited=status in (403, 429), wait_ns=wait)
 
     async def _pages(
-        self, path: str, params: Mapping[str, Any], key: Key | None, pages_max: int = PAGES_MAX
+        self, path: str, params: Mapping[str, Any], key: Key | None, pages_max: int = 0
     ) -> AsyncIterator[tuple[Page, bool]]:
-        """Page by page, and whether it is the last there is."""
+        """Page by page, ``PAGES_MAX`` at most unless it is said otherwise, and whether it is the last there is."""
         cursor: str | None = None
-        for _ in range(pages_max):
+        for _ in range(pages_max or PAGES_MAX):
             query = {**params, "cursor": quote(cursor, safe="%") if cursor else None}
             page = codec.page(await self.get(path, query, key))
             last = not page.nextPageCursor or not page.rows or page.nextPageCursor == cursor
@@ -97,7 +98,7 @@ class Rest(RestBase):
                 return
 
     async def _rows(
-        self, path: str, params: Mapping[str, Any], key: Key, pages_max: int = PAGES_MAX
+        self, path: str, params: Mapping[str, Any], key: Key, pages_max: int = 0
     ) -> tuple[list[msgspec.Raw], bool]:
         """The rows of a list, and whether those are all."""
         rows: list[msgspec.Raw] = []
@@ -112,19 +113,25 @@ class Rest(RestBase):
         """The venue's clock, ms, with the weight already taken."""
         path = "/v5/market/time"
         body = await self.call_now("GET", path, path, b"", None)
-        return int(msgspec.json.decode(body, type=codec.TimeBody).result.timeNano) // MS_NS
+        try:
+            return codec.nanoseconds(msgspec.json.decode(body, type=codec.TimeBody).result.timeNano) // MS_NS
+        except ValueError as problem:
+            raise VenueUnavailable(f"{self.clock_call}: unreadable answer: {problem}") from None
 
     async def instrument_bodies(self) -> list[bytes]:
-        """Pages of ``instruments-info`` of both categories."""
+        """Pages of ``instruments-info`` of both categories; one that cannot be read is ``load_instruments``' to say."""
         bodies: list[bytes] = []
         for kind in (LINEAR, SPOT):
-            cursor: str | None = ""
-            while cursor is not None:
+            cursor = ""
+            for _ in range(PAGES_MAX):
                 query = {"category": kind, "limit": INSTRUMENTS_PAGE, "cursor": quote(cursor, safe="%") or None}
-                body = await self.get("/v5/market/instruments-info", query)
-                bodies.append(body)
-                page = codec.page(body)
-                cursor = page.nextPageCursor or None if page.rows and page.nextPageCursor != cursor else None
+                bodies.append(await self.get("/v5/market/instruments-info", query))
+                try:
+                    cursor = codec.page(bodies[-1]).nextPageCursor or ""
+                except ValueError:
+                    return bodies
+                if not cursor:
+                    break
         return bodies
 
     # --- settings ---------------------------------------------------------------------------------------------------

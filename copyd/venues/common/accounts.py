@@ -14,8 +14,10 @@ from typing import Any, TypeVar
 import msgspec
 
 from copyd._fast.columns import ReportBatch
+from copyd.core.leader_stream import UNKNOWN_SIDE, Execution
 from copyd.errors import VenueUnavailable
 from copyd.venues.common import told as t
+from copyd.venues.common.commissions import Commission
 from copyd.venues.common.facts import (
     PARTIALLY_FILLED,
     STREAM,
@@ -198,8 +200,8 @@ class StreamStats(msgspec.Struct):
 class FollowerStreams:
     """What the followers' private connections say. Rows of ours go out in batches, once per turn of the loop.
 
-    ``is_known``: whether an order of ours is in the tables. ``fee_e8(amount, asset, instrument)``: a commission in 1e-8 of the
-    instrument's margin asset, None while it cannot be converted.
+    ``is_known``: whether an order of ours is in the tables. ``commission(amount, asset, instrument)``: what
+    was paid, None while it cannot be converted. ``is_hedge``: whether an account keeps a position per side.
     """
 
     def __init__(
@@ -212,10 +214,12 @@ class FollowerStreams:
         on_reports: Callable[[ReportBatch, int], None],
         on_event: Callable[[AccountEvent], None],
         is_known: Callable[[bytes], bool],
-        fee_e8: Callable[[str, str, int], int | None],
+        commission: Callable[[str, str, int], Commission | None],
+        is_hedge: Callable[[int], bool],
     ) -> None:
         self.sessions, self.instruments, self.clock, self.site_tag = sessions, instruments, clock, site_tag
-        self.on_reports, self.on_event, self.is_known, self.fee_e8 = on_reports, on_event, is_known, fee_e8
+        self.on_reports, self.on_event, self.is_known = on_reports, on_event, is_known
+        self.commission, self.is_hedge = commission, is_hedge
         self.stats = StreamStats()
         self._assets = {instrument.margin_asset for instrument in instruments}
         self._batch = ReportBatch()
@@ -311,7 +315,7 @@ class FollowerStreams:
                     self._row()
                     self._batch.append_balance(account, told.wallet_e8, told.ts_event)
             case t.FundingTold():
-                self.on_event(AccountFunding(account, told.instrument, told.amount_e8, told.ts_event, self.clock()))
+                self.on_event(AccountFunding(account, told.instrument, told.amount_e8, told.ts_event, self.clock(), told.id))
             case t.LeverageTold():
                 self.on_event(AccountLeverage(account, told.instrument, told.leverage, told.ts_event, self.clock()))
             case t.PositionTold():
@@ -350,7 +354,7 @@ class FollowerStreams:
                 self.stats.external += 1
                 self.on_event(
                     ExternalFill(
-                        account, one.instrument, one.position_side, one.qty * one.side, one.px, one.exec_id,
+                        account, one.instrument, self._side_of(account, one), one.qty * one.side, one.px, one.exec_id,
                         one.cause or "manual", one.client_order_id, one.ts_event, self.clock()))
             return
         if not self.is_known(cid):
@@ -358,11 +362,12 @@ class FollowerStreams:
             if not told.thin:
                 self.on_event(
                     OrphanFill(
-                        account, one.instrument, one.position_side, one.qty * one.side, one.px, one.exec_id, cid, one.ts_event))
+                        account, one.instrument, self._side_of(account, one), one.qty * one.side, one.px, one.exec_id, cid,
+                        one.ts_event))
             return
         self.stats.trades += 1
         status, cum, cost = (order.status, order.cum_qty, order.cost_e8) if order is not None else (PARTIALLY_FILLED, 0, 0)
-        fee = None if told.thin else self.fee_e8(told.fee, told.fee_asset, one.instrument)
+        fee = None if told.thin else self.commission(told.fee, told.fee_asset, one.instrument)
         self._row()
         if fee is None:  # what it cost is not known yet: told as a fill only, the execution follows or is asked for later
             if cum or status in TERMINAL_STATUS:
@@ -371,7 +376,16 @@ class FollowerStreams:
         # Without the sum of what has filled it says nothing about the order's end.
         state = status if cum else PARTIALLY_FILLED
         self._batch.append(
-            TRADE, state, cid, cum, cost, one.qty, one.px, fee, one.exec_id, one.order_id, one.ts_event)
+            TRADE, state, cid, cum, cost, one.qty, one.px, fee.amount, one.exec_id, one.order_id, one.ts_event,
+            fee_base=fee.base)
+
+    def _side_of(self, account: int, one: Execution) -> int:
+        """The position side of an execution; where the venue names none, told by whether it closed something."""
+        if one.position_side != UNKNOWN_SIDE:
+            return one.position_side
+        if not self.is_hedge(account):
+            return 0
+        return 1 if (one.side > 0) is not one.realised else 2
 
     def _row(self) -> None:
         """Before each row: note when the batch began and see that it is delivered when the loop has read its fill."""

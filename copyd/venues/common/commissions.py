@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
+from math import ceil
+from typing import NamedTuple
 
 from copyd.venues.common.facts import money_e8
 from copyd.venues.common.instruments import Instrument, Instruments
+
+
+class Commission(NamedTuple):
+    """What one execution cost: 1e-8 of the margin asset; where ``base``, Q32 lots kept back of what was bought."""
+
+    amount: int
+    base: bool = False
 
 
 class Commissions:
@@ -21,6 +32,17 @@ class Commissions:
         self.instruments, self.mark_of, self.on_unknown = instruments, mark_of, on_unknown
         self.converted = self.unknown = 0
         self._said: set[str] = set()
+
+    def of(self, amount: str, asset: str, instrument: Instrument) -> Commission | None:
+        """What an execution cost, rounded up. None: the mark to convert by is not known yet.
+
+        On spot a commission in the asset that was bought is taken out of it: as much less is there to be sold.
+        """
+        if instrument.spot and asset == instrument.base_asset:
+            kept = Fraction(Decimal(amount)) * 10**instrument.qty_decimals / instrument.lot
+            return Commission(ceil(kept * (1 << 32)), True)
+        e8 = self.e8(amount, asset, instrument)
+        return None if e8 is None else Commission(e8)
 
     def e8(self, amount: str, asset: str, instrument: Instrument) -> int | None:
         """1e-8 of the instrument's margin asset, rounded up: a cost is never understated. None: its mark is not known yet."""

@@ -200,13 +200,15 @@ class AccountPosition(msgspec.Struct, frozen=True, tag=True):
 
 
 class AccountFunding(msgspec.Struct, frozen=True, tag=True):
-    """Funding of a position, above 0: received. ``instrument`` -1: not said (isolated positions are named)."""
+    """Funding of a position, above 0: received. ``instrument`` -1: not said (isolated positions are named). ``id``: the venue's
+    number of the payment, 0 = none: it is known by its time."""
 
     account: int
     instrument: int
     amount_e8: int
     ts_event: int
     ts_recv: int
+    id: int = 0
 
 
 class AccountLeverage(msgspec.Struct, frozen=True, tag=True):

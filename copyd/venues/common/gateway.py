@@ -28,6 +28,7 @@ from copyd.core.identifiers import CID_BYTES
 from copyd.core.rows import Kind, OrderRow
 from copyd.errors import VenueUnavailable
 from copyd.venues.common import told as t
+from copyd.venues.common.commissions import Commission
 from copyd.venues.common.connection import Session, watched
 from copyd.venues.common.contract import VenueContract
 from copyd.venues.common.facts import (
@@ -139,7 +140,7 @@ class SessionGateway:
         on_reports: Callable[[ReportBatch, int], None],
         expected: Callable[[int, int, int], tuple[int, int, bool]] | None = None,
         placed: Callable[[bytes], Placed | None] | None = None,
-        fee_e8: Callable[[str, str, int], int | None] = lambda amount, asset, instrument: 0,
+        commission: Callable[[str, str, int], Commission | None] = lambda amount, asset, instrument: Commission(0),
         on_mismatch: Callable[[bytes, str], None] | None = None,
         on_unknown_code: Callable[[int], None] | None = None,
         queries_per_s: float | None = None,
@@ -150,7 +151,7 @@ class SessionGateway:
     ) -> None:
         self.wire, self.sessions, self.reads, self.rest_orders = wire, sessions, reads, rest_orders
         self.instruments, self.contract, self.clock, self.venue_clock = instruments, contract, clock, venue_clock
-        self.bans, self.on_reports, self.placed, self.fee_e8 = bans, on_reports, placed, fee_e8
+        self.bans, self.on_reports, self.placed, self.commission = bans, on_reports, placed, commission
         self.on_mismatch = on_mismatch or (lambda cid, what: None)
         self.on_unknown_code = on_unknown_code or (lambda code: None)
         self.by_rest, self.renderer, self.mono = by_rest, renderer, mono
@@ -502,10 +503,11 @@ class SessionGateway:
     def _executed(self, cid: bytes, told: t.TradeTold) -> None:
         """An execution that a list told: it moves no quantity, its price and fee are booked unless they were before."""
         one = told.execution
-        fee = self.fee_e8(told.fee, told.fee_asset, one.instrument)
+        fee = self.commission(told.fee, told.fee_asset, one.instrument)
         if fee is None:
             raise ValueError(f"no mark yet to convert {told.fee_asset} by")
-        self._batch.append(TRADE, FILLED, cid, 0, 0, one.qty, one.px, fee, one.exec_id, one.order_id, one.ts_event)
+        self._batch.append(
+            TRADE, FILLED, cid, 0, 0, one.qty, one.px, fee.amount, one.exec_id, one.order_id, one.ts_event, fee_base=fee.base)
         self._ts_recv = self.clock()
 
     def _settled(self, verdicts: Sequence[Verdict]) -> None:
@@ -611,8 +613,9 @@ class SessionGateway:
             return f"side {told.side}"
         if told.position_side != asked.position_side:
             return f"position side {told.position_side}"
-        # A reduce-only order may be cut by the venue to what there is to close.
-        cut = asked.reduce_only and self.contract.reduce_only_excess == "cut"
+        # A reduce-only order may be cut by the venue to what there is to close; one that closes a side is reduce-only by nature.
+        closes = (asked.position_side == 1 and asked.side < 0) or (asked.position_side == 2 and asked.side > 0)
+        cut = (asked.reduce_only or closes) and self.contract.reduce_only_excess == "cut"
         if told.order_qty and (told.order_qty > asked.qty or (told.order_qty < asked.qty and not cut)):
             return f"quantity {told.order_qty}"
         return ""

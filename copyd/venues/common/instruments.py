@@ -83,6 +83,9 @@ class Instruments:
     def __getitem__(self, index: int) -> Instrument:
         return self._by_index[index]
 
+    def __contains__(self, index: object) -> bool:
+        return index in self._by_index
+
     def find(self, symbol: str) -> Instrument | None:
         """The instrument of a symbol, None when it is not one of ours."""
         return self._by_symbol.get(symbol)

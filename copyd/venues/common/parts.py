@@ -13,7 +13,7 @@ from copyd._fast.columns import Columns, ReportBatch
 from copyd._fast.render import Renderer
 from copyd.errors import OperatorError, VenueUnavailable
 from copyd.venues.common.accounts import AccountSetup, FollowerStreams
-from copyd.venues.common.commissions import Commissions
+from copyd.venues.common.commissions import Commission, Commissions
 from copyd.venues.common.connection import Session
 from copyd.venues.common.contract import VenueContract
 from copyd.venues.common.facts import LeaderEvent, Mark, Placed, Quote
@@ -24,7 +24,7 @@ from copyd.venues.common.rest import RestBase, RestError
 from copyd.venues.common.sessions import Line, Sessions, paces_of
 from copyd.venues.common.signing import Key
 from copyd.venues.common.templates import KINDS, teach
-from copyd.venues.common.told import Answered, Told
+from copyd.venues.common.told import Answered, FundingTold, Told
 from copyd.venues.common.venue import Channel, Reads, Rights, Wire
 
 QUERY_SHARE = 0.5
@@ -52,6 +52,8 @@ class Hooks(NamedTuple):
     last_mark: Callable[[int], int]
     account_key: Callable[[int], Key]
     site_tag: str
+    #: Whether an account keeps a position per side.
+    is_hedge: Callable[[int], bool] = lambda account: False
 
 
 class LeaderTerms(NamedTuple):
@@ -73,6 +75,8 @@ class Parts(Protocol):
     setup: Any
     streams: Any
     market: Any
+    #: The venue pushes no funding: it is asked for (``fundings``).
+    funding_by_rest: bool
 
     async def open(self, wanted: Sequence[tuple[int, str]], timeout_s: float) -> None:
         """Reach the venue: its clock, its instruments (engine index, symbol); make everything that needs them."""
@@ -97,6 +101,9 @@ class Parts(Protocol):
 
     async def flows(self, key: Key, since_ms: int) -> list[tuple[int, int]]:
         """What was paid in (above 0) or taken out since: (amount e8, venue ns)."""
+
+    async def fundings(self, key: Key, since_ms: int) -> list[FundingTold]:
+        """Funding received (above 0) or paid since, oldest first, where the venue pushes none."""
 
     async def rights(self, key: Key) -> Rights:
         """What a key may do."""
@@ -131,6 +138,8 @@ class Kind(NamedTuple):
     load_instruments: Callable[[Any, Sequence[tuple[int, str]]], Instruments]
     #: Orders go by REST alone.
     by_rest: bool = False
+    #: The venue pushes no funding payment that names its amount: the accounts are asked (``Rest.fundings``).
+    funding_by_rest: bool = False
 
 
 class Terms(NamedTuple):
@@ -147,6 +156,7 @@ class SessionParts:
 
     def __init__(self, kind: Kind, contract: VenueContract, endpoints: Any, terms: Terms, hooks: Hooks) -> None:
         self.kind, self.contract, self.endpoints, self.terms, self.hooks = kind, contract, endpoints, terms, hooks
+        self.funding_by_rest = kind.funding_by_rest
         limit = contract.limit("weight", "ip")
         weight = max(1, terms.weight_per_min * limit.interval_ms // 60_000)
         self.wire, made = kind.make(
@@ -184,9 +194,9 @@ class SessionParts:
         reads: Reads = rest
         commissions = Commissions(self.instruments, hooks.last_mark, hooks.on_unknown_fee)
 
-        def fee_e8(amount: str, asset: str, instrument: int) -> int | None:
+        def commission(amount: str, asset: str, instrument: int) -> Commission | None:
             item = self.instruments[instrument]
-            return commissions.e8(amount, asset or item.margin_asset, item)
+            return commissions.of(amount, asset or item.margin_asset, item)
 
         #: Whoever connects from one address keeps one pace: followers, leaders, the market.
         self.paces = paces_of(self.contract, self.terms.source_addresses)
@@ -201,7 +211,7 @@ class SessionParts:
         self.gateway = SessionGateway(
             wire=self.wire, sessions=self.sessions, reads=reads, rest_orders=orders, instruments=self.instruments,
             contract=self.contract, clock=hooks.clock, venue_clock=base.venue_clock, bans=base.bans,
-            on_reports=hooks.on_reports, expected=hooks.expected, placed=hooks.placed, fee_e8=fee_e8,
+            on_reports=hooks.on_reports, expected=hooks.expected, placed=hooks.placed, commission=commission,
             on_mismatch=hooks.on_mismatch, on_unknown_code=hooks.on_unknown_code,
             queries_per_s=QUERY_SHARE * self.terms.weight_per_min / 60, opening_wait_ms=self.terms.opening_wait_ms,
             by_rest=self.kind.by_rest,
@@ -209,7 +219,8 @@ class SessionParts:
         )  # fmt: skip
         self.streams = FollowerStreams(
             sessions=self.sessions, instruments=self.instruments, clock=hooks.clock, site_tag=hooks.site_tag,
-            on_reports=hooks.on_reports, on_event=hooks.on_follower_event, is_known=hooks.is_known, fee_e8=fee_e8,
+            on_reports=hooks.on_reports, on_event=hooks.on_follower_event, is_known=hooks.is_known, commission=commission,
+            is_hedge=hooks.is_hedge,
         )  # fmt: skip
         self.setup = AccountSetup(
             reads=reads, instruments=self.instruments, clock=hooks.clock, venue_clock=base.venue_clock)
@@ -285,6 +296,11 @@ class SessionParts:
     async def flows(self, key: Key, since_ms: int) -> list[tuple[int, int]]:
         """As ``Parts.flows``."""
         found: list[tuple[int, int]] = await self.rest.flows(key, since_ms)
+        return found
+
+    async def fundings(self, key: Key, since_ms: int) -> list[FundingTold]:
+        """As ``Parts.fundings``."""
+        found: list[FundingTold] = await self.rest.fundings(key, since_ms)
         return found
 
     async def rights(self, key: Key) -> Rights:

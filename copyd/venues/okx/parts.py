@@ -16,4 +16,4 @@ def make(of: Making) -> tuple[OkxWire, Rest]:
     return OkxWire(isolated=of.isolated, recv_window_ms=of.contract.recv_window_ms), rest
 
 
-KIND = Kind("okx", CONTRACT, make, load_instruments)
+KIND = Kind("okx", CONTRACT, make, load_instruments, funding_by_rest=True)

@@ -388,7 +388,8 @@ class Rest(RestBase):
 
     async def fundings(self, key: Key, since_ms: int) -> list[FundingTold]:
         """Funding received (above 0) or paid since, as the bills say it: no push of the venue names an amount."""
-        return [codec.funding_told(row, self.instruments) for row in await self._bills(key, codec.BILL_FUNDING, since_ms)]
+        told = [codec.funding_told(row, self.instruments) for row in await self._bills(key, codec.BILL_FUNDING, since_ms)]
+        return [one for one in told if one.instrument >= 0]
 
     async def rights(self, key: Key) -> Rights:
         """What the key may do: part of the account's configuration."""

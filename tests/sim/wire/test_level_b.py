@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from copyd.errors import UsageError
 from copyd.sim import faults
 from copyd.sim.wire.run import Options, run_seed
 
@@ -93,6 +94,13 @@ def test_the_faults_it_counts_are_in_the_catalogue_and_most_are_injected() -> No
     known = set(faults.CATALOGUE)
     assert counted <= known
     assert len(counted) >= 35
+
+
+@pytest.mark.parametrize("venue", ["nasdaq", "binance_spot"])
+def test_a_venue_that_cannot_be_in_such_a_world_is_said(venue: str) -> None:
+    """One sentence, before anything is played."""
+    with pytest.raises(UsageError, match=venue):
+        run_seed(1, options=Options(venue))
 
 
 def test_a_kept_fault_list_replays_only_those_faults() -> None:

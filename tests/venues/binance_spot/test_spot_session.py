@@ -34,8 +34,10 @@ from tests.venues.binance_spot.world import BTC, instruments
 SITE = "cd07"
 INDEX = 3
 ORDERS = 7
-REPORT = struct.Struct("=16s8qIi2B6x")
-NAMES = ("cid", "cum", "cost", "last_qty", "last_px", "fee", "trade", "order", "event", "account", "code", "kind", "status")
+REPORT = struct.Struct("=16s8qIi3B5x")
+NAMES = (
+    "cid", "cum", "cost", "last_qty", "last_px", "fee", "trade", "order", "event", "account", "code", "kind", "status",
+    "fee_base")
 TERMS = {"recv_window_ms": 1_000, "engine_delay_ms": 200, "read_lag_ms": 100, "guard_ms": 100, "order_ack_timeout_ms": 500}
 
 
@@ -146,7 +148,7 @@ def test_the_compiled_rendering_is_taught_by_the_wire(side: int, limit: bool) ->
 
 
 async def test_orders_go_out_and_come_back_with_their_commission() -> None:
-    """An answer, an execution with its fee in the quote asset, the holding and the wallet; a refusal with its code."""
+    """An answer, an execution with its fee in the asset that is received, the holding and the wallet; a refusal with its code."""
     async with world() as w:
         await w.follow(0)
         await w.follow(1, balance="10")
@@ -154,17 +156,20 @@ async def test_orders_go_out_and_come_back_with_their_commission() -> None:
         await until(lambda: w.about(bought, facts.TRADE) and w.about(bought, facts.REPLY))
         (reply,), (trade,) = w.about(bought, facts.REPLY), w.about(bought, facts.TRADE)
         assert (reply["status"], reply["cum"], trade["last_qty"]) == (facts.FILLED, 1_000, 1_000)
-        # 0.1 % of 0.01 BTC, at a mark near 60,000: about 0.6 USDT
-        assert 50_000_000 < trade["fee"] < 70_000_000
+        # 0.1 % of 1,000 lots, kept back of what was bought: one lot less can be sold
+        assert (trade["fee_base"], trade["fee"]) == (1, 1 << 32)
         await until(lambda: [e for e in w.events if isinstance(e, AccountPosition)])
         assert [e.qty for e in w.events if isinstance(e, AccountPosition)] == [999]
         assert [row for row in w.reports if row["kind"] == facts.BALANCE]
         sold = w.send(0, 999, side=-1)
         await until(lambda: w.about(sold, facts.TRADE))
+        (trade,) = w.about(sold, facts.TRADE)
+        # 0.1 % of 0.00999 BTC, at a mark near 60,000: about 0.6 USDT
+        assert trade["fee_base"] == 0 and 50_000_000 < trade["fee"] < 70_000_000
         assert [e.qty for e in w.events if isinstance(e, AccountPosition)][-1] == 0
         refused = w.send(1, 1_000)
         await until(lambda: w.about(refused, facts.REJECT))
-        assert w.about(refused, facts.REJECT)[0]["code"] == -2019  # "no money for it", as the core knows it
+        assert w.about(refused, facts.REJECT)[0]["code"] == -2019  # no money for it: the number the core knows it by
 
 
 async def test_an_answer_that_never_comes_is_settled_by_the_venues_word() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 
 import pytest
 from yarl import URL
@@ -232,6 +233,7 @@ async def test_more_executions_than_a_list_may_be_long_are_read_in_pieces(monkey
                 d.x.host.changed()
             await d.x.tell("POST", "/market", {"symbol": "BTCUSDT", "funding_ppm": 100})
             found = await rest.trades_from(d.key, d.btc, (d.x.now_ms() - 600_000) << 22, 1_000)
+            assert rest.calls > 8 + 2  # the eight pages there are, those read in vain, and the position mode
             assert len(found) == 40 and sum(t.execution.qty for t in found) == 400
             assert [t.execution.exec_id for t in found] == sorted({t.execution.exec_id for t in found})
         finally:
@@ -376,6 +378,35 @@ async def test_orders_and_events_over_the_two_connections():
         await out.send_str(d.wire.place(d.order("b", reduce_only=True), d.x.now_ms()).decode())
         (answer,) = d.wire.read("trade", await frame(out), 1)
         assert (answer.verdict.outcome, answer.verdict.reason) == (Outcome.DEFINITE_REJECT, "reduce_only")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "asked"),
+    [
+        ("/v5/order/realtime", {"list": [{"symbol": "BTCUSDT", "orderId": "x", "side": "Buy", "orderStatus": "?"}]}, "order"),
+        ("/v5/position/list", {"list": [{"symbol": "BTCUSDT", "side": "Up", "size": "1"}]}, "positions"),
+        ("/v5/account/wallet-balance", {"list": [7]}, "books"), ("/v5/position/list", {}, "positions"),
+        ("/v5/execution/list", {"list": [{"symbol": "BTCUSDT"}]}, "newest"), ("/v5/account/info", {"marginMode": 7}, "settings"),
+        ("/v5/position/list", {"list": []}, "settings"),
+    ],
+)
+async def test_an_unreadable_answer_is_a_value_error(path, body, asked):
+    """Of whatever kind: the caller's one word for what cannot be read, never another exception."""
+    async with desk() as d:
+        real = d.rest.call_now
+
+        async def call(method, where, *rest, **options):
+            found = await real(method, where, *rest, **options)
+            return json.dumps({"retCode": 0, "result": body, "time": 1}).encode() if where == path else found
+
+        d.rest.call_now = call
+        questions = {
+            "order": lambda: d.rest.order(d.key, d.btc, cid=cid_of("a")), "positions": lambda: d.rest.positions(d.key),
+            "books": lambda: d.rest.books(d.key), "newest": lambda: d.rest.newest_trade(d.key, d.btc),
+            "settings": lambda: d.rest.settings(d.key, d.btc),
+        }  # fmt: skip
+        with pytest.raises(ValueError):
+            await questions[asked]()
 
 
 async def test_refused_logins():

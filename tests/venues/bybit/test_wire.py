@@ -5,8 +5,10 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import convert
 
 from copyd.core import leader_stream as ls
+from copyd.venues.bybit import codec
 from copyd.venues.bybit.codec import HASH_BITS, Names, execution_ms, order_number
 from copyd.venues.bybit.contract import CONTRACT, Endpoints
 from copyd.venues.bybit.wire import BybitWire
@@ -377,6 +379,27 @@ def test_no_truncated_frame_raises(topic, at):
     if at < len(whole):
         (said,) = wire().read("private", whole[:at], 1)
         assert isinstance(said, Malformed) and said.size == at
+
+
+# --- balances ---------------------------------------------------------------------------------------------------------
+def test_books_of_either_margin_type():
+    """Crossed: no more than the account-wide figure nor than the coin has. Isolated: the balance without what is bound."""
+    row = convert(WALLET, codec.WalletRow)
+    found = codec.books(row, [convert(POSITION, codec.PositionRow)], INSTRUMENTS, 5)
+    assert (found.wallet_e8, found.equity_e8, found.available_e8) == (9647_70000000, 10226_20000000, 9556_60000000)
+    assert found.positions == ((3, 0, -10, 3641_07500000),) and found.ts_event == 5
+    isolated = convert({**WALLET, "totalAvailableBalance": ""}, codec.WalletRow)
+    assert codec.books(isolated, [], INSTRUMENTS, 5).available_e8 == (9647_70000000 - 127_80000000)
+    empty = codec.books(codec.WalletRow([]), [], INSTRUMENTS, 5)
+    assert (empty.wallet_e8, empty.equity_e8, empty.available_e8, empty.positions) == (0, 0, 0, ())
+
+
+def test_what_is_held_of_a_pairs_base_asset():
+    """Whole lots of the balance; nothing where the coin is not listed; perpetuals have positions instead."""
+    coins = [{"coin": "BTC", "walletBalance": "0.0123456789"}, {"coin": "USDT", "walletBalance": "5"}]
+    (one,) = codec.holdings(convert({"coin": coins}, codec.WalletRow), INSTRUMENTS, 5, 6)
+    assert (one.instrument, one.position_side, one.qty, one.ts_event) == (7, 0, 12_345, 5)
+    assert codec.holdings(codec.WalletRow([]), INSTRUMENTS, 5, 6)[0].qty == 0
 
 
 # --- names ------------------------------------------------------------------------------------------------------------

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from array import array
+from types import SimpleNamespace
 
 import pytest
 
+from copyd.core.engine import LEGS
+from copyd.core.rows import LegRow
+from copyd.funding import FundingReader
 from copyd.venues.common import facts
-from copyd.venues.common.facts import AccountLeverage, ExternalFill, OrphanFill, StreamGap
+from copyd.venues.common.facts import AccountFunding, AccountLeverage, ExternalFill, OrphanFill, StreamGap
 from copyd.venues.common.signing import Key
 from tests.exchange.wire_helpers import control
 from tests.venues.common.conftest import BTC, ETH, World, until
@@ -133,3 +138,39 @@ async def test_rights_of_a_key_are_read(world: World) -> None:
     }[world.kind]  # fmt: skip
     control(world.at, "POST", "/restrictions", {"account": made["name"], "restrictions": told})
     assert (await world.parts.rights(world.key(made))).moves_funds
+
+
+async def test_funding_reaches_the_account_once(world: World) -> None:
+    """Pushed by the venue, or asked for where it pushes none: one payment with the venue's amount, sign and number; asked for
+    again it has the same number."""
+    [account] = await world.follow()
+    one = world.order(account, 2 * world.unit(), px=world.buy_px())
+    world.send(one)
+    await until(lambda: world.filled(one))
+    world.columns.add(LEGS, LegRow(account=account, instrument=BTC, attributed=2 * world.unit()).pack())
+    heard: list[AccountFunding] = []
+    parts, since = world.parts, (time.time_ns() + world.parts.rest.venue_clock.offset_ns) // 10**6
+    reader = FundingReader(
+        engine=SimpleNamespace(columns=world.columns, names=SimpleNamespace(accounts=world.names)), instruments=parts.instruments,
+        fundings=parts.fundings, key_of=world.keys.get, on_funding=heard.append, now_ms=lambda: since, clock=time.time_ns,
+        heard_ms=since)
+    symbol = world.truth(f"/truth/positions?account={world.names[account]}")[0]["symbol"]
+    control(world.at, "POST", "/market", {"symbol": symbol, "funding_ppm": 100})
+    [row] = [row for row in world.truth("/truth/incomes?limit=100000")
+             if row["account"] == world.names[account] and row["kind"] == "FUNDING_FEE"]
+    if parts.funding_by_rest:
+        await reader.note_holders()
+        await reader.ask()
+        assert not [event for event in world.events if isinstance(event, AccountFunding)], "it is booked once"
+    else:
+        await until(lambda: [event for event in world.events if isinstance(event, AccountFunding)])
+        heard = [event for event in world.events if isinstance(event, AccountFunding)]
+    [told] = heard
+    assert (told.account, told.instrument, told.amount_e8) == (account, BTC, facts.money_e8(row["amount"]))
+    assert told.amount_e8 < 0 and told.id
+    if parts.funding_by_rest:
+        await reader.ask()
+        assert len(heard) == 1, "who was asked is not asked again before the next hour"
+        await reader.note_holders()
+        await reader.ask()
+        assert [event.id for event in heard] == [told.id] * 2
