@@ -336,7 +336,7 @@ _position = msgspec.json.Decoder(PositionRow)
 _wallet = msgspec.json.Decoder(WalletRow)
 _log = msgspec.json.Decoder(LogRow)
 
-UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, ValueError, KeyError, OverflowError, RecursionError)
+UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 def read_head(payload: bytes) -> Head:

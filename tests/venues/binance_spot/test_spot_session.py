@@ -169,7 +169,7 @@ async def test_orders_go_out_and_come_back_with_their_commission() -> None:
         assert [e.qty for e in w.events if isinstance(e, AccountPosition)][-1] == 0
         refused = w.send(1, 1_000)
         await until(lambda: w.about(refused, facts.REJECT))
-        assert w.about(refused, facts.REJECT)[0]["code"] == -2019  # "no money for it", as the core knows it
+        assert w.about(refused, facts.REJECT)[0]["code"] == -2019  # no money for it: the number the core knows it by
 
 
 async def test_an_answer_that_never_comes_is_settled_by_the_venues_word() -> None:

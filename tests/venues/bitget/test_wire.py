@@ -132,8 +132,8 @@ def test_directions_of_a_one_sided_account(venue: BitgetWire, trade_side: str, c
 
 
 def test_a_fill_of_a_one_sided_account(venue: BitgetWire) -> None:
-    """The fill channel bears the same execution without the size of its order, so it is a fast copy of what ``orders`` says; above
-    zero its commission is a rebate."""
+    """The fill channel bears the same execution without the size of its order, so it is a fast copy of what ``orders`` says;
+    above zero its commission is a rebate."""
     payload = push("fill", [FILL])
     assert one(venue, payload) == TradeTold(
         CID,

@@ -24,11 +24,11 @@ async def test_a_leader_waits_behind_no_follower() -> None:
         order.append(name)
 
     others = [asyncio.create_task(come(f"follower {n}", False)) for n in range(5_000)]
-    await asyncio.sleep(0)
-    assert order == [] or len(order) <= 2
+    await asyncio.sleep(0.1)
+    before = len(order)
     leader = asyncio.create_task(come("leader", True))
     await asyncio.wait_for(leader, 5)
-    assert order.index("leader") < 10
+    assert before < 1_000 and order.index("leader") <= before + 4  # those whose turn had come already, at most a burst
     for task in others:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
