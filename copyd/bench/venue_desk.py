@@ -231,9 +231,9 @@ class Desk:
             self._wake.set()
         self.book_ns += time.thread_time_ns() - began
 
-    async def trade(self, turns: Sequence[int]) -> dict[str, float]:
-        """A burst per turn, the next when the last is booked: ns of the clock and of this thread, in all and until handed over."""
-        wall = thread = out = out_wall = 0
+    async def trade(self, turns: Sequence[int]) -> dict[str, int]:
+        """A burst per turn, the next when the last is booked: ns of the clock, of this thread, and of it until handed over."""
+        wall = thread = out = 0
         gateway = self.parts.gateway
         for turn in turns:
             slots = self._burst(turn)
@@ -244,7 +244,6 @@ class Desk:
             for at in range(0, len(chunks), gateway.chunk_max):
                 gateway.send(gateway.render(chunks[at : at + gateway.chunk_max]))
             out += time.thread_time_ns() - worked
-            out_wall += time.perf_counter_ns() - began
             try:
                 await asyncio.wait_for(self._wake.wait(), SETTLE_S)
             except TimeoutError:
@@ -270,7 +269,7 @@ class Desk:
                 if one is None:
                     problems.append(f"the exchange has an order that is not ours: {cid}")
                 elif row["status"] != "FILLED" or round(float(row["executedQty"]) * 1_000) * unit != one.cum:
-                    problems.append(f"order {cid}: {row['status']} {row['executedQty']} in the exchange's books, {one.cum} lots in ours")
+                    problems.append(f"order {cid}: the exchange says {row['status']} {row['executedQty']}, we {one.cum} lots")
         twice = sum(count > 1 for count in shown.values())
         missing = sum(cid.hex() not in shown for cid in self.booked)
         if twice or missing or self.open:
