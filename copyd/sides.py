@@ -19,7 +19,6 @@ from copyd.runtime.clock import Clock
 from copyd.venue_side import ORDERS, Owner, VenueSide
 from copyd.venues.common.instruments import Instrument
 
-
 NOWHERE = 255
 
 
