@@ -46,7 +46,7 @@ from copyd.venues.common.facts import (
 from copyd.venues.common.instruments import Instruments
 from copyd.venues.common.limits import Bans, VenueClock
 from copyd.venues.common.outcome import Outcome, core_code
-from copyd.venues.common.rest import RestError
+from copyd.venues.common.rest import NEVER_LEFT, RestError
 from copyd.venues.common.sessions import Line, Sessions
 from copyd.venues.common.signing import Key
 from copyd.venues.common.venue import Order, Reads, Wire
@@ -385,6 +385,11 @@ class SessionGateway:
         try:
             answer = await self.rest_orders.place(key, order)
         except RestError as problem:
+            if problem.verdict.reason == NEVER_LEFT:
+                self.stats.by_rest -= 1
+                self.stats.orders_sent -= 1
+                self._not_sent(order.cid)
+                return
             self._watch_limit(order.account, problem.status, problem.code, problem.message, 0)
             verdict = problem.verdict
             self._outcome(t.Answered(order.cid, verdict, message=problem.message), late=False)

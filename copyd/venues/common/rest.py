@@ -17,6 +17,8 @@ from copyd.venues.common.outcome import Outcome, Verdict
 from copyd.venues.common.requests import Lost, NotWritten, Requests, request_text
 from copyd.venues.common.signing import Key
 
+#: Why an order was not placed of which not a byte was written.
+NEVER_LEFT = "not_sent"
 ORDER_HEADERS = {"User-Agent": "copyd", "Accept": "application/json", "Accept-Encoding": "identity"}
 
 
@@ -30,7 +32,7 @@ class RestError(Exception):
 
 def not_placed(why: str) -> RestError:
     """An order of which not a byte was written."""
-    return RestError("place", 0, 0, why, Verdict(Outcome.DEFINITE_REJECT, "not_sent"))
+    return RestError("place", 0, 0, why, Verdict(Outcome.DEFINITE_REJECT, NEVER_LEFT))
 
 
 class Problem:
