@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from copyd.bench.fanout import certify
 from copyd.venues.common.requests import BODY_BYTES_MAX, HEAD_BYTES_MAX, Answer, Lost, NotWritten, Reader, Requests, request_text
 
 ORDER = request_text("POST", "/order", "venue", {"X-Key": "k"}, b'{"a":1}')
@@ -241,3 +245,34 @@ def test_a_header_is_one_line() -> None:
     """A key with a line end in it would be another request."""
     with pytest.raises(ValueError, match="line end"):
         request_text("POST", "/order", "venue", {"X-Key": "k\r\nX: y"}, b"")
+
+
+async def test_over_tls_the_venue_must_be_who_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a certificate that is trusted orders are answered; with one that is not, nothing was written."""
+    monkeypatch.setenv("SSL_CERT_FILE", os.devnull)
+    certificate = certify(tmp_path)
+    trusted = os.environ["SSL_CERT_FILE"]
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    seen: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while text := await request(reader):
+            seen.append(text)
+            writer.write(PLAIN)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        monkeypatch.setenv("SSL_CERT_FILE", os.devnull)
+        with pytest.raises(NotWritten, match="SSLCertVerificationError"):
+            await Requests(url).lease()
+        assert seen == []
+        monkeypatch.setenv("SSL_CERT_FILE", trusted)
+        requests = Requests(url)
+        assert [(await ask(requests)).body for _ in range(2)] == [b"hi", b"hi"] and requests.opened == 1
+        requests.close()
+    finally:
+        server.close()
+    assert seen == [ORDER] * 2
