@@ -17,6 +17,7 @@ import sys
 import time
 from array import array
 from collections.abc import Sequence
+from decimal import Decimal
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -64,10 +65,10 @@ class Terms_(msgspec.Struct, kw_only=True):
 class Booked:
     """What was told of one order."""
 
-    __slots__ = ("cum", "ended", "lots", "trades")
+    __slots__ = ("account", "cum", "ended", "lots", "trades")
 
-    def __init__(self, lots: int) -> None:
-        self.lots = lots
+    def __init__(self, account: str, lots: int) -> None:
+        self.account, self.lots = account, lots
         self.cum = 0
         self.ended = False
         self.trades: dict[int, int] = {}
@@ -197,7 +198,7 @@ class Desk:
             slot = self.columns.add_order(cid)
             row = OrderRow(cid=cid, order_qty=lots, account=account, side=side, state=1, ts_decided=time.time_ns())
             self.columns.put(ORDERS, slot, row.pack())
-            self.booked[cid] = Booked(lots)
+            self.booked[cid] = Booked(self.terms.accounts[account]["name"], lots)
             self.open.add(cid)
             slots.append(slot)
         return slots
@@ -266,10 +267,13 @@ class Desk:
                 cid = row["clientOrderId"]
                 shown[cid] = shown.get(cid, 0) + 1
                 one = self.booked.get(bytes.fromhex(cid)) if cid.startswith(SITE) else None
+                lots = Decimal(row["executedQty"]) * 1_000 * unit
                 if one is None:
                     problems.append(f"the exchange has an order that is not ours: {cid}")
-                elif row["status"] != "FILLED" or round(float(row["executedQty"]) * 1_000) * unit != one.cum:
-                    problems.append(f"order {cid}: the exchange says {row['status']} {row['executedQty']}, we {one.cum} lots")
+                elif (row["account"], row["status"], lots) != (one.account, "FILLED", one.cum):
+                    problems.append(
+                        f"order {cid} of {one.account}, {one.cum} lots: the exchange says {row['account']}, {row['status']}, "
+                        f"{row['executedQty']}")
         twice = sum(count > 1 for count in shown.values())
         missing = sum(cid.hex() not in shown for cid in self.booked)
         if twice or missing or self.open:

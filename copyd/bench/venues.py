@@ -31,6 +31,7 @@ from copyd.core.rows import OrderRow
 from copyd.errors import UsageError, WorldError
 from copyd.venues.binance_usdm.signing import frames, place_text
 from copyd.venues.common.instruments import Instrument
+from copyd.venues.common.requests import request_text
 from copyd.venues.common.signing import Key
 from copyd.venues.common.templates import Twin
 from copyd.venues.common.venue import Order
@@ -107,7 +108,7 @@ def subject(desk: Desk, encoded: int) -> Subject:
         return Subject(parts.encoder.encode, twin, frames, item)
     renderer = parts.gateway.renderer
     if renderer is None:
-        return _by_rest(parts.rest, item)
+        return _by_rest(parts.rest, item, [secrets(account) for account in range(encoded)])
     for account in range(encoded):
         secrets(account).reveal_to(renderer.set_account, account)
     wire = parts.wire
@@ -115,18 +116,18 @@ def subject(desk: Desk, encoded: int) -> Subject:
     return Subject(renderer.render, signed, unmasked, item)
 
 
-def _by_rest(rest: Any, item: Instrument) -> Subject:
-    """Orders as requests of the REST client: headers and body, one by one."""
+def _by_rest(rest: Any, item: Instrument, keys: list[Key]) -> Subject:
+    """Orders as requests of the REST client, one by one: what renders them is the twin itself."""
     def one(key: Key, order: Order, now_ms: int) -> bytes:
-        _, target, headers, body = rest.rest_place(order, key, now_ms)
-        return repr((target, headers)).encode() + bytes(body)
+        method, target, headers, body = rest.rest_place(order, key, now_ms)
+        return request_text(method, target, "venue", headers, body)
 
     def render(columns: Columns, slots: array[int], now_ms: int) -> list[tuple[int, bytes, bytes, bytes]]:
         found = []
         for slot in slots:
             row = OrderRow.unpack(columns.get(ORDERS, slot))
             order = Order(row.account, item, row.cid, row.order_qty, row.limit_px, row.side, row.position_side, False)
-            found.append((row.account, one(secrets(row.account), order, now_ms), row.cid, array("I", [slot]).tobytes()))
+            found.append((row.account, one(keys[row.account], order, now_ms), row.cid, array("I", [slot]).tobytes()))
         return found
 
     return Subject(render, one, lambda buffer: [buffer], item)
