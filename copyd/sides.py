@@ -19,6 +19,8 @@ from copyd.runtime.clock import Clock
 from copyd.venue_side import ORDERS, Owner, VenueSide
 from copyd.venues.common.instruments import Instrument
 
+NOWHERE = 255
+
 
 class VenueSides:
     """See the module. The pump's ``Gateway`` and the reconciler's eyes."""
@@ -37,6 +39,10 @@ class VenueSides:
                 self.sides.append(make(config, venue, wanted, credentials, clock, owner))
         self._by_name = {side.venue.name: side for side in self.sides}
         self._by_instrument = {at: side for side in self.sides for at, _ in side.wanted}
+        #: Of each instrument the place of its venue in ``sides``; one that is nowhere has a place nobody has.
+        self._side_of = bytes(
+            self.sides.index(self._by_instrument[at]) if at in self._by_instrument else NOWHERE
+            for at in range(max(self._by_instrument, default=-1) + 1))
         self._only = self.sides[0] if len(self.sides) == 1 else None
 
     # -- who is where ---------------------------------------------------------------------------------------------
@@ -122,30 +128,22 @@ class VenueSides:
         """Rows in the order in which they are best sent: reductions of all venues in front, then venue by venue in turn."""
         if self._only is not None:
             return self._only.arrange(slots, turn)
-        reductions, openings = array("I"), array("I")
-        for slot in slots:
-            (reductions if OrderRow.unpack(self.engine.columns.get(ORDERS, slot)).kind else openings).append(slot)
         out = array("I")
-        for part in (reductions, openings):
-            by_side = list(self._split(part).items())
+        for part in self.engine.columns.reductions_first(slots):
+            by_side = self._split(part)
             for at in range(len(by_side)):
                 side, own = by_side[(at + turn) % len(by_side)]
                 out.extend(side.arrange(own, turn))
         return out
 
-    def _split(self, slots: array[int]) -> dict[VenueSide, array[int]]:
-        found: dict[VenueSide, array[int]] = {}
-        columns = self.engine.columns
-        for slot in slots:
-            side = self._by_instrument[OrderRow.unpack(columns.get(ORDERS, slot)).instrument]
-            found.setdefault(side, array("I")).append(slot)
-        return found
+    def _split(self, slots: array[int]) -> list[tuple[VenueSide, array[int]]]:
+        return [(self.sides[at], own) for at, own in self.engine.columns.split_orders(slots, self._side_of)]
 
     def render(self, slots: array[int]) -> Any:
         """Signed frames for these order rows, each venue's for itself."""
         if self._only is not None:
             return self._only.render(slots)
-        return [(side, side.render(own)) for side, own in self._split(slots).items()]
+        return [(side, side.render(own)) for side, own in self._split(slots)]
 
     def send(self, rendered: Any) -> None:
         """To the connections."""
@@ -181,7 +179,7 @@ class VenueSides:
         if self._only is not None:
             self._only.ask_positions(slots, seq)
             return
-        for side, own in self._split(array("I", slots)).items():
+        for side, own in self._split(array("I", slots)):
             side.ask_positions(own.tobytes(), seq)
 
     def query(self, slot: int, ts_signed_ns: int) -> None:

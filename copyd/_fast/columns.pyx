@@ -4,9 +4,12 @@
 ``copyd.core.rows`` turns into the readable row classes. ``dump`` and ``load`` move whole tables for checkpoints.
 """
 
+from cpython cimport array as arrays
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy, memset
+
+import array
 
 cdef extern from "memory.h" nogil:
     void* grow_table(void* old, size_t used, size_t size)
@@ -17,6 +20,8 @@ cdef extern from *:
     static inline void fetch_row(const void* at) { __builtin_prefetch(at, 1); }
     """
     void fetch_row(const void* at) noexcept nogil
+
+cdef arrays.array SLOTS = array.array("I")  # what every array of slots is made like
 
 TABLES = ("instruments", "leaders", "positions", "plans", "accounts", "account_instruments", "legs", "orders",
           "trades")
@@ -70,6 +75,12 @@ cdef inline bint _untold(Order* order, uint64_t terminal_mask) noexcept nogil:
     """It has ended, and some execution of it was never told by itself."""
     return (order.state < 64 and (terminal_mask >> order.state) & 1
             and (order.exec_qty < order.cum_qty or order.estimated))
+
+
+cdef inline int check_order(Columns columns, uint32_t slot) except -1:
+    if slot >= columns.counts[T_ORDERS]:
+        raise IndexError(f"orders[{slot}]: the table has {columns.counts[T_ORDERS]} rows")
+    return 0
 
 
 cdef class Columns:
@@ -496,6 +507,58 @@ cdef class Columns:
             slot = self.next_order[slot]
         found.sort()
         return found
+
+    # -- orders on their way out ------------------------------------------------------------------------------------
+
+    def reductions_first(self, const uint32_t[::1] slots not None):
+        """(slots of reductions, slots of openings), each in the order given."""
+        cdef Py_ssize_t i, n = slots.shape[0], count = 0, reductions = 0, openings = 0
+        for i in range(n):
+            check_order(self, slots[i])
+            count += self.orders[slots[i]].kind != 0
+        cdef arrays.array first = arrays.clone(SLOTS, count, False)
+        cdef arrays.array second = arrays.clone(SLOTS, n - count, False)
+        for i in range(n):
+            if self.orders[slots[i]].kind != 0:
+                first.data.as_uints[reductions] = slots[i]
+                reductions += 1
+            else:
+                second.data.as_uints[openings] = slots[i]
+                openings += 1
+        return first, second
+
+    def split_orders(self, const uint32_t[::1] slots not None, bytes groups not None):
+        """[(group, its slots in the order given)], in the order in which the groups come first.
+
+        ``groups``: of each instrument, a byte. ``ValueError`` for an order in an instrument that has none.
+        """
+        cdef const uint8_t* group_of = <const uint8_t*>PyBytes_AS_STRING(groups)
+        cdef Py_ssize_t i, n = slots.shape[0], known = len(groups)
+        cdef Py_ssize_t[256] counts
+        cdef uint8_t[256] seen
+        cdef int group, found = 0
+        cdef arrays.array one
+        memset(counts, 0, sizeof(counts))
+        for i in range(n):
+            check_order(self, slots[i])
+            if self.orders[slots[i]].instrument >= known:
+                raise ValueError(f"order {slots[i]}: instrument {self.orders[slots[i]].instrument} has no group")
+            group = group_of[self.orders[slots[i]].instrument]
+            if counts[group] == 0:
+                seen[found] = <uint8_t>group
+                found += 1
+            counts[group] += 1
+        split = []
+        for at in range(found):
+            group = seen[at]
+            one = arrays.clone(SLOTS, counts[group], False)
+            counts[group] = 0
+            for i in range(n):
+                if group_of[self.orders[slots[i]].instrument] == group:
+                    one.data.as_uints[counts[group]] = slots[i]
+                    counts[group] += 1
+            split.append((group, one))
+        return split
 
     # -- whole tables -----------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ BENCHES = {
     "sustained": "orders out, every reply and user event booked, for as long as it runs: orders per second of processor time",
     "batch": "leader event in hand -> first and last record handed to the kernel by the batch gateway; orders/s sustained",
     "restart": "memory per follower, size and time of a checkpoint, restart from it with records behind it",
+    "venues": "each venue's adapter: rendering beside the first venue's, orders/s on its dialect, connections, memory",
     "recovery": "SIGKILL of the real daemon in mid fan-out; from the next process start until it is armed",
     "stages": "the pytest-benchmark suites of bench/: each stage alone, each result checked",
 }
@@ -120,6 +121,16 @@ def _parser() -> argparse.ArgumentParser:
     recovery.add_argument("--json", type=Path, metavar="FILE")
     recovery.set_defaults(run=_recovery)
 
+    venues = commands.add_parser("venues", help=BENCHES["venues"], description=BENCHES["venues"])
+    venues.add_argument("--venue", action="append", metavar="KIND", help="the first is the yardstick (default: all)")
+    venues.add_argument("--accounts", type=_positive, default=200, metavar="N", help="on each venue")
+    venues.add_argument("--rounds", type=_positive, default=10, metavar="R", help="of an order per account")
+    venues.add_argument("--encoded", type=_positive, default=2_000, metavar="N", help="orders rendered at a time")
+    venues.add_argument("--turns", type=_positive, default=30, metavar="T", help="how often each renders them")
+    venues.add_argument("--seed", type=int, default=1)
+    venues.add_argument("--json", type=Path, metavar="FILE")
+    venues.set_defaults(run=_venues)
+
     stages = commands.add_parser("stages", help=BENCHES["stages"], description=BENCHES["stages"])
     stages.add_argument("--followers", type=_positive, default=10_000, metavar="N")
     stages.add_argument("--orders", type=_positive, default=20_000, metavar="N", help="of the simulated exchange's suites")
@@ -216,6 +227,18 @@ def _restart(options: argparse.Namespace) -> int:
     from copyd.bench.restart import run, table
 
     report = run(options.followers, options.records, options.seed, options.journal)
+    print(table(report))
+    _write_json(options.json, report)
+    return 0 if report["checked"] else 1
+
+
+def _venues(options: argparse.Namespace) -> int:
+    from copyd.bench.venues import VENUES, Settings, run, table
+
+    report = run(Settings(
+        venues=tuple(options.venue or VENUES), accounts=options.accounts, rounds=options.rounds, encoded=options.encoded,
+        turns=options.turns, seed=options.seed,
+    ))
     print(table(report))
     _write_json(options.json, report)
     return 0 if report["checked"] else 1

@@ -14,7 +14,7 @@ TINY = ["fanout", "--followers", "20", "--connections", "2", "--events", "4", "-
 def test_list_names_every_bench_and_suite(capsys):
     assert main(["--list"]) == 0
     out = capsys.readouterr().out
-    for name in ("fanout", "compare", "sustained", "restart", "stages", "bench_fanout.py", "bench_encode.py"):
+    for name in ("fanout", "compare", "sustained", "restart", "venues", "stages", "bench_fanout.py", "bench_encode.py"):
         assert name in out
 
 
@@ -130,3 +130,47 @@ def test_batch_is_checked_and_reported(tmp_path, capsys, durability):
     text = capsys.readouterr().out
     assert "orders/s" in text and "checked" in text
     assert not list(tmp_path.glob("copyd-bench-*")), "its journal is removed"
+
+
+def test_venues_are_checked_and_reported(tmp_path, capsys):
+    """Orders on two venues are the exchanges', rendered texts the twins', and every figure of the table is in the JSON."""
+    out = tmp_path / "out.json"
+    words = ["venues", "--venue", "binance_usdm", "--venue", "bybit", "--accounts", "6", "--rounds", "3", "--encoded", "60"]
+    assert main([*words, "--turns", "3", "--json", str(out)]) == 0
+    report = json.loads(out.read_text())
+    assert report["checked"] is True and report["problems"] == []
+    first, second = report["venues"].values()
+    assert (first["orders"], second["orders"]) == (18, 18)
+    assert (first["connections_per_account"], second["connections_per_account"]) == (0, 2)
+    assert first["encode"]["ratio"] == 1 and second["encode"]["ns_per_order"] > 0
+    for one in (first, second):
+        assert one["us_per_order"] > 0 and one["connects_per_min"] > one["connects_per_min_within_limit"] > 0
+        assert one["rss_after_bytes"] > 0 and one["rss_before_bytes"] > 0
+    assert "us of the loop thread per order" in capsys.readouterr().out
+
+
+def test_venues_says_what_is_not_the_twins(monkeypatch):
+    """An order whose text differs from the twin's, and one that is missing, are told by the venue's name."""
+    from copyd.bench import venues
+    from copyd.bench.venues import Subject, compared, orders
+
+    columns, slots, rows = orders(3)
+    item = None
+    rendered = [(0, b"text", rows[at].cid, slots[at : at + 1].tobytes()) for at in range(3)]
+    monkeypatch.setattr(venues, "CHECKED", 3)
+
+    def one(texts, twin):
+        return Subject(lambda columns, slots, now: texts, lambda key, order, now: twin, lambda buffer: [buffer], item)
+
+    assert compared("okx", one(rendered, b"text"), columns, slots, rows) == []
+    assert compared("okx", one(rendered, b"other"), columns, slots, rows) == ["okx: 3 orders are not the twin's"]
+    assert compared("okx", one(rendered[1:], b"text"), columns, slots, rows) == ["okx: not every order once"]
+
+
+def test_venues_wants_a_venue_it_has():
+    """By name, with those there are."""
+    from copyd.bench.venues import Settings, run
+    from copyd.errors import UsageError
+
+    with pytest.raises(UsageError, match=r"no such venue: ftx \(binance_usdm"):
+        run(Settings(venues=("ftx",)))

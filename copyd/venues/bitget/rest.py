@@ -33,7 +33,7 @@ from copyd.venues.common.contract import VenueContract
 from copyd.venues.common.facts import MS_NS, NEW, money_e8
 from copyd.venues.common.instruments import Instrument, Instruments
 from copyd.venues.common.outcome import Outcome, Verdict
-from copyd.venues.common.rest import Problem, RestBase, RestError
+from copyd.venues.common.rest import NotSent, Problem, RestBase, RestError
 from copyd.venues.common.signing import Key
 from copyd.venues.common.told import Answered, FundingTold, OrderTold, TradeTold
 from copyd.venues.common.venue import AccountBooks, Order, Rights, Settings
@@ -121,9 +121,12 @@ class Rest(RestBase):
         try:
             return await super().call(method, path, target, body, key, timeout_ms=timeout_ms)
         except RestError as problem:
-            if key is not None and problem.code in OTHER_API:
-                self._kinds.pop(key.api_key, None)
+            self._look_anew(key, problem)
             raise
+
+    def _look_anew(self, key: Key | None, problem: RestError) -> None:
+        if key is not None and problem.code in OTHER_API:
+            self._kinds.pop(key.api_key, None)
 
     # --- which API ----------------------------------------------------------------------------------------------------
     def kind(self, api_key: bytes) -> Kind | None:
@@ -437,7 +440,11 @@ class Rest(RestBase):
         body = self._place_body(order, key, kind)
         path = place_path(order, unified=kind.unified)
         await self._turn(key)
-        answer = await self.post(path, body, key, timeout_ms=self.contract.order_ack_timeout_ms)
+        try:
+            answer = await self.post_order(path, body, key, timeout_ms=self.contract.order_ack_timeout_ms)
+        except RestError as problem:
+            self._look_anew(key, problem)
+            raise
         return placed(order.cid, answer)
 
     async def _prepared(self, key: Key) -> Kind:
@@ -445,14 +452,14 @@ class Rest(RestBase):
         try:
             return await self.prepare(key)
         except VenueUnavailable as problem:
-            raise _not_placed(str(problem)) from None
+            raise NotSent(str(problem)) from None
 
     def _place_body(self, order: Order, key: Key, kind: Kind) -> bytes:
         isolated = self._margins.get((key.api_key, order.instrument.symbol), self.isolated)
         try:
             return place_text(order, isolated=isolated, unified=kind.unified)
         except ValueError as problem:
-            raise _not_placed(str(problem)) from None
+            raise RestError("place", 0, 0, str(problem), Verdict(Outcome.DEFINITE_REJECT, "not_sent")) from None
 
     async def _turn(self, key: Key) -> None:
         limit = self.contract.limit("orders", "account")
@@ -578,10 +585,6 @@ def placed(cid: bytes, body: bytes) -> Answered:
         raise ValueError("the answer names another client order id")
     order_id = codec.number(data.orderId, "orderId")
     return Answered(cid, classify(200, 0), order_id, NEW, ts_event=max(0, told.requestTime) * MS_NS)
-
-
-def _not_placed(why: str) -> RestError:
-    return RestError("place", 0, 0, why, Verdict(Outcome.DEFINITE_REJECT, "not_sent"))
 
 
 def _read(kind: type[Any], body: bytes) -> Any:

@@ -338,8 +338,7 @@ class BitgetWire:
             told = codec.order3_told(row, item)
             self._saw(row.orderId, told.position_side)
             _keep(self._sizes, row.orderId, told.order_qty)
-            for fill in self._early.pop(row.orderId, ()):
-                found.append(self._fill3(fill, item, frame, thin=False))
+            found += [self._fill3(fill, item, frame, thin=False) for fill in self._early.pop(row.orderId, ())]
             found.append(told)
         return found
 

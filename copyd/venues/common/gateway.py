@@ -167,6 +167,7 @@ class SessionGateway:
         self._columns: Columns
         self._keys: dict[int, Key] = {}
         self._lanes: dict[Session, _Lane] = {}
+        self._line_of: dict[int, Line] = {}
         self._owing: dict[Session, None] = {}
         self._batch = ReportBatch()
         self._due = False
@@ -197,6 +198,7 @@ class SessionGateway:
     async def forget(self, account: int) -> None:
         """Its key is gone: its connections are closed."""
         self._keys.pop(account, None)
+        self._line_of.pop(account, None)
         if self.renderer is not None:
             self.renderer.forget_account(account)
         await self.sessions.remove(account)
@@ -290,7 +292,9 @@ class SessionGateway:
         ]  # fmt: skip
 
     def _order(self, slot: int) -> Order:
-        row = OrderRow.unpack(self._columns.get(ORDERS, slot))
+        return self._order_of(OrderRow.unpack(self._columns.get(ORDERS, slot)))
+
+    def _order_of(self, row: OrderRow) -> Order:
         return Order(
             row.account, self.instruments[row.instrument], row.cid, row.order_qty, row.limit_px, row.side, row.position_side,
             bool(row.reduce_only))
@@ -327,6 +331,9 @@ class SessionGateway:
         return count
 
     def _lane(self, account: int) -> _Lane | None:
+        line = self._line_of.get(account)  # the one that served last: nearly always the one that serves
+        if line is not None and line.ready and (session := line.session) is not None and session.open:
+            return self._lanes.get(session)
         for line in self.sessions.lines(account):
             if line.channel.orders and line.open and line.session is not None:
                 return self._lanes.get(line.session)
@@ -339,9 +346,10 @@ class SessionGateway:
             if self.rest_orders is None:
                 self._not_sent(cid)
                 continue
-            reduction = OrderRow.unpack(self._columns.get(ORDERS, slot)).kind == Kind.REDUCTION
+            row = OrderRow.unpack(self._columns.get(ORDERS, slot))
+            reduction = row.kind == Kind.REDUCTION
             self._handed.add(cid)
-            waiting = _Waiting(self._order(slot), reduction, self.mono())
+            waiting = _Waiting(self._order_of(row), reduction, self.mono())
             (self._reductions if reduction else self._openings).append(waiting)
         self._rest_work.set()
 
@@ -385,6 +393,8 @@ class SessionGateway:
             verdict = problem.verdict
             self._outcome(t.Answered(order.cid, verdict, message=problem.message), late=False)
         except NotSent:
+            self.stats.by_rest -= 1
+            self.stats.orders_sent -= 1
             self._not_sent(order.cid)
         except (VenueUnavailable, ValueError):
             self._emit_doubt(order.cid)  # written or not: nobody can say
@@ -523,6 +533,7 @@ class SessionGateway:
         """A line serves: orders may go over it."""
         if line.channel.orders and line.session is not None:
             self._lanes[line.session] = _Lane(line.session)
+            self._line_of[line.account] = line
 
     def on_lost(self, line: Line, session: Session) -> None:
         """A connection is gone: what it owed is in doubt."""

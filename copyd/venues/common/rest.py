@@ -14,10 +14,12 @@ from copyd.errors import VenueUnavailable
 from copyd.venues.common.contract import VenueContract
 from copyd.venues.common.limits import PATIENCE_NS, Bans, VenueClock, WeightBudget
 from copyd.venues.common.outcome import Verdict
+from copyd.venues.common.requests import Lost, NotWritten, Requests, request_text
 from copyd.venues.common.signing import Key
 
 #: Connections of one address: orders that hang at the venue leave room for questions.
 POOL = 128
+ORDER_HEADERS = {"User-Agent": "copyd", "Accept": "application/json", "Accept-Encoding": "identity"}
 
 
 class NotSent(VenueUnavailable):
@@ -72,6 +74,8 @@ class RestBase:
         #: Headers of every call, public ones too.
         self.headers: dict[str, str] = {}
         self._pools: list[aiohttp.ClientSession] = []
+        #: Orders go over connections of their own: they never wait behind a question.
+        self._orders: list[Requests] = []
 
     # --- of the venue ---------------------------------------------------------------------------------------------
     def signed(self, key: Key, method: str, target: str, body: bytes) -> dict[str, str]:
@@ -98,9 +102,13 @@ class RestBase:
             self._pools.append(aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=POOL, keepalive_timeout=60, local_addr=local), timeout=self._timeout,
                 auto_decompress=True, headers=self.headers))
+            self._orders.append(Requests(self.base_url, source))
 
     async def close(self) -> None:
         pools, self._pools = self._pools, []
+        orders, self._orders = self._orders, []
+        for connections in orders:
+            connections.close()
         for pool in pools:
             await pool.close()
 
@@ -158,6 +166,44 @@ class RestBase:
         except (aiohttp.ClientError, TimeoutError, OSError) as problem:
             self.errors += 1
             raise VenueUnavailable(f"{name}: {type(problem).__name__}") from None
+        return self._answered(source, name, status, told, text)
+
+    async def post_order(self, path: str, body: bytes, key: Key, *, timeout_ms: int) -> bytes:
+        """As ``post``, for an order, in a lean way: what fails before its first byte was written is ``NotSent``, and
+        any other ``VenueUnavailable`` means that it was. Signed when it is its turn and the connection stands."""
+        source = self._source_of(key)
+        if not self._orders:
+            raise NotSent("REST client is not open")
+        name, orders = f"POST {path}", self._orders[source]
+        try:
+            await self.take(name, key, 0)  # an order does not wait for a ban to end
+            lease = await orders.lease()
+        except (VenueUnavailable, NotWritten) as problem:
+            self.errors += 1
+            raise NotSent(str(problem)) from None
+        self.calls += 1
+        try:
+            answer = await lease.ask(self._order_text(orders.host, path, body, key), timeout_ms / 1000)
+        except NotWritten as problem:
+            self.errors += 1
+            raise NotSent(str(problem)) from None
+        except Lost as problem:
+            self.errors += 1
+            raise VenueUnavailable(f"{name}: {problem}") from None
+        finally:
+            lease.release()
+        return self._answered(source, name, *answer)
+
+    def _order_text(self, host: str, path: str, body: bytes, key: Key) -> bytes:
+        """The whole request, signed now."""
+        headers = {**ORDER_HEADERS, **self.headers, **self.signed(key, "POST", path, body), "Content-Type": "application/json"}
+        try:
+            return request_text("POST", path, host, headers, body)
+        except ValueError as problem:
+            raise NotSent(str(problem)) from None
+
+    def _answered(self, source: int, name: str, status: int, told: Mapping[str, str], text: bytes) -> bytes:
+        """The body of an answer; ``RestError`` for a refusal, which may close the address for a while."""
         used = self.used(told)
         if used is not None:
             self._budgets[source].told(used)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
 from copyd.venues.common import facts
+from copyd.venues.common.requests import Requests
 from tests.venues.common.conftest import World, until
 
 pytestmark = pytest.mark.asyncio
@@ -174,3 +176,34 @@ async def test_a_placed_order_is_compared_with_what_the_venue_shows(world: World
     world.ask(one)
     await until(lambda: world.mismatches)
     assert world.mismatches[0][0] == one
+
+
+async def test_an_order_by_rest_that_found_no_connection_never_left(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody listens where the request would go: NOT_SENT, which needs no fence, and the exchange has no such order."""
+    if not world.parts.gateway.by_rest:
+        pytest.skip("orders go over the account's own connection")
+    [account] = await world.follow()
+    sent = world.parts.gateway.stats.orders_sent
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        nowhere = Requests(f"http://127.0.0.1:{free.getsockname()[1]}")
+    monkeypatch.setattr(world.parts.rest, "_orders", [nowhere])
+    one = world.order(account, world.unit(), -1, kind=1)
+    world.send(one)
+    await settled(world, one)
+    assert world.kinds(one) == [facts.NOT_SENT] and world.true_order(one) == []
+    assert world.parts.gateway.stats.orders_sent == sent and world.parts.gateway.in_flight == 0
+
+
+async def test_an_order_by_rest_goes_through_a_dropped_connection_once(world: World) -> None:
+    """A connection that died between two orders is seen to be gone: the second goes over another, once."""
+    if not world.parts.gateway.by_rest:
+        pytest.skip("orders go over the account's own connection")
+    [account] = await world.follow()
+    first, second = (world.order(account, world.unit()) for _ in range(2))
+    world.send(first)
+    await settled(world, first)
+    for connection in world.parts.rest._orders[0]._all:
+        connection.transport.abort()
+    world.send(second)
+    await settled(world, second)
+    assert facts.IN_DOUBT not in world.kinds(second) and len(world.true_order(second)) == 1
