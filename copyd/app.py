@@ -422,6 +422,7 @@ class Daemon:
 
     def _outputs(self, out: Outputs) -> None:
         """Every journaled step: counters, alerts, questions to the venue, checkpoints."""
+        self._tell_signer(out.input)
         if out.decisions or out.ends:
             self._tally(len(out.decisions) // 64)
         if isinstance(out.input, LeaderFill):
@@ -455,6 +456,14 @@ class Daemon:
         if due or self.orders_since_checkpoint >= ORDERS_PER_CHECKPOINT:
             self.records_since_checkpoint = self.orders_since_checkpoint = 0
             asyncio.get_running_loop().call_soon(self._retire_and_checkpoint)
+
+    def _tell_signer(self, value: Any) -> None:
+        """What may be signed follows the plans and the configuration, in the step that changes them."""
+        if isinstance(value, Configured):
+            self.side.configured()
+        elif isinstance(value, Command) and value.name in ("import_plans", "change_plan"):
+            specs = value.args["plans"] if value.name == "import_plans" else [value.args["spec"]]
+            self.side.plans_changed({self.engine.by_account[spec["account"]] for spec in specs})
 
     def _say_held(self, out: Outputs) -> None:
         for end in OrderEndRow.unpack_all(out.ends):

@@ -161,6 +161,16 @@ class VenueSides:
         """Give an account's key to its venue."""
         self.of_account(account).register(account, name)
 
+    def plans_changed(self, accounts: Iterable[int]) -> None:
+        """Plans of these accounts were added or changed: what may be signed for them follows."""
+        for side, own in self._each(accounts).items():
+            side.limits.plans_changed(own)
+
+    def configured(self) -> None:
+        """Another configuration is in force."""
+        for side in self.sides:
+            side.limits.configured()
+
     async def activate(self, todo: Sequence[tuple[int, str, list[tuple[int, int]]]], known: bool) -> None:
         """Bring accounts up, each venue in its own pace."""
         by_side: dict[VenueSide, list[tuple[int, str, list[tuple[int, int]]]]] = {}

@@ -36,6 +36,7 @@ from copyd.credentials import Credential, Credentials
 from copyd.errors import OperatorError, VenueUnavailable
 from copyd.runtime.clock import Clock
 from copyd.telemetry.logs import get_logger
+from copyd.vault.signer import SignerLimits
 from copyd.venues.binance_usdm.accounts import in_parallel
 from copyd.venues.common import facts
 from copyd.venues.common.facts import Placed
@@ -136,6 +137,7 @@ class VenueSide:
         self._quotes: dict[int, tuple[int, int, int]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._keyless: set[int] = set()
+        self.limits = SignerLimits(owner.alert)
         self._untold_at = 0
         self._adopting: set[int] = set()
         self._gapped: list[int] = []
@@ -168,6 +170,7 @@ class VenueSide:
     def bind(self, engine: Engine) -> None:
         """The engine whose tables hold the orders to render, and to compare the venue's answers with."""
         self.engine = engine
+        self.limits.bind(engine, [index for index, _ in self.wanted])
         self.parts.bind(engine.columns)
 
     async def start_orders(self) -> None:
@@ -323,24 +326,26 @@ class VenueSide:
         return self.gateway.arrange(slots, turn)
 
     def render(self, slots: array) -> Any:
-        """Signed frames, or record batches, for these order rows."""
+        """Signed frames, or record batches, for these order rows; what must not or cannot be signed is reported as never sent."""
         if self._keyless:
-            slots = self._without_keyless(slots)
+            slots = self._without(slots, {slot for slot in slots if self._account_of(slot) in self._keyless})
+        refused = self.limits.refused(slots)
+        if refused:
+            slots = self._without(slots, set(refused))
         return self.gateway.render(slots)
 
-    def _without_keyless(self, slots: array) -> array:
-        """Orders of accounts whose key is gone cannot be signed: they are reported as never sent, the others go."""
-        kept = array("I")
+    def _account_of(self, slot: int) -> int:
+        return OrderRow.unpack(self.engine.columns.get(ORDERS, slot)).account
+
+    def _without(self, slots: array, refused: set[int]) -> array:
+        """The others go; the refused ones are reported in a turn of their own."""
         batch = ReportBatch()
         for slot in slots:
-            order = OrderRow.unpack(self.engine.columns.get(ORDERS, slot))
-            if order.account in self._keyless:
-                batch.append(NOT_SENT, 0, order.cid)
-            else:
-                kept.append(slot)
+            if slot in refused:
+                batch.append(NOT_SENT, 0, OrderRow.unpack(self.engine.columns.get(ORDERS, slot)).cid)
         if batch.count:
             asyncio.get_running_loop().call_soon(self._reports, batch, self.clock.now_ns())
-        return kept
+        return array("I", [slot for slot in slots if slot not in refused])
 
     def send(self, rendered: Any) -> None:
         """To the connections."""
@@ -353,8 +358,10 @@ class VenueSide:
         self._keyless.discard(account)
         if credential is None:
             self._keyless.add(account)
+            self.limits.forget(account)
             self.owner.alert(Alert("credential_missing", "orders of this account cannot be signed", {"account": name}))
             return
+        self.limits.allow(account, credential.cap_e8)
         self.parts.register(account, name, key_of(credential))
         if was_keyless:
             for slot in self.engine.columns.orders_in_state(UNFINISHED_MASK, account):
@@ -457,6 +464,7 @@ class VenueSide:
     def _market(self, instrument: int) -> None:
         quote = self._quotes.get(instrument)
         mark = self._marks.believed(instrument)
+        self.limits.price(instrument, mark, *(quote[:2] if quote else ()))
         if quote and mark:
             # Beside a mark that is not sound the quote counts as old: openings hold.
             ts = quote[2] if self._marks.sound(instrument, quote[2]) else 0
