@@ -159,9 +159,15 @@ class VenueSide:
             on_marks=self._on_marks, on_ban=self._banned, on_mismatch=self._mismatch, on_unknown_code=self._unknown_code,
             on_unknown_account=self._unknown_account, on_unknown_fee=self._unknown_fee, placed=self._placed,
             is_known=self._is_known, expected=self._expected, last_mark=self._last_mark,
-            account_key=lambda account: key_of(self.credentials[self.engine.names.accounts[account]]),
+            account_key=self._account_key,
             site_tag=f"{self.config.site.id:04x}",
         )
+
+    def _account_key(self, account: int) -> Key:
+        credential = self.credentials.get(self.engine.names.accounts[account])
+        if credential is None:
+            raise VenueUnavailable("its key is gone")
+        return key_of(credential)
 
     def _unknown_account(self, account: int) -> None:
         text = "the engine does not know this account: none of its orders can be sent"
@@ -196,12 +202,45 @@ class VenueSide:
             if credential is None:
                 raise OperatorError(f"leader {leader.id}: no credential named {leader.credential!r}")
             await self._check_key(f"leader {leader.id}", leader.credential, key_of(credential))
-            feed = self.parts.leader_feed(LeaderTerms(
-                index, key_of(credential), leader.equity_poll_interval_ms / 1000, leader.position_poll_interval_ms / 1000))
-            self.leaders[index] = feed
-            await self._read_transfers(index, leader.credential)  # before his equity is heard: it is not mistaken for a loss
-            floor, seen, positions = self.engine.resume_point(index)
-            await feed.start(floor, self.start_timeout_s, seen=seen, positions=positions if floor else None)
+            await self._start_leader(index)
+
+    async def _start_leader(self, index: int) -> None:
+        leader = self.config.leaders[index]
+        feed = self.leaders[index] = self.parts.leader_feed(LeaderTerms(
+            index, key_of(self.credentials[leader.credential]), leader.equity_poll_interval_ms / 1000,
+            leader.position_poll_interval_ms / 1000))
+        await self._read_transfers(index, leader.credential)  # before his equity is heard: it is not mistaken for a loss
+        floor, seen, positions = self.engine.resume_point(index)
+        await feed.start(floor, self.start_timeout_s, seen=seen, positions=positions if floor else None)
+
+    def renew_leader(self, index: int) -> None:
+        """A leader is heard with the key he has now; one that the venue refuses leaves him heard as before."""
+        self._spawn(self._renew_leader(index))
+
+    async def _renew_leader(self, index: int) -> None:
+        leader = self.config.leaders[index]
+        try:
+            await self._check_key(f"leader {leader.id}", leader.credential, key_of(self.credentials[leader.credential]))
+        except OperatorError as problem:
+            text = f"{problem}; he is heard with the key before until the next start"
+            self.owner.alert(Alert("leader_key_refused", text, {"leader": leader.id}))
+            return
+        except VenueUnavailable as problem:
+            self.log.warning("credential not checked", who=leader.id, error=str(problem))
+        old = self.leaders.get(index)
+        pause = ACTIVATE_RETRY_S
+        while old is not None:
+            await old.stop()
+            if self.leaders.get(index) is not old:
+                return  # the daemon stops
+            self.owner.offer(core.LeaderSync(index, False, [], "heard with another key"))
+            try:
+                await self._start_leader(index)
+                return
+            except (VenueUnavailable, RestError) as problem:
+                self.log.warning("leader not heard", leader=leader.id, error=str(problem))
+            await asyncio.sleep(pause)
+            pause, old = min(pause * 2, ACTIVATE_RETRY_MAX_S), self.leaders.get(index)
 
     async def _read_transfers(self, leader: int, credential: str) -> None:
         """What the leader paid in or took out since he was last heard: neither is profit or loss of his (semantics 18)."""
@@ -366,6 +405,22 @@ class VenueSide:
         if was_keyless:
             for slot in self.engine.columns.orders_in_state(UNFINISHED_MASK, account):
                 self.query(slot, self.clock.now_ns())
+
+    async def renew(self, accounts: Sequence[tuple[int, str]]) -> None:
+        """Connections and streams of these (account, name) begin anew with the keys they have now, or end where they have none;
+        what was missed meanwhile is asked for. ``register`` was called before."""
+        async def one(item: tuple[int, str]) -> None:
+            account, name = item
+            credential = self.credentials.get(name)
+            if credential is None:
+                await self.parts.forget(account)
+                return
+            key = key_of(credential)
+            await self.parts.reopen(account, key)
+            await self.streams.add_many([(account, key)], on_done=self._on_stream)
+            self._follower_event(facts.StreamGap(account, "another key"))
+
+        await in_parallel(accounts, one, ACTIVATE_CONCURRENCY)
 
     def ask_held(self, account: int) -> None:
         """Its position was put right: what was held against it may be settled now."""
@@ -600,6 +655,7 @@ class VenueSide:
         """
         again: list[Wanting] = []
         answered: list[Wanting] = []
+        keyed = [(account, self._key_now(account, key), wants) for account, key, wants in keyed]
 
         async def snapshot(item: Wanting) -> None:
             account, key, wants = item
@@ -638,6 +694,11 @@ class VenueSide:
             list(fresh.values()), hedge=hedge, isolated=self.config.copy.margin_type == "isolated",
             concurrency=ACTIVATE_CONCURRENCY, on_done=done)
         return again
+
+    def _key_now(self, account: int, before: Key) -> Key:
+        """The key may have been replaced since an account was first tried."""
+        credential = self.credentials.get(self.engine.names.accounts[account])
+        return before if credential is None else key_of(credential)
 
     def _unready(self, account: int, instrument: int, reason: str) -> facts.LegState:
         return facts.LegState(account, instrument, False, reason, False, False, 0, self.clock.now_ns())

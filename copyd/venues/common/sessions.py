@@ -145,7 +145,11 @@ class Sessions:
             return
         task = watched(asyncio.get_running_loop().create_task(self._prepare(account, key), name=f"{self.name}-prepare-{account}"))
         self._preparing[account] = task
-        task.add_done_callback(lambda done: self._preparing.pop(account, None))
+        task.add_done_callback(lambda done: self._prepared(account, done))
+
+    def _prepared(self, account: int, done: asyncio.Task[None]) -> None:
+        if self._preparing.get(account) is done:  # added anew meanwhile, it is another's
+            del self._preparing[account]
 
     async def _prepare(self, account: int, key: Key) -> None:
         """What kind of account it is decides where its connections go; without an answer it is asked again."""
