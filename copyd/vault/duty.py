@@ -91,11 +91,14 @@ class KeyDuty:
         """The keys as they stand in the ring now; those of the round before where it cannot be read."""
         try:
             rows = await asyncio.to_thread(self._read)
-            if any(self._is_stale(name, row) for name, row in rows):
-                await self._owner.reread_keys()
         except CopydError as error:
             self._owner.log.error("keys not read", error=str(error))
             return self._facts
+        if any(self._is_stale(name, row) for name, row in rows):
+            try:
+                await self._owner.reread_keys()
+            except CopydError as error:  # those in use stay
+                self._owner.log.error("changed keys not read", error=str(error))
         self._facts = {
             name: Watched(row.facts, "leader" if name in self._leaders else "follower")
             for name, row in rows if row.facts is not None and row.current is not None and name in self._owner.credentials

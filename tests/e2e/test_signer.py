@@ -83,8 +83,8 @@ def rotate_and_revoke(s: Stage, trade: Callable[[str, int], Any], one: int) -> N
 
 
 def test_a_key_that_is_replaced_or_revoked_reaches_the_daemon(stage: Callable[..., Stage]) -> None:
-    """On a reload. Replaced: orders, stream and questions go on with the new one, nothing is lost. Revoked: its plan opens nothing
-    and what it holds is said; stored again, what was to be closed is closed."""
+    """On a reload. Replaced: orders, stream and questions go on with the new one, nothing is lost. Revoked: its plan opens
+    nothing and what it holds is said; stored again, what was to be closed is closed."""
     s = stage(followers=3)
     s.start(s.plan(n, allocation="1100") for n in range(3))
     rotate_and_revoke(s, lambda side, lots: s.leader.order(side.upper(), f"0.{lots}00"), proportional(100, allocation=1100))
