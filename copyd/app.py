@@ -186,7 +186,7 @@ class Daemon:
         self._snapshots_asked: list[tuple[int, int]] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._wanted: dict[tuple[int, int], int] = {}
-        self._rereading = asyncio.Lock()
+        self._rereading, self._renewing = asyncio.Lock(), asyncio.Lock()
         self._bind_metrics()
 
     # -- life ---------------------------------------------------------------------------------------------------------
@@ -652,7 +652,8 @@ class Daemon:
         return {"keys_changed": len(changed), "keys_gone": len(gone)}
 
     async def _renew(self, gone: list[tuple[int, str]], changed: list[tuple[int, str]]) -> None:
-        await self.side.renew([*gone, *changed])
+        async with self._renewing:  # a key that goes and comes back: one after the other
+            await self.side.renew([*gone, *changed])
         # Those that were refused with the key before are brought up; of the others nothing is set again.
         self._activate([account for account, _ in changed], known=True)
 
@@ -668,6 +669,8 @@ class Daemon:
         text = "its key is gone: none of its orders is signed any more, exits neither"
         if holds:
             text += "; what it holds must be closed at the venue by hand, or a new key be stored"
+        if stopped:
+            text += f"; close-only until they are resumed by name: {', '.join(stopped)}"
         self.alert(Alert("key_gone", text, {"account": name, "close_only": stopped, "holds_lots": dict(holds)}))
 
     def _renew_leaders(self, before: Credentials, after: Credentials) -> None:
@@ -676,7 +679,7 @@ class Daemon:
             if new is None and old is not None:
                 text = "the leader's key is gone: he is heard with the key before until the next start, which will fail"
                 self.alert(Alert("leader_key_gone", text, {"leader": leader.id}))
-            elif new is not None and old is not None and not old.same_key(new):
+            elif new is not None and (old is None or not old.same_key(new)):
                 self.side.renew_leader(index)
 
     # -- accounts and plans ------------------------------------------------------------------------------------------

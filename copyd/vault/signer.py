@@ -53,7 +53,7 @@ class SignerLimits:
         self._engine: Engine
         self._listed = 0
         self._slippage: dict[int, int] = {}  # by instrument, of its class
-        self._slippage_max = 0  # of any plan
+        self._slippage_max = 0  # of any plan since the start: prices are held against one band per instrument
         self._accounts: dict[int, tuple[AccountLimits, int]] = {}  # with the cap of its key
         self._prices: dict[int, tuple[int, ...]] = {}
         self._bands: dict[int, tuple[int, int]] = {}
