@@ -180,6 +180,18 @@ async def test_the_rights_of_a_binance_key_are_asked_with_the_key_itself(site: S
         await away.open()
 
 
+async def test_rights_are_asked_where_they_are_told_and_nothing_else_is(site: Site) -> None:
+    """In production a futures key's rights are told by another host than the one that trades."""
+    made = site.account("elsewhere")
+    site.config["venues"][0]["sapi_url"] = "http://127.0.0.1:9"
+    site.write()
+    reader = BinanceRights(load_config(site.path).venues[0], world_clock)
+    await reader.open()  # the venue's clock, asked of the host that trades
+    with pytest.raises(VenueUnavailable, match="apiRestrictions"):
+        await reader.rights(Key(made["key"].encode(), made["secret"].encode()))
+    await reader.close()
+
+
 async def test_a_key_that_was_replaced_revoked_or_capped_is_read_again(site: Site) -> None:
     """The watch compares the ring with what the daemon holds at the start of each round, and has it read again once."""
     config = load_config(site.path)
