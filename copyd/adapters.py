@@ -101,9 +101,10 @@ def endpoints_of(venue: VenueConfig) -> Any:
     """The addresses of a venue: the environment's, corrected by those the configuration writes."""
     if venue.kind == "binance_usdm":
         whole = BinanceUsdmEndpoints.of(venue.environment)
+        elsewhere = venue.rest_url if venue.rest_url != whole.rest else None
         own = {
-            "rest": venue.rest_url, "ws_api": venue.ws_api_url, "public": venue.public_stream_url,
-            "market": venue.market_stream_url, "private": venue.private_stream_url,
+            "rest": venue.rest_url, "sapi": venue.sapi_url or elsewhere, "ws_api": venue.ws_api_url,
+            "public": venue.public_stream_url, "market": venue.market_stream_url, "private": venue.private_stream_url,
         }  # fmt: skip
         kept = {name: own[name] or getattr(whole, name) for name in own}
         return BinanceUsdmEndpoints(**kept)

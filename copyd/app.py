@@ -79,7 +79,7 @@ from copyd.sides import VenueSides
 from copyd.symbols import base_of, mirrors
 from copyd.telemetry.logs import get_logger, setup_logs
 from copyd.telemetry.metrics import Metrics
-from copyd.vault.duty import KeyDuty
+from copyd.vault.duty import KeyDuty, close_only
 from copyd.vault.store import load_all
 
 SAMPLES_MAX = 20_000
@@ -186,6 +186,7 @@ class Daemon:
         self._snapshots_asked: list[tuple[int, int]] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._wanted: dict[tuple[int, int], int] = {}
+        self._rereading, self._renewing = asyncio.Lock(), asyncio.Lock()
         self._bind_metrics()
 
     # -- life ---------------------------------------------------------------------------------------------------------
@@ -422,6 +423,7 @@ class Daemon:
 
     def _outputs(self, out: Outputs) -> None:
         """Every journaled step: counters, alerts, questions to the venue, checkpoints."""
+        self._tell_signer(out.input)
         if out.decisions or out.ends:
             self._tally(len(out.decisions) // 64)
         if isinstance(out.input, LeaderFill):
@@ -455,6 +457,14 @@ class Daemon:
         if due or self.orders_since_checkpoint >= ORDERS_PER_CHECKPOINT:
             self.records_since_checkpoint = self.orders_since_checkpoint = 0
             asyncio.get_running_loop().call_soon(self._retire_and_checkpoint)
+
+    def _tell_signer(self, value: Any) -> None:
+        """What may be signed follows the plans and the configuration, in the step that changes them."""
+        if isinstance(value, Configured):
+            self.side.configured()
+        elif isinstance(value, Command) and value.name in ("import_plans", "change_plan"):
+            specs = value.args["plans"] if value.name == "import_plans" else [value.args["spec"]]
+            self.side.plans_changed({self.engine.by_account[spec["account"]] for spec in specs})
 
     def _say_held(self, out: Outputs) -> None:
         for end in OrderEndRow.unpack_all(out.ends):
@@ -588,7 +598,8 @@ class Daemon:
         return sorted(known | {pair for pair in found if (pair[0], config.instruments[pair[1]].venue) not in taken})
 
     async def reload(self, actor: Actor) -> dict[str, Any]:
-        """A valid file takes over; a bad one changes nothing (ConfigError with all problems)."""
+        """A valid file takes over, and the keys as they are stored now; a bad one changes nothing (ConfigError with all
+        problems)."""
         from copyd.yamlcheck import load_config
 
         self.notifier.reloading(self.clock.mono_ns())
@@ -597,6 +608,7 @@ class Daemon:
             needed = restart_needed(self._config, new)
             if needed:
                 raise RequestRefused(f"these keys need a restart: {', '.join(needed)}; the old configuration stays")
+            keys = await self.reread_keys()
             self._configure(new)
             self._config = new
             self.reconciler.configure(new.sync)
@@ -608,7 +620,67 @@ class Daemon:
         finally:
             self.notifier.ready()
         self.log.info("configuration reloaded", actor=str(actor), config=config_hash(new)[:12])
-        return {"config": config_hash(new)[:12], "version": config_version(new)}
+        return {"config": config_hash(new)[:12], "version": config_version(new), **keys}
+
+    async def reread_keys(self) -> dict[str, int]:
+        """The keys as they are stored now are in use from here on: how many are other ones, and how many are gone.
+
+        ``ConfigError`` with every problem where they cannot be read; those in use stay.
+        """
+        async with self._rereading:
+            before, after = self.credentials, await asyncio.to_thread(load_all, self._config)
+            self.credentials = self.side.credentials = after
+            changed: list[tuple[int, str]] = []
+            gone: list[tuple[int, str]] = []
+            for account, name in enumerate(self.engine.names.accounts):
+                old, new = before.get(name), after.get(name)
+                if new is None:
+                    if old is not None:
+                        gone.append((account, name))
+                    continue
+                if old is None or not old.same_key(new):
+                    changed.append((account, name))
+                if old is None or not old.same_key(new) or old.cap_e8 != new.cap_e8:
+                    self.side.register(account, name)
+            for account, name in gone:
+                self._key_gone(account, name)
+            for _, name in changed:
+                self.alert(Alert("key_changed", "another key is used from now on", {"account": name}))
+            if changed or gone:
+                self._spawn(self._renew(gone, changed), "renew keys")
+            self._renew_leaders(before, after)
+        return {"keys_changed": len(changed), "keys_gone": len(gone)}
+
+    async def _renew(self, gone: list[tuple[int, str]], changed: list[tuple[int, str]]) -> None:
+        async with self._renewing:  # a key that goes and comes back: one after the other
+            await self.side.renew([*gone, *changed])
+        # Those that were refused with the key before are brought up; of the others nothing is set again.
+        self._activate([account for account, _ in changed], known=True)
+
+    def _key_gone(self, account: int, name: str) -> None:
+        """Nothing is signed for it any more, exits neither: that is for people to put right, who are told what is open."""
+        self.side.register(account, name)
+        stopped = close_only(self, name, "key_gone")
+        holds: Counter[str] = Counter()
+        for plan in self.engine.plans_of(account):
+            for _, leg in self.engine.plan_legs(plan):
+                if leg.attributed:
+                    holds[self.engine.label(leg.instrument)] += leg.attributed
+        text = "its key is gone: none of its orders is signed any more, exits neither"
+        if holds:
+            text += "; what it holds must be closed at the venue by hand, or a new key be stored"
+        if stopped:
+            text += f"; close-only until they are resumed by name: {', '.join(stopped)}"
+        self.alert(Alert("key_gone", text, {"account": name, "close_only": stopped, "holds_lots": dict(holds)}))
+
+    def _renew_leaders(self, before: Credentials, after: Credentials) -> None:
+        for index, leader in enumerate(self._config.leaders):
+            old, new = before.get(leader.credential), after.get(leader.credential)
+            if new is None and old is not None:
+                text = "the leader's key is gone: he is heard with the key before until the next start, which will fail"
+                self.alert(Alert("leader_key_gone", text, {"leader": leader.id}))
+            elif new is not None and (old is None or not old.same_key(new)):
+                self.side.renew_leader(index)
 
     # -- accounts and plans ------------------------------------------------------------------------------------------
 
@@ -695,8 +767,7 @@ class Daemon:
         yield ImportProgress("checking", 0, total)
         missing = missing_names(self.credentials, {spec.account for spec in specs})
         if missing:
-            self.credentials = await asyncio.to_thread(load_all, self._config)
-            self.side.credentials = self.credentials
+            await self.reread_keys()
             missing = missing_names(self.credentials, {spec.account for spec in specs})
         if missing:
             names = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")

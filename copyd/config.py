@@ -188,6 +188,13 @@ class VenueConfig(Section, frozen=True, kw_only=True):
         HttpUrl | None,
         Meta(description="Base of the REST interface, without a path; null = the environment's."),
     ] = None
+    sapi_url: Annotated[
+        HttpUrl | None,
+        Meta(
+            description="binance_usdm: base of the interface that says what a key may do (/sapi), without a path; null = the "
+            "environment's, or rest_url where that is another than the environment's. Wrong: keys cannot be checked."
+        ),
+    ] = None
     ws_url: Annotated[
         WsUrl | None,
         Meta(

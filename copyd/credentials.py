@@ -62,16 +62,23 @@ class Secret:
 class Credential:
     """One account's key. The key itself is an identifier rather than a secret, but it is not shown either."""
 
-    __slots__ = ("key", "kind", "name", "passphrase", "secret")
+    __slots__ = ("cap_e8", "key", "kind", "name", "passphrase", "secret")
 
     def __init__(
-        self, name: str, key: Secret, secret: Secret, kind: Literal["hmac", "ed25519"] = "hmac", passphrase: Secret | None = None
+        self, name: str, key: Secret, secret: Secret, kind: Literal["hmac", "ed25519"] = "hmac", passphrase: Secret | None = None,
+        cap_e8: int = 0,
     ) -> None:
+        """``cap_e8``: the most an order signed with it may be worth, 1e-8 quote; 0 = no cap of the key's."""
         self.name = name
+        self.cap_e8 = cap_e8
         self.passphrase = passphrase or Secret("")
         self.key = key
         self.secret = secret
         self.kind = kind
+
+    def same_key(self, other: Credential) -> bool:
+        """Whether both sign alike."""
+        return (self.key, self.secret, self.passphrase, self.kind) == (other.key, other.secret, other.passphrase, other.kind)
 
     def __repr__(self) -> str:
         return f"Credential({self.name}, {self.kind})"

@@ -159,6 +159,26 @@ class VenueSides:
         """Give an account's key to its venue."""
         self.of_account(account).register(account, name)
 
+    async def renew(self, accounts: Sequence[tuple[int, str]]) -> None:
+        """Connections of these (account, name) begin anew with the keys they have now."""
+        names = dict(accounts)
+        by_side = self._each(names)
+        await asyncio.gather(*(side.renew([(account, names[account]) for account in own]) for side, own in by_side.items()))
+
+    def renew_leader(self, leader: int) -> None:
+        """A leader is heard with the key he has now."""
+        self.of_leader(leader).renew_leader(leader)
+
+    def plans_changed(self, accounts: Iterable[int]) -> None:
+        """Plans of these accounts were added or changed: what may be signed for them follows."""
+        for side, own in self._each(accounts).items():
+            side.limits.plans_changed(own)
+
+    def configured(self) -> None:
+        """Another configuration is in force."""
+        for side in self.sides:
+            side.limits.configured()
+
     async def activate(self, todo: Sequence[tuple[int, str, list[tuple[int, int]]]], known: bool) -> None:
         """Bring accounts up, each venue in its own pace."""
         by_side: dict[VenueSide, list[tuple[int, str, list[tuple[int, int]]]]] = {}

@@ -37,6 +37,7 @@ from copyd.errors import OperatorError, VenueUnavailable
 from copyd.funding import FundingReader
 from copyd.runtime.clock import Clock
 from copyd.telemetry.logs import get_logger
+from copyd.vault.signer import SignerLimits
 from copyd.venues.binance_usdm.accounts import in_parallel
 from copyd.venues.common import facts
 from copyd.venues.common.facts import Placed
@@ -137,6 +138,7 @@ class VenueSide:
         self._quotes: dict[int, tuple[int, int, int]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._keyless: set[int] = set()
+        self.limits = SignerLimits(owner.alert)
         self._untold_at = 0
         self._adopting: set[int] = set()
         self._gapped: list[int] = []
@@ -158,10 +160,16 @@ class VenueSide:
             on_marks=self._on_marks, on_ban=self._banned, on_mismatch=self._mismatch, on_unknown_code=self._unknown_code,
             on_unknown_account=self._unknown_account, on_unknown_fee=self._unknown_fee, placed=self._placed,
             is_known=self._is_known, expected=self._expected, last_mark=self._last_mark,
-            account_key=lambda account: key_of(self.credentials[self.engine.names.accounts[account]]),
+            account_key=self._account_key,
             site_tag=f"{self.config.site.id:04x}",
             is_hedge=lambda account: bool(AccountRow.unpack(self.engine.columns.get(4, account)).hedge),
         )
+
+    def _account_key(self, account: int) -> Key:
+        credential = self.credentials.get(self.engine.names.accounts[account])
+        if credential is None:
+            raise VenueUnavailable("its key is gone")
+        return key_of(credential)
 
     def _unknown_account(self, account: int) -> None:
         text = "the engine does not know this account: none of its orders can be sent"
@@ -170,6 +178,7 @@ class VenueSide:
     def bind(self, engine: Engine) -> None:
         """The engine whose tables hold the orders to render, and to compare the venue's answers with."""
         self.engine = engine
+        self.limits.bind(engine, [index for index, _ in self.wanted])
         self.parts.bind(engine.columns)
         rows = (LeaderRow.unpack(engine.columns.get(LEADERS, index)) for index in range(engine.columns.count(LEADERS)))
         self._heard_at = max((row.ts_equity for row in rows), default=0)
@@ -198,12 +207,45 @@ class VenueSide:
             if credential is None:
                 raise OperatorError(f"leader {leader.id}: no credential named {leader.credential!r}")
             await self._check_key(f"leader {leader.id}", leader.credential, key_of(credential))
-            feed = self.parts.leader_feed(LeaderTerms(
-                index, key_of(credential), leader.equity_poll_interval_ms / 1000, leader.position_poll_interval_ms / 1000))
-            self.leaders[index] = feed
-            await self._read_transfers(index, leader.credential)  # before his equity is heard: it is not mistaken for a loss
-            floor, seen, positions = self.engine.resume_point(index)
-            await feed.start(floor, self.start_timeout_s, seen=seen, positions=positions if floor else None)
+            await self._start_leader(index)
+
+    async def _start_leader(self, index: int) -> None:
+        leader = self.config.leaders[index]
+        feed = self.leaders[index] = self.parts.leader_feed(LeaderTerms(
+            index, key_of(self.credentials[leader.credential]), leader.equity_poll_interval_ms / 1000,
+            leader.position_poll_interval_ms / 1000))
+        await self._read_transfers(index, leader.credential)  # before his equity is heard: it is not mistaken for a loss
+        floor, seen, positions = self.engine.resume_point(index)
+        await feed.start(floor, self.start_timeout_s, seen=seen, positions=positions if floor else None)
+
+    def renew_leader(self, index: int) -> None:
+        """A leader is heard with the key he has now; one that the venue refuses leaves him heard as before."""
+        self._spawn(self._renew_leader(index))
+
+    async def _renew_leader(self, index: int) -> None:
+        leader = self.config.leaders[index]
+        try:
+            await self._check_key(f"leader {leader.id}", leader.credential, key_of(self.credentials[leader.credential]))
+        except OperatorError as problem:
+            text = f"{problem}; he is heard with the key before until the next start"
+            self.owner.alert(Alert("leader_key_refused", text, {"leader": leader.id}))
+            return
+        except VenueUnavailable as problem:
+            self.log.warning("credential not checked", who=leader.id, error=str(problem))
+        old = self.leaders.get(index)
+        pause = ACTIVATE_RETRY_S
+        while old is not None:
+            await old.stop()
+            if self.leaders.get(index) is not old:
+                return  # the daemon stops
+            self.owner.offer(core.LeaderSync(index, False, [], "heard with another key"))
+            try:
+                await self._start_leader(index)
+                return
+            except (VenueUnavailable, RestError) as problem:
+                self.log.warning("leader not heard", leader=leader.id, error=str(problem))
+            await asyncio.sleep(pause)
+            pause, old = min(pause * 2, ACTIVATE_RETRY_MAX_S), self.leaders.get(index)
 
     def _read_funding(self) -> None:
         """Where the venue pushes no funding of the followers', it is asked for."""
@@ -346,24 +388,26 @@ class VenueSide:
         return self.gateway.arrange(slots, turn)
 
     def render(self, slots: array) -> Any:
-        """Signed frames, or record batches, for these order rows."""
+        """Signed frames, or record batches, for these order rows; what must not or cannot be signed is reported as never sent."""
         if self._keyless:
-            slots = self._without_keyless(slots)
+            slots = self._without(slots, {slot for slot in slots if self._account_of(slot) in self._keyless})
+        refused = self.limits.refused(slots)
+        if refused:
+            slots = self._without(slots, set(refused))
         return self.gateway.render(slots)
 
-    def _without_keyless(self, slots: array) -> array:
-        """Orders of accounts whose key is gone cannot be signed: they are reported as never sent, the others go."""
-        kept = array("I")
+    def _account_of(self, slot: int) -> int:
+        return OrderRow.unpack(self.engine.columns.get(ORDERS, slot)).account
+
+    def _without(self, slots: array, refused: set[int]) -> array:
+        """The others go; the refused ones are reported in a turn of their own."""
         batch = ReportBatch()
         for slot in slots:
-            order = OrderRow.unpack(self.engine.columns.get(ORDERS, slot))
-            if order.account in self._keyless:
-                batch.append(NOT_SENT, 0, order.cid)
-            else:
-                kept.append(slot)
+            if slot in refused:
+                batch.append(NOT_SENT, 0, OrderRow.unpack(self.engine.columns.get(ORDERS, slot)).cid)
         if batch.count:
             asyncio.get_running_loop().call_soon(self._reports, batch, self.clock.now_ns())
-        return kept
+        return array("I", [slot for slot in slots if slot not in refused])
 
     def send(self, rendered: Any) -> None:
         """To the connections."""
@@ -376,12 +420,30 @@ class VenueSide:
         self._keyless.discard(account)
         if credential is None:
             self._keyless.add(account)
+            self.limits.forget(account)
             self.owner.alert(Alert("credential_missing", "orders of this account cannot be signed", {"account": name}))
             return
+        self.limits.allow(account, credential.cap_e8)
         self.parts.register(account, name, key_of(credential))
         if was_keyless:
             for slot in self.engine.columns.orders_in_state(UNFINISHED_MASK, account):
                 self.query(slot, self.clock.now_ns())
+
+    async def renew(self, accounts: Sequence[tuple[int, str]]) -> None:
+        """Connections and streams of these (account, name) begin anew with the keys they have now, or end where they have none;
+        what was missed meanwhile is asked for. ``register`` was called before."""
+        async def one(item: tuple[int, str]) -> None:
+            account, name = item
+            credential = self.credentials.get(name)
+            if credential is None:
+                await self.parts.forget(account)
+                return
+            key = key_of(credential)
+            await self.parts.reopen(account, key)
+            await self.streams.add_many([(account, key)], on_done=self._on_stream)
+            self._follower_event(facts.StreamGap(account, "another key"))
+
+        await in_parallel(accounts, one, ACTIVATE_CONCURRENCY)
 
     def ask_held(self, account: int) -> None:
         """Its position was put right: what was held against it may be settled now."""
@@ -480,6 +542,7 @@ class VenueSide:
     def _market(self, instrument: int) -> None:
         quote = self._quotes.get(instrument)
         mark = self._marks.believed(instrument)
+        self.limits.price(instrument, mark, *(quote[:2] if quote else ()))
         if quote and mark:
             # Beside a mark that is not sound the quote counts as old: openings hold.
             ts = quote[2] if self._marks.sound(instrument, quote[2]) else 0
@@ -615,6 +678,7 @@ class VenueSide:
         """
         again: list[Wanting] = []
         answered: list[Wanting] = []
+        keyed = [(account, self._key_now(account, key), wants) for account, key, wants in keyed]
 
         async def snapshot(item: Wanting) -> None:
             account, key, wants = item
@@ -653,6 +717,11 @@ class VenueSide:
             list(fresh.values()), hedge=hedge, isolated=self.config.copy.margin_type == "isolated",
             concurrency=ACTIVATE_CONCURRENCY, on_done=done)
         return again
+
+    def _key_now(self, account: int, before: Key) -> Key:
+        """The key may have been replaced since an account was first tried."""
+        credential = self.credentials.get(self.engine.names.accounts[account])
+        return before if credential is None else key_of(credential)
 
     def _unready(self, account: int, instrument: int, reason: str) -> facts.LegState:
         return facts.LegState(account, instrument, False, reason, False, False, 0, self.clock.now_ns())

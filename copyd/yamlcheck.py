@@ -573,15 +573,18 @@ _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 #: The addresses a kind of venue has; of the others those under the last two names.
 _ADDRESSES = {"binance_usdm": ("rest_url", "ws_api_url", "public_stream_url", "market_stream_url", "private_stream_url")}
 _SESSION_ADDRESSES = ("rest_url", "ws_url")
-_EVERY_ADDRESS = (*_ADDRESSES["binance_usdm"], "ws_url")
+#: Such as may be written beside them, or be left out.
+_MORE_ADDRESSES = {"binance_usdm": ("sapi_url",)}
+_EVERY_ADDRESS = (*_ADDRESSES["binance_usdm"], "ws_url", "sapi_url")
 
 
 def _addresses(config: Config, index: int, venue: VenueConfig) -> Iterator[tuple[Key, str, str, tuple[Key, ...]]]:
     """A venue's addresses are all of one place: all written here, or all the environment's."""
     own = _ADDRESSES.get(venue.kind, _SESSION_ADDRESSES)
+    more = _MORE_ADDRESSES.get(venue.kind, ())
     given = [field for field in own if getattr(venue, field) is not None]
     for field in _EVERY_ADDRESS:
-        if field not in own and getattr(venue, field) is not None:
+        if field not in (*own, *more) and getattr(venue, field) is not None:
             yield ("venues", index, field), f"a venue of kind {venue.kind} has no such address", "remove it", ()
     if given and len(given) < len(own):
         for field in own:
@@ -592,7 +595,7 @@ def _addresses(config: Config, index: int, venue: VenueConfig) -> Iterator[tuple
     if not given and config.mode == "simulate":
         hint = "name the addresses of `copyd exchange` on 127.0.0.1, or set mode: live"
         yield ("venues", index, "name"), f"mode is simulate, but the addresses are {venue.kind}'s own", hint, (("mode",),)
-    for field in given:
+    for field in (*given, *(field for field in more if getattr(venue, field) is not None)):
         key: Key = ("venues", index, field)
         url = getattr(venue, field)
         try:

@@ -22,6 +22,7 @@ class Book:
         self.names: list[str] = []  # by account index
         self.index: dict[str, int] = {}
         self.meters: dict[int, OrderMeter] = {}
+        self._renewed: dict[str, int] = {}  # how often its key was replaced
 
     def name(self, account: int) -> str:
         return self.names[account] if 0 <= account < len(self.names) else ""
@@ -31,6 +32,10 @@ class Book:
             self.names.append(f"#{len(self.names)}")
         self.names[account] = name
         self.index[name] = account
+
+    def renew(self, name: str) -> None:
+        """The next key of an account is another one."""
+        self._renewed[name] = self._renewed.get(name, 0) + 1
 
     def issue(self, account: int, name: str, kind: str = "hmac", public_key: str = "") -> tuple[Key, str]:
         """A key for the account: (as the wire checks it, the secret its owner gets; empty when the owner made the pair)."""
@@ -50,7 +55,8 @@ class Book:
         return key, secret, self._derive(name, "passphrase").hex()[:24]
 
     def _derive(self, name: str, purpose: str) -> bytes:
-        return hashlib.sha256(f"simulated exchange {self.seed} {name} {purpose}".encode()).digest()
+        number = f" {self._renewed[name]}" if name in self._renewed else ""
+        return hashlib.sha256(f"simulated exchange {self.seed} {name} {purpose}{number}".encode()).digest()
 
 
 def _asymmetric(kind: str, public_key: str, seed: bytes) -> tuple[Callable[[bytes, bytes], bool], str]:

@@ -97,6 +97,10 @@ class Exchange:
         """A key for an account: what its owner is told of it (``api_key``, ``secret``, perhaps ``passphrase``)."""
         raise NotImplementedError
 
+    def drop_key(self, api_key: str) -> None:
+        """A key that is accepted no more; connections that were let in with it stay."""
+        raise NotImplementedError
+
     def set_rights(self, account: int, rights: dict[str, Any]) -> None:
         """What the venue says of the account's key from now on, over the dialect's defaults; names are the venue's own."""
         raise NotImplementedError

@@ -86,6 +86,7 @@ def make_control(exchange: Exchange) -> web.Application:
             web.delete("/faults", control.drop_faults),
             web.post("/mark-account", control.mark_account),
             web.post("/restrictions", control.restrict),
+            web.post("/keys", control.rekey),
             web.post("/disconnect", control.disconnect),
             web.post("/clock", control.clock),
             web.post("/limits", control.limits),
@@ -256,6 +257,16 @@ class Control:
         rights = {str(name): value for name, value in body.get("restrictions", {}).items()}
         self.x.set_rights(account, rights)
         return web.json_response({"restrictions": rights})
+
+    async def rekey(self, request: web.Request) -> web.Response:
+        """{"account", "old": its API key}: another key for an account, with the default rights; the old one is refused."""
+        body = orjson.loads(await request.read())
+        account = self._account(str(body.get("account", "")))
+        name = self.x.accounts.name(account)
+        self.x.accounts.renew(name)
+        told = self.x.issue_key(account, name, "hmac", "", {})
+        self.x.drop_key(str(body.get("old", "")))
+        return web.json_response({"name": name, **told})
 
     async def disconnect(self, request: web.Request) -> web.Response:
         """{"kind": "all" or which (the dialect's word), "stream": a name it carries, "account": whose, "pick": number}: cut the

@@ -238,6 +238,9 @@ class Host(Exchange):
         self._owners[key] = self._by_account[account] = owner
         return {"api_key": key, "secret": secret, "passphrase": passphrase, "key_type": kind}
 
+    def drop_key(self, api_key: str) -> None:
+        self._owners.pop(api_key, None)
+
     def set_rights(self, account: int, rights: dict[str, Any]) -> None:
         owner = self._by_account.get(account)
         if owner is None:

@@ -167,6 +167,9 @@ class ExchangeServer(Exchange):
             key.can_trade = rights.get("enableFutures", True)
         return {"api_key": key.api_key.decode(), "secret": secret, "key_type": kind}
 
+    def drop_key(self, api_key: str) -> None:
+        self.wire.keys.pop(api_key.encode(), None)
+
     def disconnect(self, kind: str, stream: str, account: int | None, pick: int | None) -> int:
         """``kind``: "api", "streams" or "all"; ``stream``: a listen key or name it carries; ``account``: whose user stream."""
         if account is not None:

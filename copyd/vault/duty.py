@@ -33,6 +33,27 @@ class Owner(Protocol):
 
     def offer(self, value: Any) -> None: ...
 
+    async def reread_keys(self) -> Any: ...
+
+
+def close_only(owner: Owner, account: str, why: str) -> list[str]:
+    """The plans of an account follow their leaders out and open nothing; the followers of those that could open until now."""
+    stopped = []
+    engine = owner.engine
+    for index, spec in enumerate(engine.names.specs):
+        if spec["account"] != account:
+            continue
+        follower, state = engine.names.followers[index], PlanRow.unpack(engine.columns.get(PLANS, index)).state
+        if state not in (PlanState.ACTIVE, PlanState.PAUSED):
+            continue
+        try:
+            terms = {"scope": "plan", "name": follower, "leader": spec["leader"], "state": "close_only"}
+            owner.offer(Command("set_state", terms, why))
+            stopped.append(follower)
+        except OperatorError as error:  # stopped by a limit: it opens nothing anyway
+            owner.log.warning("plan not made close-only", follower=follower, error=str(error))
+    return stopped
+
 
 class KeyDuty:
     """The daemon's side of the watch. Only sealed keys are looked at; without any it ends at once.
@@ -73,11 +94,24 @@ class KeyDuty:
         except CopydError as error:
             self._owner.log.error("keys not read", error=str(error))
             return self._facts
+        if any(self._is_stale(name, row) for name, row in rows):
+            try:
+                await self._owner.reread_keys()
+            except CopydError as error:  # those in use stay
+                self._owner.log.error("changed keys not read", error=str(error))
         self._facts = {
             name: Watched(row.facts, "leader" if name in self._leaders else "follower")
             for name, row in rows if row.facts is not None and row.current is not None and name in self._owner.credentials
         }
         return self._facts
+
+    def _is_stale(self, name: str, row: Row) -> bool:
+        """Whether the daemon holds another key than the ring, or a cap that was changed."""
+        held = self._owner.credentials.get(name)
+        if held is None or row.current is None:
+            return held is not None or row.current is not None
+        facts = row.current.facts
+        return fingerprint(held.key) != facts.fingerprint or held.cap_e8 != facts.cap_e8
 
     def _read(self) -> list[tuple[str, Row]]:
         with open_keys(self._config.journal.path) as keys:
@@ -119,7 +153,7 @@ class KeyDuty:
             self._found[name] = (watched.facts.version, check)
         elif name not in self._changed:
             self._changed.add(name)
-            text = "another key was stored: it is used from the next start on"
+            text = "another key was stored: `copyd ctl reload` takes it into use"
             self._owner.alert(Alert("key_changed", text, {"account": name}))
         if self._flush is None:
             self._flush = asyncio.get_running_loop().call_later(NOTE_AFTER_S, self._noting)
@@ -138,20 +172,7 @@ class KeyDuty:
 
     def _gained(self, name: str, reasons: tuple[str, ...], rights: Rights) -> None:
         """Its plans follow their leaders out and open nothing; each time it is found so, as a resume does not make it right."""
-        stopped = []
-        engine = self._owner.engine
-        for index, spec in enumerate(engine.names.specs):
-            if spec["account"] != name:
-                continue
-            follower, state = engine.names.followers[index], PlanRow.unpack(engine.columns.get(PLANS, index)).state
-            if state not in (PlanState.ACTIVE, PlanState.PAUSED):
-                continue
-            try:
-                terms = {"scope": "plan", "name": follower, "leader": spec["leader"], "state": "close_only"}
-                self._owner.offer(Command("set_state", terms, "key_gained_right"))
-                stopped.append(follower)
-            except OperatorError as error:  # stopped by a limit: it opens nothing anyway
-                self._owner.log.warning("plan not made close-only", follower=follower, error=str(error))
+        stopped = close_only(self._owner, name, "key_gained_right")
         words = ", ".join((*reasons, *rights.moves_funds, *rights.unknown))
         text = f"its key can do what it must not ({words})"
         if stopped:

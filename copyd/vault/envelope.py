@@ -98,7 +98,7 @@ def opened(envelope: Envelope, name: str, data_key: bytes) -> Credential:
     except (InvalidTag, ValueError):
         raise JournalDamaged(wrong) from None
     credential = Credential(
-        name, Secret(inside.key), Secret(inside.secret), envelope.facts.kind, Secret(inside.passphrase))
+        name, Secret(inside.key), Secret(inside.secret), envelope.facts.kind, Secret(inside.passphrase), envelope.facts.cap_e8)
     if fingerprint(credential.key) != envelope.facts.fingerprint:
         raise JournalDamaged(wrong)
     return credential

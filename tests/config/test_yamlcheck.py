@@ -5,8 +5,10 @@ import random
 import secrets
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from copyd.adapters import endpoints_of
 from copyd.app import declared_profiles
 from copyd.configfile import config_text, example
 from copyd.core.engine import Declared
@@ -266,6 +268,19 @@ def test_what_a_leader_declares_names_instruments_there_are(written):
     at = [instrument.symbol for instrument in config.instruments].index("ETHUSDT")
     assert declared_profiles(config) == {config.leaders[0].id: Declared(1 << at, 5, 150_050_000_000)}
     assert declared_profiles(load_config(written(GOOD))) == {}
+
+
+def test_the_address_of_key_rights_may_be_left_out(written):
+    """It is asked where the other addresses are, or in production where it really lives; one that is written must fit as well."""
+    config = load_config(written(GOOD))
+    assert endpoints_of(config.venues[0]).sapi == config.venues[0].rest_url
+    other = GOOD.replace("    sapi_url: null\n", "    sapi_url: http://127.0.0.1:9\n", 1)
+    assert endpoints_of(load_config(written(other)).venues[0]).sapi == "http://127.0.0.1:9"
+    [problem] = _problems(written(other.replace("127.0.0.1:9\n", "10.0.0.1:9\n", 1)))
+    assert "venues[0].sapi_url: mode is simulate, but 10.0.0.1 is not this machine" in problem
+    live = msgspec.structs.replace(config.venues[0], rest_url="https://fapi.binance.com")
+    assert endpoints_of(live).sapi == "https://api.binance.com"
+    assert endpoints_of(msgspec.structs.replace(live, rest_url=None)).sapi == "https://api.binance.com"
 
 
 def test_an_empty_section_means_its_defaults(written):

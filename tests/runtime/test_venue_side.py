@@ -16,6 +16,7 @@ from copyd.core import engine as e
 from copyd.core.engine import Engine
 from copyd.core.rows import InstrumentRow, OrderRow, OrderState, Params, PlanRow, PlanState
 from copyd.credentials import Credentials
+from copyd.vault.signer import SignerLimits
 from copyd.venue_side import ORDERS, VenueSide
 from copyd.venues.common.facts import REPLY, AccountSnapshot
 
@@ -68,6 +69,8 @@ def side_of(engine: Engine, offered: list[Any], credentials: dict[str, Any]) -> 
     side.clock = SimpleNamespace(now_ns=lambda: 1_000 * SECOND)  # type: ignore[assignment]
     side.owner = SimpleNamespace(offer=offered.append, alert=lambda alert: None, fail=offered.append)  # type: ignore
     side._keyless, side._adopting, side._tasks = set(), set(), set()
+    side.limits = SignerLimits(side.owner.alert)
+    side.limits.bind(engine, [0, 1])
     return side
 
 
@@ -85,7 +88,7 @@ def test_an_order_in_doubt_of_an_account_without_a_key_does_not_stop_the_start()
     side.query(asked[0], 1)
     assert queries == []
     secret = SimpleNamespace(reveal=lambda: "s")
-    side.credentials = {"f0": SimpleNamespace(key=secret, secret=secret, passphrase=secret)}  # type: ignore[assignment]
+    side.credentials = {"f0": SimpleNamespace(key=secret, secret=secret, passphrase=secret, cap_e8=0)}  # type: ignore[assignment]
     side.register(0, "f0")
     assert queries == [OrderRow.unpack(engine.columns.get(ORDERS, asked[0])).cid]
 

@@ -14,7 +14,7 @@ from copyd.errors import VenueUnavailable
 from copyd.vault.checks import BinanceRights
 from copyd.vault.duty import KeyDuty
 from copyd.vault.envelope import Facts
-from copyd.vault.store import Check, open_keys, open_vault
+from copyd.vault.store import Check, load_all, open_keys, open_vault
 from copyd.vault.watch import KeyWatch, Outcome, Watched
 from copyd.venues.common.signing import Key
 from copyd.venues.common.venue import Rights
@@ -112,6 +112,9 @@ class Owner:
         self.commands.append(value)
         self.engine.step(1_000_000_000, value)
 
+    async def reread_keys(self) -> None:
+        raise AssertionError("nothing was changed")
+
     def error(self, *_: Any, **more: Any) -> None:
         raise AssertionError(more)
 
@@ -175,3 +178,44 @@ async def test_the_rights_of_a_binance_key_are_asked_with_the_key_itself(site: S
     away = BinanceRights(load_config(site.path).venues[0], world_clock)
     with pytest.raises(VenueUnavailable):
         await away.open()
+
+
+async def test_rights_are_asked_where_they_are_told_and_nothing_else_is(site: Site) -> None:
+    """In production a futures key's rights are told by another host than the one that trades."""
+    made = site.account("elsewhere")
+    site.config["venues"][0]["sapi_url"] = "http://127.0.0.1:9"
+    site.write()
+    reader = BinanceRights(load_config(site.path).venues[0], world_clock)
+    await reader.open()  # the venue's clock, asked of the host that trades
+    with pytest.raises(VenueUnavailable, match="apiRestrictions"):
+        await reader.rights(Key(made["key"].encode(), made["secret"].encode()))
+    await reader.close()
+
+
+async def test_a_key_that_was_replaced_revoked_or_capped_is_read_again(site: Site) -> None:
+    """The watch compares the ring with what the daemon holds at the start of each round, and has it read again once."""
+    config = load_config(site.path)
+    sealed = {name: Credential(name, Secret(f"key-{name}"), Secret("s")) for name in "abc"}
+    with open_vault(site.journal, config.keys, create=True) as vault:
+        for credential in sealed.values():
+            vault.add(credential, venue="binance_usdm", account="", now_ns=1, check=Check(ts_ns=1))
+
+    class Reader(Owner):
+        reread = 0
+
+        async def reread_keys(self) -> None:
+            self.reread += 1
+            self.credentials = load_all(config)
+
+    owner = Reader(None, load_all(config))
+    duty = KeyDuty(owner, config, world_clock)
+    assert set(await duty._keys()) == {"a", "b", "c"} and owner.reread == 0
+    with open_vault(site.journal, config.keys) as vault:
+        row = vault.follow(Credential("a", Secret("key-other"), Secret("t")), now_ns=2, cap_e8=7)
+        assert row.following is not None
+        vault.promote("a", row.following.facts.version, Check(ts_ns=2))
+        vault.revoke("b", "lost", 3)
+    assert set(await duty._keys()) == {"a", "c"} and owner.reread == 1
+    held = owner.credentials
+    assert held["a"].key.reveal() == "key-other" and held["a"].cap_e8 == 7 and set(held) == {"a", "c"}
+    assert set(await duty._keys()) == {"a", "c"} and owner.reread == 1

@@ -323,6 +323,8 @@ class BatchGateway:
 
     def add_account(self, index: int, name: str) -> None:
         """Ask the engine for the number of the account of this name; until it is told its orders are NOT_SENT."""
+        if self._accounts.get(index) == name and index not in self._unresolved:
+            return
         self._accounts[index] = name
         self._unresolved.add(index)
         if not self._resolve_due:

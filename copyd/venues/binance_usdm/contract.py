@@ -83,6 +83,8 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     """Where the venue listens; ``at`` gives the same layout elsewhere (the simulated exchange)."""
 
     rest: str = "https://fapi.binance.com"
+    #: Where what a key may do is asked (``/sapi``); no other call goes there.
+    sapi: str = "https://api.binance.com"
     ws_api: str = "wss://ws-fapi.binance.com/ws-fapi/v1"
     public: str = "wss://fstream.binance.com/public"
     market: str = "wss://fstream.binance.com/market"
@@ -95,6 +97,7 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
             return cls()
         return cls(
             rest="https://demo-fapi.binance.com",
+            sapi="https://demo-api.binance.com",
             ws_api="wss://testnet.binancefuture.com/ws-fapi/v1",
             public="wss://fstream.binancefuture.com/public",
             market="wss://fstream.binancefuture.com/market",
@@ -106,6 +109,7 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
         """The venue's own paths below two plain addresses: ``http://host:port`` and ``ws://host:port``."""
         return cls(
             rest=rest,
+            sapi=rest,
             ws_api=f"{streams}/ws-fapi/v1",
             public=f"{streams}/public",
             market=f"{streams}/market",

@@ -307,6 +307,18 @@ class OrderGateway:
         key.reveal_to(lambda api_key, secret: encoder.set_account(account, api_key, secret, lane))
         self._keys[account] = key
 
+    def forget(self, account: int) -> None:
+        """Its key is gone: encoding for it is an error, what is in doubt of it cannot be asked about."""
+        self._keys.pop(account, None)
+        if self.encoder is not None:
+            self.encoder.forget_account(account)
+
+    def _key_of(self, account: int) -> Key:
+        key = self._keys.get(account)
+        if key is None:
+            raise VenueUnavailable("its key is gone")
+        return key
+
     async def start(self, timeout_s: float = 10.0) -> None:
         """Open the connections; raises when not one opens in time. The others keep trying."""
         for link in self._links:
@@ -709,12 +721,13 @@ class OrderGateway:
         # Another connection each time: one that swallows everything must not swallow every question.
         turn = self._turns[ask.cid] = self._turns.get(ask.cid, -1) + 1
         session = self._pick((ask.account + turn) % len(self._links))
-        if session is None:
+        key = self._keys.get(ask.account)
+        if session is None or key is None:
             self._failed(now, ask.id)
             return
         self._questions[ask.id] = _Question(session, ask.cid, now)
         request = status_request(
-            self._keys[ask.account],
+            key,
             self.instruments[ask.instrument].symbol,
             ask.cid.hex(),
             self.venue_clock.timestamp_ms(),
@@ -789,7 +802,7 @@ class OrderGateway:
             last = end >= now_ms
             if not last:
                 params["endTime"] = end
-            page = codec.orders(await self.rest.call("GET", "/fapi/v1/allOrders", params, self._keys[ask.account]))
+            page = codec.orders(await self.rest.call("GET", "/fapi/v1/allOrders", params, self._key_of(ask.account)))
             rows += page
             if len(page) < contract.backfill_page_max:
                 if last:
@@ -812,7 +825,7 @@ class OrderGateway:
         instrument = self.instruments[ask.instrument]
         params: dict[str, Any] = {"symbol": instrument.symbol, "orderId": asked.venue_order_id, "limit": 1000}
         try:
-            rows = codec.trades(await self.rest.call("GET", "/fapi/v1/userTrades", params, self._keys[ask.account]))
+            rows = codec.trades(await self.rest.call("GET", "/fapi/v1/userTrades", params, self._key_of(ask.account)))
             for row in rows:
                 if row.orderId == asked.venue_order_id and row.symbol == instrument.symbol:
                     self._executed(ask.cid, row, instrument)
@@ -840,7 +853,7 @@ class OrderGateway:
         instrument = self.instruments[ask.instrument]
         try:
             body = await self.rest.call(
-                "GET", "/fapi/v3/positionRisk", {"symbol": instrument.symbol}, self._keys[ask.account])
+                "GET", "/fapi/v3/positionRisk", {"symbol": instrument.symbol}, self._key_of(ask.account))
             net = net_short = 0
             for row in codec.positions(body):
                 if row.symbol != instrument.symbol:

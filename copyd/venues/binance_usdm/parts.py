@@ -147,6 +147,16 @@ class BinanceUsdmParts:
             assert self.encoder is not None
             self.gateway.register(self.encoder, account, key, self.gateway.pin_of(account))
 
+    async def reopen(self, account: int, key: Key) -> None:
+        """As ``Parts.reopen``; the order connections are everybody's and stay."""
+        await self.streams.remove(account)
+
+    async def forget(self, account: int) -> None:
+        """As ``Parts.forget``; an engine beside us is sent no account's key."""
+        if not isinstance(self.gateway, BatchGateway):
+            self.gateway.forget(account)
+        await self.streams.remove(account)
+
     def leader_feed(self, terms: LeaderTerms) -> LeaderFeed:
         """The feed of one leader."""
         return LeaderFeed(

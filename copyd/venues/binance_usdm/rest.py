@@ -99,7 +99,8 @@ class RestClient:
             headers["X-MBX-APIKEY"] = key.api_key.decode()
             if signed:
                 query = signed_query(key, params or {}, self.venue_clock.timestamp_ms(), self.contract.recv_window_ms)
-        url = f"{self.endpoints.rest}{path}" + (f"?{query}" if query else "")
+        host = self.endpoints.sapi if path.startswith("/sapi/") else self.endpoints.rest
+        url = f"{host}{path}" + (f"?{query}" if query else "")
         self.calls += 1
         try:
             # encoded=True: the signature covers these exact bytes, nothing may quote them again

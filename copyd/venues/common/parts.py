@@ -88,7 +88,13 @@ class Parts(Protocol):
         """Order connections and what reads accounts."""
 
     def register(self, account: int, name: str, key: Key) -> None:
-        """An account that trades here."""
+        """An account that trades here; for one that is known, the key its orders are signed with from now on."""
+
+    async def reopen(self, account: int, key: Key) -> None:
+        """What an account was heard over with another key is closed; ``streams.add_many`` hears it again."""
+
+    async def forget(self, account: int) -> None:
+        """Its key is gone: nothing is signed, asked or heard with it any more."""
 
     def leader_feed(self, terms: LeaderTerms) -> Any:
         """The feed of one leader."""
@@ -270,6 +276,16 @@ class SessionParts:
     def register(self, account: int, name: str, key: Key) -> None:
         """An account that trades here: its connections are opened."""
         self.gateway.register(account, key)
+
+    async def reopen(self, account: int, key: Key) -> None:
+        """As ``Parts.reopen``: what the closed connections owed is in doubt and asked for with the new key."""
+        await self.sessions.remove(account)
+        self.sessions.add(account, key)
+
+    async def forget(self, account: int) -> None:
+        """As ``Parts.forget``."""
+        await self.gateway.forget(account)
+        await self.streams.remove(account)
 
     def leader_feed(self, terms: LeaderTerms) -> LeaderFeed:
         """The feed of one leader, over connections of its own."""

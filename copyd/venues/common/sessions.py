@@ -152,12 +152,11 @@ class Sessions:
             return
         task = watched(asyncio.get_running_loop().create_task(self._prepare(account, key), name=f"{self.name}-prepare-{account}"))
         self._preparing[account] = task
+        task.add_done_callback(lambda done: self._prepared(account, done))
 
-        def prepared(done: asyncio.Task[None]) -> None:
-            if self._preparing.get(account) is done:  # it may have been removed and added anew meanwhile
-                del self._preparing[account]
-
-        task.add_done_callback(prepared)
+    def _prepared(self, account: int, done: asyncio.Task[None]) -> None:
+        if self._preparing.get(account) is done:  # added anew meanwhile, it is another's
+            del self._preparing[account]
 
     def _take_key(self, line: Line, key: Key) -> None:
         line.key = key
