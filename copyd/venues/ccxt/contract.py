@@ -42,7 +42,8 @@ CONTRACT = VenueContract(
     connection_life_ms=0,
     backfill_window_ms=DAY_MS,
     backfill_page_max=100,
-    weights={"orders.query": 2, "account.query": 2},
+    #: 0: no list of ccxt's says that it is whole, so none proves an order absent; its own query and the position do.
+    weights={"orders.query": 0, "account.query": 2},
 )
 
 #: A leader's executions and the market are asked for this often.
