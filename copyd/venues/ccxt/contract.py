@@ -68,6 +68,8 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     margin_by_order: bool = False
     #: A balance's ``total`` lacks what positions have not realised.
     total_is_wallet: bool = False
+    #: How many positions one page holds where the exchange gives them by pages; 0 = all at once.
+    positions_page: int = 0
     #: Documented refusals for which ccxt has no class of its own: the code as it stands in the text -> the reason.
     refusals: dict[str, str] = {}
 
@@ -78,7 +80,7 @@ OKX = Exchange(
 EXCHANGES = {
     "bybit": Exchange(
         lists=("fetch_open_orders", "fetch_canceled_and_closed_orders"), lists_field="orderLinkId",
-        order_params={"acknowledged": True}, total_is_wallet=True),
+        order_params={"acknowledged": True}, total_is_wallet=True, positions_page=200),
     "okx": OKX,
     "myokx": OKX,
     "binanceusdm": Exchange(refusals={

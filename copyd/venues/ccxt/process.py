@@ -28,6 +28,8 @@ from copyd.venues.common.signing import Key
 PROGRAM = Path(__file__).with_name("worker.py")
 LINE_MAX = 64 << 20
 BACKOFF_S, BACKOFF_MAX_S = 0.2, 10.0
+#: For the word that an order was given up unwritten.
+WORD_S = 0.2
 #: To import ccxt and read an exchange's markets.
 OPEN_S = 60.0
 #: What the other process may know of our environment: how to reach the network, no more.
@@ -219,7 +221,7 @@ class Process:
         until_ns = time.monotonic_ns() + within_ms * MS_NS
         return await self._ask(
             {"do": "place", "account": self._of(key), "method": "create_order", "args": args, "params": params,
-             "until_ns": until_ns}, within_ms / 1000)  # fmt: skip
+             "until_ns": until_ns}, within_ms / 1000 + WORD_S)  # fmt: skip
 
     def _of(self, key: Key | None, account: str = "") -> str:
         if key is None:

@@ -162,7 +162,11 @@ class Rest(RestBase):
         if self.can("fetchPositionMode"):
             symbol = next(iter(self._symbols), None)
             return bool(codec.read(await self.ask("fetch_position_mode", symbol, key=key), codec.PositionMode).hedged)
-        return any(row.hedged for row, _ in await self._positions(key))
+        for symbol in self._symbols:  # of one instrument some exchanges tell the mode where nothing is held
+            rows = codec.read(await self.ask("fetch_positions", [symbol], key=key), list[codec.Position])
+            if any(row.hedged for row in rows):
+                return True
+        return False
 
     async def set_hedge(self, key: Key, hedge: bool) -> None:
         """One-way it is: executions behind ccxt name no position side."""
@@ -218,7 +222,11 @@ class Rest(RestBase):
 
     # --- balances and positions ---------------------------------------------------------------------------------------
     async def _positions(self, key: Key) -> list[tuple[codec.Position, Instrument]]:
-        rows = codec.read(await self.ask("fetch_positions", list(self._symbols), key=key), list[codec.Position])
+        page = self.exchange.positions_page
+        limit: dict[str, Any] = {"limit": page} if page else {}
+        rows = codec.read(await self.ask("fetch_positions", None, key=key, **limit), list[codec.Position])
+        if page and len(rows) >= page:
+            raise ValueError("more positions than one page tells")
         return [(row, item) for row in rows if (item := self.item_of(row.symbol or "")) is not None]
 
     async def books(self, key: Key) -> AccountBooks:

@@ -117,7 +117,7 @@ class Worker:
         self.rest = ""
         self.environment = "live"
         self.timeout_ms = 10_000
-        self.instances: dict[str, Any] = {}
+        self.instances: dict[tuple[str, str], Any] = {}
         self.keys: dict[str, dict[str, str]] = {}
         self.secrets: set[str] = set()
         self.tasks: set[asyncio.Task[None]] = set()
@@ -148,7 +148,10 @@ class Worker:
         SENDING.set(order)
         said: dict[str, Any] = {"id": asked["id"]}
         try:
-            said["ok"] = plain(await (self.open(asked) if asked["do"] == "open" else self.call(asked)))
+            if order is not None:
+                said["ok"] = plain(await self.place(asked, order))
+            else:
+                said["ok"] = plain(await (self.open(asked) if asked["do"] == "open" else self.call(asked)))
         except Exception as problem:
             kinds = [kind.__name__ for kind in type(problem).__mro__[:-1]]
             said["error"] = {"kinds": kinds, "text": self.scrubbed(str(problem)), "written": order is None or bool(order.written)}
@@ -182,8 +185,6 @@ class Worker:
         except (OSError, TypeError):
             reads_id = False
         await public.load_markets()
-        for instance in self.instances.values():
-            self.share(public, instance)
         has = {word: bool(can) for word, can in public.has.items()}
         return {"problem": "", "version": ccxt.__version__, "has": has, "asks_by_client_id": reads_id}
 
@@ -197,10 +198,25 @@ class Worker:
             raise ValueError(f"no method {asked['method']}")
         return await getattr(self.instance(asked["account"]), asked["method"])(*asked["args"], params=asked["params"])
 
-    def instance(self, account: str) -> Any:
-        found = self.instances.get(account)
+    async def place(self, asked: dict[str, Any], order: Sending) -> Any:
+        """An order, over an instance of its own: what is asked of the account never holds it up. One whose turn has not come in
+        time is given up, and that is said at once."""
+        account = asked["account"]
+        orders = self.instance(account, "orders")
+        orders.options = self.instance(account).options  # what kind of account it is was learned there
+        task = asyncio.get_running_loop().create_task(orders.create_order(*asked["args"], params=asked["params"]))
+        await asyncio.wait({task}, timeout=max(0.0, (order.until_ns - time.monotonic_ns()) / 1e9))
+        if not task.done() and not order.written:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            if not order.written:
+                raise NotWritten("too late: the order waited too long for its turn")
+        return await task
+
+    def instance(self, account: str, use: str = "") -> Any:
+        found = self.instances.get((account, use))
         if found is None:
-            found = self.instances[account] = self.kind({
+            found = self.instances[account, use] = self.kind({
                 **self.signs_with(account), "enableRateLimit": True, "timeout": self.timeout_ms, "number": str,
                 "options": {"defaultType": "swap", "maxRetriesOnFailure": 0},
             })  # fmt: skip
@@ -210,8 +226,9 @@ class Worker:
                 found.enable_demo_trading(True)
             if self.rest:
                 found.urls["api"] = redirected(found.urls["api"], self.rest)
-            if account and "" in self.instances:
-                self.share(self.instances[""], found)
+            known = self.instances.get(("", ""))
+            if known is not None and known is not found:
+                self.share(known, found)
         return found
 
     def signs_with(self, account: str) -> dict[str, str]:
