@@ -66,7 +66,6 @@ class Ability(msgspec.Struct):
     problem: str = ""
     version: str = ""
     has: dict[str, bool] = {}
-    asks_by_client_id: bool = False
 
 
 class Process:
@@ -77,6 +76,8 @@ class Process:
         self.ability = Ability()
         self.starts = 0
         self.pid = 0
+        #: It has read the markets and answers.
+        self.up = False
         self._ids = itertools.count(1)
         self._pending: dict[int, asyncio.Future[bytes]] = {}
         self._given: set[str] = set()
@@ -117,6 +118,7 @@ class Process:
             try:
                 reading = await self._spawn()
                 await self._open(reading)
+                self.up = True
                 if not self._ready.done():
                     self._ready.set_result(None)
                 pause = BACKOFF_S
@@ -155,18 +157,16 @@ class Process:
         try:
             raw = await self._ask({
                 "do": "open", "exchange": of.exchange_id, "environment": of.environment, "rest": of.base,
-                "timeout_ms": self.timeout_ms}, OPEN_S)  # fmt: skip
+                "timeout_ms": self.timeout_ms, "lists": bool(of.exchange.lists)}, OPEN_S)  # fmt: skip
         except Refused as problem:
             raise VenueUnavailable(f"ccxt's {of.exchange_id}: {problem}") from None
         self.ability = msgspec.json.decode(raw, type=Ability)
-        problem_of = self.ability.problem
-        if not problem_of and not self.ability.asks_by_client_id and not of.exchange.lists:
-            problem_of = f"ccxt's {of.exchange_id} cannot ask for an order by our own id, without which none may be sent"
-        if problem_of:
-            raise OperatorError(problem_of)
+        if self.ability.problem:
+            raise OperatorError(self.ability.problem)
 
     async def _end(self) -> None:
         """Close the socket, which ends the process; one that does not go is killed."""
+        self.up = False
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()
@@ -200,6 +200,7 @@ class Process:
                 future.set_exception(Refused(answer.error.kinds, answer.error.text, answer.error.written))
             else:
                 future.set_result(bytes(answer.ok))
+        self.up = False
         # At once, not when somebody next asks: orders of a dead process are in doubt from now on.
         pending, self._pending = self._pending, {}
         for future in pending.values():
@@ -233,7 +234,7 @@ class Process:
         return name
 
     async def _ask(self, asked: dict[str, Any], timeout_s: float) -> bytes:
-        if self._writer is None or self._writer.is_closing():
+        if self._writer is None or self._writer.is_closing() or not (self.up or asked["do"] == "open"):
             raise NotThere("the process of ccxt is being started anew")
         number = next(self._ids)
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()

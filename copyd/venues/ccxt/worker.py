@@ -3,7 +3,8 @@
 Standard library and ccxt only; nothing of copyd can be imported here. ``python -I worker.py FD``: the socket's descriptor is all
 that is said on the command line, and keys come over it. Questions and what they mean (``id`` is repeated in the answer):
 
-    {"do": "open", "exchange", "environment", "rest", "timeout_ms"}   markets are read; says what the exchange can do
+    {"do": "open", "exchange", "environment", "rest", "timeout_ms", "lists"}
+                                                                     markets are read; says what the exchange can do
     {"do": "key", "account", "key", "secret", "password"}            no answer
     {"do": "call", "account", "method", "args", "params"}            a unified method of ccxt; account "" signs nothing
     {"do": "place", ... as call, "until_ns"}                         an order: written at most once, and not after that
@@ -184,9 +185,11 @@ class Worker:
             reads_id = "clientOrderId" in inspect.getsource(self.kind.fetch_order)
         except (OSError, TypeError):
             reads_id = False
+        if not reads_id and not asked["lists"]:
+            return {"problem": f"ccxt's {name} cannot ask for an order by our own id, without which none may be sent"}
         await public.load_markets()
         has = {word: bool(can) for word, can in public.has.items()}
-        return {"problem": "", "version": ccxt.__version__, "has": has, "asks_by_client_id": reads_id}
+        return {"problem": "", "version": ccxt.__version__, "has": has}
 
     async def call(self, asked: dict[str, Any]) -> Any:
         if asked["method"] == "markets":

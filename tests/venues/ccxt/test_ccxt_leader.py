@@ -25,7 +25,7 @@ async def test_what_was_traded_while_the_process_was_dead_is_found_once(world: C
     process = world.parts.rest.process
     before = process.starts
     os.kill(process.pid, signal.SIGKILL)
-    await until(lambda: process.starts > before and process.ability.has, 20)
+    await until(lambda: process.starts > before and process.up, 20)
     await until(lambda: leader.feed.synced, 20)
     await leader.trade(-1)
     await until(lambda: leader.position == 3 * world.unit(), 20)
