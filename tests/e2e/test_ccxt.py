@@ -24,7 +24,8 @@ class CcxtStage(OkxStage):
         [venue] = config["venues"]
         del venue["ws_url"]
         venue |= {
-            "kind": "ccxt", "exchange_id": "okx", "python": str(PYTHON), "order_ack_timeout_ms": 2000, "connect_timeout_ms": 15000,
+            "kind": "ccxt", "exchange_id": "okx", "python": str(PYTHON), "order_ack_timeout_ms": 2000,
+            "connect_timeout_ms": 15000,
         }
         config["copy"] = {**config.get("copy", {}), "max_event_age_ms": 10_000, "quote_max_age_ms": 10_000}
         return config

@@ -188,8 +188,10 @@ class PolledLink:
         """A leader's executions until he was deaf for too long."""
         loop = asyncio.get_running_loop()
         answered = loop.time()
+        asked = loop.time()
         while session.open:
-            await asyncio.sleep(POLL_MS / 1000)
+            await asyncio.sleep(max(0.0, asked + POLL_MS / 1000 - loop.time()))
+            asked = loop.time()
             try:
                 trades, orders_of, gap = await heard.news()
             except FAILED as problem:
