@@ -14,6 +14,7 @@ from copyd.venues.batch.signing import read_secret
 from copyd.venues.binance_usdm import parts as binance_usdm
 from copyd.venues.binance_usdm.contract import CONTRACT as BINANCE_USDM
 from copyd.venues.binance_usdm.contract import Endpoints as BinanceUsdmEndpoints
+from copyd.venues.ccxt.contract import Endpoints as CcxtEndpoints
 from copyd.venues.common.contract import VenueContract
 from copyd.venues.common.parts import Hooks, Kind, Making, Parts, SessionParts, Terms
 
@@ -22,7 +23,7 @@ WEIGHT_SHARE = (5, 6)
 
 
 #: Kinds whose private connections belong to one account each; each folder's ``parts.py`` has its ``KIND``.
-SESSION_KINDS = ("okx", "bybit", "bitget", "binance_spot")
+SESSION_KINDS = ("okx", "bybit", "bitget", "binance_spot", "ccxt")
 
 
 def contract_of(venue: VenueConfig) -> VenueContract:
@@ -77,7 +78,7 @@ def sockets_per_account(venue: VenueConfig) -> int:
     kind = _kind(venue)
     endpoints = endpoints_of(venue)
     wire, _ = kind.make(Making(endpoints, kind.contract, lambda: 0))
-    return len(wire.channels(endpoints))
+    return sum(1 for channel in wire.channels(endpoints) if channel.url)
 
 
 def batch_contract_of(venue: VenueConfig) -> BatchContract:
@@ -108,6 +109,11 @@ def endpoints_of(venue: VenueConfig) -> Any:
         }  # fmt: skip
         kept = {name: own[name] or getattr(whole, name) for name in own}
         return BinanceUsdmEndpoints(**kept)
+    if venue.kind == "ccxt":
+        if not venue.exchange_id or not venue.python:
+            raise OperatorError(f"venue {venue.name}: kind ccxt needs exchange_id and python")
+        return CcxtEndpoints(
+            exchange_id=venue.exchange_id, python=venue.python, environment=venue.environment, base=venue.rest_url or "")
     module = import_module(f"copyd.venues.{venue.kind}.contract")
     whole = module.Endpoints.of(venue.environment)
     if venue.rest_url is None and venue.ws_url is None:

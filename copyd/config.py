@@ -25,7 +25,7 @@ WsUrl = Annotated[str, Meta(pattern=r"^wss?://[A-Za-z0-9.\[\]:-]+(/[^\s?#]*)?$")
 FilePath = Annotated[str, Meta(min_length=1, max_length=4096)]
 Bps = Annotated[int, Meta(ge=0, le=10_000)]
 
-VenueKind = Literal["binance_usdm", "binance_spot", "okx", "bybit", "bitget"]
+VenueKind = Literal["binance_usdm", "binance_spot", "okx", "bybit", "bitget", "ccxt"]
 InstrumentClass = Literal["majors", "others"]
 PresetName = Literal["conservative", "balanced", "aggressive"]
 PositionMode = Literal["one_way", "hedge", "keep"]
@@ -174,9 +174,24 @@ class VenueConfig(Section, frozen=True, kw_only=True):
         VenueKind,
         Meta(
             description="Which dialect it speaks: binance_usdm (USD-M futures) | binance_spot | okx | bybit | bitget (each with "
-            "spot and USDT perpetuals)."
+            "spot and USDT perpetuals) | ccxt (linear perpetuals of any exchange that ccxt knows; slower, nothing is pushed)."
         ),
     ]
+    exchange_id: Annotated[
+        str,
+        Meta(
+            pattern=r"^[a-z0-9]{0,32}$",
+            description="ccxt: its name of the exchange (kucoinfutures). Needed with kind ccxt, ignored otherwise.",
+        ),
+    ] = ""
+    python: Annotated[
+        str,
+        Meta(
+            max_length=4096,
+            description="ccxt: the Python interpreter of the environment in which ccxt is installed; it is run as a process of "
+            "its own. Needed with kind ccxt. Never copyd's own environment: their pins differ.",
+        ),
+    ] = ""
     environment: Annotated[
         Literal["live", "demo", "testnet"],
         Meta(

@@ -571,7 +571,8 @@ _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
 #: The addresses a kind of venue has; of the others those under the last two names.
-_ADDRESSES = {"binance_usdm": ("rest_url", "ws_api_url", "public_stream_url", "market_stream_url", "private_stream_url")}
+_ADDRESSES = {"binance_usdm": ("rest_url", "ws_api_url", "public_stream_url", "market_stream_url", "private_stream_url"),
+              "ccxt": ("rest_url",)}
 _SESSION_ADDRESSES = ("rest_url", "ws_url")
 #: Such as may be written beside them, or be left out.
 _MORE_ADDRESSES = {"binance_usdm": ("sapi_url",)}

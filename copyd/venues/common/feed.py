@@ -392,7 +392,8 @@ class MarketFeed:
                 session.send_text(message)
 
         contract = self.contract
-        return Link(
+        make: type[Link] = getattr(self.wire, "link", Link)
+        return make(
             f"market-{channel.name}", address, on_frame=self._on_frame, on_open=opened, on_lost=lambda session: None,
             rng=random.Random(rng.random()),
             life_s=contract.connection_life_ms / 1000 if contract.connection_life_ms else 30 * 86_400.0,

@@ -227,7 +227,8 @@ class Sessions:
             return line.channel.url
 
         contract = self.contract
-        return Link(
+        make: type[Link] = getattr(self.wire, "link", Link)  # where nothing pushes, what asks stands for a connection
+        return make(
             f"{self.name}-{line.channel.name}-{line.account}",
             address,
             on_frame=self._on_frame,

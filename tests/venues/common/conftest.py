@@ -64,11 +64,15 @@ def exchange(kind: str) -> Iterator[dict[str, Any]]:
 class World:
     """One adapter, what it reported, and the exchange's own books."""
 
+    #: The venue's folder, where it is not named as the kind of exchange is.
+    folder = ""
+
     def __init__(self, kind: str, at: dict[str, Any]) -> None:
         self.kind, self.at = kind, at
-        module = import_module(f"copyd.venues.{kind}.parts")
+        folder = self.folder or kind
+        module = import_module(f"copyd.venues.{folder}.parts")
         self.contract = module.KIND.contract.overridden(TERMS)
-        endpoints = import_module(f"copyd.venues.{kind}.contract").Endpoints.at(at["rest"], at["ws"])
+        endpoints = self.endpoints(at)
         self.reports: list[dict[str, Any]] = []
         self.events: list[Any] = []
         self.leader_events: list[Any] = []
@@ -95,6 +99,10 @@ class World:
         self.parts = SessionParts(module.KIND, self.contract, endpoints, Terms(1_000_000, 2_000, True), hooks)
         self._account = itertools.count()
         self._cid = itertools.count(next(_numbers) * 1_000_000)
+
+    def endpoints(self, at: dict[str, Any]) -> Any:
+        """The addresses of the exchange."""
+        return import_module(f"copyd.venues.{self.kind}.contract").Endpoints.at(at["rest"], at["ws"])
 
     # -- life ---------------------------------------------------------------------------------------------------------
     async def open(self) -> None:
