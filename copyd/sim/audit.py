@@ -1525,6 +1525,8 @@ class Auditor:
         if n.touched:
             for leg in n.touched:
                 self._check(n, t, n.legs[leg])
+            for leg in n.touched:  # behind them all: one step may end several shares of a lane, and none is exact before
+                self._settle(n.legs[leg])
             n.touched.clear()
         if n.fresh:
             if self.caps:
@@ -1572,12 +1574,7 @@ class Auditor:
         if abs(leg.pending) > abs(open_rem) * LOT:
             self._say("S8", t, (leg.leg, n.seq), f"leg {leg.leg}: {leg.pending} wanted of {open_rem} lots on the wire")
         leg.retold = False
-        mixed = False
-        for part in leg.parts:
-            if part.lane.hand:
-                mixed = True
-                if part.lane.murky and not held and not leg.open_count and not leg.red_count:
-                    self._clear(part.lane)
+        mixed = any(part.lane.hand for part in leg.parts)
         if abs(leg.open_leaves) != abs(open_rem) or (abs(leg.reduce_leaves) != abs(red_rem) and not mixed):
             self._say("S6", t, (leg.leg, n.seq, "leaves"),
                       f"leg {leg.leg}: {leg.open_leaves}/{leg.reduce_leaves} on their way: {open_rem}/{red_rem}")  # fmt: skip
@@ -1631,6 +1628,13 @@ class Auditor:
                 )
         if not leg.open_count and not leg.red_count:
             leg.lo = leg.hi = target
+
+    def _settle(self, leg: _Leg) -> None:
+        """A leg that is flat and at rest may leave its lanes empty."""
+        if leg.known and not (leg.attributed or leg.open_count or leg.red_count):
+            for part in leg.parts:
+                if part.lane.hand and part.lane.murky:
+                    self._clear(part.lane)
 
     def _clear(self, lane: _Lane) -> None:
         """Nothing of ours is in the position any more, nor on its way: from here the shares are exact again."""
