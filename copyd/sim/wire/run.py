@@ -559,13 +559,12 @@ class World:
         return found
 
     def still_held(self) -> list[str]:
-        """Legs that hold something for which there is an order, for when the leader is flat."""
+        """Legs that hold something, for when the leader is flat."""
         daemon = self.daemon
         assert daemon is not None
         columns = daemon.engine.columns
         rows = [(index, LegRow.unpack(columns.get(LEGS, index))) for index in range(columns.count(LEGS))]
-        return [f"the leader is flat, leg {index} holds {leg.attributed}" for index, leg in rows
-                if leg.attributed and not self._is_carried(leg)]
+        return [f"the leader is flat, leg {index} holds {leg.attributed}" for index, leg in rows if leg.attributed]
 
     def carried(self) -> int:
         """Legs whose excess waits because the venue takes no order for it."""
@@ -575,8 +574,8 @@ class World:
         return sum(self._is_carried(LegRow.unpack(columns.get(LEGS, index))) for index in range(columns.count(LEGS)))
 
     def _is_carried(self, leg: LegRow) -> bool:
-        """Whether the venue takes no order for a leg's excess: netted by the follower's own position, so that its close is a
-        plain order, and worth less than the minimum. It waits for the leg's last close (semantics 6), or for the price."""
+        """Whether the venue takes no order for a part of a leg: netted by the follower's own position, so that its close is a
+        plain order, and worth less than the minimum. It waits for the leg's last close (semantics 6)."""
         daemon = self.daemon
         assert daemon is not None
         columns = daemon.engine.columns
@@ -587,7 +586,8 @@ class World:
         wanted = -(-abs(leg.target) // ONE) if leg.target * leg.attributed > 0 else 0
         over = abs(leg.attributed) - leg.reduce_leaves - wanted
         netted = not account.hedge and held * leg.attributed <= 0
-        return over > 0 and netted and notional(instrument, over, instrument.mark) < instrument.min_notional_e8
+        part = leg.target != 0
+        return part and over > 0 and netted and notional(instrument, over, instrument.mark) < instrument.min_notional_e8
 
     def _verdict(self, flat: bool) -> None:
         daemon = self.daemon
