@@ -454,7 +454,8 @@ class Venue:
                 order.hidden_until = 0
 
     def hide_no_more(self) -> None:
-        """From here on the position proves nothing: others trade under our tag, and their fills, untold, may cancel a hidden one."""
+        """From here on a position need not show what is hidden: others trade under our tag, and their fills, untold, may cancel
+        it out."""
         self.hiding = False
         for account in self.accounts:
             self.unhide(account)
