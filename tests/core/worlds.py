@@ -171,7 +171,7 @@ class World:
                     self.edit(0, index, InstrumentRow, ts_mark=self.now)
 
     def hold_too_much(self) -> None:
-        """Every leg holds something, most of them more than they should, due to be closed, and the followers hold some themselves."""
+        """Every leg holds something, most of them too much and due to be closed; the followers hold some themselves."""
         for at in range(self.columns.count(5)):
             own = self.rng.choice([0, 0, 1, 5, 40]) * self.rng.choice([1, -1])
             self.edit(5, at, AccountInstrumentRow, net=own, unattributed=own)
