@@ -894,7 +894,10 @@ cdef class Kernel:
         )
 
     def census(self):
-        """(orders unfinished, of them in doubt, legs that wait to open, legs holding a lot or more too much, orders held)."""
+        """(orders unfinished, of them in doubt, legs that wait to open, legs holding a lot or more too much, orders held).
+
+        What the venue takes no order for, so that it waits for the leg's next close (semantics 6), is not too much.
+        """
         cdef uint32_t i
         cdef uint32_t unfinished = 0
         cdef uint32_t in_doubt = 0
@@ -912,7 +915,7 @@ cdef class Kernel:
         for i in range(columns.counts[6]):
             if columns.legs[i].deferred != 0:
                 waiting += 1
-            if self._reducible(&columns.legs[i]) > 0:
+            if self._due(&columns.legs[i]) > 0:
                 excess += 1
         return unfinished, in_doubt, waiting, excess, held
 
@@ -1277,7 +1280,7 @@ cdef class Kernel:
         while at != NONE:
             leg = &self.columns.legs[at]
             at = leg.next_leg
-            if leg.open_slot == NONE and leg.reduce_leaves == 0 and leg.retry_ts == 0 and self._reducible(leg) == 0:
+            if leg.open_slot == NONE and leg.reduce_leaves == 0 and leg.retry_ts == 0 and self._due(leg) == 0:
                 self._give_back(plan, leg)
                 continue
             leg.target -= leg.deferred
@@ -1532,24 +1535,31 @@ cdef class Kernel:
         lots = (((_abs(held) << 32) + leg.dust_q32 - wanted) >> 32) - leg.reduce_leaves
         return lots if lots > 0 else 0
 
+    cdef int64_t _room_of(self, Leg* leg) noexcept nogil:
+        cdef int64_t room
+        if self.columns.instruments[leg.instrument].spot or self.columns.accounts[leg.account].hedge:
+            return _abs(leg.attributed)
+        room = self._account_instrument(leg).net * _sign(leg.attributed) - leg.reduce_leaves
+        return room if room > 0 else 0
+
+    cdef int64_t _due(self, Leg* leg) noexcept nogil:
+        cdef int64_t lots = self._reducible(leg)
+        return _tradable(&self.columns.instruments[leg.instrument], leg, lots, self._room_of(leg)) if lots > 0 else 0
+
     cdef int64_t _plan_reduction(self, uint32_t leg_index, Cause* cause) except -1 nogil:
         cdef Leg* leg = &self.columns.legs[leg_index]
-        cdef int64_t total = self._reducible(leg)
+        cdef int64_t total = self._due(leg)
         cdef int64_t left, room, lots
         cdef int direction, plain, reduce_only
         cdef int part = PART_REDUCTION
         cdef uint32_t slot
-        cdef AccountInstrument* ai
         cdef Instrument* instrument = &self.columns.instruments[leg.instrument]
-        if total != 0:
-            total = _tradable(instrument, leg, total)
         if total == 0:
             return 0
         left = total
+        room = self._room_of(leg)
         direction = _sign(leg.attributed)
-        ai = self._account_instrument(leg)
         plain = instrument.spot or self.columns.accounts[leg.account].hedge
-        room = left if plain else max(0, ai.net * direction - leg.reduce_leaves)
         while left > 0 and part < PART_REDUCTION + REDUCTIONS_MAX:
             lots = min(left, instrument.lot_max_market)
             reduce_only = 0
@@ -2105,13 +2115,18 @@ cdef inline int64_t _least_reduction(Instrument* instrument) noexcept nogil:
     return instrument.lot_min if instrument.lot_min > 1 else 1
 
 
-cdef inline int64_t _tradable(Instrument* instrument, Leg* leg, int64_t lots) noexcept nogil:
+cdef inline int64_t _tradable(Instrument* instrument, Leg* leg, int64_t lots, int64_t room) noexcept nogil:
     cdef int64_t least = _least_reduction(instrument)
     cdef int64_t kept = _abs(leg.attributed) - leg.reduce_leaves - lots
+    cdef int64_t value
     if kept <= 0:
         return 0 if lots < least and leg.reduce_leaves != 0 else lots
     if kept < least:
         lots -= least - kept
+    if lots > room:
+        value = _notional(instrument, lots - room, instrument.mark)
+        if 0 < value < instrument.min_notional_e8:
+            lots = room
     return lots if lots >= least else 0
 
 

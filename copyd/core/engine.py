@@ -29,7 +29,7 @@ from copyd.core.fixed import BPS, E8, ONE, mul_div_trunc, sign
 from copyd.core.identifiers import CID_BYTES, cause_id, epoch_of, site_of
 from copyd.core.instrument import base_price, conversion, converted_price, notional
 from copyd.core.leader_event import LeaderBook, split
-from copyd.core.order import tradable
+from copyd.core.order import reducible, room_of, tradable
 from copyd.core.pnl import allocation_equity
 from copyd.core.reconcile import may_catch_up
 from copyd.core.risk import exceeds_declared
@@ -1818,7 +1818,19 @@ class Engine:
         setattr(ai, "net_short" if short else "net", net + qty)
         ai.ts_active = now
         self.columns.put(ACCOUNT_INSTRUMENTS, at, ai.pack())
-        return self._shrink_legs(account, instrument, short, sign(net), shrink, out, traded, px) if shrink else []
+        given = self._shrink_legs(account, instrument, short, sign(net), shrink, out, traded, px) if shrink else []
+        for index, leg in self._account_legs(account, instrument):
+            # A part that waited because his own position netted it may now be closed reduce-only.
+            if leg.retry_ts == 0 and self._due(leg):
+                self._edit(LEGS, index, LegRow, retry_ts=now)
+        return given
+
+    def _due(self, leg: LegRow) -> int:
+        """Whole lots of the leg to reduce by now (``copyd.core.order.due``)."""
+        lots, instrument = reducible(leg), self._row(INSTRUMENTS, leg.instrument, InstrumentRow)
+        at = leg.account * self.columns.instruments_max + leg.instrument
+        account, ai = self._row(ACCOUNTS, leg.account, AccountRow), self._row(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow)
+        return tradable(instrument, leg, lots, room_of(instrument, account, ai, leg)) if lots else 0
 
     def _shrink_legs(
         self, account: int, instrument: int, short: bool, side: int, shrink: int, out: Outputs, traded: int = NEVER,
@@ -2482,13 +2494,17 @@ def check_law(engine: Engine) -> None:
     opening residual may do, and a part of a close that the venue would not take: a leg never else holds a whole lot more than it
     should without an order on its way or a retry due.
     """
+    stride = engine.columns.instruments_max
     for index in range(engine.columns.count(LEGS)):
         leg = LegRow.unpack(engine.columns.get(LEGS, index))
         wanted = leg.target - leg.pending - leg.deferred
         wanted = abs(wanted) if sign(wanted) == sign(leg.attributed) != -sign(leg.deferred) else 0
         excess = abs(leg.attributed) * ONE - wanted - leg.reduce_leaves * ONE
         instrument = InstrumentRow.unpack(engine.columns.get(INSTRUMENTS, leg.instrument))
-        if excess >= ONE and leg.retry_ts == 0 and tradable(instrument, leg, excess >> 32):
+        account = AccountRow.unpack(engine.columns.get(ACCOUNTS, leg.account))
+        ai = AccountInstrumentRow.unpack(engine.columns.get(ACCOUNT_INSTRUMENTS, leg.account * stride + leg.instrument))
+        room = room_of(instrument, account, ai, leg)
+        if excess >= ONE and leg.retry_ts == 0 and tradable(instrument, leg, excess >> 32, room):
             raise BrokenInvariant(f"leg {index} holds {excess >> 32} lots too much and nothing is on its way")
         if leg.reduce_leaves < 0 or leg.open_leaves < 0:
             raise BrokenInvariant(f"leg {index} counts fewer lots on the wire than none")

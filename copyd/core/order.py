@@ -10,7 +10,17 @@ from dataclasses import dataclass
 from copyd.core.fixed import ONE, mul_div_ceil, sign
 from copyd.core.identifiers import client_order_id, epoch_of
 from copyd.core.instrument import leverage_of, min_lots, notional
-from copyd.core.rows import NONE, InstrumentRow, Kind, LegRow, OrderRow, OrderState, Reason
+from copyd.core.rows import (
+    NONE,
+    AccountInstrumentRow,
+    AccountRow,
+    InstrumentRow,
+    Kind,
+    LegRow,
+    OrderRow,
+    OrderState,
+    Reason,
+)
 from copyd.core.state import Outcome, Tables
 
 EPOCH_SLACK = 7_200_000_000_000
@@ -111,8 +121,16 @@ def least_reduction(instrument: InstrumentRow) -> int:
     return max(1, instrument.lot_min)
 
 
-def tradable(instrument: InstrumentRow, leg: LegRow, lots: int) -> int:
-    """Of ``lots`` > 0 to reduce by, those that go now (semantics 6).
+def room_of(instrument: InstrumentRow, account: AccountRow, ai: AccountInstrumentRow, leg: LegRow) -> int:
+    """Lots of the leg whose close is exempt from the venue's least value, or as good as any other: all on spot and in hedge
+    mode; on a one-way account what the venue position still has in the leg's direction, which reduce-only covers."""
+    if instrument.spot or account.hedge:
+        return abs(leg.attributed)
+    return max(0, ai.net * sign(leg.attributed) - leg.reduce_leaves)
+
+
+def tradable(instrument: InstrumentRow, leg: LegRow, lots: int, room: int) -> int:
+    """Of ``lots`` > 0 to reduce by, those that go now (semantics 6); those beyond ``room`` would go as plain orders.
 
     Below the venue's minimum a part waits for the next one, or for the close of all; and as much stays as can still be sold.
     """
@@ -122,25 +140,34 @@ def tradable(instrument: InstrumentRow, leg: LegRow, lots: int) -> int:
         # What is on its way may come back unfilled, and then goes with this.
         return 0 if lots < least and leg.reduce_leaves else lots
     lots -= max(0, least - kept)
+    if lots > room and 0 < notional(instrument, lots - room, instrument.mark) < instrument.min_notional_e8:
+        lots = room
     return lots if lots >= least else 0
 
 
+def due(t: Tables, leg: LegRow) -> int:
+    """Whole lots of the leg to reduce by now: of what is ``reducible``, what the venue takes."""
+    lots = reducible(leg)
+    instrument = t.instruments[leg.instrument]
+    room = room_of(instrument, t.accounts[leg.account], t.account_instrument(leg), leg)
+    return tradable(instrument, leg, lots, room) if lots else 0
+
+
 def plan_reduction(t: Tables, leg_index: int, cause: Cause, out: Outcome) -> int:
-    """Send what ``reducible`` says, at once, as market orders; returns the lots (semantics 17, 21, 22).
+    """Send what is ``due``, at once, as market orders; returns the lots (semantics 17, 21, 22).
 
     Above the venue's maximum: successive orders, ``REDUCTIONS_MAX`` at once. On a one-way account reduce-only covers what the
     venue position still has in this direction; where an opposite leg nets it, the rest goes plain, a reduction all the same.
     On spot every order is plain.
     """
     leg = t.legs[leg_index]
-    ai, instrument = t.account_instrument(leg), t.instruments[leg.instrument]
-    total = reducible(leg)
-    total = left = tradable(instrument, leg, total) if total else 0
+    total = left = due(t, leg)
     if total == 0:
         return 0
+    account, instrument = t.accounts[leg.account], t.instruments[leg.instrument]
     direction = sign(leg.attributed)
-    plain = instrument.spot or t.accounts[leg.account].hedge
-    room = left if plain else max(0, ai.net * direction - leg.reduce_leaves)
+    plain = instrument.spot or account.hedge
+    room = room_of(instrument, account, t.account_instrument(leg), leg)
     part = PART_REDUCTION
     while left > 0 and part < PART_REDUCTION + REDUCTIONS_MAX:
         lots = min(left, t.instruments[leg.instrument].lot_max_market)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from copyd.core.copy_instruction import set_anchor
 from copyd.core.fixed import BPS, mul_div_trunc, sign
 from copyd.core.instrument import notional
-from copyd.core.order import Cause, plan_reduction, reducible
+from copyd.core.order import Cause, due, plan_reduction
 from copyd.core.pnl import allocation_equity, profit, realise
 from copyd.core.risk import loss_reason, standing
 from copyd.core.rows import NONE, LegRow, LossPolicy, PlanRow, PlanState, Reason, StopRow
@@ -92,11 +92,12 @@ def measured(t: Tables, plan: PlanRow, reason: Reason, earned: int) -> tuple[int
 def keep(t: Tables, plan: PlanRow) -> None:
     """What the legs should hold becomes the follower's own, each as soon as nothing of it is on the wire or due to be closed.
 
-    A close that was due is finished first; until a leg is given back the leader's own closes still act on it.
+    A close that was due is finished first, but for a part the venue takes no order for; until a leg is given back the leader's
+    own closes still act on it.
     """
     plan.keeping = 0
     for leg in t.plan_legs(plan):
-        if leg.open_slot == NONE and leg.reduce_leaves == 0 and leg.retry_ts == 0 and reducible(leg) == 0:
+        if leg.open_slot == NONE and leg.reduce_leaves == 0 and leg.retry_ts == 0 and due(t, leg) == 0:
             give_back(t, plan, leg)
             continue
         leg.target -= leg.deferred

@@ -182,8 +182,9 @@ class _Leg:
     """A leg as a node believes it, and the sums over its orders."""
 
     __slots__ = ("account", "attributed", "booked", "born", "carried", "deferred", "detached", "ever", "hi", "instrument",
-                 "known", "leg", "lo", "names", "node", "open_count", "open_leaves", "open_rem", "parts", "pending", "plan",
-                 "red_count", "red_failed", "red_rem", "reduce_leaves", "retold", "side", "since", "take", "target")  # fmt: skip
+                 "known", "leg", "lo", "names", "netted", "node", "open_count", "open_leaves", "open_rem", "parts", "pending",
+                 "plan", "red_count", "red_failed", "red_rem", "reduce_leaves", "retold", "side", "since", "take",
+                 "target")  # fmt: skip
 
     def __init__(self, node: int, leg: int) -> None:
         self.node = node
@@ -209,6 +210,7 @@ class _Leg:
         self.take = 0  # booked - attributed: what the follower's hand, a liquidation or a handing over took
         self.red_failed = False  # a reduction ended short and is due again
         self.carried = False
+        self.netted = False  # a part of a close is below the minimum of a plain order, and the account's position nets it
         self.ever = [False, False]  # the two above at any time: a crash may bring them back
         self.retold = False
         self.lo = 0  # hull of the targets since something is unresolved
@@ -1525,6 +1527,8 @@ class Auditor:
         if n.touched:
             for leg in n.touched:
                 self._check(n, t, n.legs[leg])
+            for leg in n.touched:  # behind them all: one step may end several shares of a lane, and none is exact before
+                self._settle(n.legs[leg])
             n.touched.clear()
         if n.fresh:
             if self.caps:
@@ -1572,12 +1576,7 @@ class Auditor:
         if abs(leg.pending) > abs(open_rem) * LOT:
             self._say("S8", t, (leg.leg, n.seq), f"leg {leg.leg}: {leg.pending} wanted of {open_rem} lots on the wire")
         leg.retold = False
-        mixed = False
-        for part in leg.parts:
-            if part.lane.hand:
-                mixed = True
-                if part.lane.murky and not held and not leg.open_count and not leg.red_count:
-                    self._clear(part.lane)
+        mixed = any(part.lane.hand for part in leg.parts)
         if abs(leg.open_leaves) != abs(open_rem) or (abs(leg.reduce_leaves) != abs(red_rem) and not mixed):
             self._say("S6", t, (leg.leg, n.seq, "leaves"),
                       f"leg {leg.leg}: {leg.open_leaves}/{leg.reduce_leaves} on their way: {open_rem}/{red_rem}")  # fmt: skip
@@ -1590,7 +1589,7 @@ class Auditor:
         left = held + red_rem
         residual = target - left * LOT - leg.pending - leg.deferred
         if -LOT < residual < LOT:
-            leg.red_failed = leg.carried = False
+            leg.red_failed = leg.carried = leg.netted = False
             leg.since = -1
         elif mixed and leg.red_count:
             pass  # the follower's hand met a reduction on its way: what will be left of both is known when it ends
@@ -1600,7 +1599,7 @@ class Auditor:
                 self._say("R1", t, (leg.leg, n.seq),
                           f"leg {leg.leg}: target {target} lacks {residual}: {held} held, {red_rem} reducing, "
                           f"{leg.pending} open, {leg.deferred} deferred")  # fmt: skip
-        elif not leg.red_failed and not leg.carried:
+        elif not leg.red_failed and not leg.carried and not self._waits(leg, left, abs(residual)):
             if leg.since < 0:
                 leg.since = t
             if t - leg.since >= self.excess_ns:
@@ -1631,6 +1630,22 @@ class Auditor:
                 )
         if not leg.open_count and not leg.red_count:
             leg.lo = leg.hi = target
+
+    def _waits(self, leg: _Leg, left: int, over: int) -> bool:
+        """Whether what a leg holds too much (``over``, Q32 lots, of ``left``) waits for its next close: the account's position
+        has less of it for a reduce-only order, and a plain one would be below the venue's minimum (rule 6)."""
+        small = over < self.minimum.get(leg.instrument, 0) * LOT
+        sign = 1 if left > 0 else -1
+        leg.netted = small and leg.target != 0 and (
+            leg.netted or any(max(0, part.lane.net * sign) * LOT < over for part in leg.parts))
+        return leg.netted
+
+    def _settle(self, leg: _Leg) -> None:
+        """A leg that is flat and at rest may leave its lanes empty."""
+        if leg.known and not (leg.attributed or leg.open_count or leg.red_count):
+            for part in leg.parts:
+                if part.lane.hand and part.lane.murky:
+                    self._clear(part.lane)
 
     def _clear(self, lane: _Lane) -> None:
         """Nothing of ours is in the position any more, nor on its way: from here the shares are exact again."""
@@ -1831,7 +1846,7 @@ class Auditor:
                     self._say("S6", t, number, f"leg {number}: holds {leg.attributed}, its orders brought {leg.booked}")
             excused = number in reasons or leg.instrument in halted
             off = own * LOT - leg.target
-            if abs(off) >= LOT and not excused and not leg.carried:
+            if abs(off) >= LOT and not excused and not leg.carried and not leg.netted:
                 self._say("L1", t, number, f"leg {number}: holds {own} at the venue, target {leg.target / LOT:.6f}")
             plan = self.plans[leg.plan]
             if not truth_leader.get((plan.leader, leg.instrument, leg.side), 0):

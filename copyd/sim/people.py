@@ -117,6 +117,7 @@ class Site:
         self.forgotten = self.node
         # Whose share of a position is whose cannot be told apart while both trade; identity and fencing can.
         self.auditor.off |= TWO_DAEMONS
+        self.venue.hide_no_more()
         self.disk = self.node.disk.copy()
         self.index = 1
         self.node = None
@@ -627,9 +628,7 @@ class Weather:
         venue, node = self.venue, self.site.node
         venue.closed_until = venue.banned_until = venue.retry_after_until = venue.storm_until = 0
         for account in venue.accounts:
-            for orders in account.orders.values():
-                for order in orders:
-                    order.hidden_until = 0
+            venue.unhide(account)
         for index, market in enumerate(venue.instruments):
             market.halted = False
             market.lot_max = self.site.setup.lot_max

@@ -190,6 +190,8 @@ class Venue:
         #: Ids whose order rests for so many ms, and ids whose events are told on no stream.
         self.resting: dict[bytes, int] = {}
         self.untold: set[bytes] = set()
+        #: Whether lists may hide a fill for a while, which the position then shows.
+        self.hiding = True
         #: Until then everything is slow at once: the way in, the engine, every replica.
         self.storm_until = 0
         #: This venue's question by id knows only what is alive, its lists come in pieces.
@@ -377,7 +379,7 @@ class Venue:
         if order.status == FILLED:
             account.open.pop(order.cid, None)
             heard = any(stream.open and not stream.deaf for stream in account.streams)
-            if not heard and self._shows(account, now) and self.draws.fault("O28/vanished", 150_000):
+            if not heard and self.hiding and self._shows(account, now) and self.draws.fault("O28/vanished", 150_000):
                 order.hidden_until = now + self.draws.param("O28/vanished", "s", 8, 30) * S
         self._trade(account, order.instrument, order.position_side, order.side * qty, px, order.id, order.cid, order.qty,
                     order.cum, order.cost, order.status, "ours")
@@ -443,14 +445,27 @@ class Venue:
             if draws.fault("L01/follower", 20_000):
                 world.at(world.now + delay + draws.param("L01/follower", "ms", 0, 3_000) * MS, stream.owner, stream.deliver, what)
 
+    # -- what the lists hide ------------------------------------------------------------------------------------------------
+    @staticmethod
+    def unhide(account: Account) -> None:
+        """Every order of the account is in its lists again."""
+        for orders in account.orders.values():
+            for order in orders:
+                order.hidden_until = 0
+
+    def hide_no_more(self) -> None:
+        """From here on a position need not show what is hidden: others trade under our tag, and their fills, untold, may cancel
+        it out."""
+        self.hiding = False
+        for account in self.accounts:
+            self.unhide(account)
+
     # -- what moves an account beside our orders ------------------------------------------------------------------------
     def by_hand(self, account: Account, instrument: int, position_side: int, qty: int, kind: str = "manual") -> None:
         """A trade that is not ours: by hand, a liquidation, a deleveraging."""
         self.next_id += 1
         px = self.instruments[instrument].px
-        for orders in account.orders.values():
-            for order in orders:
-                order.hidden_until = 0  # the two might cancel out: then nothing at all would show that there was a fill
+        self.unhide(account)  # the two might cancel out: then nothing at all would show that there was a fill
         self._trade(account, instrument, position_side, qty, px, self.next_id, b"", abs(qty), abs(qty),
                     abs(qty) * px * VALUE_MUL, FILLED, kind)
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from copyd._fast import columns, fanout
 from copyd.core import reconcile, rows
 from copyd.core.identifiers import siphash128
+from copyd.core.order import due
 from tests.core.worlds import SECOND, World
 
 
@@ -95,3 +96,27 @@ def test_any_history_leaves_the_same_bytes(rng: random.Random) -> None:
 def test_long_histories_leave_the_same_bytes(seed: int) -> None:
     """Longer seeded histories, where orders end, late fills arrive and legs flip."""
     play(random.Random(seed), 120)
+
+
+@pytest.mark.parametrize("first", range(0, 200, 20))
+def test_what_is_due_to_be_closed_leaves_the_same_bytes(first: int) -> None:
+    """Legs that hold too much, beside what is the follower's own: the same orders, and the same legs that wait."""
+    for seed in range(first, first + 20):
+        world = World(random.Random(seed), venues=seed % 2 == 0)
+        world.quotes()
+        world.hold_too_much()
+        for _ in range(2):
+            world.seq += 1
+            tables = world.tables()
+            out = world.run_twin_sweep(tables)
+            world.kernel.sweep(world.sweep_cause(), world.now, world.seq)
+            world.assert_equal(tables, out)
+            excess = sum(due(tables, leg) > 0 for leg in tables.legs)
+            assert world.kernel.census()[3] == excess
+            world.seq += 1
+            reports = [report for report in (world.random_report() for _ in range(4)) if report]
+            tables = world.tables()
+            out = world.run_twin_reports(tables, reports)
+            world.run_kernel_reports(reports)
+            world.assert_equal(tables, out)
+            world.now += 15 * SECOND

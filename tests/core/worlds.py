@@ -170,6 +170,21 @@ class World:
                 if self.rng.random() < 0.9:
                     self.edit(0, index, InstrumentRow, ts_mark=self.now)
 
+    def hold_too_much(self) -> None:
+        """Every leg holds something, most of them too much and due to be closed; the followers hold some themselves."""
+        for at in range(self.columns.count(5)):
+            own = self.rng.choice([0, 0, 1, 5, 40]) * self.rng.choice([1, -1])
+            self.edit(5, at, AccountInstrumentRow, net=own, unattributed=own)
+        for index in range(self.columns.count(6)):
+            leg = LegRow.unpack(self.columns.get(6, index))
+            held = self.rng.choice([1, 2, 7, 50]) * self.rng.choice([1, -1])
+            wanted = self.rng.choice([0, self.rng.randint(0, abs(held) * ONE)])
+            self.edit(6, index, LegRow, attributed=held, target=wanted * (1 if held > 0 else -1), retry_ts=self.now)
+            at = leg.account * INSTRUMENTS_MAX + leg.instrument
+            ai = AccountInstrumentRow.unpack(self.columns.get(5, at))
+            short = held < 0 and AccountRow.unpack(self.columns.get(4, leg.account)).hedge
+            self.edit(5, at, AccountInstrumentRow, **({"net_short": ai.net_short + held} if short else {"net": ai.net + held}))
+
     def leader_row(self, instrument: int = 0) -> LeaderPositionRow:
         """The leader's position."""
         return LeaderPositionRow.unpack(self.columns.get(2, instrument))

@@ -140,3 +140,17 @@ def test_a_fill_is_hidden_from_the_lists_only_while_the_position_shows_it() -> N
     assert bench.venue.show_order(0, CID) is not None
     bench.send(cid=SITE + bytes(13) + b"a")
     assert bench.venue.show_order(0, SITE + bytes(13) + b"a") is not None
+
+
+def test_nothing_is_hidden_from_the_lists_once_two_daemons_trade() -> None:
+    """Fills of the other one's orders, which nobody told us of, may cancel out a hidden one: no position shows it then."""
+    bench = Bench(faults="O28/vanished", ppm=1_000_000)
+    bench.account.streams.clear()
+    bench.send()
+    assert bench.venue.show_order(0, CID) is None
+    bench.venue.hide_no_more()
+    assert bench.venue.show_order(0, CID) is not None
+    bench.world.run(bench.world.now + 40 * S)
+    other = SITE + bytes(14)
+    bench.send(side=-1, cid=other, px=0)
+    assert bench.venue.show_order(0, other) is not None

@@ -23,8 +23,6 @@ from copyd._fast import sim_engine as eng
 from copyd.control.protocol import Actor
 from copyd.core.engine import (
     ACCOUNT_INSTRUMENTS,
-    ACCOUNTS,
-    INSTRUMENTS,
     LEGS,
     ORDERS,
     POSITIONS,
@@ -34,13 +32,9 @@ from copyd.core.engine import (
     check_law,
     decode_payload,
 )
-from copyd.core.fixed import ONE
-from copyd.core.instrument import notional
 from copyd.core.rows import (
     UNFINISHED_MASK,
     AccountInstrumentRow,
-    AccountRow,
-    InstrumentRow,
     LeaderPositionRow,
     LegRow,
     NamedOrder,
@@ -559,35 +553,12 @@ class World:
         return found
 
     def still_held(self) -> list[str]:
-        """Legs that hold something for which there is an order, for when the leader is flat."""
+        """Legs that hold something, for when the leader is flat."""
         daemon = self.daemon
         assert daemon is not None
         columns = daemon.engine.columns
         rows = [(index, LegRow.unpack(columns.get(LEGS, index))) for index in range(columns.count(LEGS))]
-        return [f"the leader is flat, leg {index} holds {leg.attributed}" for index, leg in rows
-                if leg.attributed and not self._is_carried(leg)]
-
-    def carried(self) -> int:
-        """Legs whose excess waits because the venue takes no order for it."""
-        daemon = self.daemon
-        assert daemon is not None
-        columns = daemon.engine.columns
-        return sum(self._is_carried(LegRow.unpack(columns.get(LEGS, index))) for index in range(columns.count(LEGS)))
-
-    def _is_carried(self, leg: LegRow) -> bool:
-        """Whether the venue takes no order for a leg's excess: netted by the follower's own position, so that its close is a
-        plain order, and worth less than the minimum. It waits for the leg's last close (semantics 6), or for the price."""
-        daemon = self.daemon
-        assert daemon is not None
-        columns = daemon.engine.columns
-        account = AccountRow.unpack(columns.get(ACCOUNTS, leg.account))
-        at = leg.account * columns.instruments_max + leg.instrument
-        held = AccountInstrumentRow.unpack(columns.get(ACCOUNT_INSTRUMENTS, at)).net
-        instrument = InstrumentRow.unpack(columns.get(INSTRUMENTS, leg.instrument))
-        wanted = -(-abs(leg.target) // ONE) if leg.target * leg.attributed > 0 else 0
-        over = abs(leg.attributed) - leg.reduce_leaves - wanted
-        netted = not account.hedge and held * leg.attributed <= 0
-        return over > 0 and netted and notional(instrument, over, instrument.mark) < instrument.min_notional_e8
+        return [f"the leader is flat, leg {index} holds {leg.attributed}" for index, leg in rows if leg.attributed]
 
     def _verdict(self, flat: bool) -> None:
         daemon = self.daemon
@@ -603,7 +574,7 @@ class World:
             self.violate("L2", f"{unfinished} orders are unfinished: {self._open_orders()}")
         for text in self.disagreements():
             self.violate("L1", text)
-        if excess > self.carried():
+        if excess:
             self.violate("L1", f"{excess} legs hold too much")
         if waiting:
             self.violate("L1", f"{waiting} legs wait with an opening")

@@ -13,13 +13,15 @@ from copyd.sim import faults
 from copyd.sim.wire.run import Options, run_seed
 
 SEEDS, BATCH = 200, 20
-#: Seeds in which a reduce-only order was capped by the venue to what its owner had left to close, and never ended for us.
-ONCE_FAILED = (1085, 1135, 1213, 1308, 2050, 2138)
+#: Seeds in which a reduce-only order was capped by the venue to what its owner had left to close, and never ended for us; in the
+#: last, a part of a leg that its owner's position netted was below the minimum, and sent for ever.
+ONCE_FAILED = (1085, 1135, 1213, 1308, 2050, 2138, 5249)
 TWICE = (3, 17, 40, 77, 123)
 #: Venues whose private connections are one account's each, and seeds in which one of them failed once: an order that named no end
-#: of its own came when it was taken for absent; a refusal of the venue ended the daemon.
+#: of its own came when it was taken for absent; a refusal of the venue ended the daemon; one under the venue's own number was not
+#: known for what it says, and dust was sent for ever.
 SESSION_VENUES = ("okx", "bybit", "bitget")
-ONCE_FAILED_THERE = (("bitget", 136), ("okx", 13), ("okx", 14), ("bybit", 10))
+ONCE_FAILED_THERE = (("bitget", 136), ("okx", 13), ("okx", 14), ("bybit", 10), ("bybit", 200))
 DIGESTS = """
 import sys
 from copyd.sim.wire.run import Options, run_seed
@@ -43,7 +45,7 @@ def test_nothing_is_doubled_lost_or_left_in_doubt_whatever_the_wire_does(first: 
 
 @pytest.mark.parametrize("seed", ONCE_FAILED)
 def test_a_history_that_failed_once_does_not_fail_again(seed: int) -> None:
-    """FILLED of less than was asked is the venue's last word, and no other order."""
+    """FILLED of less than was asked is the venue's last word, and no other order; what no order can close waits."""
     assert complaint(seed) == []
 
 
