@@ -319,14 +319,14 @@ class Rest(RestBase):
             raise self._refused("create_order", problem) from None
         finally:
             self._placed(key, symbol, order.cid)
-        return self._answered(order, codec.read(body, codec.Order))
+        return self._told(order, codec.read(body, codec.Order))
 
     def _placed(self, key: Key, symbol: str, cid: bytes) -> None:
         follow = self.on_placed.get(account_of(key))
         if follow is not None:
             follow(symbol, cid)
 
-    def _answered(self, order: Order, row: codec.Order) -> told.Answered:
+    def _told(self, order: Order, row: codec.Order) -> told.Answered:
         """An exchange that only acknowledges tells an id and no more; its end is asked for."""
         number = self.names.order(row.id or "")
         if not number:
