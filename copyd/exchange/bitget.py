@@ -239,7 +239,7 @@ class Dialect:
             partial(self._do, route, request, call), call.owner, route.rule or name, call.text("symbol"), call.text("clientOid"),
             unknown, self._refusal(Refused("41114", "The current trading pair is under maintenance"), request),
             self._refusal(Refused("429", "Too many requests", 429), request),
-            partial(self._stale, route, request, call) if route.rule == "query" else None,
+            stale=partial(self._stale, route, request, call) if route.rule == "query" else None,
         )  # fmt: skip
 
     def _call(self, request: Request) -> Call:
