@@ -623,7 +623,7 @@ cdef class ReportBatch:
     def append(self, int kind, int status, bytes cid, int64_t cum_qty=0, int64_t cost_e8=0, int64_t last_qty=0,
                int64_t last_px=0, int64_t fee_e8=0, int64_t trade_id=0, int64_t venue_order_id=0, int64_t ts_event=0,
                int32_t code=0, bint fee_base=False):
-        """One report about one order; ``cid`` is the 16-byte id or its 32 hex characters. ``fee_base``: ``fee_e8`` is Q32 lots."""
+        """One report about one order; ``cid``: the 16-byte id or its 32 hex characters. ``fee_base``: ``fee_e8`` is Q32 lots."""
         if len(cid) == 32:
             cid = bytes.fromhex(cid.decode("ascii"))
         if len(cid) != 16:

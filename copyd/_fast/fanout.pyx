@@ -691,7 +691,7 @@ cdef class Kernel:
         return found
 
     def reanchor(self, const uint32_t[::1] legs, int64_t leader_qty):
-        """From now on reductions of these legs are measured from what they should hold and ``leader_qty`` lots of the leader's."""
+        """From now on reductions of these legs are measured from what they should hold and ``leader_qty`` lots of the leader."""
         cdef Py_ssize_t i
         for i in range(legs.shape[0]):
             self._set_anchor(&self.columns.legs[legs[i]], leader_qty)
@@ -1114,7 +1114,8 @@ cdef class Kernel:
             return PLAN_PAUSED + plan.state - 1
         if leader.state != ACTIVE:
             return PLAN_PAUSED + leader.state - 1
-        if not ai.ready or _leverage_of(instrument, ai.leverage) < 1 or (leg.side != 0 and not self.columns.accounts[leg.account].hedge):
+        if (not ai.ready or _leverage_of(instrument, ai.leverage) < 1
+                or (leg.side != 0 and not self.columns.accounts[leg.account].hedge)):
             return LEG_NOT_READY
         if leg.detached:
             return LEG_DETACHED
