@@ -75,8 +75,8 @@ contracts: $(VENV)/.installed-test
 
 unit: $(VENV)/.installed-test .venv-clients/.installed
 ifeq ($(strip $(PYTEST)),)
-	@echo "==> tests"
-	@$(BIN)/python -m pytest --ignore=tests/e2e
+	@echo "==> tests, three files at a time: many wait for sockets"
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --ignore=tests/e2e
 	@echo "==> tests of the whole daemon, two at a time: they mostly wait"
 	@$(BIN)/python -m pytest -n 2 tests/e2e
 else
