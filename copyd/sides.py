@@ -247,12 +247,9 @@ class VenueSides:
         """Of every open order connection: bytes its window takes, its round trip in ns."""
         return [window for side in self.sides if hasattr(side, "gateway") for window in side.gateway.windows()]
 
-    def clock_problem(self) -> str:
-        """Why this machine's clock is not good enough to sign openings by; empty when it is for every venue."""
-        problems = [(side.venue.name, problem) for side in self.sides if (problem := side.clock_problem())]
-        if len(self.sides) == 1 or not problems:
-            return problems[0][1] if problems else ""
-        return f"{problems[0][0]}: {problems[0][1]}"
+    def clock_problems(self) -> dict[str, str]:
+        """By venue, why this machine's clock is not good enough to sign openings there by; empty where it is."""
+        return {side.venue.name: side.clock_problem() for side in self.sides}
 
     def banned_s(self) -> float:
         """How much longer nothing can be sent at all; 0 while one venue takes orders."""
