@@ -163,6 +163,7 @@ class VenueSide:
             account_key=self._account_key,
             site_tag=f"{self.config.site.id:04x}",
             is_hedge=lambda account: bool(AccountRow.unpack(self.engine.columns.get(4, account)).hedge),
+            on_shut_out=self._on_stream,
         )
 
     def _account_key(self, account: int) -> Key:

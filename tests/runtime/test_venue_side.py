@@ -93,6 +93,17 @@ def test_an_order_in_doubt_of_an_account_without_a_key_does_not_stop_the_start()
     assert queries == [OrderRow.unpack(engine.columns.get(ORDERS, asked[0])).cid]
 
 
+def test_an_account_that_its_venue_lets_in_no_more_is_an_alert() -> None:
+    """By the same name as one that was never let in, with the venue's own words."""
+    engine, _ = world()
+    side = side_of(engine, [], {})
+    said: list[e.Alert] = []
+    side.owner = SimpleNamespace(alert=said.append)  # type: ignore[assignment]
+    side.config = SimpleNamespace(site=SimpleNamespace(id=7))  # type: ignore[assignment]
+    side._hooks().on_shut_out(0, "login refused: no such key")
+    assert said == [e.Alert("user_stream_refused", "login refused: no such key", {"account": "f0"})]
+
+
 async def test_a_position_is_not_adopted_from_a_look_taken_while_an_order_was_in_flight(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
