@@ -127,7 +127,7 @@ async def test_a_key_the_venue_refuses_later_is_said_once(world: World) -> None:
     lines = world.parts.sessions.lines(first)
     for times in (1, 2):
         world.parts.register(first, world.names[first], bad)
-        await until(lambda: len(world.shut_out) >= times)
+        await until(lambda want=times: len(world.shut_out) >= want)
         await until(lambda: all(line.final or line.problem for line in lines))
         assert [account for account, _ in world.shut_out] == [first] * times
         assert "refused" in world.shut_out[-1][1]
