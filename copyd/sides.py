@@ -107,7 +107,7 @@ class VenueSides:
 
     async def start_leaders(self) -> None:
         """Every leader's account, one after the other of each venue."""
-        await self._with_each(lambda side: side.start_leaders())
+        await self._with_each(lambda side: side.start_leaders(alone=self._only is not None))
 
     async def stop_leaders(self) -> None:
         """No more leader events."""

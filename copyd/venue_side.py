@@ -199,23 +199,43 @@ class VenueSide:
         """Quotes and marks of every instrument; returns when each was heard once."""
         await self.market.start(self.start_timeout_s)
 
-    async def start_leaders(self) -> None:
-        """Every leader's account: subscribe, snapshot, back-fill behind what the journal knows."""
+    async def start_leaders(self, alone: bool = True) -> None:
+        """Every leader's account: subscribe, snapshot, back-fill behind what the journal knows.
+
+        Not ``alone``: other venues wait to be traded on. A leader who was heard in a life before and does not answer now ends no
+        start then; nothing opens after him, and he is asked again until he answers.
+        """
         for index, leader in enumerate(self.config.leaders):
             if leader.venue != self.venue.name:
                 continue
             credential = self.credentials.get(leader.credential)
             if credential is None:
                 raise OperatorError(f"leader {leader.id}: no credential named {leader.credential!r}")
-            await self._check_key(f"leader {leader.id}", leader.credential, key_of(credential))
-            await self._start_leader(index)
+            patient = not alone and LeaderRow.unpack(self.engine.columns.get(LEADERS, index)).ts_equity > 0
+            try:
+                await self._check_key(f"leader {leader.id}", leader.credential, key_of(credential))
+            except VenueUnavailable as problem:
+                if not patient:
+                    raise
+                self.log.warning("credential not checked", who=leader.id, error=str(problem))
+            try:
+                await self._start_leader(index)
+            except (VenueUnavailable, RestError) as problem:
+                if not patient:
+                    raise
+                text = f"{problem}; nothing opens after him, and he is asked again until he answers"
+                self.owner.alert(Alert("leader_not_heard", text, {"leader": leader.id}))
+                self._spawn(self._hear_anew(index, "not heard at the start"))
 
     async def _start_leader(self, index: int) -> None:
         leader = self.config.leaders[index]
-        feed = self.leaders[index] = self.parts.leader_feed(LeaderTerms(
+        feed: Any = self.parts.leader_feed(LeaderTerms(
             index, key_of(self.credentials[leader.credential]), leader.equity_poll_interval_ms / 1000,
             leader.position_poll_interval_ms / 1000))
+        self.leaders[index] = feed
         await self._read_transfers(index, leader.credential)  # before his equity is heard: it is not mistaken for a loss
+        if self.leaders.get(index) is not feed:
+            return  # the daemon stops
         floor, seen, positions = self.engine.resume_point(index)
         await feed.start(floor, self.start_timeout_s, seen=seen, positions=positions if floor else None)
 
@@ -233,18 +253,22 @@ class VenueSide:
             return
         except VenueUnavailable as problem:
             self.log.warning("credential not checked", who=leader.id, error=str(problem))
+        await self._hear_anew(index, "heard with another key")
+
+    async def _hear_anew(self, index: int, why: str) -> None:
+        """A leader's feed is replaced by another, as often as it takes until he is heard."""
         old = self.leaders.get(index)
         pause = ACTIVATE_RETRY_S
         while old is not None:
             await old.stop()
             if self.leaders.get(index) is not old:
                 return  # the daemon stops
-            self.owner.offer(core.LeaderSync(index, False, [], "heard with another key"))
+            self.owner.offer(core.LeaderSync(index, False, [], why))
             try:
                 await self._start_leader(index)
                 return
             except (VenueUnavailable, RestError) as problem:
-                self.log.warning("leader not heard", leader=leader.id, error=str(problem))
+                self.log.warning("leader not heard", leader=self.config.leaders[index].id, error=str(problem))
             await asyncio.sleep(pause)
             pause, old = min(pause * 2, ACTIVATE_RETRY_MAX_S), self.leaders.get(index)
 

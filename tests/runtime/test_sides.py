@@ -25,7 +25,10 @@ def sides_of(**work: Work) -> VenueSides:
         instruments=[SimpleNamespace(venue=name, symbol="BTCUSDT") for name in work])
 
     def make(config: Any, venue: Any, wanted: Any, *more: Any) -> Any:
-        return SimpleNamespace(venue=venue, wanted=wanted, **dict.fromkeys(STEPS, work[venue.name]))
+        async def step(**how: Any) -> None:
+            await work[venue.name]()
+
+        return SimpleNamespace(venue=venue, wanted=wanted, **dict.fromkeys(STEPS, step))
 
     return VenueSides(config, None, None, None, make)  # type: ignore[arg-type]
 
