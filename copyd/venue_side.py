@@ -229,12 +229,11 @@ class VenueSide:
 
     async def _start_leader(self, index: int) -> None:
         leader = self.config.leaders[index]
-        feed: Any = self.parts.leader_feed(LeaderTerms(
+        feed = self.leaders[index] = self.parts.leader_feed(LeaderTerms(
             index, key_of(self.credentials[leader.credential]), leader.equity_poll_interval_ms / 1000,
             leader.position_poll_interval_ms / 1000))
-        self.leaders[index] = feed
         await self._read_transfers(index, leader.credential)  # before his equity is heard: it is not mistaken for a loss
-        if self.leaders.get(index) is not feed:
+        if index not in self.leaders:
             return  # the daemon stops
         floor, seen, positions = self.engine.resume_point(index)
         await feed.start(floor, self.start_timeout_s, seen=seen, positions=positions if floor else None)
