@@ -299,3 +299,21 @@ async def test_a_leader_who_does_not_answer_ends_the_start_of_his_venue_alone_or
     with pytest.raises(VenueUnavailable):
         await side.start_leaders(alone=False)
     assert not said and not side._tasks
+
+
+async def test_a_leader_whose_key_goes_while_he_is_asked_again_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is tried without a key; once another is stored he is heard with it, and only one of two who try goes on."""
+    monkeypatch.setattr("copyd.venue_side.ACTIVATE_RETRY_S", 0.001)
+    engine, _ = world()
+    side, offered, _ = leader_side(engine, [False, True])
+    key = side.credentials.get("lead")
+    await side.start_leaders(alone=False)
+    side.credentials = {}  # type: ignore[assignment]
+    await asyncio.sleep(0.02)
+    assert side._tasks and all(isinstance(one, e.LeaderSync) for one in offered)
+    await side._read_transfers(0, "lead")
+    side.credentials = {"lead": key}  # type: ignore[assignment,dict-item]
+    side.renew_leader(0)
+    await asyncio.gather(*side._tasks)
+    assert side.leaders[0].synced and not side.leaders[0].stopped
+    assert all(isinstance(one, e.LeaderSync) for one in offered)

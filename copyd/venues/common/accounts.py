@@ -302,6 +302,7 @@ class FollowerStreams:
         for future in waiting:
             if not future.done():
                 future.set_result("")
+                self._answered.add(line.account)
                 told = True
         if not told and (again or line.connects):
             self.stats.gaps += 1
@@ -315,10 +316,11 @@ class FollowerStreams:
         for future in self._waiting.pop(account, []):
             if not future.done():
                 future.set_result(problem)
+                self._answered.add(account)
                 told = True
         if not told and account in self._answered and account not in self._shut_out:
             self.on_shut_out(account, problem)
-        if told or account in self._answered:  # each of its connections is refused, and that is one thing to be told
+        if account in self._answered:  # each of its connections is refused, and that is one thing to be told
             self._shut_out.add(account)
 
     # --- events -------------------------------------------------------------------------------------------------------
