@@ -563,14 +563,29 @@ class Daemon:
             by_s = round((step - self._wall_step) / 1e9, 3)
             self.log.warning("the wall clock was set", by_s=by_s, effect="none until the restart")
             self._wall_step = step
-        problem = self.side.clock_problem()
-        self._hold("clock_off", bool(problem), problem)
+        self._check_clocks(self.side.clock_problems())
+
+    def _check_clocks(self, problems: dict[str, str]) -> None:
+        """Each venue's clock holds what opens there. A hold over all venues, of a build that had no other, is released."""
+        for venue, problem in problems.items():
+            on = bool(problem)
+            if self.engine.clock_off(venue) != on:
+                self._offer(Command("hold", {"why": "clock_off", "on": on, "venue": venue}))
+                self.log.warning("clock_off", venue=venue, on=on, text=problem or "openings again")
+        if self.engine.params.clock_off:
+            self._offer(Command("hold", {"why": "clock_off", "on": False}))
+        found = [(venue, problem) for venue, problem in problems.items() if problem]
+        self._say("clock_off", "; ".join(f"{venue}: {problem}" if len(problems) > 1 else problem for venue, problem in found))
 
     def _hold(self, why: str, on: bool, text: str) -> None:
         if bool(getattr(self.engine.params, why)) != on:
             self._offer(Command("hold", {"why": why, "on": on}))
             self.log.warning(why, on=on, text=text if on else "openings again")
-        if on:
+        self._say(why, text if on else "")
+
+    def _say(self, why: str, text: str) -> None:
+        """Why the daemon is not ready; without a text it is so for this reason no more."""
+        if text:
             self.reasons[why] = text
         else:
             self.reasons.pop(why, None)

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from copyd.config import Config
 from copyd.core.engine import Engine
 from copyd.core.rows import OrderRow
 from copyd.credentials import Credentials
+from copyd.errors import OperatorError, VenueUnavailable
 from copyd.runtime.clock import Clock
 from copyd.venue_side import ORDERS, Owner, VenueSide
 from copyd.venues.common.instruments import Instrument
+from copyd.venues.common.rest import RestError
 
 NOWHERE = 255
 
@@ -87,7 +89,7 @@ class VenueSides:
 
     async def open(self) -> None:
         """Reach every venue."""
-        await asyncio.gather(*(side.open() for side in self.sides))
+        await self._with_each(lambda side: side.open())
 
     def bind(self, engine: Engine) -> None:
         """The engine whose tables hold the orders."""
@@ -97,16 +99,15 @@ class VenueSides:
 
     async def start_orders(self) -> None:
         """Order connections and follower streams of every venue."""
-        await asyncio.gather(*(side.start_orders() for side in self.sides))
+        await self._with_each(lambda side: side.start_orders())
 
     async def start_market(self) -> None:
         """Quotes and marks of every instrument."""
-        await asyncio.gather(*(side.start_market() for side in self.sides))
+        await self._with_each(lambda side: side.start_market())
 
     async def start_leaders(self) -> None:
-        """Every leader's account, one after the other."""
-        for side in self.sides:
-            await side.start_leaders()
+        """Every leader's account, one after the other of each venue."""
+        await self._with_each(lambda side: side.start_leaders(alone=self._only is not None))
 
     async def stop_leaders(self) -> None:
         """No more leader events."""
@@ -116,6 +117,20 @@ class VenueSides:
     async def stop(self) -> None:
         """Close everything; what is unanswered stays in the journal as unfinished."""
         await asyncio.gather(*(side.stop() for side in self.sides))
+
+    async def _with_each(self, work: Callable[[VenueSide], Coroutine[Any, Any, None]]) -> None:
+        """Every venue at once. The first that fails ends what the others were at, and its error names it."""
+        tasks = {asyncio.ensure_future(work(side)): side for side in self.sides}
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in done:
+            error = task.exception()
+            if error is not None:
+                raise _named(tasks[task].venue.name, error) from error
 
     # -- orders out (pump.Gateway) ----------------------------------------------------------------------------------
 
@@ -247,12 +262,9 @@ class VenueSides:
         """Of every open order connection: bytes its window takes, its round trip in ns."""
         return [window for side in self.sides if hasattr(side, "gateway") for window in side.gateway.windows()]
 
-    def clock_problem(self) -> str:
-        """Why this machine's clock is not good enough to sign openings by; empty when it is for every venue."""
-        problems = [(side.venue.name, problem) for side in self.sides if (problem := side.clock_problem())]
-        if len(self.sides) == 1 or not problems:
-            return problems[0][1] if problems else ""
-        return f"{problems[0][0]}: {problems[0][1]}"
+    def clock_problems(self) -> dict[str, str]:
+        """By venue, why this machine's clock is not good enough to sign openings there by; empty where it is."""
+        return {side.venue.name: side.clock_problem() for side in self.sides}
 
     def banned_s(self) -> float:
         """How much longer nothing can be sent at all; 0 while one venue takes orders."""
@@ -263,3 +275,10 @@ class VenueSides:
         if self._only is not None:
             return self._only.not_ready()
         return [f"{side.venue.name}: {reason}" for side in self.sides for reason in side.not_ready()]
+
+
+def _named(venue: str, error: BaseException) -> BaseException:
+    """The error as the operator reads it: which of his venues it is about."""
+    if isinstance(error, VenueUnavailable | RestError):
+        return VenueUnavailable(f"venue {venue}: {error}")
+    return OperatorError(f"venue {venue}: {error}") if type(error) is OperatorError else error

@@ -163,6 +163,7 @@ class VenueSide:
             account_key=self._account_key,
             site_tag=f"{self.config.site.id:04x}",
             is_hedge=lambda account: bool(AccountRow.unpack(self.engine.columns.get(4, account)).hedge),
+            on_shut_out=self._on_stream,
         )
 
     def _account_key(self, account: int) -> Key:
@@ -198,23 +199,52 @@ class VenueSide:
         """Quotes and marks of every instrument; returns when each was heard once."""
         await self.market.start(self.start_timeout_s)
 
-    async def start_leaders(self) -> None:
-        """Every leader's account: subscribe, snapshot, back-fill behind what the journal knows."""
+    async def start_leaders(self, alone: bool = True) -> None:
+        """Every leader's account: subscribe, snapshot, back-fill behind what the journal knows.
+
+        Not ``alone``: other venues wait to be traded on. A leader who was heard in a life before and does not answer now ends no
+        start then; nothing opens after him, and he is asked again until he answers.
+        """
         for index, leader in enumerate(self.config.leaders):
             if leader.venue != self.venue.name:
                 continue
             credential = self.credentials.get(leader.credential)
             if credential is None:
                 raise OperatorError(f"leader {leader.id}: no credential named {leader.credential!r}")
-            await self._check_key(f"leader {leader.id}", leader.credential, key_of(credential))
-            await self._start_leader(index)
+            patient = not alone and LeaderRow.unpack(self.engine.columns.get(LEADERS, index)).ts_equity > 0
+            try:
+                await self._check_key(f"leader {leader.id}", leader.credential, key_of(credential))
+            except VenueUnavailable as problem:
+                if not patient:
+                    raise
+                self.log.warning("credential not checked", who=leader.id, error=str(problem))
+            try:
+                await self._start_leader(index)
+            except (VenueUnavailable, RestError) as problem:
+                if not patient:
+                    raise
+                text = f"{problem}; nothing opens after him, and he is asked again until he answers"
+                self.owner.alert(Alert("leader_not_heard", text, {"leader": leader.id}))
+                self._spawn(self._hear_anew(index, "not heard at the start"))
 
     async def _start_leader(self, index: int) -> None:
+        await self._begin(index, self._feed(index))
+
+    def _feed(self, index: int) -> Any:
+        """A leader's feed with the key he has now, in the place of the one before."""
         leader = self.config.leaders[index]
+        credential = self.credentials.get(leader.credential)
+        if credential is None:
+            raise VenueUnavailable("the leader's key is gone")
         feed = self.leaders[index] = self.parts.leader_feed(LeaderTerms(
-            index, key_of(self.credentials[leader.credential]), leader.equity_poll_interval_ms / 1000,
-            leader.position_poll_interval_ms / 1000))
-        await self._read_transfers(index, leader.credential)  # before his equity is heard: it is not mistaken for a loss
+            index, key_of(credential), leader.equity_poll_interval_ms / 1000, leader.position_poll_interval_ms / 1000))
+        return feed
+
+    async def _begin(self, index: int, feed: Any) -> None:
+        # Before his equity is heard, so that what he took out is not mistaken for a loss.
+        await self._read_transfers(index, self.config.leaders[index].credential)
+        if index not in self.leaders or self.leaders[index] is not feed:
+            return  # the daemon stops, or another takes its place
         floor, seen, positions = self.engine.resume_point(index)
         await feed.start(floor, self.start_timeout_s, seen=seen, positions=positions if floor else None)
 
@@ -232,20 +262,25 @@ class VenueSide:
             return
         except VenueUnavailable as problem:
             self.log.warning("credential not checked", who=leader.id, error=str(problem))
-        old = self.leaders.get(index)
+        await self._hear_anew(index, "heard with another key")
+
+    async def _hear_anew(self, index: int, why: str) -> None:
+        """A leader's feed is replaced by another, as often as it takes until he is heard."""
+        feed = self.leaders.get(index)
         pause = ACTIVATE_RETRY_S
-        while old is not None:
-            await old.stop()
-            if self.leaders.get(index) is not old:
-                return  # the daemon stops
-            self.owner.offer(core.LeaderSync(index, False, [], "heard with another key"))
+        while feed is not None:
+            await feed.stop()
+            if self.leaders.get(index) is not feed:
+                return  # the daemon stops, or he is heard with yet another key
+            self.owner.offer(core.LeaderSync(index, False, [], why))
             try:
-                await self._start_leader(index)
+                feed = self._feed(index)
+                await self._begin(index, feed)
                 return
             except (VenueUnavailable, RestError) as problem:
-                self.log.warning("leader not heard", leader=leader.id, error=str(problem))
+                self.log.warning("leader not heard", leader=self.config.leaders[index].id, error=str(problem))
             await asyncio.sleep(pause)
-            pause, old = min(pause * 2, ACTIVATE_RETRY_MAX_S), self.leaders.get(index)
+            pause = min(pause * 2, ACTIVATE_RETRY_MAX_S)
 
     def _read_funding(self) -> None:
         """Where the venue pushes no funding of the followers', it is asked for."""
@@ -272,8 +307,12 @@ class VenueSide:
             self._transfers_read[leader] = asked  # he was never heard: there is nothing to measure from
             return
         start_ms = (since + self.rest.venue_clock.offset_ns) // 1_000_000
+        held = self.credentials.get(credential)
+        if held is None:  # it is gone, and he is heard with it still
+            self.log.warning("leader's transfers not read", leader=self.config.leaders[leader].id, error="his key is gone")
+            return
         try:
-            flows = await self.parts.flows(key_of(self.credentials[credential]), start_ms)
+            flows = await self.parts.flows(key_of(held), start_ms)
         except (VenueUnavailable, RestError, ValueError) as error:
             self.log.warning("leader's transfers not read", leader=self.config.leaders[leader].id, error=str(error))
             return

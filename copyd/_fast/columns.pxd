@@ -26,7 +26,8 @@ cdef struct Instrument:
     uint8_t halted          # kill switch or venue halt: no openings
     uint8_t turbulent       # its mark moves too much to open in
     uint8_t spot            # bought and sold, not held as a position: no short side, no leverage, no reduce-only
-    uint8_t pad[5]
+    uint8_t clock_off       # this machine's clock disagrees with its venue's: no openings
+    uint8_t pad[4]
 
 cdef struct Leader:
     int64_t equity_e8       # latest journaled snapshot; <= 0 = unknown

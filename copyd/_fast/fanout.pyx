@@ -1151,7 +1151,7 @@ cdef class Kernel:
             return MAX_OPEN_TRADES
         if self.params.journal_low:
             return JOURNAL_LOW
-        if self.params.clock_off:
+        if self.params.clock_off or instrument.clock_off:
             return CLOCK_OFF
         return OK
 

@@ -743,12 +743,13 @@ class Engine:
             if index < len(self.names.instruments):
                 self._express_anew(now, index, self.names.instruments[index], spec, out)
                 old = self._row(INSTRUMENTS, index, InstrumentRow)
-                row.bid, row.ask, row.mark, row.ts_quote, row.ts_mark, row.halted, row.turbulent = (
-                    old.bid, old.ask, old.mark, old.ts_quote, old.ts_mark, old.halted, old.turbulent)
+                row.bid, row.ask, row.mark, row.ts_quote, row.ts_mark, row.halted, row.turbulent, row.clock_off = (
+                    old.bid, old.ask, old.mark, old.ts_quote, old.ts_mark, old.halted, old.turbulent, old.clock_off)
                 self.columns.put(INSTRUMENTS, index, row.pack())
                 self.names.instruments[index] = spec
             else:
                 row.halted |= self._venue_halts(spec.venue)
+                row.clock_off = int(self.clock_off(spec.venue))
                 self.columns.add(INSTRUMENTS, row.pack())
                 self.names.instruments.append(spec)
         self.names.leader_venues = dict(value.leader_venues)
@@ -2320,10 +2321,20 @@ class Engine:
         return self._row(INSTRUMENTS, listed[0], InstrumentRow).halted & HALTED_BY_VENUE if listed else 0
 
     def _hold(self, now: int, args: dict[str, Any], out: Outputs) -> None:
-        """``why`` (journal_low | clock_off), ``on``: the world does not let openings go; reductions pass."""
-        if args["why"] not in ("journal_low", "clock_off"):
-            raise OperatorError(f"hold for {args['why']!r}: journal_low or clock_off")
-        setattr(self.params, args["why"], int(bool(args["on"])))
+        """``why`` (journal_low | clock_off), ``on``: the world does not let openings go; reductions pass.
+
+        ``clock_off`` with a ``venue`` holds what is sent there: the clock of each venue is another. Without one it holds all.
+        """
+        why, on = args["why"], int(bool(args["on"]))
+        if why not in ("journal_low", "clock_off"):
+            raise OperatorError(f"hold for {why!r}: journal_low or clock_off")
+        if "venue" in args:
+            if why != "clock_off":
+                raise OperatorError(f"hold for {why!r} of one venue: the journal is everybody's")
+            for index in self._listed_on(args["venue"]):
+                self._edit(INSTRUMENTS, index, InstrumentRow, clock_off=on)
+            return
+        setattr(self.params, why, on)
         self._set_params()
 
     def _retire(self, now: int, args: dict[str, Any], out: Outputs) -> None:
@@ -2331,6 +2342,11 @@ class Engine:
         self.columns.retire_orders(args["before_seq"], TERMINAL_MASK, now - UNTOLD_KEPT_NS)
 
     # -- reading ----------------------------------------------------------------------------------------------------
+
+    def clock_off(self, venue: str) -> bool:
+        """Whether openings at a venue are held for this machine's clock, which disagrees with that venue's."""
+        listed = [index for index, spec in enumerate(self.names.instruments) if spec.venue == venue]
+        return bool(listed) and bool(self._row(INSTRUMENTS, listed[0], InstrumentRow).clock_off)
 
     def symbol(self, instrument: int) -> str:
         """Venue symbol of an instrument index."""

@@ -112,7 +112,7 @@ def gate(t: Tables, leg: LegRow, plan: PlanRow, opening: Opening) -> Reason:
         return Reason.MAX_OPEN_TRADES
     if p.journal_low:
         return Reason.JOURNAL_LOW
-    if p.clock_off:
+    if p.clock_off or instrument.clock_off:
         return Reason.CLOCK_OFF
     return Reason.NONE
 

@@ -210,7 +210,7 @@ class Row:
 class InstrumentRow(Row):
     """Filters, value and the latest quote of an instrument."""
 
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<11qiiBBB5x")
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<11qiiBBBB4x")
     value_mul: int = 1
     value_div: int = 1
     lot_min: int = 1
@@ -227,6 +227,7 @@ class InstrumentRow(Row):
     halted: int = 0
     turbulent: int = 0
     spot: int = 0
+    clock_off: int = 0
 
 
 @dataclass(slots=True)

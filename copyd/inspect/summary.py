@@ -172,6 +172,7 @@ def _instruments(engine: Engine) -> Iterator[str]:
     for index, spec in enumerate(engine.names.instruments):
         row = InstrumentRow.unpack(engine.columns.get(INSTRUMENTS, index))
         halted = ", HALTED for openings" if row.halted else ", openings wait for a calmer market" if row.turbulent else ""
+        halted += ", nothing opens while this machine's clock disagrees with its venue's" if row.clock_off else ""
         yield (f"instrument   {engine.label(index)}: bid {price(spec, row.bid)}, ask {price(spec, row.ask)}, "
                f"mark {price(spec, row.mark)} as of {at(row.ts_quote)}{halted}")
 

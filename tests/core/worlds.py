@@ -103,13 +103,13 @@ class World:
         ))
         _add(columns, 0, InstrumentRow(
             value_mul=3, value_div=7, lot_min=rng.choice([1, 1, 6]), min_notional_e8=rng.choice([0, 10**6]), slippage_bps=150,
-            turbulent=rng.choice([0, 0, 0, 1])))
+            turbulent=rng.choice([0, 0, 0, 1]), clock_off=rng.choice([0, 0, 0, 1])))
         self.px = [600_000, 45_000]
         self.lots = [(1, 1), (1, 1)]
         if self.venues:
             _add(columns, 0, InstrumentRow(
                 value_mul=1_000, lot_max=rng.choice([1 << 40, 500]), min_notional_e8=rng.choice([0, 5 * e8]),
-                turbulent=rng.choice([0, 0, 0, 1])))
+                turbulent=rng.choice([0, 0, 0, 1]), clock_off=rng.choice([0, 0, 0, 1])))
             _add(columns, 0, InstrumentRow(
                 value_mul=70, value_div=3, slippage_bps=150, spot=rng.choice([0, 1, 1]), min_notional_e8=rng.choice([0, 10**8])))
             self.px += [601_000, 9_000]

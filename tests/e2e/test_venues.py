@@ -198,3 +198,27 @@ def test_a_venue_that_stands_still_holds_up_nobody_else(venues: Venues) -> None:
     s.holds(0, seconds=40)
     s.quiet(20)
     s.laws()
+
+
+def test_a_clock_that_disagrees_with_one_venue_holds_the_openings_there_alone(venues: Venues) -> None:
+    """An hour off against one exchange from the start: its followers forgo `clock_off`, the others open and close as ever."""
+    s = venues
+    s.others["okx"].tell("/clock", {"skew_ms": 3_600_000})
+    try:
+        s.start(s.plans(), ready=False)
+
+        def nothing_else_is_missing() -> bool:
+            reasons = s.status().get("reasons", [])
+            return len(reasons) == 1 and reasons[0].startswith("okx: this machine's clock")
+
+        wait_for(nothing_else_is_missing, 30, lambda: str(s.status()))
+        s.leader.buy("1.000")
+        there = {name for name in s.names if s.venue_of[name] is s.others["okx"]}
+        want = proportional(1000)
+        s.holds({name: 0 if name in there else want for name in s.names})
+        assert s.status()["forgone"].get("clock_off") == len(there)
+        s.leader.sell("1.000")
+        s.holds(0)
+    finally:
+        s.others["okx"].tell("/clock", {"skew_ms": 0})
+    s.laws()

@@ -16,6 +16,7 @@ from copyd.core import engine as e
 from copyd.core.engine import Engine
 from copyd.core.rows import InstrumentRow, OrderRow, OrderState, Params, PlanRow, PlanState
 from copyd.credentials import Credentials
+from copyd.errors import VenueUnavailable
 from copyd.vault.signer import SignerLimits
 from copyd.venue_side import ORDERS, VenueSide
 from copyd.venues.common.facts import REPLY, AccountSnapshot
@@ -91,6 +92,17 @@ def test_an_order_in_doubt_of_an_account_without_a_key_does_not_stop_the_start()
     side.credentials = {"f0": SimpleNamespace(key=secret, secret=secret, passphrase=secret, cap_e8=0)}  # type: ignore[assignment]
     side.register(0, "f0")
     assert queries == [OrderRow.unpack(engine.columns.get(ORDERS, asked[0])).cid]
+
+
+def test_an_account_that_its_venue_lets_in_no_more_is_an_alert() -> None:
+    """By the same name as one that was never let in, with the venue's own words."""
+    engine, _ = world()
+    side = side_of(engine, [], {})
+    said: list[e.Alert] = []
+    side.owner = SimpleNamespace(alert=said.append)  # type: ignore[assignment]
+    side.config = SimpleNamespace(site=SimpleNamespace(id=7))  # type: ignore[assignment]
+    side._hooks().on_shut_out(0, "login refused: no such key")
+    assert said == [e.Alert("user_stream_refused", "login refused: no such key", {"account": "f0"})]
 
 
 async def test_a_position_is_not_adopted_from_a_look_taken_while_an_order_was_in_flight(
@@ -217,3 +229,91 @@ def test_trades_by_hand_do_not_grow_the_state_without_end(monkeypatch: pytest.Mo
     assert step(e.ExternalFill(0, 0, 0, 1, 999, "manual")) is None
 
 
+
+
+class Feed:
+    """A leader's feed that answers or does not."""
+
+    def __init__(self, answers: bool) -> None:
+        self.answers, self.stopped, self.synced = answers, False, False
+
+    async def start(self, *resume: Any, **more: Any) -> None:
+        if not self.answers:
+            raise VenueUnavailable("leader 0 did not sync in 1 s: no answer")
+        self.synced = True
+
+    async def stop(self) -> None:
+        self.stopped = True
+
+
+def leader_side(engine: Engine, answers: list[bool]) -> tuple[VenueSide, list[Any], list[Any]]:
+    """A venue side with one leader, whose feeds answer or not in turn; what it offers, and its alerts."""
+    offered: list[Any] = []
+    secret = SimpleNamespace(reveal=lambda: "s")
+    side = side_of(engine, offered, {"lead": SimpleNamespace(key=secret, secret=secret, passphrase=secret)})
+    said: list[Any] = []
+    side.owner = SimpleNamespace(alert=said.append, offer=offered.append, fail=offered.append)  # type: ignore[assignment]
+    side.venue = SimpleNamespace(name="a")  # type: ignore[assignment]
+    side.config = SimpleNamespace(leaders=[SimpleNamespace(  # type: ignore[assignment]
+        id="L", venue="a", credential="lead", equity_poll_interval_ms=1000, position_poll_interval_ms=1000)])
+    side.leaders, side._transfers_read, side.start_timeout_s = {}, {}, 1.0
+    feeds = iter([Feed(answer) for answer in answers])
+
+    async def check_key(key: Any) -> None:
+        if not answers[0]:
+            raise VenueUnavailable("no answer")
+
+    async def flows(key: Any, since: int) -> list[Any]:
+        raise VenueUnavailable("no answer")
+
+    side.rest = SimpleNamespace(venue_clock=SimpleNamespace(offset_ns=0))
+    side.parts = SimpleNamespace(  # type: ignore[assignment]
+        check_key=check_key, flows=flows, leader_feed=lambda terms: next(feeds))
+    return side, offered, said
+
+
+async def test_a_leader_who_was_heard_before_and_does_not_answer_ends_no_start_of_several_venues(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """He is said, stays out of sync and is asked again until he answers; the other venues trade meanwhile."""
+    monkeypatch.setattr("copyd.venue_side.ACTIVATE_RETRY_S", 0.001)
+    engine, _ = world()
+    side, offered, said = leader_side(engine, [False, False, True])
+    await side.start_leaders(alone=False)
+    assert [alert.name for alert in said] == ["leader_not_heard"] and "did not sync" in said[0].text
+    await asyncio.gather(*side._tasks)
+    assert side.leaders[0].synced and not side.leaders[0].stopped
+    assert offered and all(isinstance(one, e.LeaderSync) and not one.synced for one in offered)
+
+
+async def test_a_leader_who_does_not_answer_ends_the_start_of_his_venue_alone_or_of_a_first_life() -> None:
+    """Nothing could be copied, or an address is wrong that never was right: the operator is told at once."""
+    engine, _ = world()
+    side, _, said = leader_side(engine, [False])
+    with pytest.raises(VenueUnavailable):
+        await side.start_leaders()
+    fresh = Engine(4)
+    fresh.step(1, e.Started(1, 7, bytes(16), "test"))
+    fresh.step(2, e.Configured(1, Params().pack(), [e.InstrumentSpec("BTCUSDT", InstrumentRow().pack(), 1, 3)], ["L"]))
+    side, _, said = leader_side(fresh, [False])
+    with pytest.raises(VenueUnavailable):
+        await side.start_leaders(alone=False)
+    assert not said and not side._tasks
+
+
+async def test_a_leader_whose_key_goes_while_he_is_asked_again_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is tried without a key; once another is stored he is heard with it, and only one of two who try goes on."""
+    monkeypatch.setattr("copyd.venue_side.ACTIVATE_RETRY_S", 0.001)
+    engine, _ = world()
+    side, offered, _ = leader_side(engine, [False, True])
+    key = side.credentials.get("lead")
+    await side.start_leaders(alone=False)
+    side.credentials = {}  # type: ignore[assignment]
+    await asyncio.sleep(0.02)
+    assert side._tasks and all(isinstance(one, e.LeaderSync) for one in offered)
+    await side._read_transfers(0, "lead")
+    side.credentials = {"lead": key}  # type: ignore[assignment,dict-item]
+    side.renew_leader(0)
+    await asyncio.gather(*side._tasks)
+    assert side.leaders[0].synced and not side.leaders[0].stopped
+    assert all(isinstance(one, e.LeaderSync) for one in offered)

@@ -51,6 +51,7 @@ Actions::
     stop F1 close_now
     flatten                                 (stop every plan and close what it holds now)
     journal low | journal enough
+    clock off [okx] | clock good [okx]      (against a venue's clock; without one, against all)
     restart                                 (a new daemon takes over the same state; leader is synced again, accounts known)
     again                                   (the previous input once more)
 
@@ -117,8 +118,8 @@ EXPECTATIONS = {
     "order", "forgone", "raised", "deferred", "carried", "rounded", "ask", "target", "alert", "stopped", "worth",
 }
 ACTIONS = {
-    "mirrored", "import", "leader", "quote", "wait", "timer", "set", "kill", "stop", "journal", "restart", "catch_up", "relot",
-    "flatten", "mark", "tomorrow", "resume", "turbulence",
+    "mirrored", "import", "leader", "quote", "wait", "timer", "set", "kill", "stop", "journal", "clock", "restart", "catch_up",
+    "relot", "flatten", "mark", "tomorrow", "resume", "turbulence",
 }
 DAY = 86_400 * SECOND
 PLAN_ENUMS: dict[str, type] = {
@@ -758,6 +759,12 @@ class Runner:
 
     def do_journal(self, words: list[str]) -> None:
         self.world.step(e.Command("hold", {"why": "journal_low", "on": words[0] == "low"}))
+
+    def do_clock(self, words: list[str]) -> None:
+        args: dict[str, Any] = {"why": "clock_off", "on": words[0] == "off"}
+        if len(words) > 1:
+            args["venue"] = words[1]
+        self.world.step(e.Command("hold", args))
 
     def do_restart(self, words: list[str]) -> None:
         world = self.world

@@ -202,6 +202,7 @@ class FollowerStreams:
 
     ``is_known``: whether an order of ours is in the tables. ``commission(amount, asset, instrument)``: what
     was paid, None while it cannot be converted. ``is_hedge``: whether an account keeps a position per side.
+    ``on_shut_out(account, problem)``: the venue refuses an account for good after whoever added it was answered; said once.
     """
 
     def __init__(
@@ -216,10 +217,11 @@ class FollowerStreams:
         is_known: Callable[[bytes], bool],
         commission: Callable[[str, str, int], Commission | None],
         is_hedge: Callable[[int], bool],
+        on_shut_out: Callable[[int, str], None] = lambda account, problem: None,
     ) -> None:
         self.sessions, self.instruments, self.clock, self.site_tag = sessions, instruments, clock, site_tag
         self.on_reports, self.on_event, self.is_known = on_reports, on_event, is_known
-        self.commission, self.is_hedge = commission, is_hedge
+        self.commission, self.is_hedge, self.on_shut_out = commission, is_hedge, on_shut_out
         self.stats = StreamStats()
         self._assets = {instrument.margin_asset for instrument in instruments}
         self._batch = ReportBatch()
@@ -227,6 +229,8 @@ class FollowerStreams:
         self._ts_recv = 0
         self._waiting: dict[int, list[asyncio.Future[str]]] = {}
         self._listened: set[int] = set()
+        self._answered: set[int] = set()  # whoever added them was told how that went
+        self._shut_out: set[int] = set()  # that the venue refuses them was said
 
     # --- life ---------------------------------------------------------------------------------------------------------
     async def start(self) -> None:
@@ -253,24 +257,33 @@ class FollowerStreams:
         loop = asyncio.get_running_loop()
 
         async def one(account: int, key: Key) -> None:
+            self._shut_out.discard(account)
             self.sessions.add(account, key)
-            if self._listens(account):
-                on_done(account, "")
+            lines = self.sessions.lines(account)
+            final = next((line.problem for line in lines if line.final), "")  # refused before it was added here
+            if final:
+                self._shut_out.add(account)
+            if final or self._listens(account):
+                self._answered.add(account)
+                on_done(account, final)
                 return
             waiting: asyncio.Future[str] = loop.create_future()
             self._waiting.setdefault(account, []).append(waiting)
             try:
-                on_done(account, await asyncio.wait_for(waiting, LISTEN_S))
+                problem = await asyncio.wait_for(waiting, LISTEN_S)
             except TimeoutError:
                 lines = self.sessions.lines(account)
-                problem = next((line.problem or line.link.last_error for line in lines), "") or "no answer"
-                on_done(account, f"not listened to yet: {problem}")
+                told = next((line.problem or line.link.last_error for line in lines), "") or "no answer"
+                problem = f"not listened to yet: {told}"
+            self._answered.add(account)
+            on_done(account, problem)
 
         await asyncio.gather(*(one(account, key) for account, key in accounts))
 
     async def remove(self, account: int) -> None:
         """Stop listening (plan stopped, key revoked)."""
-        self._listened.discard(account)
+        for known in (self._listened, self._answered, self._shut_out):
+            known.discard(account)
         await self.sessions.remove(account)
 
     def _listens(self, account: int) -> bool:
@@ -283,11 +296,13 @@ class FollowerStreams:
             return
         again = line.account in self._listened
         self._listened.add(line.account)
+        self._shut_out.discard(line.account)
         waiting = self._waiting.pop(line.account, [])
         told = False
         for future in waiting:
             if not future.done():
                 future.set_result("")
+                self._answered.add(line.account)
                 told = True
         if not told and (again or line.connects):
             self.stats.gaps += 1
@@ -295,10 +310,18 @@ class FollowerStreams:
 
     def on_refused(self, account: int, problem: str, final: bool) -> None:
         """The venue does not let an account in; ``final``: asking again does not mend it."""
-        if final:
-            for future in self._waiting.pop(account, []):
-                if not future.done():
-                    future.set_result(problem)
+        if not final:
+            return
+        told = False
+        for future in self._waiting.pop(account, []):
+            if not future.done():
+                future.set_result(problem)
+                self._answered.add(account)
+                told = True
+        if not told and account in self._answered and account not in self._shut_out:
+            self.on_shut_out(account, problem)
+        if account in self._answered:  # each of its connections is refused, and that is one thing to be told
+            self._shut_out.add(account)
 
     # --- events -------------------------------------------------------------------------------------------------------
     def on_told(self, line: Line, told: t.Told) -> None:

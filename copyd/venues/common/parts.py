@@ -54,6 +54,8 @@ class Hooks(NamedTuple):
     site_tag: str
     #: Whether an account keeps a position per side.
     is_hedge: Callable[[int], bool] = lambda account: False
+    #: (account, problem): the venue lets an account in no more, and nobody is waiting for it who is told otherwise.
+    on_shut_out: Callable[[int, str], None] = lambda account, problem: None
 
 
 class LeaderTerms(NamedTuple):
@@ -226,7 +228,7 @@ class SessionParts:
         self.streams = FollowerStreams(
             sessions=self.sessions, instruments=self.instruments, clock=hooks.clock, site_tag=hooks.site_tag,
             on_reports=hooks.on_reports, on_event=hooks.on_follower_event, is_known=hooks.is_known, commission=commission,
-            is_hedge=hooks.is_hedge,
+            is_hedge=hooks.is_hedge, on_shut_out=hooks.on_shut_out,
         )  # fmt: skip
         self.setup = AccountSetup(
             reads=reads, instruments=self.instruments, clock=hooks.clock, venue_clock=base.venue_clock)

@@ -77,6 +77,7 @@ class World:
         self.events: list[Any] = []
         self.leader_events: list[Any] = []
         self.bans: list[tuple[int, float, str]] = []
+        self.shut_out: list[tuple[int, str]] = []
         self.mismatches: list[tuple[bytes, str]] = []
         self.quotes: list[facts.Quote] = []
         self.marks: dict[int, int] = {}
@@ -94,6 +95,7 @@ class World:
             placed=self._placed, is_known=lambda one: one in self.orders and one not in self.unknown,
             expected=lambda *about: self.position(*about), last_mark=lambda index: self.marks.get(index, 0),
             account_key=lambda account: self.keys[account], site_tag=SITE,
+            on_shut_out=lambda *what: self.shut_out.append(what),
         )  # fmt: skip
         self.columns = Columns(8)
         self.parts = SessionParts(module.KIND, self.contract, endpoints, Terms(1_000_000, 2_000, True), hooks)

@@ -118,6 +118,27 @@ async def test_a_key_the_venue_refuses_ends_its_own_connections_only(world: Worl
     await until(lambda: world.filled(one) == 1 * world.unit())
 
 
+async def test_a_key_the_venue_refuses_later_is_said_once(world: World) -> None:
+    """An account that was let in and is not any more: said once however many connections it has, never of the others; heard again
+    with a good key, it is said again should a later one be refused."""
+    first, second = await world.follow(2)
+    good = world.keys[first]
+    bad = Key(good.api_key, b"0" * 64, good.passphrase().encode())
+    lines = world.parts.sessions.lines(first)
+    for times in (1, 2):
+        world.parts.register(first, world.names[first], bad)
+        await until(lambda want=times: len(world.shut_out) >= want)
+        await until(lambda: all(line.final or line.problem for line in lines))
+        assert [account for account, _ in world.shut_out] == [first] * times
+        assert "refused" in world.shut_out[-1][1]
+        told: dict[int, str] = {}
+        await world.parts.streams.add_many([(first, bad)], on_done=told.__setitem__)
+        assert "refused" in told[first]  # who asks with that key is answered at once
+        world.parts.register(first, world.names[first], good)
+        await until(lambda: all(line.open for line in lines))
+    assert all(line.open for line in world.parts.sessions.lines(second))
+
+
 async def test_a_leverage_changed_by_hand_is_told_or_found(world: World) -> None:
     """From the next opening on sizes follow the actual one: pushed, or read with the settings."""
     [account] = await world.follow()
