@@ -31,6 +31,7 @@ from copyd.sim.wire.loop import VirtualLoop
 from copyd.venues.binance_usdm import parts, rest
 from copyd.venues.common import connection, gateway
 from copyd.venues.common import rest as common_rest
+from copyd.venues.common.requests import Requests
 
 #: Wall clock at the loop's start: a whole day, so that the venue's funding and the clock's minutes fall alike in every run.
 EPOCH_NS = 20_500 * 86_400 * 10**9
@@ -324,6 +325,7 @@ async def _open_in_memory(client: Any) -> None:
     connector = StreamConnector(limit=64, keepalive_timeout=60)
     client._pools.append(aiohttp.ClientSession(
         connector=connector, timeout=client._timeout, auto_decompress=True, headers=client.headers))
+    client._orders.append(Requests(client.base_url))
 
 
 def config_of(kind: str, ports: dict[str, int], connections: int, ack_timeout_ms: int, announce_legs: int) -> Config:

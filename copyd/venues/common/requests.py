@@ -274,7 +274,7 @@ class Requests:
         self._local = (source_address, 0) if source_address else None
         self._connect_s, self._idle_s = connect_s, idle_s
         self._idle: list[_Connection] = []
-        self._all: set[_Connection] = set()
+        self._all: dict[_Connection, None] = {}  # in the order they were opened
         self.opened = 0
 
     async def lease(self) -> Lease:
@@ -293,7 +293,7 @@ class Requests:
         except OSError as problem:  # refused, no such host, no valid certificate, not in time
             raise NotWritten(f"no connection: {type(problem).__name__}") from None
         self.opened += 1
-        self._all.add(connection)
+        self._all[connection] = None
         return Lease(self, connection)
 
     def take_back(self, connection: _Connection) -> None:
@@ -305,13 +305,13 @@ class Requests:
             self._let_go(connection)
 
     def _let_go(self, connection: _Connection) -> None:
-        self._all.discard(connection)
+        self._all.pop(connection, None)
         if not connection.lost:
             connection.transport.close()
 
     def close(self) -> None:
         """End every connection; who waits for an answer gets ``Lost``."""
-        connections, self._all, self._idle = self._all, set(), []
+        connections, self._all, self._idle = self._all, {}, []
         for connection in connections:
             with contextlib.suppress(RuntimeError):  # its loop is closed already
                 connection.drop()
