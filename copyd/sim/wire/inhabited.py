@@ -202,6 +202,8 @@ class Inhabited(Exchange):
             self.history.setdefault((account, symbol, side), []).append((event[9], row))
         elif kind == eng.EV_ACCOUNT and self.spot:
             self.history.setdefault((account, -1, 0), []).append((event[9], self.engine.balances(account)))
+        if self.spot and kind == eng.EV_TRADE and event[4] > 0 and event[16]:
+            self.draws.count("O34")
         if self.accounts.name(account) in self.roles:
             self.trace("venue", self.accounts.name(account), event[:1] + event[2:])
             self.heard(event)

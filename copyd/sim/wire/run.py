@@ -32,6 +32,7 @@ from copyd.core.engine import (
     check_law,
     decode_payload,
 )
+from copyd.core.fixed import ONE
 from copyd.core.rows import (
     UNFINISHED_MASK,
     AccountInstrumentRow,
@@ -43,7 +44,7 @@ from copyd.core.rows import (
     ReportKind,
     ReportRow,
 )
-from copyd.errors import BrokenInvariant, OperatorError, UsageError, VenueUnavailable
+from copyd.errors import BrokenInvariant, OperatorError, VenueUnavailable
 from copyd.exchange.host import dialect_of
 from copyd.followers import PlanSpec
 from copyd.sim.draws import Draws, Fired
@@ -138,6 +139,7 @@ class World:
         #: No faults are wanted now: a good start, and the fair phase.
         self.calm = False
         self.names: list[str] = []
+        self.handled: set[str] = set()  # who has traded or moved coins by hand
         self.accounts: dict[str, int] = {}
         self.spot = self.venue.spot
         self.hedge = draws.chance("leader.hedge", 150_000) and not self.spot
@@ -462,6 +464,7 @@ class World:
         """He sells of what is there, takes coins away or brings some, or buys."""
         draws, venue = self.draws, self.venue
         spec = venue.engine.specs[symbol]
+        self.handled.add(venue.accounts.name(account))
         what = draws.draw("hand.what", 10)
         if have and what < 5:
             venue.trade(account, symbol, -1, 1 + draws.draw("hand.part", have))
@@ -580,7 +583,23 @@ class World:
                 true, believed = (self.held(name, symbol), 0), (row.net, row.net_short)
             if true != believed:
                 found.append(f"{name}/{symbol}: the exchange holds {true}, believed are {believed}")
+            elif self.spot and name not in self.handled:
+                found += self._overclaimed(name, symbol)
         return found
+
+    def _overclaimed(self, name: str, symbol: int) -> list[str]:
+        """Where legs hold more of an asset, to its last fraction, than there is of it: what was charged has not left them."""
+        daemon = self.daemon
+        assert daemon is not None
+        columns, engine = daemon.engine.columns, self.venue.engine
+        legs = (LegRow.unpack(columns.get(LEGS, index)) for index in range(columns.count(LEGS)))
+        account = daemon.engine.by_account[name]
+        claimed = sum(
+            leg.attributed * ONE + leg.dust_q32 for leg in legs if leg.account == account and leg.instrument == symbol)
+        there = sum(engine.balance(self.venue.accounts.index[name], engine.specs[symbol].base))
+        if claimed * engine.specs[symbol].lot_e8 <= there * ONE:
+            return []
+        return [f"{name}/{symbol}: legs hold {claimed / ONE} lots, the exchange {there / engine.specs[symbol].lot_e8}"]
 
     def leader_disagreements(self) -> list[str]:
         """What the leader holds at the exchange and is not what the fold says."""
