@@ -196,12 +196,13 @@ class Inhabited(Exchange):
 
     def note(self, event: tuple[Any, ...]) -> None:
         """An engine event of an account."""
+        engine: Any = self.engine
         kind, account, symbol, side = event[0], event[1], event[2], event[5]
         if kind == eng.EV_ACCOUNT and symbol >= 0:
-            row = self.engine.position(account, symbol, side)
+            row = engine.position(account, symbol, side)
             self.history.setdefault((account, symbol, side), []).append((event[9], row))
         elif kind == eng.EV_ACCOUNT and self.spot:
-            self.history.setdefault((account, -1, 0), []).append((event[9], self.engine.balances(account)))
+            self.history.setdefault((account, -1, 0), []).append((event[9], engine.balances(account)))
         if self.spot and kind == eng.EV_TRADE and event[4] > 0 and event[16]:
             self.draws.count("O34")
         if self.accounts.name(account) in self.roles:

@@ -463,14 +463,15 @@ class World:
     def _by_hand_on_spot(self, account: int, symbol: int, have: int) -> None:
         """He sells of what is there, takes coins away or brings some, or buys."""
         draws, venue = self.draws, self.venue
-        spec = venue.engine.specs[symbol]
+        engine: Any = venue.engine
+        spec = engine.specs[symbol]
         self.handled.add(venue.accounts.name(account))
         what = draws.draw("hand.what", 10)
         if have and what < 5:
             venue.trade(account, symbol, -1, 1 + draws.draw("hand.part", have))
         elif what < 8:
             amount = 1 + draws.draw("hand.coins", (1 + (have if what < 7 else 100)) * spec.lot_e8)
-            venue.engine.transfer(account, amount if what == 7 else -amount, venue.now_ns(), spec.base)
+            engine.transfer(account, amount if what == 7 else -amount, venue.now_ns(), spec.base)
             venue.changed()
             venue.flush()
         else:
@@ -591,7 +592,8 @@ class World:
         """Where legs hold more of an asset, to its last fraction, than there is of it: what was charged has not left them."""
         daemon = self.daemon
         assert daemon is not None
-        columns, engine = daemon.engine.columns, self.venue.engine
+        columns = daemon.engine.columns
+        engine: Any = self.venue.engine
         legs = (LegRow.unpack(columns.get(LEGS, index)) for index in range(columns.count(LEGS)))
         account = daemon.engine.by_account[name]
         claimed = sum(
