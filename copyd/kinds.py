@@ -14,7 +14,7 @@ from copyd import __version__
 from copyd.core.engine import AnyInput, Engine
 from copyd.journal.records import register_kinds
 
-RULES = 7
+RULES = 8
 """Raised by any change after which the same inputs give other bytes: decisions of another number are not compared."""
 
 KEPT_BYTES = 512 << 20

@@ -1834,7 +1834,7 @@ cdef class Kernel:
         leg.attributed -= lots
         leg.dust_q32 = <uint32_t>(real - taken)
         leg.cost_e8 = max(0, leg.cost_e8 - value)
-        share = min(taken, leg.target - leg.pending - leg.deferred)
+        share = min(taken, leg.target - leg.pending - leg.deferred - 1)
         leg.target -= share if share > 0 else 0
         self._set_anchor(leg, self.columns.positions[leg.leader_position].qty)
         ai.net -= lots
@@ -2121,7 +2121,7 @@ cdef inline int64_t _tradable(Instrument* instrument, Leg* leg, int64_t lots, in
     cdef int64_t kept = _abs(leg.attributed) - leg.reduce_leaves - lots
     cdef int64_t value
     if kept <= 0:
-        return 0 if lots < least and leg.reduce_leaves != 0 else lots
+        return 0 if lots < least and (leg.reduce_leaves != 0 or _sign(leg.target) == _sign(leg.attributed)) else lots
     if kept < least:
         lots -= least - kept
     if lots > room:

@@ -133,7 +133,8 @@ def take_base_fee(t: Tables, order: OrderRow, report: ReportRow, fee_q32: int, n
     leg.attributed -= lots
     leg.dust_q32 = real - taken & ONE - 1
     leg.cost_e8 = max(0, leg.cost_e8 - value)
-    leg.target -= max(0, min(taken, leg.target - leg.pending - leg.deferred))
+    # Only the leader ends a leg: as long as it is wanted, the least there is of it stays wanted.
+    leg.target -= max(0, min(taken, leg.target - leg.pending - leg.deferred - 1))
     set_anchor(leg, t.positions[leg.leader_position].qty)
     ai = t.account_instrument(leg)
     ai.net -= lots

@@ -137,8 +137,9 @@ def tradable(instrument: InstrumentRow, leg: LegRow, lots: int, room: int) -> in
     least = least_reduction(instrument)
     kept = abs(leg.attributed) - leg.reduce_leaves - lots
     if kept <= 0:
-        # What is on its way may come back unfilled, and then goes with this.
-        return 0 if lots < least and leg.reduce_leaves else lots
+        # What is on its way may come back unfilled, and then goes with this; while the leg is wanted, its last waits for its end.
+        waits = leg.reduce_leaves or sign(leg.target) == sign(leg.attributed)
+        return 0 if lots < least and waits else lots
     lots -= max(0, least - kept)
     if lots > room and 0 < notional(instrument, lots - room, instrument.mark) < instrument.min_notional_e8:
         lots = room

@@ -42,7 +42,7 @@ _RECORDS = "tests/journal/test_records.py"
 _CHECK = "tests/journal/test_check.py"
 _YAML = "tests/config/test_yamlcheck.py"
 _CONSOLE = "no console, no logins and no roles exist yet; the control socket is the operator's own"
-_SPOT = "one venue exists, a USD-margined futures exchange; this belongs to another kind of venue"
+_OTHER = "none of the venues that exist works that way"
 _BATCH = "orders are placed one by one; there is no batch endpoint in use"
 _CANCEL = "copyd places market and IOC orders only: it has nothing to cancel or to amend"
 
@@ -99,7 +99,7 @@ _ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("O23", "a library repeats a request on its own", "B", ""),
     ("O24", "a cancel without an answer", "later", _CANCEL),
     ("O25", "a cancel is answered with unknown order", "later", _CANCEL),
-    ("O26", "an amend gives the order another id", "later", _SPOT),
+    ("O26", "an amend gives the order another id", "later", _OTHER),
     ("O27", "a question is answered by a replica that lags", "A B", ""),
     ("O28", "a finished order is gone from the recent list", "A", ""),
     ("O29", "an order is too old to be asked about", "later", "a doubt is settled or HELD within minutes; orders live 90 days"),
@@ -107,9 +107,9 @@ _ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("O31", "a fill under our tag of an order no table knows", "A", ""),
     ("O32", "a fill that is not ours", "A B", ""),
     ("O33", "one trade number in two instruments or accounts", "A unit", "tests/runtime/test_venue_side.py"),
-    ("O34", "the fee is taken from the position", "later", _SPOT),
+    ("O34", "the fee is taken from the position", "B", ""),
     ("O35", "the timestamp is outside the window", "A B", ""),
-    ("O36", "the nonce is too low", "later", _SPOT),
+    ("O36", "the nonce is too low", "later", _OTHER),
     ("O37", "an outage ends and everything must be asked within the budget", "A B", ""),
     ("O38", "an answer belongs to another account", "unit", _DOUBTS),
     ("O39", "success is told with another side or quantity", "B unit", _DOUBTS),

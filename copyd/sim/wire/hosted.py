@@ -45,7 +45,8 @@ class WorldConn(Conn):
     def frames_of(self, payload: bytes) -> list[tuple[int, bytes]]:
         host = self.host
         public = not self.owners
-        return spoil.spoiled(host.draws, spoil.SESSIONS, "public" if public else "private", public, payload)
+        words = spoil.SPOT if host.spot else spoil.SESSIONS
+        return spoil.spoiled(host.draws, words, "public" if public else "private", public, payload)
 
 
 class HostVenue(Inhabited, Host):

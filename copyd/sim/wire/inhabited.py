@@ -108,8 +108,8 @@ class DrawnFaults(Faults):
 class PastEngine:
     """The engine as a replica shows it that lags: positions, orders and trades as they were at ``at_ns``.
 
-    ``history``: (account, symbol, side) -> what its position was, from when. ``unfilled``: the replica has seen acceptances and
-    no execution since.
+    ``history``: (account, symbol, side) -> what its position was, from when; on spot its balances, under no symbol.
+    ``unfilled``: the replica has seen acceptances and no execution since.
     """
 
     def __init__(self, engine: Any, history: dict[tuple[int, int, int], list[tuple[int, Any]]], at_ns: int,
@@ -125,6 +125,12 @@ class PastEngine:
             if ts_ns <= self.at_ns:
                 return row
         return (0,) * len(now) if (account, symbol, side) in self.history else now
+
+    def balances(self, account: int) -> list[tuple[str, int, int]]:
+        for ts_ns, rows in reversed(self.history.get((account, -1, 0), [])):
+            if ts_ns <= self.at_ns:
+                return rows
+        return [(asset, 0, 0) for asset in self.engine.assets]
 
     def trades_of(
         self, account: int, symbol: int = -1, limit: int = 500, from_index: int = 0, since_ns: int = 0,
@@ -162,7 +168,7 @@ class Inhabited(Exchange):
     trace: Callable[..., None]
     heard: Callable[[tuple[Any, ...]], None]
     roles: dict[str, str]
-    #: (account, symbol, side) -> what its position was, from when.
+    #: (account, symbol, side) -> what its position was, from when; (account, -1, 0) -> its balances.
     history: dict[tuple[int, int, int], list[tuple[int, Any]]]
     #: No position sides and nothing to reduce: what is held is sold.
     spot = False
@@ -190,10 +196,15 @@ class Inhabited(Exchange):
 
     def note(self, event: tuple[Any, ...]) -> None:
         """An engine event of an account."""
+        engine: Any = self.engine
         kind, account, symbol, side = event[0], event[1], event[2], event[5]
         if kind == eng.EV_ACCOUNT and symbol >= 0:
-            row = self.engine.position(account, symbol, side)
+            row = engine.position(account, symbol, side)
             self.history.setdefault((account, symbol, side), []).append((event[9], row))
+        elif kind == eng.EV_ACCOUNT and self.spot:
+            self.history.setdefault((account, -1, 0), []).append((event[9], engine.balances(account)))
+        if self.spot and kind == eng.EV_TRADE and event[4] > 0 and event[16]:
+            self.draws.count("O34")
         if self.accounts.name(account) in self.roles:
             self.trace("venue", self.accounts.name(account), event[:1] + event[2:])
             self.heard(event)

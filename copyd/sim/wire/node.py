@@ -353,6 +353,8 @@ def config_of(kind: str, ports: dict[str, int], connections: int, ack_timeout_ms
         "credentials": [{"file": "/nowhere/credentials.jsonl"}],
         "copy": {"position_mode": "keep"},
         "runtime": {"announce_legs": announce_legs},
+        # A follower's coins come and go without an execution that would say so: the round of looks finds them.
+        **({"sync": {"compare_interval_s": 30}} if kind == "binance_spot" else {}),
         "control": {"socket": "/nowhere/control.sock"},
     }, Config)
 

@@ -32,6 +32,7 @@ from copyd.core.engine import (
     check_law,
     decode_payload,
 )
+from copyd.core.fixed import ONE
 from copyd.core.rows import (
     UNFINISHED_MASK,
     AccountInstrumentRow,
@@ -43,7 +44,7 @@ from copyd.core.rows import (
     ReportKind,
     ReportRow,
 )
-from copyd.errors import BrokenInvariant, OperatorError, UsageError, VenueUnavailable
+from copyd.errors import BrokenInvariant, OperatorError, VenueUnavailable
 from copyd.exchange.host import dialect_of
 from copyd.followers import PlanSpec
 from copyd.sim.draws import Draws, Fired
@@ -58,6 +59,9 @@ E8 = 10**8
 ACTOR = Actor(1, 0, 0, "wire")
 READY_S, SETTLE_S, START_TRIES = 20.0, 120.0, 40
 STEPS_MAX = 400_000
+#: (least, up to so many more) lots of a leader's order, by instrument: some 1,000 to 50,000 USD on either market.
+SIZES = ((20, 900), (400, 18_000))
+SPOT_SIZES = ((2_000, 90_000), (4_000, 180_000))
 #: The collector rests within a run; between runs it is let loose now and then.
 COLLECT_EVERY = 8
 SETTLED = (OrderState.NEW, OrderState.PARTIALLY_FILLED, OrderState.FILLED)
@@ -98,13 +102,10 @@ class Options(msgspec.Struct, frozen=True):
 def venue_of(
     kind: str, draws: Draws, clock: Callable[[], int], seed: int, trace: Callable[..., None]
 ) -> Venue | HostVenue:
-    """The venue of a world. UsageError: there is none of that kind, or it is no venue of perpetuals."""
+    """The venue of a world. UsageError: there is none of that kind."""
     if kind == BINANCE_USDM:
         return Venue(draws, clock, seed, trace)
-    venue = HostVenue(draws, clock, seed, trace, dialect_of(kind))
-    if venue.spot:
-        raise UsageError(f"{kind}: in these worlds perpetuals are traded, both ways")
-    return venue
+    return HostVenue(draws, clock, seed, trace, dialect_of(kind))
 
 
 class World:
@@ -138,8 +139,10 @@ class World:
         #: No faults are wanted now: a good start, and the fair phase.
         self.calm = False
         self.names: list[str] = []
+        self.handled: set[str] = set()  # who has traded or moved coins by hand
         self.accounts: dict[str, int] = {}
-        self.hedge = draws.chance("leader.hedge", 150_000)
+        self.spot = self.venue.spot
+        self.hedge = draws.chance("leader.hedge", 150_000) and not self.spot
         self.connections = 1 + draws.draw("node.connections", 3)
 
     # -- words ----------------------------------------------------------------------------------------------------------
@@ -309,11 +312,14 @@ class World:
         return int(self.venue.engine.position(self.venue.accounts.index[name], symbol, side)[0])
 
     def leader_move(self, flat: bool = False) -> None:
-        """Open, add, reduce, close, flip."""
+        """Open, add, reduce, close, flip; on spot he buys and sells what he holds."""
         draws, venue = self.draws, self.venue
         account = venue.accounts.index["leader"]
         symbol = draws.draw("leader.symbol", 2)
         for index in (0, 1) if flat else (symbol,):
+            if self.spot:
+                self._buy_or_sell(account, index, flat)
+                continue
             if self.hedge:
                 side = 1 + draws.draw("leader.side", 2)
                 for position_side in (1, 2) if flat else (side,):
@@ -347,7 +353,26 @@ class World:
         self.counters["leader_moves"] += 1
 
     def _size(self, symbol: int) -> int:
-        return (20 if symbol == 0 else 400) + self.draws.draw("leader.size", 900 if symbol == 0 else 18_000)
+        least, more = (SPOT_SIZES if self.spot else SIZES)[symbol]
+        return least + self.draws.draw("leader.size", more)
+
+    def _buy_or_sell(self, account: int, symbol: int, flat: bool) -> None:
+        """Of an asset: more of it, some, or all of what is held. A rest that the venue would not take is never left."""
+        draws, venue = self.draws, self.venue
+        have, least = self.held("leader", symbol), self._least(symbol)
+        what = draws.draw("leader.what", 10)
+        if (not flat and (not have or what < 4)) or 0 < have < least:
+            venue.trade(account, symbol, 1, self._size(symbol))
+        have = self.held("leader", symbol) if flat else have
+        if not have or not (flat or what >= 4):
+            return
+        part = have if flat or what >= 7 else least + draws.draw("leader.part", have)
+        venue.trade(account, symbol, -1, part if have - part >= least else have)
+
+    def _least(self, symbol: int) -> int:
+        """Lots of an asset that the venue surely takes, whatever the price becomes meanwhile."""
+        engine = self.venue.engine
+        return int(2 * engine.specs[symbol].min_notional_e8 // (engine.mark(symbol) * engine.specs[symbol].value_mul)) + 1
 
     async def leader(self) -> None:
         """The safety phase's moves."""
@@ -394,7 +419,7 @@ class World:
                 venue.equity(venue.accounts.index["leader"], (param("L21/leader_money", "usd", 0, 40_000) - 20_000) * E8)
             if fault("A09/money", 20_000):
                 venue.equity(account, (param("A09/money", "usd", 0, 4_000) - 2_000) * E8)
-            if fault("A12/leverage", 15_000):
+            if not self.spot and fault("A12/leverage", 15_000):
                 venue.lever(account, 0, param("A12/leverage", "x", 2, 20))
             if fault("A08/manual", 25_000):
                 draws.count("O32")
@@ -428,10 +453,29 @@ class World:
         draws, venue = self.draws, self.venue
         symbol = draws.draw("hand.symbol", 2)
         have = int(venue.engine.position(account, symbol, 0)[0])
-        if have and draws.chance("hand.close", 700_000):
+        if self.spot:
+            self._by_hand_on_spot(account, symbol, have)
+        elif have and draws.chance("hand.close", 700_000):
             venue.trade(account, symbol, -1 if have > 0 else 1, 1 + draws.draw("hand.part", abs(have)), reduce_only=True)
         else:
             venue.trade(account, symbol, 1 if draws.chance("hand.side", 500_000) else -1, 5 + draws.draw("hand.size", 40))
+
+    def _by_hand_on_spot(self, account: int, symbol: int, have: int) -> None:
+        """He sells of what is there, takes coins away or brings some, or buys."""
+        draws, venue = self.draws, self.venue
+        engine: Any = venue.engine
+        spec = engine.specs[symbol]
+        self.handled.add(venue.accounts.name(account))
+        what = draws.draw("hand.what", 10)
+        if have and what < 5:
+            venue.trade(account, symbol, -1, 1 + draws.draw("hand.part", have))
+        elif what < 8:
+            amount = 1 + draws.draw("hand.coins", (1 + (have if what < 7 else 100)) * spec.lot_e8)
+            engine.transfer(account, amount if what == 7 else -amount, venue.now_ns(), spec.base)
+            venue.changed()
+            venue.flush()
+        else:
+            venue.trade(account, symbol, 1, self._least(symbol) + draws.draw("hand.size", 1_000))
 
     def _outage(self, seconds: float) -> None:
         """Everything is cut and nobody gets through for a while."""
@@ -453,6 +497,8 @@ class World:
         ports = await venue.start()
         self.network.areas = {ports["ws"]: "w", ports["rest"]: "r", ports["control"]: "c"}
         made = [("leader", venue.add_account("leader", "leader", 1_000_000 * E8, self.hedge)[1])]
+        if self.spot and draws.chance("leader.free", 500_000):
+            venue.engine.set_fees(venue.accounts.index["leader"], 0, 0)  # else they are kept back of what he buys
         for n in range(2 + draws.draw("followers", 3)):
             name = f"f{n}"
             self.names.append(name)
@@ -538,7 +584,24 @@ class World:
                 true, believed = (self.held(name, symbol), 0), (row.net, row.net_short)
             if true != believed:
                 found.append(f"{name}/{symbol}: the exchange holds {true}, believed are {believed}")
+            elif self.spot and name not in self.handled:
+                found += self._overclaimed(name, symbol)
         return found
+
+    def _overclaimed(self, name: str, symbol: int) -> list[str]:
+        """Where legs hold more of an asset, to its last fraction, than there is of it: what was charged has not left them."""
+        daemon = self.daemon
+        assert daemon is not None
+        columns = daemon.engine.columns
+        engine: Any = self.venue.engine
+        legs = (LegRow.unpack(columns.get(LEGS, index)) for index in range(columns.count(LEGS)))
+        account = daemon.engine.by_account[name]
+        claimed = sum(
+            leg.attributed * ONE + leg.dust_q32 for leg in legs if leg.account == account and leg.instrument == symbol)
+        there = sum(engine.balance(self.venue.accounts.index[name], engine.specs[symbol].base))
+        if claimed * engine.specs[symbol].lot_e8 <= there * ONE:
+            return []
+        return [f"{name}/{symbol}: legs hold {claimed / ONE} lots, the exchange {there / engine.specs[symbol].lot_e8}"]
 
     def leader_disagreements(self) -> list[str]:
         """What the leader holds at the exchange and is not what the fold says."""

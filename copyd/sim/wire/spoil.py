@@ -47,6 +47,14 @@ SESSIONS = Words(
     numbers=(b'"accFillSz":"', b'"cumExecQty":"', b'"accBaseVolume":"', b'"fillSz":"', b'"execQty":"', b'"uTime":"', b'"pos":"'),
 )
 
+#: Binance's words for a market where an answer begins with its symbol, and commissions are told in what was bought.
+SPOT = Words(
+    misread=(*BINANCE.misread, (b'"n":"', b'"n":{},"n2":"'), (b'"f":"', b'"f":"-')),
+    echoes=((b'"clientOrderId":"', b'"clientOrderId":"9'), (b'"symbol":"', b'"symbol":"9')),
+    answer=b'"result":{"symbol"',
+    numbers=(b'"z":"', b'"T":', b'"l":"', b'"n":"', b'"i":'),
+)
+
 
 def spoiled(draws: Draws, words: Words, where: str, public: bool, payload: bytes) -> Frames:
     """What leaves in place of one text message: (first byte, payload) of each frame. ``where``: the kind of connection."""

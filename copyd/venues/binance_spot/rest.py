@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
@@ -42,14 +42,9 @@ class Rest(RestBase):
     clock_call = "GET /api/v3/time"
 
     def __init__(
-        self, endpoints: Endpoints, contract: VenueContract = CONTRACT, clock: Callable[[], int] = time.time_ns, *,
-        weight_limit: int | None = None, timeout_s: float = 10.0, mono: Callable[[], int] = time.monotonic_ns,
-        source_addresses: Sequence[str] = (),
+        self, endpoints: Endpoints, contract: VenueContract = CONTRACT, clock: Callable[[], int] = time.time_ns, **kwargs: Any
     ) -> None:
-        super().__init__(
-            endpoints.rest, contract, clock, weight_limit=weight_limit, timeout_s=timeout_s, mono=mono,
-            source_addresses=source_addresses,
-        )  # fmt: skip
+        super().__init__(endpoints.rest, contract, clock, **kwargs)
         self.endpoints = endpoints
         self._instruments = Instruments(())
 

@@ -17,11 +17,17 @@ SEEDS, BATCH = 200, 20
 #: last, a part of a leg that its owner's position netted was below the minimum, and sent for ever.
 ONCE_FAILED = (1085, 1135, 1213, 1308, 2050, 2138, 5249)
 TWICE = (3, 17, 40, 77, 123)
-#: Venues whose private connections are one account's each, and seeds in which one of them failed once: an order that named no end
-#: of its own came when it was taken for absent; a refusal of the venue ended the daemon; one under the venue's own number was not
-#: known for what it says, and dust was sent for ever.
-SESSION_VENUES = ("okx", "bybit", "bitget")
-ONCE_FAILED_THERE = (("bitget", 136), ("okx", 13), ("okx", 14), ("bybit", 10), ("bybit", 200))
+#: Venues whose private connections are one account's each, the last of them of spot, where nothing is short or lent and fees are
+#: kept back of what is bought; and seeds in which one of them failed once: an order that named no end of its own came when it was
+#: taken for absent; a refusal of the venue ended the daemon; one under the venue's own number was not known for what it says, and
+#: dust was sent for ever; so was the last of a leg that was below the least value, while its leader still held.
+SESSION_VENUES = ("okx", "bybit", "bitget", "binance_spot")
+ONCE_FAILED_THERE = (
+    ("bitget", 136), ("okx", 13), ("okx", 14), ("bybit", 10), ("bybit", 200), ("binance_spot", 55), ("binance_spot", 85),
+    ("binance_spot", 188),
+)
+#: What is counted in a world without faults: flips, answers behind events, closes of nothing, commissions kept back.
+NO_FAULTS = {"L22", "O04", "O16", "O34"}
 DIGESTS = """
 import sys
 from copyd.sim.wire.run import Options, run_seed
@@ -68,7 +74,7 @@ def test_a_world_without_faults_copies_and_settles(venue: str) -> None:
         result = run_seed(seed, factor=0, options=Options(venue))
         assert result.violations == []
         assert result.counters["accepted"] > 0
-        assert not set(result.faults) - {"L22", "O04", "O16"}
+        assert not set(result.faults) - NO_FAULTS
 
 
 @pytest.mark.parametrize("venue", ("binance_usdm", *SESSION_VENUES))
@@ -98,15 +104,14 @@ def test_the_faults_it_counts_are_in_the_catalogue_and_most_are_injected() -> No
     assert len(counted) >= 35
 
 
-@pytest.mark.parametrize("venue", ["nasdaq", "binance_spot"])
-def test_a_venue_that_cannot_be_in_such_a_world_is_said(venue: str) -> None:
+def test_a_venue_that_cannot_be_in_such_a_world_is_said() -> None:
     """One sentence, before anything is played."""
-    with pytest.raises(UsageError, match=venue):
-        run_seed(1, options=Options(venue))
+    with pytest.raises(UsageError, match="nasdaq"):
+        run_seed(1, options=Options("nasdaq"))
 
 
 def test_a_kept_fault_list_replays_only_those_faults() -> None:
     """What shrinking edits is the list of faults that fired; with all of them kept the history is the same."""
     whole = run_seed(7)
     assert run_seed(7, keep=whole.fired).digest == whole.digest
-    assert not set(run_seed(7, keep=()).faults) - {"L22", "O04", "O16"}
+    assert not set(run_seed(7, keep=()).faults) - NO_FAULTS
