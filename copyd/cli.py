@@ -150,12 +150,12 @@ def check_config(
 
 def _rate_plan(config: Any, followers: int | None, no_env: bool) -> list[str]:
     """What the venues' limits make of a fan-out, for the followers named or those in the journal."""
-    from copyd import budget
+    if followers is None and (no_env or not (Path(config.journal.path) / "data.mdb").exists()):
+        return []
+    from copyd import budget  # brings the venues' adapters along
 
     if followers is not None:
         return budget.report(config, budget.alike(config, followers))
-    if no_env or not (Path(config.journal.path) / "data.mdb").exists():
-        return []
     from copyd.inspect.rebuild import fold
     from copyd.inspect.summary import followers_by_venue
     from copyd.journal import Reader
