@@ -71,6 +71,8 @@ def refined(spec: Instrument, tick_e8: int = 0, lot_e8: int = 0) -> Instrument:
     """The same contract with another tick or lot (1e-8; 0 = as it is): its prices and largest quantities stay what they were,
     cut to the new steps, its smallest quantity as many lots as before. UsageError: a tick times a lot would not be a whole number
     of 1e-8 of the quote asset."""
+    if not tick_e8 and not lot_e8:
+        return spec  # with the decimals its venue writes
     tick, lot = tick_e8 or spec.tick_e8, lot_e8 or spec.lot_e8
     if tick * lot % E8:
         raise UsageError(f"{spec.symbol}: a tick of {fixed(tick, 8)} times a lot of {fixed(lot, 8)} is finer than 1e-8")
