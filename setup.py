@@ -40,4 +40,5 @@ setup(
         nthreads=0,
         show_all_warnings=False,
     ),
+    options={"build_ext": {"parallel": os.cpu_count() or 1}},
 )

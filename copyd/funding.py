@@ -14,7 +14,7 @@ from copyd.core.engine import LEGS, Engine
 from copyd.core.rows import LegRow
 from copyd.errors import VenueUnavailable
 from copyd.telemetry.logs import get_logger
-from copyd.venues.common.accounts import in_parallel, tried
+from copyd.venues.common.activation import in_parallel, tried
 from copyd.venues.common.facts import AccountFunding
 from copyd.venues.common.instruments import Instruments
 from copyd.venues.common.rest import RestError

@@ -38,8 +38,8 @@ from copyd.funding import FundingReader
 from copyd.runtime.clock import Clock
 from copyd.telemetry.logs import get_logger
 from copyd.vault.signer import SignerLimits
-from copyd.venues.binance_usdm.accounts import in_parallel
 from copyd.venues.common import facts
+from copyd.venues.common.activation import in_parallel
 from copyd.venues.common.facts import Placed
 from copyd.venues.common.instruments import Instruments
 from copyd.venues.common.parts import Hooks, LeaderTerms

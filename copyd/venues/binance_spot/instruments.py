@@ -10,12 +10,11 @@ and all must be quoted in one asset, which is the wallet.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import gcd
 
 import msgspec
 
 from copyd._fast.decimals import parse_scaled
-from copyd.venues.common.instruments import Instrument, Instruments, ceil_lots, floor_lots, step_of
+from copyd.venues.common.instruments import Instrument, Instruments, ceil_lots, chosen, floor_lots, step_of, value_of_step
 
 #: Digits of every balance of the venue.
 BALANCE_DECIMALS = 8
@@ -43,22 +42,7 @@ def load_instruments(exchange_info: bytes, wanted: Sequence[tuple[int, str]]) ->
         listed = {row.symbol: row for row in _INFO.decode(exchange_info).symbols}
     except msgspec.MsgspecError as problem:
         raise ValueError(f"exchange information is unreadable: {problem}") from None
-    rows: list[Instrument] = []
-    problems: list[str] = []
-    for index, symbol in wanted:
-        if symbol not in listed:
-            problems.append(f"{symbol}: not listed at the venue")
-            continue
-        try:
-            rows.append(_instrument(index, listed[symbol]))
-        except KeyError as problem:
-            problems.append(f"{symbol}: the venue tells no {problem.args[0]}")
-        except ValueError as problem:
-            problems.append(f"{symbol}: {problem}")
-    problems += _shared(rows)
-    if problems:
-        raise ValueError("; ".join(problems))
-    return Instruments(rows)
+    return chosen(wanted, listed, _instrument, together=_shared)
 
 
 def _shared(rows: Sequence[Instrument]) -> list[str]:
@@ -74,7 +58,7 @@ def _shared(rows: Sequence[Instrument]) -> list[str]:
     return problems
 
 
-def _instrument(index: int, row: _Symbol) -> Instrument:
+def _instrument(index: int, symbol: str, row: _Symbol) -> Instrument:
     if not row.isSpotTradingAllowed:
         raise ValueError("is not traded on spot")
     if not row.baseAsset or not row.quoteAsset:
@@ -94,11 +78,10 @@ def _instrument(index: int, row: _Symbol) -> Instrument:
         qty_decimals, lot = market_decimals, market_lot
     if qty_decimals > BALANCE_DECIMALS:
         raise ValueError(f"its lot has {qty_decimals} decimals, a balance {BALANCE_DECIMALS}")
-    mul, div = lot * tick * 10**8, 10 ** (price_decimals + qty_decimals)
-    common = gcd(mul, div)
+    value_mul, value_div = value_of_step(lot, tick, price_decimals + qty_decimals)
     return Instrument(
         index=index,
-        symbol=row.symbol,
+        symbol=symbol,
         status=row.status,
         base_asset=row.baseAsset,
         quote_asset=row.quoteAsset,
@@ -112,8 +95,8 @@ def _instrument(index: int, row: _Symbol) -> Instrument:
         market_lot_min=max(1, ceil_lots(market["minQty"], qty_decimals, lot)),
         market_lot_max=floor_lots(market["maxQty"], qty_decimals, lot),
         min_notional_e8=parse_scaled(least, 8),
-        value_mul=mul // common,
-        value_div=div // common,
+        value_mul=value_mul,
+        value_div=value_div,
         price_up_ppm=parse_scaled(up, 6),
         price_down_ppm=parse_scaled(down, 6),
         market_take_bound_ppm=0,

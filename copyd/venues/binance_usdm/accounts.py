@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import TypeVar
 
 import msgspec
 
@@ -26,6 +25,8 @@ from copyd.venues.binance_usdm.errors import LISTEN_KEY_UNKNOWN, NO_CHANGE_CODES
 from copyd.venues.binance_usdm.rest import RestClient, RestError, retry_after_ns
 from copyd.venues.binance_usdm.signing import ws_request
 from copyd.venues.common import facts
+from copyd.venues.common.accounts import AccountEvent
+from copyd.venues.common.activation import RETRY_S, Activation, in_parallel, tried
 from copyd.venues.common.commissions import Commissions
 from copyd.venues.common.connection import Link, Session, watched
 from copyd.venues.common.contract import VenueContract
@@ -38,17 +39,15 @@ from copyd.venues.common.facts import (
     AccountPosition,
     AccountSnapshot,
     ExternalFill,
-    LegState,
     Malformed,
     OrphanFill,
     StreamGap,
     money_e8,
 )
-from copyd.venues.common.instruments import Instruments
+from copyd.venues.common.instruments import Instrument, Instruments
 from copyd.venues.common.signing import Key
+from copyd.venues.common.venue import Settings
 
-AccountEvent = ExternalFill | OrphanFill | AccountFunding | AccountPosition | AccountLeverage | StreamGap
-RETRY_S = (0.1, 0.5, 2.0, 5.0)
 #: A SUBSCRIBE of this many listen keys stays well below the frame limit.
 SUBSCRIBE_MAX = 100
 ANSWER_S = 10.0
@@ -60,23 +59,8 @@ ROWS = 1
 #: text can stand inside a value: the venue's ids and names hold no quotes.
 _THIN, _PLACED = b'"e":"TRADE_LITE"', b'"x":"NEW"'
 
-Item = TypeVar("Item")
 
-
-async def in_parallel(items: Sequence[Item], work: Callable[[Item], Awaitable[None]], concurrency: int) -> None:
-    """Run ``work`` over the items, at most ``concurrency`` at once; the first exception ends all."""
-    waiting = iter(items)
-
-    async def worker() -> None:
-        for item in waiting:
-            await work(item)
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(min(concurrency, len(items))):
-            group.create_task(worker())
-
-
-class AccountSetup:
+class AccountSetup(Activation):
     """Activation and snapshots, outside the fan-out."""
 
     def __init__(
@@ -89,8 +73,8 @@ class AccountSetup:
         clock: Callable[[], int],
         seed: int = 0,
     ) -> None:
-        self.rest, self.instruments, self.contract, self.clock = rest, instruments, contract, clock
-        self.malformed = 0
+        super().__init__(instruments, clock)
+        self.rest, self.contract = rest, contract
         self._waiting: dict[str, tuple[Session, asyncio.Future[codec.RawReply]]] = {}
         self._next = 0
         self._up = asyncio.Event()
@@ -123,128 +107,37 @@ class AccountSetup:
         await self._link.stop()
 
     # --- activation ---------------------------------------------------------------------------------------------------
-    async def activate(
-        self,
-        account: int,
-        key: Key,
-        wants: Sequence[tuple[int, int]],
-        *,
-        hedge: bool | None = None,
-        isolated: bool | None = True,
-    ) -> list[LegState]:
-        """Set and verify (instrument, leverage) pairs. ``hedge`` or ``isolated`` None: take the account as it is."""
-        try:
-            mode = facts.decode_body(await self._try("GET", "/fapi/v1/accountConfig", {}, key), codec.AccountConfig)
-            if not mode.canTrade:
-                return self._refused(account, wants, "account_cannot_trade")
-            if hedge is not None and mode.dualSidePosition != hedge:
-                await self._set("/fapi/v1/positionSide/dual", {"dualSidePosition": "true" if hedge else "false"}, key)
-                mode.dualSidePosition = hedge
-            return [
-                await self._activate_one(account, key, index, leverage, mode.dualSidePosition, isolated)
-                for index, leverage in wants
-            ]
-        except RestError as problem:
-            return self._refused(account, wants, f"venue_refused:{problem.code or problem.status}")
-        except VenueUnavailable:
-            return self._refused(account, wants, "venue_unavailable")
-        except ValueError:
-            self.malformed += 1
-            return self._refused(account, wants, "unreadable_reply")
+    async def _standing(self, key: Key) -> tuple[bool, bool]:
+        mode = facts.decode_body(await self.rest.call("GET", "/fapi/v1/accountConfig", {}, key), codec.AccountConfig)
+        return mode.dualSidePosition, mode.canTrade
 
-    def _refused(self, account: int, wants: Sequence[tuple[int, int]], reason: str) -> list[LegState]:
-        now = self.clock()
-        return [LegState(account, index, False, reason, False, False, 0, now) for index, _ in wants]
+    async def _set_mode(self, key: Key, hedge: bool) -> None:
+        await self._set("/fapi/v1/positionSide/dual", {"dualSidePosition": "true" if hedge else "false"}, key)
 
-    async def _activate_one(
-        self, account: int, key: Key, index: int, leverage: int, hedge: bool, isolated: bool | None
-    ) -> LegState:
-        symbol = self.instruments[index].symbol
-        body = await self._try("GET", "/fapi/v1/symbolConfig", {"symbol": symbol}, key)
-        now = next((c for c in facts.decode_body(body, list[codec.SymbolConfig]) if c.symbol == symbol), None)
-        if now is None:
-            return LegState(account, index, False, "symbol_not_configured", hedge, False, 0, self.clock())
-        is_isolated, actual, reason = now.marginType.upper() == "ISOLATED", now.leverage, ""
-        if isolated is not None and is_isolated != isolated:
-            try:
-                kind = "ISOLATED" if isolated else "CROSSED"
-                await self._set("/fapi/v1/marginType", {"symbol": symbol, "marginType": kind}, key)
-                is_isolated = isolated
-            except RestError as problem:
-                # An open position or order forbids it. The leg would share margin with the rest of the account.
-                return LegState(
-                    account,
-                    index,
-                    False,
-                    f"margin_type_refused:{problem.code}",
-                    hedge,
-                    is_isolated,
-                    actual,
-                    self.clock(),
-                )
-        if leverage and actual != leverage:
-            try:
-                await self._set("/fapi/v1/leverage", {"symbol": symbol, "leverage": leverage}, key)
-                actual = leverage
-            except RestError as problem:
-                reason = f"leverage_refused:{problem.code}"  # sized by the actual leverage (semantics 25)
-        return LegState(account, index, True, reason, hedge, is_isolated, actual, self.clock())
+    async def _settings(self, key: Key, instrument: Instrument) -> Settings | None:
+        body = await self.rest.call("GET", "/fapi/v1/symbolConfig", {"symbol": instrument.symbol}, key)
+        rows = facts.decode_body(body, list[codec.SymbolConfig])
+        now = next((row for row in rows if row.symbol == instrument.symbol), None)
+        return None if now is None else Settings(False, now.marginType.upper() == "ISOLATED", now.leverage)
+
+    async def _set_margin(self, key: Key, instrument: Instrument, isolated: bool, leverage: int) -> None:
+        kind = "ISOLATED" if isolated else "CROSSED"
+        await self._set("/fapi/v1/marginType", {"symbol": instrument.symbol, "marginType": kind}, key)
+
+    async def _set_leverage(self, key: Key, instrument: Instrument, leverage: int, isolated: bool) -> None:
+        await self._set("/fapi/v1/leverage", {"symbol": instrument.symbol, "leverage": leverage}, key)
 
     async def _set(self, path: str, params: dict[str, object], key: Key) -> None:
         try:
-            await self._try("POST", path, params, key)
+            await self.rest.call("POST", path, params, key)
         except RestError as problem:
             if problem.code not in NO_CHANGE_CODES:
                 raise
 
-    async def _try(self, method: str, path: str, params: dict[str, object], key: Key) -> bytes:
-        """These calls read or set a state, so repeating one is harmless."""
-        for pause in RETRY_S:
-            try:
-                return await self.rest.call(method, path, params, key)
-            except VenueUnavailable:
-                pass
-            except RestError as problem:
-                if problem.status < 500 and problem.status not in (418, 429) and problem.code not in (-1021, -1007):
-                    raise
-            await asyncio.sleep(pause)
-        return await self.rest.call(method, path, params, key)
-
-    async def activate_many(
-        self,
-        accounts: Sequence[tuple[int, Key, Sequence[tuple[int, int]]]],
-        *,
-        hedge: bool | None = None,
-        isolated: bool | None = True,
-        concurrency: int = 32,
-        on_done: Callable[[int, list[LegState]], None],
-    ) -> None:
-        """Activate many; ``on_done(account, states)`` as each is finished."""
-
-        async def one(item: tuple[int, Key, Sequence[tuple[int, int]]]) -> None:
-            account, key, wants = item
-            on_done(account, await self.activate(account, key, wants, hedge=hedge, isolated=isolated))
-
-        await in_parallel(accounts, one, concurrency)
-
-    async def hedge_mode(self, key: Key) -> bool:
-        """The account's position mode, as the venue has it now."""
-        return facts.decode_body(await self._try("GET", "/fapi/v1/accountConfig", {}, key), codec.AccountConfig).dualSidePosition
-
     # --- snapshots ----------------------------------------------------------------------------------------------------
     async def snapshot(self, account: int, key: Key) -> AccountSnapshot:
         """Balance and positions; ``VenueUnavailable`` without an answer, ``RestError`` for a refusal."""
-        for pause in (*RETRY_S, None):
-            try:
-                return await self._snapshot(account, key)
-            except VenueUnavailable:
-                if pause is None:
-                    raise
-            except RestError as problem:
-                if pause is None or (problem.status < 500 and problem.status not in (418, 429)):
-                    raise
-            await asyncio.sleep(pause)
-        raise AssertionError("unreachable")
+        return await tried(lambda: self._snapshot(account, key))
 
     async def _snapshot(self, account: int, key: Key) -> AccountSnapshot:
         await self.rest.budget.take(self.contract.weight("v2/account.status"))
@@ -281,24 +174,6 @@ class AccountSetup:
         except (ValueError, KeyError) as problem:
             self.malformed += 1
             raise VenueUnavailable(f"account snapshot is unreadable: {problem}") from None
-
-    async def snapshot_many(
-        self,
-        accounts: Sequence[tuple[int, Key]],
-        *,
-        concurrency: int = 32,
-        on_done: Callable[[int, AccountSnapshot | None, str], None],
-    ) -> None:
-        """Read many; ``on_done(account, snapshot or None, problem)`` as each is finished."""
-
-        async def one(item: tuple[int, Key]) -> None:
-            account, key = item
-            try:
-                on_done(account, await self.snapshot(account, key), "")
-            except (VenueUnavailable, RestError) as problem:
-                on_done(account, None, str(problem))
-
-        await in_parallel(accounts, one, concurrency)
 
     async def _ask(self, method: str, params: dict[str, object], key: Key) -> codec.RawReply:
         session = self._link.session

@@ -1,21 +1,18 @@
 """The leader's user stream and the market streams, as ordered facts (semantics 10-12, 16).
 
-What is to be believed about a leader, and in which order, is decided by ``copyd.core.leader_stream``; here are the
-connection, the listen key, the timers and the questions to the venue that it asks for.
+What is to be believed about a leader, and in which order, is decided by ``copyd.core.leader_stream``; here are the connection,
+the listen key, what is read from the stream, and the answers to the questions it asks.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
-
 from copyd.core import leader_stream as ls
-from copyd.core.leader_stream import Action, Ask, AskKind, Execution, LeaderStream, Terms
+from copyd.core.leader_stream import Ask, AskKind
 from copyd.errors import VenueUnavailable
 from copyd.venues.binance_usdm import codec
 from copyd.venues.binance_usdm.codec import Unlisted
@@ -25,42 +22,15 @@ from copyd.venues.binance_usdm.rest import RestClient, RestError
 from copyd.venues.common import facts
 from copyd.venues.common.connection import Link, Session, watched
 from copyd.venues.common.contract import VenueContract
-from copyd.venues.common.facts import (
-    MS_NS,
-    LeaderEquity,
-    LeaderEvent,
-    LeaderLeverage,
-    LeaderMarginCall,
-    LeaderPosition,
-    LeaderSync,
-    LeaderWallet,
-    Malformed,
-    Mark,
-    Quote,
-    money_e8,
-)
+from copyd.venues.common.facts import MS_NS, LeaderEvent, Malformed, Mark, Quote, money_e8
 from copyd.venues.common.instruments import Instruments
+from copyd.venues.common.leader_driver import LeaderDriver, MarketTop
 from copyd.venues.common.signing import Key
 
 NO_SUCH_ORDER = -2013
 
 
-class FeedStats(msgspec.Struct):
-    frames: int = 0
-    fills: int = 0
-    duplicates: int = 0
-    reordered: int = 0
-    backfilled: int = 0
-    unlisted: int = 0
-    foreign_symbols: int = 0
-    malformed: int = 0
-    reconnects: int = 0
-    syncs: int = 0
-    poll_errors: int = 0
-    last_malformed: str = ""
-
-
-class LeaderFeed:
+class LeaderFeed(LeaderDriver):
     """One leader's account. Every fact goes to ``on_event`` in the order it is to be believed."""
 
     def __init__(
@@ -78,25 +48,14 @@ class LeaderFeed:
         position_poll_s: float = 10.0,
         seed: int = 0,
     ) -> None:
-        self.leader, self.key, self.rest, self.endpoints = leader, key, rest, endpoints
-        self.instruments, self.contract, self.clock, self.on_event = instruments, contract, clock, on_event
-        self._executions = codec.executions(instruments)
-        terms = Terms(
-            position_poll_ns=int(position_poll_s * 1e9), equity_poll_ns=int(equity_poll_s * 1e9),
-            disagree_ns=contract.read_lag_ms * MS_NS, page_max=contract.backfill_page_max,
+        super().__init__(
+            leader=leader, instruments=instruments, contract=contract, clock=clock, on_event=on_event,
+            equity_poll_s=equity_poll_s, position_poll_s=position_poll_s,
         )  # fmt: skip
-        self.stream = LeaderStream([instrument.index for instrument in instruments], terms)
-        self._stats = FeedStats()
+        self.key, self.rest, self.endpoints = key, rest, endpoints
+        self._executions = codec.executions(instruments)
         self._listen_key = ""
-        self._generations: dict[Session, int] = {}
-        self._opened = 0
-        self._handing_on = False
-        self._queue: deque[Action] = deque()
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_ns = ls.NEVER
-        self._first_sync = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
-        self._questions: set[asyncio.Task[None]] = set()
+        self._kept: asyncio.Task[None] | None = None
         self._link = Link(
             f"leader-{leader}",
             self._url,
@@ -110,71 +69,31 @@ class LeaderFeed:
             ping_idle_s=20.0,
         )
 
-    @property
-    def synced(self) -> bool:
-        """A snapshot and every execution up to it were handed on, and the stream runs."""
-        return self.stream.synced
-
-    @property
-    def stats(self) -> FeedStats:
-        """What was counted here and by the stream."""
-        stats, counted = self._stats, self.stream.counters
-        stats.fills, stats.backfilled = counted.executions, counted.backfilled
-        stats.duplicates, stats.reordered, stats.syncs = counted.duplicates, counted.reordered, counted.syncs
-        return stats
-
-    # --- life ---------------------------------------------------------------------------------------------------------
-    async def start(
-        self,
-        watermarks: Mapping[int, int] | None = None,
-        timeout_s: float = 10.0,
-        *,
-        seen: Sequence[tuple[int, int]] = (),
-        positions: Mapping[tuple[int, int], int] | None = None,
-    ) -> None:
-        """Connect and sync. ``watermarks``: execution id per instrument behind which back-fill begins; ``seen``: (instrument,
-        execution id) handed on beyond it; ``positions``: the fold they led to, by (instrument, position side)."""
-        self.stream.resume(dict(watermarks or {}), seen, None if positions is None else dict(positions))
-        loop = asyncio.get_running_loop()
+    # --- connection ---------------------------------------------------------------------------------------------------
+    def _connect(self) -> None:
         self._link.start()
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._read_mode()
-                await self._first_sync.wait()
-        except TimeoutError:
-            problem = self._link.last_error or self._stats.last_malformed or "no snapshot"
-            await self.stop()
-            raise VenueUnavailable(f"leader {self.leader} did not sync in {timeout_s:g} s: {problem}") from None
-        self._tasks = [watched(loop.create_task(self._keep_alive(), name=f"leader-{self.leader}-listen-key"))]
+        self._kept = watched(asyncio.get_running_loop().create_task(
+            self._keep_alive(), name=f"leader-{self.leader}-listen-key"))  # fmt: skip
 
-    async def stop(self) -> None:
-        """Nothing is handed on any more."""
-        self.stream.stop()
-        self._queue.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-        tasks = [*self._tasks, *self._questions]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async def _disconnect(self) -> None:
+        if self._kept is not None:
+            self._kept.cancel()
+            await asyncio.gather(self._kept, return_exceptions=True)
         await self._link.stop()
 
-    def request_sync(self, reason: str) -> None:
-        """The fold and the venue disagree: hold openings, read positions and executions again."""
-        self._do(self.stream.request_sync(self.clock(), reason))
+    def _connection_problem(self) -> str:
+        return self._link.last_error
 
-    # --- connection ---------------------------------------------------------------------------------------------------
+    def _renew(self) -> None:
+        self._link.renew()
+
     async def _url(self) -> str:
         body = await self.rest.call("POST", "/fapi/v1/listenKey", key=self.key, signed=False)
         self._listen_key = facts.decode_body(body, codec.ListenKey).listenKey
         return f"{self.endpoints.private}/ws/{self._listen_key}"
 
     def _on_open(self, session: Session) -> None:
-        if self._link.connects > 1:
-            self._stats.reconnects += 1
-        self._opened += 1
-        self._generations[session] = self._opened
-        self._do(self.stream.opened(self.clock(), self._opened, bool(self._link.old)))
+        self._session_opened(session, self._link.connects > 1, bool(self._link.old))
 
     def _on_lost(self, session: Session) -> None:
         generation = self._generations.pop(session, 0)
@@ -228,12 +147,6 @@ class LeaderFeed:
             self._stats.unlisted += 1
         # TRADE_LITE names no position side; the ORDER_TRADE_UPDATE with the same id follows and decides (semantics 11).
 
-    def _unreadable(self, now: int, why: str) -> None:
-        """What it said is lost, and it may have been a close: positions and executions are read again."""
-        self._stats.malformed += 1
-        self._stats.last_malformed = why
-        self._do(self.stream.unreadable(now, ""))
-
     def _account_update(self, event: codec.AccountUpdate, ts_recv: int, payload: bytes) -> list[Any]:
         ts_event = event.T * MS_NS
         told: list[Any] = [
@@ -253,82 +166,7 @@ class LeaderFeed:
             )  # fmt: skip
         return told
 
-    # --- what the stream wants done -------------------------------------------------------------------------------------
-    def _do(self, actions: Sequence[Action]) -> None:
-        """One after the other; what an event brings about while it is handed on comes behind what is already due."""
-        if self._handing_on:
-            self._queue.extend(actions)
-            return
-        self._handing_on = True
-        try:
-            for action in actions:
-                self._act(action)
-            while self._queue:
-                self._act(self._queue.popleft())
-        finally:
-            self._handing_on = False
-        due = self.stream.next_due()
-        if due is not None and due < self._timer_ns:
-            self._set_timer(due)
-
-    def _set_timer(self, due: int) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_ns = due
-        delay = max(0, due - self.clock()) / 1e9
-        self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
-
-    def _tick(self) -> None:
-        self._timer, self._timer_ns = None, ls.NEVER
-        self._do(self.stream.tick(self.clock()))
-
-    def _act(self, action: Action) -> None:
-        leader = self.leader
-        if isinstance(action, Execution):
-            self.on_event(facts.leader_fill_of(action, leader))
-        elif isinstance(action, ls.Position):
-            self.on_event(self._position(action))
-        elif isinstance(action, Ask):
-            task = watched(asyncio.get_running_loop().create_task(self._answer(action), name=f"leader-{leader}-ask"))
-            self._questions.add(task)
-            task.add_done_callback(self._questions.discard)
-        elif isinstance(action, ls.Sync):
-            positions = tuple(self._position(row) for row in action.positions)
-            self.on_event(LeaderSync(leader, action.synced, action.reason, positions, action.ts_recv))
-            if action.synced:
-                self._first_sync.set()
-        elif isinstance(action, ls.Equity):
-            self.on_event(
-                LeaderEquity(leader, action.equity_e8, action.wallet_e8, action.available_e8, action.ts_event, action.ts_recv))
-        elif isinstance(action, ls.Leverage):
-            self.on_event(
-                LeaderLeverage(leader, action.instrument, action.leverage, action.ts_event, action.ts_recv, action.raw))
-        elif isinstance(action, ls.Wallet):
-            self.on_event(
-                LeaderWallet(leader, action.asset, action.wallet_e8, action.change_e8, action.cause, action.ts_event,
-                             action.ts_recv, action.raw))  # fmt: skip
-        elif isinstance(action, ls.MarginCall):
-            self.on_event(LeaderMarginCall(leader, action.ts_event, action.ts_recv, action.raw))
-        else:
-            self._link.renew()
-
-    def _position(self, row: ls.Position) -> LeaderPosition:
-        return LeaderPosition(
-            self.leader, row.instrument, row.position_side, row.qty, row.source, row.leverage, row.isolated, row.ts_event,
-            row.ts_recv, row.raw,
-        )  # fmt: skip
-
     # --- questions ------------------------------------------------------------------------------------------------------
-    async def _answer(self, ask: Ask) -> None:
-        try:
-            rows = await self._read(ask)
-        except (VenueUnavailable, RestError, ValueError, KeyError) as problem:
-            self._stats.poll_errors += 1
-            self._stats.last_malformed = str(problem)[:200]
-            self._do(self.stream.failed(self.clock(), ask.id))
-        else:
-            self._do(self.stream.answer(self.clock(), ask.id, rows))
-
     async def _read(self, ask: Ask) -> Sequence[Any]:
         kind = ask.kind
         if kind == AskKind.POSITIONS:
@@ -400,14 +238,8 @@ class LeaderFeed:
             ts_recv,
         )
 
-    async def _read_mode(self) -> None:
-        """A fill without a position side never decides on a hedge-mode leader (semantics 11): which mode it is."""
-        try:
-            config = facts.decode_body(await self._get("/fapi/v1/accountConfig"), codec.AccountConfig)
-        except (VenueUnavailable, RestError, ValueError):
-            self._stats.poll_errors += 1  # then it is learned from what he holds
-        else:
-            self.stream.mode(config.dualSidePosition)
+    async def _hedge_mode(self) -> bool:
+        return facts.decode_body(await self._get("/fapi/v1/accountConfig"), codec.AccountConfig).dualSidePosition
 
     async def _get(self, path: str, **params: object) -> bytes:
         return await self.rest.call("GET", path, params, self.key)
@@ -425,8 +257,8 @@ class LeaderFeed:
                 self._stats.poll_errors += 1
 
 
-class MarketFeed:
-    """Best bid/ask and mark price of every instrument, the latest per socket read."""
+class MarketFeed(MarketTop):
+    """Best bid and ask and mark price of every instrument, on one connection each."""
 
     def __init__(
         self,
@@ -439,16 +271,9 @@ class MarketFeed:
         on_marks: Callable[[list[Mark]], None],
         seed: int = 0,
     ) -> None:
-        self.instruments, self.contract, self.clock = instruments, contract, clock
-        self.on_quotes, self.on_marks = on_quotes, on_marks
-        self.stats = FeedStats()
-        self.quote_ns = {instrument.index: 0 for instrument in instruments}
-        self.mark_ns = {instrument.index: 0 for instrument in instruments}
-        self._quotes: dict[int, Quote] = {}
-        self._marks: dict[int, Mark] = {}
+        super().__init__(instruments=instruments, clock=clock, on_quotes=on_quotes, on_marks=on_marks)
+        self.contract = contract
         self._updates: dict[int, int] = {}  # last order book update id per instrument: an older one never replaces it
-        self._due = False
-        self._changed = asyncio.Event()
         names = [instrument.symbol.lower() for instrument in instruments]
         rng = random.Random(seed)
         self._links = [
@@ -477,29 +302,15 @@ class MarketFeed:
             ping_idle_s=20.0,
         )
 
-    async def start(self, timeout_s: float = 10.0) -> None:
-        """Connect; returns when every instrument has a quote and a mark, raises when one has not in time."""
+    def _connect(self) -> None:
         for link in self._links:
             link.start()
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_s
-        while not (all(self.quote_ns.values()) and all(self.mark_ns.values())):
-            left = deadline - loop.time()
-            self._changed.clear()
-            try:
-                await asyncio.wait_for(self._changed.wait(), max(left, 0))
-            except TimeoutError:
-                lacking = [i.symbol for i in self.instruments if not (self.quote_ns[i.index] and self.mark_ns[i.index])]
-                problem = next((link.last_error for link in self._links if link.last_error), "streams are silent")
-                await self.stop()
-                raise VenueUnavailable(f"no quote or mark for {', '.join(lacking)} in {timeout_s:g} s: {problem}") from None
+
+    def _connection_problem(self) -> str:
+        return next((link.last_error for link in self._links if link.last_error), "")
 
     async def stop(self) -> None:
         await asyncio.gather(*(link.stop() for link in self._links))
-
-    def age_ns(self, instrument: int) -> int:
-        """How long ago the last best bid/ask of an instrument was received."""
-        return self.clock() - self.quote_ns[instrument]
 
     def _on_frame(self, session: Session, payload: bytes) -> None:
         self.stats.frames += 1
@@ -508,8 +319,7 @@ class MarketFeed:
             self.stats.unlisted += 1
             return
         if isinstance(event, Malformed):
-            self.stats.malformed += 1
-            self.stats.last_malformed = event.why
+            self._malformed(event.why)
             return
         data = event.data
         instrument = self.instruments.find(data.s)
@@ -533,26 +343,11 @@ class MarketFeed:
                     ts_recv,
                 )
                 self._updates[index] = data.u
-                self._quotes[index] = quote
-                self.quote_ns[index] = ts_recv
+                self._note_quote(quote)
             else:
                 funding = facts.parse_ppm(data.r) if data.r else 0
-                self._marks[index] = Mark(index, instrument.ticks_nearest(data.p), funding, data.E * MS_NS, ts_recv)
-                self.mark_ns[index] = ts_recv
+                self._note_mark(Mark(index, instrument.ticks_nearest(data.p), funding, data.E * MS_NS, ts_recv))
         except ValueError as problem:
-            self.stats.malformed += 1
-            self.stats.last_malformed = str(problem)
+            self._malformed(str(problem))
             return
-        if not self._due:
-            self._due = True
-            asyncio.get_running_loop().call_soon(self._flush)
-
-    def _flush(self) -> None:
-        self._due = False
-        quotes, self._quotes = self._quotes, {}
-        marks, self._marks = self._marks, {}
-        self._changed.set()
-        if quotes:
-            self.on_quotes(list(quotes.values()))
-        if marks:
-            self.on_marks(list(marks.values()))
+        self._see_flushed()

@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import gcd
 
 import msgspec
 
 from copyd._fast.decimals import parse_scaled
-from copyd.venues.common.instruments import Instrument, Instruments, ceil_lots, floor_lots, step_of
+from copyd.venues.common.instruments import Instrument, Instruments, ceil_lots, chosen, floor_lots, step_of, value_of_step
 
 
 class _Symbol(msgspec.Struct):
@@ -38,22 +37,10 @@ def load_instruments(exchange_info: bytes, wanted: Sequence[tuple[int, str]]) ->
         listed = {row.symbol: row for row in _INFO.decode(exchange_info).symbols}
     except msgspec.MsgspecError as problem:
         raise ValueError(f"exchange information is unreadable: {problem}") from None
-    rows: list[Instrument] = []
-    problems: list[str] = []
-    for index, symbol in wanted:
-        if symbol not in listed:
-            problems.append(f"{symbol}: not listed at the venue")
-            continue
-        try:
-            rows.append(_instrument(index, listed[symbol]))
-        except (KeyError, ValueError) as problem:
-            problems.append(f"{symbol}: {problem}")
-    if problems:
-        raise ValueError("; ".join(problems))
-    return Instruments(rows)
+    return chosen(wanted, listed, _instrument)
 
 
-def _instrument(index: int, row: _Symbol) -> Instrument:
+def _instrument(index: int, symbol: str, row: _Symbol) -> Instrument:
     filters = {str(f["filterType"]): {k: str(v) for k, v in f.items()} for f in row.filters}
     price, lots = filters["PRICE_FILTER"], filters["LOT_SIZE"]
     market = filters.get("MARKET_LOT_SIZE", lots)
@@ -64,11 +51,10 @@ def _instrument(index: int, row: _Symbol) -> Instrument:
     # a market order may have a coarser step only if every lot is still reachable by it; else one lot size must serve both
     if market_lot * 10 ** (18 - market_decimals) > lot * 10 ** (18 - qty_decimals):
         qty_decimals, lot = market_decimals, market_lot
-    mul, div = lot * tick * 10**8, 10 ** (price_decimals + qty_decimals)
-    common = gcd(mul, div)
+    value_mul, value_div = value_of_step(lot, tick, price_decimals + qty_decimals)
     return Instrument(
         index=index,
-        symbol=row.symbol,
+        symbol=symbol,
         status=row.status,
         quote_asset=row.quoteAsset,
         base_asset=row.baseAsset,
@@ -82,8 +68,8 @@ def _instrument(index: int, row: _Symbol) -> Instrument:
         market_lot_min=max(1, ceil_lots(market["minQty"], qty_decimals, lot)),
         market_lot_max=floor_lots(market["maxQty"], qty_decimals, lot),
         min_notional_e8=parse_scaled(filters.get("MIN_NOTIONAL", {}).get("notional", "0"), 8),
-        value_mul=mul // common,
-        value_div=div // common,
+        value_mul=value_mul,
+        value_div=value_div,
         price_up_ppm=parse_scaled(percent.get("multiplierUp", "0"), 6),
         price_down_ppm=parse_scaled(percent.get("multiplierDown", "0"), 6),
         market_take_bound_ppm=parse_scaled(row.marketTakeBound, 6),

@@ -8,12 +8,11 @@ own first API wrote it).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import gcd
 
 import msgspec
 
 from copyd._fast.decimals import cut_scaled, parse_scaled
-from copyd.venues.common.instruments import Instrument, Instruments, ceil_lots
+from copyd.venues.common.instruments import Instrument, Instruments, ceil_lots, chosen, value_of_step
 
 SPOT_MARK = "_SPBL"
 #: What the venue calls a market that trades; anything else is kept as it is called.
@@ -81,31 +80,21 @@ def load_instruments(bodies: Mapping[str, bytes], wanted: Sequence[tuple[int, st
 
     ``ValueError`` names every symbol that is missing or cannot be used.
     """
-    contracts, symbols = _listed(bodies)
-    rows: list[Instrument] = []
-    problems: list[str] = []
-    for index, symbol in wanted:
-        spot = symbol.endswith(SPOT_MARK)
-        row = symbols.get(venue_symbol(symbol)) if spot else contracts.get(symbol)
-        if row is None:
-            problems.append(f"{symbol}: not listed at the venue")
-            continue
-        try:
-            rows.append(_spot(index, symbol, row) if isinstance(row, _Symbol) else _perpetual(index, row))
-        except ValueError as problem:
-            problems.append(f"{symbol}: {problem}")
-    if problems:
-        raise ValueError("; ".join(problems))
-    return Instruments(rows)
+    return chosen(wanted, _listed(bodies), _instrument)
 
 
-def _listed(bodies: Mapping[str, bytes]) -> tuple[dict[str, _Contract], dict[str, _Symbol]]:
+def _listed(bodies: Mapping[str, bytes]) -> dict[str, _Contract | _Symbol]:
+    """By our symbols: those of spot bear a mark."""
     try:
         contracts = _CONTRACTS.decode(bodies["contracts"]).data or []
         symbols = _SYMBOLS.decode(bodies["symbols"]).data or [] if "symbols" in bodies else []
     except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
         raise ValueError(f"the list of instruments is unreadable: {problem}") from None
-    return {row.symbol: row for row in contracts}, {row.symbol: row for row in symbols}
+    return {row.symbol: row for row in contracts} | {row.symbol + SPOT_MARK: row for row in symbols}
+
+
+def _instrument(index: int, symbol: str, row: _Contract | _Symbol) -> Instrument:
+    return _spot(index, symbol, row) if isinstance(row, _Symbol) else _perpetual(index, row)
 
 
 def _perpetual(index: int, row: _Contract) -> Instrument:
@@ -117,7 +106,7 @@ def _perpetual(index: int, row: _Contract) -> Instrument:
     qty_decimals = _whole(row.volumePlace, "volumePlace")
     lot = _positive(row.sizeMultiplier, qty_decimals, "sizeMultiplier")
     largest = _largest(row.maxOrderQty, qty_decimals, lot)
-    value_mul, value_div = _value(tick, price_decimals, lot, qty_decimals)
+    value_mul, value_div = value_of_step(lot, tick, price_decimals + qty_decimals)
     up, down = _band(row.buyLimitPriceRatio, row.sellLimitPriceRatio)
     return Instrument(
         index=index,
@@ -150,7 +139,7 @@ def _spot(index: int, symbol: str, row: _Symbol) -> Instrument:
     qty_decimals = _whole(row.quantityPrecision, "quantityPrecision")
     smallest = max(1, ceil_lots(row.minTradeAmount or "0", qty_decimals, 1))
     largest = _largest(row.maxTradeAmount, qty_decimals, 1)
-    value_mul, value_div = _value(1, price_decimals, 1, qty_decimals)
+    value_mul, value_div = value_of_step(1, 1, price_decimals + qty_decimals)
     up, down = _band(row.buyLimitPriceRatio, row.sellLimitPriceRatio)
     return Instrument(
         index=index,
@@ -206,12 +195,6 @@ def _largest(text: str | None, decimals: int, lot: int) -> int:
     if whole.isdigit() and len(whole) + decimals > 18:
         return LOTS_MAX
     return min(cut_scaled(text or "0", decimals) // lot or LOTS_MAX, LOTS_MAX)
-
-
-def _value(tick: int, price_decimals: int, lot: int, qty_decimals: int) -> tuple[int, int]:
-    mul, div = lot * tick * 10**8, 10 ** (price_decimals + qty_decimals)
-    common = gcd(mul, div)
-    return mul // common, div // common
 
 
 def _band(buy: str | None, sell: str | None) -> tuple[int, int]:

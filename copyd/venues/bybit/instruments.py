@@ -7,12 +7,11 @@ perpetual keeps the name and the pair is ``BTCUSDT_SPOT``. Both are counted in t
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from math import gcd
 
 import msgspec
 
 from copyd._fast.decimals import cut_scaled, parse_scaled
-from copyd.venues.common.instruments import Instrument, Instruments, step_of
+from copyd.venues.common.instruments import Instrument, Instruments, chosen, step_of, value_of_step
 
 SPOT_MARK = "_SPOT"
 LINEAR, SPOT = "linear", "spot"
@@ -111,19 +110,7 @@ def load_instruments(bodies: Iterable[bytes], wanted: Sequence[tuple[int, str]])
                     listed[symbol] = bytes(raw)
         except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
             raise ValueError(f"the venue's list of instruments is unreadable: {problem}") from None
-    rows: list[Instrument] = []
-    problems: list[str] = []
-    for index, symbol in wanted:
-        if symbol not in listed:
-            problems.append(f"{symbol}: not listed at the venue")
-            continue
-        try:
-            rows.append(_instrument(index, symbol, _ROW.decode(listed[symbol])))
-        except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as problem:
-            problems.append(f"{symbol}: {problem}")
-    if problems:
-        raise ValueError("; ".join(problems))
-    return Instruments(rows)
+    return chosen(wanted, listed, lambda index, symbol, raw: _instrument(index, symbol, _ROW.decode(raw)))
 
 
 def _instrument(index: int, symbol: str, row: _Row) -> Instrument:
@@ -136,8 +123,7 @@ def _instrument(index: int, symbol: str, row: _Row) -> Instrument:
     largest = (lots.maxLimitOrderQty or lots.maxOrderQty) if spot else lots.maxOrderQty
     market = (lots.maxMarketOrderQty if spot else lots.maxMktOrderQty) or largest
     smallest = max(1, _lots_up(lots.minOrderQty, qty_decimals, lot))
-    mul, div = lot * tick * 10**8, 10 ** (price_decimals + qty_decimals)
-    common = gcd(mul, div)
+    value_mul, value_div = value_of_step(lot, tick, price_decimals + qty_decimals)
     band = parse_scaled(row.riskParameters.priceLimitRatioX or "0", 6)
     return Instrument(
         index=index,
@@ -154,8 +140,8 @@ def _instrument(index: int, symbol: str, row: _Row) -> Instrument:
         market_lot_min=smallest,
         market_lot_max=cut_scaled(market, qty_decimals) // lot,
         min_notional_e8=parse_scaled((lots.minOrderAmt if spot else lots.minNotionalValue) or "0", 8),
-        value_mul=mul // common,
-        value_div=div // common,
+        value_mul=value_mul,
+        value_div=value_div,
         # The band that stands on the mark alone; a wider one stands on the index beside it, which is not at hand.
         price_up_ppm=PPM + band if band else 0,
         price_down_ppm=PPM - band if 0 < band < PPM else 0,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from copyd.venues.bybit.codec import Names
 from copyd.venues.bybit.contract import CONTRACT
 from copyd.venues.bybit.instruments import load_instruments
 from copyd.venues.bybit.rest import Rest
 from copyd.venues.bybit.wire import BybitWire
+from copyd.venues.common.names import Names
 from copyd.venues.common.parts import Kind, Making
 
 

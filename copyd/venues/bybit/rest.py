@@ -12,7 +12,7 @@ import msgspec
 from copyd.core import leader_stream as ls
 from copyd.errors import VenueUnavailable
 from copyd.venues.bybit import codec
-from copyd.venues.bybit.codec import SETTLE_COIN, Names, Page
+from copyd.venues.bybit.codec import SETTLE_COIN, Page
 from copyd.venues.bybit.contract import DAY_MS, INSTRUMENTS_PAGE, LOG_PAGE, ORDERS_PAGE, POSITIONS_PAGE
 from copyd.venues.bybit.errors import ACCOUNT_LIMIT_CODES, ADDRESS_LIMIT_CODES, NO_CHANGE_CODES, classify
 from copyd.venues.bybit.instruments import LINEAR, SPOT, category, wire_symbol
@@ -22,6 +22,7 @@ from copyd.venues.common import told
 from copyd.venues.common.contract import VenueContract
 from copyd.venues.common.facts import MS_NS
 from copyd.venues.common.instruments import Instrument, Instruments
+from copyd.venues.common.names import Names, execution_ms
 from copyd.venues.common.outcome import Outcome, Verdict
 from copyd.venues.common.rest import Problem, RestBase, RestError
 from copyd.venues.common.signing import Key
@@ -327,7 +328,7 @@ class Rest(RestBase):
         """Executions from an id on, oldest first, at most ``limit``. An id holds its time; the venue is asked by time, in
         windows of its own length, newest first within each, so each window is read to its end."""
         now = self.venue_clock.timestamp_ms() + self.contract.clock_lead_ms
-        start = codec.execution_ms(from_id) or now - LOOK_BACK_MS
+        start = execution_ms(from_id) or now - LOOK_BACK_MS
         piece = self.contract.backfill_window_ms
         base = {
             "category": category(instrument), "symbol": wire_symbol(instrument), "limit": self.contract.backfill_page_max,

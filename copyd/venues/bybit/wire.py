@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from copyd.venues.bybit import codec
-from copyd.venues.bybit.codec import MS_NS, UNREADABLE, Names
+from copyd.venues.bybit.codec import MS_NS, UNREADABLE
 from copyd.venues.bybit.contract import CONTRACT, PING, PING_EVERY_MS, Endpoints
 from copyd.venues.bybit.errors import ACCOUNT_LIMIT_CODES, classify, reason_of
 from copyd.venues.bybit.instruments import LINEAR, SPOT, category, find, wire_symbol
@@ -19,6 +19,7 @@ from copyd.venues.common import facts, told
 from copyd.venues.common.contract import VenueContract
 from copyd.venues.common.facts import Malformed, Mark, Quote, malformed
 from copyd.venues.common.instruments import Instruments
+from copyd.venues.common.names import Names
 from copyd.venues.common.outcome import Outcome
 from copyd.venues.common.signing import Key
 from copyd.venues.common.told import Told, Unused

@@ -12,10 +12,10 @@ import msgspec
 
 from copyd._fast.decimals import cut_scaled
 from copyd.core import leader_stream as ls
-from copyd.venues.bybit.codec import Names
 from copyd.venues.common import facts, told
 from copyd.venues.common.facts import MS_NS
 from copyd.venues.common.instruments import Instrument
+from copyd.venues.common.names import Names
 from copyd.venues.common.venue import AccountBooks
 
 Number = str | int | None

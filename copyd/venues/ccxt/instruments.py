@@ -9,7 +9,7 @@ from math import gcd
 import msgspec
 
 from copyd._fast.decimals import parse_scaled
-from copyd.venues.common.instruments import Instrument, Instruments, ceil_lots, floor_lots, step_of
+from copyd.venues.common.instruments import Instrument, Instruments, ceil_lots, chosen, floor_lots, step_of
 
 #: An exchange that names no largest order: as many lots as 40 bits count.
 LOTS_MAX = 1 << 40
@@ -59,22 +59,10 @@ def load_instruments(body: bytes, wanted: Sequence[tuple[int, str]]) -> Instrume
     """The wanted ones (index of the engine, the exchange's name). ``ValueError`` names every one that is missing or cannot be
     used, one sentence each."""
     listed = {market.id: market for market in markets_of(body)}
-    rows: list[Instrument] = []
-    problems: list[str] = []
-    for index, symbol in wanted:
-        if symbol not in listed:
-            problems.append(f"{symbol}: not listed as a linear perpetual")
-            continue
-        try:
-            rows.append(_instrument(index, listed[symbol]))
-        except ValueError as problem:
-            problems.append(f"{symbol}: {problem}")
-    if problems:
-        raise ValueError("; ".join(problems))
-    return Instruments(rows)
+    return chosen(wanted, listed, _instrument, absent="not listed as a linear perpetual")
 
 
-def _instrument(index: int, market: Market) -> Instrument:
+def _instrument(index: int, symbol: str, market: Market) -> Instrument:
     price_decimals, tick = step_of(_text(market.precision.price, "price step"))
     qty_decimals, lot = step_of(_text(market.precision.amount, "quantity step"))
     amount, at_market = market.limits.amount, market.limits.market
@@ -89,7 +77,7 @@ def _instrument(index: int, market: Market) -> Instrument:
     leverage = market.limits.leverage.max
     return Instrument(
         index=index,
-        symbol=market.id,
+        symbol=symbol,
         status="inactive" if market.active is False else "active",
         quote_asset=market.quote,
         margin_asset=market.settle or market.quote,

@@ -8,7 +8,6 @@ from typing import Any
 from copyd._fast.decimals import format_scaled
 from copyd.core import leader_stream as ls
 from copyd.errors import VenueUnavailable
-from copyd.venues.bybit.codec import Names, execution_ms
 from copyd.venues.ccxt import codec
 from copyd.venues.ccxt.contract import Endpoints
 from copyd.venues.ccxt.errors import NOT_WRITTEN, classify, unchanged
@@ -19,6 +18,7 @@ from copyd.venues.common import told
 from copyd.venues.common.contract import VenueContract
 from copyd.venues.common.facts import NEW
 from copyd.venues.common.instruments import Instrument, Instruments
+from copyd.venues.common.names import Names, execution_ms
 from copyd.venues.common.outcome import Outcome, Verdict
 from copyd.venues.common.rest import RestBase, RestError
 from copyd.venues.common.signing import Key

@@ -1,43 +1,25 @@
 """A leader's account and the market of a session venue, as ordered facts (semantics 10-12, 16).
 
-What is to be believed about a leader, and in which order, is decided by ``copyd.core.leader_stream``; here are the connection,
-the timers and the questions to the venue that it asks for.
+What is to be believed about a leader, and in which order, is decided by ``copyd.core.leader_stream``; here are the connections,
+what is read from them, and the answers to the questions it asks.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-import msgspec
-
 from copyd.core import leader_stream as ls
-from copyd.core.leader_stream import Action, Ask, AskKind, Execution, LeaderStream, Terms
-from copyd.errors import VenueUnavailable
+from copyd.core.leader_stream import Ask, AskKind, Execution
 from copyd.venues.common import told as t
 from copyd.venues.common.connection import ConnectPace, Link, Session, watched
 from copyd.venues.common.contract import VenueContract
-from copyd.venues.common.facts import (
-    MS_NS,
-    NEW,
-    LeaderEquity,
-    LeaderEvent,
-    LeaderLeverage,
-    LeaderMarginCall,
-    LeaderPosition,
-    LeaderSync,
-    LeaderWallet,
-    Malformed,
-    Mark,
-    Quote,
-    leader_fill_of,
-)
+from copyd.venues.common.facts import NEW, LeaderEvent, Malformed, Mark, Quote
 from copyd.venues.common.instruments import Instruments
+from copyd.venues.common.leader_driver import LeaderDriver, MarketTop
 from copyd.venues.common.limits import Bans, VenueClock
-from copyd.venues.common.rest import RestError
 from copyd.venues.common.sessions import Line, Sessions
 from copyd.venues.common.signing import Key
 from copyd.venues.common.venue import Channel, Reads, Wire
@@ -46,24 +28,7 @@ from copyd.venues.common.venue import Channel, Reads, Wire
 PAID_IN, TAKEN_OUT = "DEPOSIT", "WITHDRAW"
 
 
-class FeedStats(msgspec.Struct):
-    """Counters since the start."""
-
-    frames: int = 0
-    fills: int = 0
-    thin: int = 0
-    duplicates: int = 0
-    reordered: int = 0
-    backfilled: int = 0
-    unlisted: int = 0
-    malformed: int = 0
-    reconnects: int = 0
-    syncs: int = 0
-    poll_errors: int = 0
-    last_malformed: str = ""
-
-
-class LeaderFeed:
+class LeaderFeed(LeaderDriver):
     """One leader's account. Every fact goes to ``on_event`` in the order it is to be believed."""
 
     def __init__(
@@ -87,91 +52,37 @@ class LeaderFeed:
         seed: int = 0,
     ) -> None:
         """``channels``: those of an account that carry events; ``prepare``: see ``Sessions``."""
-        self.leader, self.key, self.reads = leader, key, reads
-        self.instruments, self.contract, self.clock, self.venue_clock = instruments, contract, clock, venue_clock
-        self.on_event = on_event
-        terms = Terms(
-            position_poll_ns=int(position_poll_s * 1e9), equity_poll_ns=int(equity_poll_s * 1e9),
-            disagree_ns=contract.read_lag_ms * MS_NS, page_max=contract.backfill_page_max,
+        super().__init__(
+            leader=leader, instruments=instruments, contract=contract, clock=clock, on_event=on_event,
+            equity_poll_s=equity_poll_s, position_poll_s=position_poll_s,
         )  # fmt: skip
-        self.stream = LeaderStream([instrument.index for instrument in instruments], terms)
-        self._stats = FeedStats()
+        self.key, self.reads, self.venue_clock = key, reads, venue_clock
         self._sessions = Sessions(
             wire=wire, channels=channels, contract=contract, clock=clock, venue_clock=venue_clock, bans=bans,
             on_told=self._on_told, on_ready=self._on_ready, on_lost=self._on_lost,
             on_oversized=lambda line: self._do(self.stream.oversized(self.clock())), prepare=prepare,
             paces=paces, name=f"leader-{leader}", seed=seed, urgent=True,
         )  # fmt: skip
-        self._generations: dict[Session, int] = {}
-        self._opened = 0
-        self._handing_on = False
-        self._queue: deque[Action] = deque()
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_ns = ls.NEVER
-        self._first_sync = asyncio.Event()
-        self._questions: set[asyncio.Task[None]] = set()
-
-    @property
-    def synced(self) -> bool:
-        """A snapshot and every execution up to it were handed on, and the stream runs."""
-        return self.stream.synced
-
-    @property
-    def stats(self) -> FeedStats:
-        """What was counted here and by the stream."""
-        stats, counted = self._stats, self.stream.counters
-        stats.fills, stats.backfilled = counted.executions, counted.backfilled
-        stats.duplicates, stats.reordered, stats.syncs = counted.duplicates, counted.reordered, counted.syncs
-        return stats
-
-    # --- life ---------------------------------------------------------------------------------------------------------
-    async def start(
-        self,
-        watermarks: Mapping[int, int] | None = None,
-        timeout_s: float = 10.0,
-        *,
-        seen: Sequence[tuple[int, int]] = (),
-        positions: Mapping[tuple[int, int], int] | None = None,
-    ) -> None:
-        """Connect and sync. ``watermarks``: execution id per instrument behind which back-fill begins; ``seen``: (instrument,
-        execution id) handed on beyond it; ``positions``: the fold they led to, by (instrument, position side)."""
-        self.stream.resume(dict(watermarks or {}), seen, None if positions is None else dict(positions))
-        self._sessions.start()
-        self._sessions.add(self.leader, self.key)
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._read_mode()
-                await self._first_sync.wait()
-        except TimeoutError:
-            lines = self._sessions.lines(self.leader)
-            told = next((line.problem or line.link.last_error for line in lines if line.problem or line.link.last_error), "")
-            await self.stop()
-            problem = told or self._stats.last_malformed or "no snapshot"
-            raise VenueUnavailable(f"leader {self.leader} did not sync in {timeout_s:g} s: {problem}") from None
-
-    async def stop(self) -> None:
-        """Nothing is handed on any more."""
-        self.stream.stop()
-        self._queue.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-        for task in self._questions:
-            task.cancel()
-        await asyncio.gather(*self._questions, return_exceptions=True)
-        await self._sessions.stop()
-
-    def request_sync(self, reason: str) -> None:
-        """The fold and the venue disagree: hold openings, read positions and executions again."""
-        self._do(self.stream.request_sync(self.clock(), reason))
 
     # --- connection ---------------------------------------------------------------------------------------------------
+    def _connect(self) -> None:
+        self._sessions.start()
+        self._sessions.add(self.leader, self.key)
+
+    async def _disconnect(self) -> None:
+        await self._sessions.stop()
+
+    def _connection_problem(self) -> str:
+        lines = self._sessions.lines(self.leader)
+        return next((line.problem or line.link.last_error for line in lines if line.problem or line.link.last_error), "")
+
+    def _renew(self) -> None:
+        for line in self._sessions.lines(self.leader):
+            line.link.renew()
+
     def _on_ready(self, line: Line) -> None:
-        if line.connects > 1:
-            self._stats.reconnects += 1
-        self._opened += 1
         assert line.session is not None
-        self._generations[line.session] = self._opened
-        self._do(self.stream.opened(self.clock(), self._opened, bool(line.link.old)))
+        self._session_opened(line.session, line.connects > 1, bool(line.link.old))
 
     def _on_lost(self, line: Line, session: Session, was_ready: bool) -> None:
         generation = self._generations.pop(session, 0)
@@ -214,93 +125,14 @@ class LeaderFeed:
             case t.Ending():
                 return ls.Expired(told.reason)
             case Malformed():
-                # What it said is lost, and it may have been a close: positions and executions are read again.
-                self._stats.malformed += 1
-                self._stats.last_malformed = told.why
-                self._do(self.stream.unreadable(ts_recv, ""))
+                self._unreadable(ts_recv, told.why)
             case t.Unused():
                 self._stats.unlisted += 1
             case _:
                 pass
         return None
 
-    # --- what the stream wants done -------------------------------------------------------------------------------------
-    def _do(self, actions: Sequence[Action]) -> None:
-        """One after the other; what an event brings about while it is handed on comes behind what is already due."""
-        if self._handing_on:
-            self._queue.extend(actions)
-            return
-        self._handing_on = True
-        try:
-            for action in actions:
-                self._act(action)
-            while self._queue:
-                self._act(self._queue.popleft())
-        finally:
-            self._handing_on = False
-        due = self.stream.next_due()
-        if due is not None and due < self._timer_ns:
-            self._set_timer(due)
-
-    def _set_timer(self, due: int) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_ns = due
-        delay = max(0, due - self.clock()) / 1e9
-        self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
-
-    def _tick(self) -> None:
-        self._timer, self._timer_ns = None, ls.NEVER
-        self._do(self.stream.tick(self.clock()))
-
-    def _act(self, action: Action) -> None:
-        leader = self.leader
-        if isinstance(action, Execution):
-            self.on_event(leader_fill_of(action, leader))
-        elif isinstance(action, ls.Position):
-            self.on_event(self._position(action))
-        elif isinstance(action, Ask):
-            task = watched(asyncio.get_running_loop().create_task(self._answer(action), name=f"leader-{leader}-ask"))
-            self._questions.add(task)
-            task.add_done_callback(self._questions.discard)
-        elif isinstance(action, ls.Sync):
-            positions = tuple(self._position(row) for row in action.positions)
-            self.on_event(LeaderSync(leader, action.synced, action.reason, positions, action.ts_recv))
-            if action.synced:
-                self._first_sync.set()
-        elif isinstance(action, ls.Equity):
-            self.on_event(
-                LeaderEquity(leader, action.equity_e8, action.wallet_e8, action.available_e8, action.ts_event, action.ts_recv))
-        elif isinstance(action, ls.Leverage):
-            self.on_event(
-                LeaderLeverage(leader, action.instrument, action.leverage, action.ts_event, action.ts_recv, action.raw))
-        elif isinstance(action, ls.Wallet):
-            self.on_event(
-                LeaderWallet(leader, action.asset, action.wallet_e8, action.change_e8, action.cause, action.ts_event,
-                             action.ts_recv, action.raw))  # fmt: skip
-        elif isinstance(action, ls.MarginCall):
-            self.on_event(LeaderMarginCall(leader, action.ts_event, action.ts_recv, action.raw))
-        else:
-            for line in self._sessions.lines(leader):
-                line.link.renew()
-
-    def _position(self, row: ls.Position) -> LeaderPosition:
-        return LeaderPosition(
-            self.leader, row.instrument, row.position_side, row.qty, row.source, row.leverage, row.isolated, row.ts_event,
-            row.ts_recv, row.raw,
-        )  # fmt: skip
-
     # --- questions ------------------------------------------------------------------------------------------------------
-    async def _answer(self, ask: Ask) -> None:
-        try:
-            rows = await self._read(ask)
-        except (VenueUnavailable, RestError, ValueError, KeyError) as problem:
-            self._stats.poll_errors += 1
-            self._stats.last_malformed = str(problem)[:200]
-            self._do(self.stream.failed(self.clock(), ask.id))
-        else:
-            self._do(self.stream.answer(self.clock(), ask.id, rows))
-
     async def _read(self, ask: Ask) -> Sequence[Any]:
         kind = ask.kind
         if kind == AskKind.POSITIONS:
@@ -340,16 +172,12 @@ class LeaderFeed:
         return ls.Equity(
             books.equity_e8, books.wallet_e8, books.available_e8, asked + self.venue_clock.offset_ns, self.clock())
 
-    async def _read_mode(self) -> None:
-        """A fill without a position side never decides on a hedge-mode leader (semantics 11): which mode it is."""
-        try:
-            self.stream.mode(await self.reads.hedge_mode(self.key))
-        except (VenueUnavailable, RestError, ValueError):
-            self._stats.poll_errors += 1  # then it is learned from what he holds
+    async def _hedge_mode(self) -> bool:
+        return await self.reads.hedge_mode(self.key)
 
 
-class MarketFeed:
-    """Best bid and ask and mark price of every instrument, the latest per socket read."""
+class MarketFeed(MarketTop):
+    """Best bid and ask and mark price of every instrument, from as many connections as the venue has channels for them."""
 
     def __init__(
         self,
@@ -364,17 +192,9 @@ class MarketFeed:
         pace: ConnectPace,
         seed: int = 0,
     ) -> None:
-        self.pace = pace
-        self.wire, self.instruments, self.contract, self.clock = wire, instruments, contract, clock
-        self.on_quotes, self.on_marks = on_quotes, on_marks
-        self.stats = FeedStats()
-        self.quote_ns = {instrument.index: 0 for instrument in instruments}
-        self.mark_ns = {instrument.index: 0 for instrument in instruments}
-        self._quotes: dict[int, Quote] = {}
-        self._marks: dict[int, Mark] = {}
+        super().__init__(instruments=instruments, clock=clock, on_quotes=on_quotes, on_marks=on_marks)
+        self.wire, self.contract, self.pace = wire, contract, pace
         self._told_at: dict[int, int] = {}  # venue time of the last quote: an older one never replaces it
-        self._due = False
-        self._changed = asyncio.Event()
         rng = random.Random(seed)
         self._links = [(self._link(channel, rng), channel) for channel in channels]
         self._pings: asyncio.Task[None] | None = None
@@ -400,24 +220,13 @@ class MarketFeed:
             frame_bytes_max=contract.frame_bytes_max, ping_idle_s=20.0, paced=True,
         )  # fmt: skip
 
-    async def start(self, timeout_s: float = 10.0) -> None:
-        """Connect; returns when every instrument has a quote and a mark, raises when one has not in time."""
+    def _connect(self) -> None:
         for link, _ in self._links:
             link.start()
-        loop = asyncio.get_running_loop()
-        self._pings = watched(loop.create_task(self._ping(), name="market-pings"))
-        deadline = loop.time() + timeout_s
-        while not (all(self.quote_ns.values()) and all(self.mark_ns.values())):
-            left = deadline - loop.time()
-            self._changed.clear()
-            try:
-                await asyncio.wait_for(self._changed.wait(), max(left, 0))
-            except TimeoutError:
-                lacking = [i.symbol for i in self.instruments if not (self.quote_ns[i.index] and self.mark_ns[i.index])]
-                problem = next((link.last_error for link, _ in self._links if link.last_error), "") or (
-                    self.stats.last_malformed or "streams are silent")
-                await self.stop()
-                raise VenueUnavailable(f"no quote or mark for {', '.join(lacking)} in {timeout_s:g} s: {problem}") from None
+        self._pings = watched(asyncio.get_running_loop().create_task(self._ping(), name="market-pings"))
+
+    def _connection_problem(self) -> str:
+        return next((link.last_error for link, _ in self._links if link.last_error), "")
 
     async def stop(self) -> None:
         if self._pings is not None:
@@ -434,42 +243,23 @@ class MarketFeed:
                 if channel.ping and link.session is not None and link.session.open:
                     link.session.send_text(channel.ping)
 
-    def age_ns(self, instrument: int) -> int:
-        """How long ago the last best bid and ask of an instrument was received."""
-        return self.clock() - self.quote_ns[instrument]
-
     def _on_frame(self, session: Session, payload: bytes) -> None:
         self.stats.frames += 1
         ts_recv = self.clock()
         for told in self.wire.read_market(payload, ts_recv):
             if isinstance(told, Quote):
-                self._quote(told, ts_recv)
+                self._quote(told)
             elif isinstance(told, Mark):
-                self._marks[told.instrument] = told
-                self.mark_ns[told.instrument] = ts_recv
+                self._note_mark(told)
             elif isinstance(told, Malformed):
-                self.stats.malformed += 1
-                self.stats.last_malformed = told.why
+                self._malformed(told.why)
             else:
                 self.stats.unlisted += 1
-        if (self._quotes or self._marks) and not self._due:
-            self._due = True
-            asyncio.get_running_loop().call_soon(self._flush)
+        self._see_flushed()
 
-    def _quote(self, quote: Quote, ts_recv: int) -> None:
+    def _quote(self, quote: Quote) -> None:
         if quote.ts_event < self._told_at.get(quote.instrument, 0):
             self.stats.duplicates += 1
             return
         self._told_at[quote.instrument] = quote.ts_event
-        self._quotes[quote.instrument] = quote
-        self.quote_ns[quote.instrument] = ts_recv
-
-    def _flush(self) -> None:
-        self._due = False
-        quotes, self._quotes = self._quotes, {}
-        marks, self._marks = self._marks, {}
-        self._changed.set()
-        if quotes:
-            self.on_quotes(list(quotes.values()))
-        if marks:
-            self.on_marks(list(marks.values()))
+        self._note_quote(quote)

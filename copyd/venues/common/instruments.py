@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import gcd
+from typing import TypeVar
 
 import msgspec
 
 from copyd._fast.decimals import cut_scaled, parse_scaled, parse_steps
 from copyd._fast.encode import Encoder
 from copyd._fast.replies import Reader
+
+Row = TypeVar("Row")
 
 
 class Instrument(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,3 +123,42 @@ def ceil_lots(text: str, decimals: int, lot: int) -> int:
 
 def floor_lots(text: str, decimals: int, lot: int) -> int:
     return parse_scaled(text, max(decimals, 12)) // (lot * 10 ** (max(decimals, 12) - decimals))
+
+
+def value_of_step(lot: int, tick: int, decimals: int) -> tuple[int, int]:
+    """What one lot is worth per tick of price, in 1e-8 of the quote asset, as (numerator, denominator) in lowest terms.
+    ``decimals``: those of price and quantity together."""
+    mul, div = lot * tick * 10**8, 10**decimals
+    common = gcd(mul, div)
+    return mul // common, div // common
+
+
+def chosen(
+    wanted: Sequence[tuple[int, str]],
+    listed: Mapping[str, Row],
+    make: Callable[[int, str, Row], Instrument],
+    *,
+    absent: str = "not listed at the venue",
+    together: Callable[[Sequence[Instrument]], Sequence[str]] = lambda rows: (),
+) -> Instruments:
+    """The wanted (index of the engine, symbol) in their order, made of the rows that the venue lists.
+
+    ``make(index, symbol, row)`` raises ``ValueError`` for what cannot be used; ``together`` says what is wrong with all of them.
+    ``ValueError`` names every one that is missing or cannot be used, one sentence each.
+    """
+    rows: list[Instrument] = []
+    problems: list[str] = []
+    for index, symbol in wanted:
+        if symbol not in listed:
+            problems.append(f"{symbol}: {absent}")
+            continue
+        try:
+            rows.append(make(index, symbol, listed[symbol]))
+        except KeyError as problem:
+            problems.append(f"{symbol}: the venue tells no {problem.args[0]}")
+        except (msgspec.MsgspecError, ValueError) as problem:
+            problems.append(f"{symbol}: {problem}")
+    problems += together(rows)
+    if problems:
+        raise ValueError("; ".join(problems))
+    return Instruments(rows)

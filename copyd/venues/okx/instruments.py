@@ -13,7 +13,7 @@ from math import ceil, floor
 
 import msgspec
 
-from copyd.venues.common.instruments import Instrument, Instruments, step_of
+from copyd.venues.common.instruments import Instrument, Instruments, chosen, step_of
 
 #: Open orders of one account in one instrument.
 ORDERS_MAX = 500
@@ -60,19 +60,7 @@ def load_instruments(bodies: Sequence[bytes], wanted: Sequence[tuple[int, str]])
             listed.update({row.instId: row for row in _BODY.decode(body).data})
         except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
             raise ValueError(f"the venue's list of instruments is unreadable: {problem}") from None
-    rows: list[Instrument] = []
-    problems: list[str] = []
-    for index, symbol in wanted:
-        if symbol not in listed:
-            problems.append(f"{symbol}: not listed at the venue")
-            continue
-        try:
-            rows.append(_instrument(index, listed[symbol]))
-        except ValueError as problem:
-            problems.append(f"{symbol}: {problem}")
-    if problems:
-        raise ValueError("; ".join(problems))
-    return Instruments(rows)
+    return chosen(wanted, listed, _instrument)
 
 
 def _number(text: str) -> Fraction:
@@ -115,7 +103,7 @@ def _assets(row: _Row) -> tuple[str, str, str]:
     return row.ctValCcy or base, quote, row.settleCcy
 
 
-def _instrument(index: int, row: _Row) -> Instrument:
+def _instrument(index: int, symbol: str, row: _Row) -> Instrument:
     contract = _contract(row)
     base, quote, margin = _assets(row)
     for name in ("tickSz", "lotSz", "minSz", "maxLmtSz", "maxMktSz"):
@@ -130,7 +118,7 @@ def _instrument(index: int, row: _Row) -> Instrument:
     spot = row.instType == "SPOT"
     return Instrument(
         index=index,
-        symbol=row.instId,
+        symbol=symbol,
         status=row.state,
         quote_asset=quote,
         margin_asset=margin,

@@ -437,10 +437,8 @@ async def test_snapshots_of_many_accounts_over_one_connection(world):
     keys = await world.accounts(30, balance="1234.5", leverage=10)
     await world.trade(keys[3][1], "BUY", "0.010")
     made = await setup(world)
-    seen = {}
-    await made.snapshot_many(
-        [(n, key) for n, (_, key) in enumerate(keys)], on_done=lambda n, snap, problem: seen.__setitem__(n, snap)
-    )
+    read = await asyncio.gather(*(made.snapshot(n, key) for n, (_, key) in enumerate(keys)))
+    seen = {snap.account: snap for snap in read}
     assert len(seen) == 30 and all(s.wallet_e8 == 1234_50000000 for n, s in seen.items() if n != 3)
     assert [p[:3] for p in seen[3].positions] == [(BTC, 0, 10)] and seen[3].wallet_e8 < 1234_50000000
     with pytest.raises(RestError):

@@ -11,12 +11,12 @@ from yarl import URL
 
 from copyd.core import leader_stream as ls
 from copyd.errors import VenueUnavailable
-from copyd.venues.bybit.codec import Names
 from copyd.venues.bybit.contract import CONTRACT, Endpoints
 from copyd.venues.bybit.instruments import load_instruments
 from copyd.venues.bybit.rest import Rest
 from copyd.venues.bybit.wire import BybitWire
 from copyd.venues.common import facts, told
+from copyd.venues.common.names import Names
 from copyd.venues.common.outcome import Outcome
 from copyd.venues.common.rest import RestError
 from copyd.venues.common.signing import Key

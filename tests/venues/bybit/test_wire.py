@@ -9,11 +9,11 @@ from msgspec import convert
 
 from copyd.core import leader_stream as ls
 from copyd.venues.bybit import codec
-from copyd.venues.bybit.codec import HASH_BITS, Names, execution_ms, order_number
 from copyd.venues.bybit.contract import CONTRACT, Endpoints
 from copyd.venues.bybit.wire import BybitWire
 from copyd.venues.common import facts, told
 from copyd.venues.common.facts import Malformed, Mark, Quote
+from copyd.venues.common.names import HASH_BITS, Names, execution_ms, order_number
 from copyd.venues.common.outcome import Outcome
 from copyd.venues.common.told import Unused
 from tests.venues.bybit.conftest import CID, INSTRUMENTS, KEY, order
