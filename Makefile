@@ -75,8 +75,8 @@ contracts: $(VENV)/.installed-test
 
 unit: $(VENV)/.installed-test .venv-clients/.installed
 ifeq ($(strip $(PYTEST)),)
-	@echo "==> tests, three files at a time: many wait for sockets"
-	@$(BIN)/python -m pytest -n 3 --dist loadfile --ignore=tests/e2e --ignore=tests/bench --ignore=bench
+	@echo "==> tests, three files at a time (many wait for sockets), the longest first"
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder tests/sim tests --ignore=tests/e2e --ignore=tests/bench
 	@echo "==> tests of the measurements, by themselves"
 	@$(BIN)/python -m pytest tests/bench bench
 	@echo "==> tests of the whole daemon, two at a time: they mostly wait"

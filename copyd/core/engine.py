@@ -14,6 +14,7 @@ from array import array
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from math import gcd
 from typing import Any, ClassVar, TypeVar
 
@@ -503,8 +504,21 @@ class Share(msgspec.Struct, array_like=True):
     realised_e8: int = 0
 
 
+class Mismatch(msgspec.Struct, array_like=True):
+    """A difference from the venue's books that one look has shown: lots, when and behind which record it was asked for, and what
+    the legs of that side held then."""
+
+    difference: int
+    ts_asked: int
+    held: int
+    seq_asked: int = 0
+
+
 class Inferred(msgspec.Struct, array_like=True):
-    """A difference from the venue's books that was booked without its trade: it is undone when the trade is told after all."""
+    """A difference from the venue's books that was booked without its trade: it is undone when the trade is told after all.
+
+    All of it had traded at ``ts_asked``, when the journal stood at ``seq_asked`` (0: a build that did not note it).
+    """
 
     account: int
     instrument: int
@@ -512,6 +526,12 @@ class Inferred(msgspec.Struct, array_like=True):
     qty: int
     ts_asked: int
     shares: list[Share]
+    seq_asked: int = 0
+
+
+def decided_before(order: OrderRow, entry: Inferred) -> bool:
+    """Whether an order was decided before the look. By the journal: the clock may have been put back between the two."""
+    return order.seq <= entry.seq_asked if entry.seq_asked else order.ts_decided <= entry.ts_asked
 
 
 class Crossed(msgspec.Struct, array_like=True):
@@ -544,7 +564,7 @@ class Names(msgspec.Struct):
     account_seen: dict[int, int] = {}  # when the look was asked that its books begin with
     unsynced: list[int] = []
     params: bytes = b""
-    mismatches: dict[str, tuple[int, int, int]] = {}
+    mismatches: dict[str, Mismatch] = {}
     inferred: list[Inferred] = []
     crossed: list[Crossed] = []
     later_epoch: list[int] = []
@@ -1297,7 +1317,7 @@ class Engine:
                 row = self._row(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow)
                 difference = qty - (row.net_short if short else row.net)
                 if difference and first:
-                    self._adopt(now, account, instrument, short, difference, value.ts_asked, out)
+                    self._adopt(now, account, instrument, short, difference, value, out)
                 else:
                     self._compare(now, value, account, instrument, short, difference, out)
 
@@ -1333,7 +1353,8 @@ class Engine:
                     if held:
                         # A reduction of ours whose fill is told later may have closed it.
                         shares = self._shrink_legs(account, instrument, short, side, held, out)
-                        self._infer(now, Inferred(account, instrument, short, -side * held, value.ts_asked, shares))
+                        self._infer(now, Inferred(
+                            account, instrument, short, -side * held, value.ts_asked, shares, value.seq_asked))
             at = account * self.columns.instruments_max + instrument
             net, net_short = told[instrument, False], told[instrument, True]
             self._edit(
@@ -1402,36 +1423,37 @@ class Engine:
             out.recheck.append(account)
             return
         patience = HELD_PATIENCE if self._held_could_explain(account, instrument, short, difference) else 1
-        agrees = known is not None and known[0] == difference and value.ts_asked >= known[1] + patience * self.params.read_lag
+        agrees = known is not None and known.difference == difference and (
+            value.ts_asked >= known.ts_asked + patience * self.params.read_lag)
         believed = agrees or (value.adopt and (not value.refused or instrument in value.refused))
         if known is None or believed:
             out.alerts.append(Alert("position_mismatch", f"the venue has {difference:+} lots more than we know of", {
                 "account": self.names.accounts[account], "symbol": self.symbol(instrument), "adopted": believed}))
         if not believed:
-            if known is None or known[0] != difference:
+            if known is None or known.difference != difference:
                 held = sum(abs(leg.attributed) for _, leg in self._legs_of(account, instrument, short, -sign(difference)))
-                self.names.mismatches[key] = (difference, value.ts_asked, held)
+                self.names.mismatches[key] = Mismatch(difference, value.ts_asked, held, value.seq_asked)
             out.recheck.append(account)
             return
         self.names.mismatches.pop(key, None)
         # What the legs did not hold when it was first seen cannot have been taken from them.
-        most = known[2] if known is not None and known[0] == difference else None
+        most = known.held if known is not None and known.difference == difference else None
         # What both looks showed had traded before the first: a read lag away from anything that trades now.
-        traded = known[1] if agrees and known is not None else value.ts_asked
-        self._adopt(now, account, instrument, short, difference, traded, out, most)
+        look = known if agrees and known is not None else value
+        self._adopt(now, account, instrument, short, difference, look, out, most)
 
     def _adopt(
-        self, now: int, account: int, instrument: int, short: bool, difference: int, traded: int, out: Outputs,
-        most: int | None = None,
+        self, now: int, account: int, instrument: int, short: bool, difference: int, look: Mismatch | AccountSnapshots,
+        out: Outputs, most: int | None = None,
     ) -> None:
         """The venue's position is believed: what no order in conflict explains was another hand's, until a fill of ours is told.
 
-        ``traded``: when all of it had traded; ``most``: lots of it, at most, that legs can have lost.
+        ``look``: the one before which all of it had traded; ``most``: lots of it, at most, that legs can have lost.
         """
         rest = difference - self._explained_by_held(now, account, instrument, short, difference, out)
         if rest:
             shares = self._external(now, account, instrument, short, rest, out, abs(rest) if most is None else most)
-            self._infer(now, Inferred(account, instrument, short, rest, traded, shares))
+            self._infer(now, Inferred(account, instrument, short, rest, look.ts_asked, shares, look.seq_asked))
 
     def _infer(self, now: int, entry: Inferred) -> None:
         """Remember what was booked for want of a better explanation."""
@@ -1565,9 +1587,10 @@ class Engine:
             filled = cum_qty - told.get(slot, order.cum_qty)
             if filled > 0:
                 told[slot] = cum_qty
-                # Placed before the look, it can have filled before the look; both times are of our own clock.
+                # Placed before the look, it can have filled before the look.
                 self._retract(
-                    now, order.account, order.instrument, self._on_short_side(order), order.side * filled, order.ts_decided)
+                    now, order.account, order.instrument, self._on_short_side(order), order.side * filled,
+                    partial(decided_before, order))
 
     def _already_booked(self, account: int, instrument: int, short: bool, qty: int, ts_event: int) -> int:
         """Lots of a trade told late, signed, that an inference has booked, by the rule the trade itself would be booked by."""
@@ -1641,13 +1664,15 @@ class Engine:
         self.names.crossed = [entry for entry in self.names.crossed if entry.qty]
         return again
 
-    def _retract(self, now: int, account: int, instrument: int, short: bool, qty: int, ts_event: int) -> None:
-        """Undo what was inferred for up to ``qty`` lots that traded before the look at the venue that showed them."""
+    def _retract(
+        self, now: int, account: int, instrument: int, short: bool, qty: int, before: Callable[[Inferred], bool]
+    ) -> None:
+        """Undo what was inferred for up to ``qty`` lots that traded ``before`` the look at the venue that showed them."""
         left = qty
         for entry in self.names.inferred:
             if (entry.account, entry.instrument, entry.short) != (account, instrument, short):
                 continue
-            if not left or sign(entry.qty) != sign(left) or ts_event > entry.ts_asked:
+            if not left or sign(entry.qty) != sign(left) or not before(entry):
                 continue
             lots = min(abs(entry.qty), abs(left))
             self._undo(now, entry, lots)
@@ -1737,7 +1762,9 @@ class Engine:
                 self._already_booked(value.account, value.instrument, short, sign(qty) * booked, value.ts_event)
                 qty -= sign(qty) * booked
                 if lots > booked:
-                    self._retract(now, value.account, value.instrument, short, sign(qty) * (lots - booked), value.ts_event)
+                    self._retract(
+                        now, value.account, value.instrument, short, sign(qty) * (lots - booked),
+                        lambda known: value.ts_event <= known.ts_asked)
         if hedge and sign(qty) == (1 if short else -1):
             # A close on this side: it takes what the leg holds there; more was told before the opening it closed.
             closes = min(abs(qty), max(0, -sign(qty) * self._row(LEGS, legs[0], LegRow).attributed))
