@@ -104,8 +104,9 @@ class RestClient:
         self.calls += 1
         try:
             # encoded=True: the signature covers these exact bytes, nothing may quote them again
-            async with self._session.request(method, URL(url, encoded=True), headers=headers) as answer:
-                body = await answer.read()
+            # Where an answer points elsewhere, nothing follows it: the key would be with a stranger.
+            async with self._session.request(method, URL(url, encoded=True), headers=headers, allow_redirects=False) as answer:
+                body = await common.body_of(answer)
                 used = answer.headers.get("X-MBX-USED-WEIGHT-1M", "")
                 retry = answer.headers.get("Retry-After", "")
                 status = answer.status

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from copyd.venues.common.signing import Key
 
 #: Connections of one address: orders that hang at the venue leave room for questions.
 POOL = 128
+BODY_MAX = 64 << 20
 ORDER_HEADERS = {"User-Agent": "copyd", "Accept": "application/json", "Accept-Encoding": "identity"}
 
 
@@ -32,6 +34,17 @@ class RestError(Exception):
     def __init__(self, call: str, status: int, code: int, message: str, verdict: Verdict) -> None:
         super().__init__(f"{call}: HTTP {status}, code {code}: {message[:200]}")
         self.status, self.code, self.message, self.verdict = status, code, message, verdict
+
+
+async def body_of(answer: aiohttp.ClientResponse) -> bytes:
+    """The whole body; ``aiohttp.ClientPayloadError`` for one beyond ``BODY_MAX``, which no answer of a venue comes near."""
+    parts, size = [], 0
+    async for part in answer.content.iter_chunked(1 << 16):
+        parts.append(part)
+        size += len(part)
+        if size > BODY_MAX:
+            raise aiohttp.ClientPayloadError(f"an answer of more than {BODY_MAX >> 20} MiB")
+    return b"".join(parts)
 
 
 class Problem:
@@ -74,6 +87,8 @@ class RestBase:
         #: Headers of every call, public ones too.
         self.headers: dict[str, str] = {}
         self._pools: list[aiohttp.ClientSession] = []
+        #: Turns at each pool: a call is signed when a connection is free for it, its time would grow old waiting for one.
+        self._turns: list[asyncio.Semaphore] = []
         #: Orders go over connections of their own: they never wait behind a question.
         self._orders: list[Requests] = []
 
@@ -102,11 +117,13 @@ class RestBase:
             self._pools.append(aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=POOL, keepalive_timeout=60, local_addr=local), timeout=self._timeout,
                 auto_decompress=True, headers=self.headers))
+            self._turns.append(asyncio.Semaphore(POOL))
             self._orders.append(Requests(self.base_url, source))
 
     async def close(self) -> None:
         pools, self._pools = self._pools, []
         orders, self._orders = self._orders, []
+        self._turns = []
         for connections in orders:
             connections.close()
         for pool in pools:
@@ -145,6 +162,22 @@ class RestBase:
         if not self._pools:
             raise NotSent("REST client is not open")
         source = self._source_of(key)
+        turn = self._turns[source]
+        try:
+            await asyncio.wait_for(turn.acquire(), timeout_ms / 1000 if timeout_ms else self._timeout.total)
+        except TimeoutError:
+            self.errors += 1
+            raise NotSent(f"{method} {path}: no connection was free") from None
+        try:
+            return await self._call_at_turn(source, method, path, target, body, key, timeout_ms)
+        finally:
+            turn.release()
+
+    async def _call_at_turn(
+        self, source: int, method: str, path: str, target: str, body: bytes, key: Key | None, timeout_ms: int
+    ) -> bytes:
+        if not self._pools:
+            raise NotSent("REST client is not open")
         name = f"{method} {path}"
         headers = self.signed(key, method, target, body) if key is not None else {}
         if body:
@@ -158,7 +191,7 @@ class RestBase:
             async with self._pools[source].request(
                 method, url, headers=headers, data=body or None, timeout=within, allow_redirects=False
             ) as answer:
-                text = await answer.read()
+                text = await body_of(answer)
                 told, status = answer.headers, answer.status
         except aiohttp.ClientConnectorError as problem:
             self.errors += 1

@@ -117,3 +117,45 @@ async def test_what_never_left_is_no_doubt(kind: str) -> None:
             await rest.post("/order", b"{}", KEY, timeout_ms=1_000)
     finally:
         await rest.close()
+
+
+async def test_an_answer_without_end_is_no_answer(
+    kind: str, host: tuple[Host, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A body beyond what any answer of a venue has is not read on: it is as if none had come."""
+    monkeypatch.setattr("copyd.venues.common.rest.BODY_MAX", 1 << 20)
+    server, url = host
+    server.answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (1 << 40) + b"0" * (2 << 20)
+    rest = rest_at(kind, url)
+    await rest.open()
+    try:
+        with pytest.raises(VenueUnavailable):
+            await rest.get("/anything", key=KEY)
+    finally:
+        await rest.close()
+
+
+async def test_a_call_is_signed_when_a_connection_is_free_for_it(kind: str, host: tuple[Host, str]) -> None:
+    """What waits for its turn does not grow old signed; what waits for longer than it may was never sent."""
+    server, url = host
+    server.answer = b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n"
+    rest = rest_at(kind, url)
+    await rest.open()
+    signed: list[str] = []
+    sign = rest.signed
+    rest.signed = lambda key, method, target, body: (signed.append(method), sign(key, method, target, body))[1]
+    try:
+        free = rest._turns[0]
+        while not free.locked():
+            await free.acquire()
+        with pytest.raises(NotSent):
+            await rest.post("/order", b"{}", KEY, timeout_ms=20)
+        waiting = asyncio.ensure_future(rest.get("/anything", key=KEY))
+        await asyncio.sleep(0.05)
+        assert signed == [] and server.requests == []
+        free.release()
+        with pytest.raises(RestError):
+            await waiting
+        assert signed == ["GET"] and len(server.requests) == 1
+    finally:
+        await rest.close()
