@@ -76,6 +76,6 @@ class BinanceSpotWire:
         names = [f"{item.symbol.lower()}@{stream}" for item in self._instruments for stream in STREAMS]
         return (Channel("market", f"{endpoints.streams}/stream?streams={'/'.join(names)}", orders=False, events=False),)
 
-    def read_market(self, payload: bytes, ts_recv: int) -> Sequence[Quote | Mark | t.Unused | Malformed]:
+    def read_market(self, payload: bytes, ts_recv: int, channel: str = "") -> Sequence[Quote | Mark | t.Unused | Malformed]:
         """What a public frame says."""
         return codec.read_market(payload, self._instruments, ts_recv)

@@ -198,7 +198,7 @@ class BitgetWire:
         except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, RecursionError) as problem:
             return (malformed(problem, payload),)
 
-    def read_market(self, payload: bytes, ts_recv: int) -> Sequence[Quote | Mark | Unused | Malformed]:
+    def read_market(self, payload: bytes, ts_recv: int, channel: str = "") -> Sequence[Quote | Mark | Unused | Malformed]:
         """What a public frame says."""
         if payload == PONG:
             return (Unused("pong"),)

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from copyd._fast.decimals import cut_scaled, parse_scaled
-from copyd.venues.common.instruments import Instrument, Instruments, chosen, step_of, value_of_step
+from copyd._fast.decimals import parse_scaled
+from copyd.venues.common.instruments import Instrument, Instruments, ceil_lots, chosen, floor_lots, step_of, value_of_step
 
 SPOT_MARK = "_SPOT"
 LINEAR, SPOT = "linear", "spot"
@@ -122,7 +122,7 @@ def _instrument(index: int, symbol: str, row: _Row) -> Instrument:
     qty_decimals, lot = step_of(lots.basePrecision if spot else lots.qtyStep)
     largest = (lots.maxLimitOrderQty or lots.maxOrderQty) if spot else lots.maxOrderQty
     market = (lots.maxMarketOrderQty if spot else lots.maxMktOrderQty) or largest
-    smallest = max(1, _lots_up(lots.minOrderQty, qty_decimals, lot))
+    smallest = max(1, ceil_lots(lots.minOrderQty, qty_decimals, lot))
     value_mul, value_div = value_of_step(lot, tick, price_decimals + qty_decimals)
     band = parse_scaled(row.riskParameters.priceLimitRatioX or "0", 6)
     return Instrument(
@@ -136,9 +136,9 @@ def _instrument(index: int, symbol: str, row: _Row) -> Instrument:
         qty_decimals=qty_decimals,
         lot=lot,
         lot_min=smallest,
-        lot_max=cut_scaled(largest, qty_decimals) // lot,
+        lot_max=floor_lots(largest, qty_decimals, lot),
         market_lot_min=smallest,
-        market_lot_max=cut_scaled(market, qty_decimals) // lot,
+        market_lot_max=floor_lots(market, qty_decimals, lot),
         min_notional_e8=parse_scaled((lots.minOrderAmt if spot else lots.minNotionalValue) or "0", 8),
         value_mul=value_mul,
         value_div=value_div,
@@ -151,15 +151,6 @@ def _instrument(index: int, symbol: str, row: _Row) -> Instrument:
         spot=spot,
         leverage_max=0 if spot else _whole(row.leverageFilter.maxLeverage),
     )
-
-
-def _lots_up(text: str, decimals: int, lot: int) -> int:
-    """A smallest quantity that need not be a multiple of the lot, up to the next lot."""
-    try:
-        value = parse_scaled(text, decimals)
-    except ValueError:  # digits behind those of the lot
-        value = cut_scaled(text, decimals) + 1
-    return -(-value // lot)
 
 
 def _whole(text: str) -> int:

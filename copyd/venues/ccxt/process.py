@@ -23,6 +23,7 @@ from copyd.venues.ccxt.contract import Endpoints
 from copyd.venues.ccxt.signing import account_of, key_line
 from copyd.venues.common.connection import watched
 from copyd.venues.common.facts import MS_NS
+from copyd.venues.common.rest import NotSent
 from copyd.venues.common.signing import Key
 
 PROGRAM = Path(__file__).with_name("worker.py")
@@ -36,7 +37,7 @@ OPEN_S = 60.0
 ENVIRONMENT = ("PATH", "LANG", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
-class NotThere(VenueUnavailable):
+class NotThere(NotSent):
     """No process was there to take it: not a byte of it was written."""
 
 

@@ -10,9 +10,9 @@ from copyd.core import leader_stream as ls
 from copyd.errors import VenueUnavailable
 from copyd.venues.ccxt import codec
 from copyd.venues.ccxt.contract import Endpoints
-from copyd.venues.ccxt.errors import NOT_WRITTEN, classify, unchanged
+from copyd.venues.ccxt.errors import classify, unchanged
 from copyd.venues.ccxt.instruments import Market, markets_of
-from copyd.venues.ccxt.process import NotThere, Process, Refused
+from copyd.venues.ccxt.process import Process, Refused
 from copyd.venues.ccxt.signing import account_of
 from copyd.venues.common import told
 from copyd.venues.common.contract import VenueContract
@@ -84,7 +84,7 @@ class Rest(RestBase):
 
     async def ask(self, method: str, *args: Any, key: Key | None = None, account: str = "", **params: Any) -> bytes:
         """A unified call within the address's budget. ``VenueUnavailable`` without an answer, ``RestError`` for a refusal."""
-        await self.budget.take(self.contract.weight(method))
+        await self.take(method, key)
         return await self._ask_now(method, *args, key=key, account=account, **params)
 
     async def _ask_now(self, method: str, *args: Any, key: Key | None = None, account: str = "", **params: Any) -> bytes:
@@ -142,7 +142,7 @@ class Rest(RestBase):
     async def _top(self, symbol: str, before: codec.Ticker | None) -> codec.Ticker:
         book = codec.read(await self.ask("fetch_order_book", symbol, 5), codec.Book)
         if not book.bids or not book.asks:
-            raise ValueError(f"{symbol}: nothing is bid or offered")
+            return before or codec.Ticker(symbol=symbol)  # no price for this one; the others have theirs
         bid, ask = book.bids[0], book.asks[0]
         top = codec.Ticker(
             symbol=symbol, bid=bid[0], bidVolume=bid[1], ask=ask[0], askVolume=ask[1], timestamp=book.timestamp)
@@ -306,14 +306,11 @@ class Rest(RestBase):
             params["reduceOnly"] = True
         amount, side = format_scaled(order.qty * item.lot, item.qty_decimals), "buy" if order.side > 0 else "sell"
         symbol = self.symbol(item)
-        await self.budget.take(self.contract.weight("create_order"))
+        await self.take("create_order", key, 0)  # an order does not wait for a ban to end
         self.calls += 1
         try:
             body = await self.process.place(
                 symbol, kind, side, amount, price, key=key, within_ms=self.contract.order_ack_timeout_ms, params=params)
-        except NotThere as problem:
-            verdict = Verdict(Outcome.DEFINITE_REJECT, NOT_WRITTEN)
-            raise RestError("create_order", 0, 0, str(problem), verdict) from None
         except Refused as problem:
             self.errors += 1
             raise self._refused("create_order", problem) from None

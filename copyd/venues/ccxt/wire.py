@@ -97,7 +97,7 @@ class CcxtWire:
             raise ValueError(f"{symbol}: not an instrument of ours")
         return item
 
-    def read_market(self, payload: bytes, ts_recv: int) -> Sequence[Quote | Mark | told.Unused | Malformed]:
+    def read_market(self, payload: bytes, ts_recv: int, channel: str = "") -> Sequence[Quote | Mark | told.Unused | Malformed]:
         """Quotes and marks. Where the exchange tells no mark of an instrument, the middle of its book stands for it."""
         try:
             frame = _frame.decode(payload)

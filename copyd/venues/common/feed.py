@@ -214,7 +214,8 @@ class MarketFeed(MarketTop):
         contract = self.contract
         make: type[Link] = getattr(self.wire, "link", Link)
         return make(
-            f"market-{channel.name}", address, on_frame=self._on_frame, on_open=opened, on_lost=lambda session: None,
+            f"market-{channel.name}", address, on_open=opened,
+            on_frame=lambda session, payload: self._on_frame(channel.name, payload), on_lost=lambda session: None,
             rng=random.Random(rng.random()),
             life_s=contract.connection_life_ms / 1000 if contract.connection_life_ms else 30 * 86_400.0,
             frame_bytes_max=contract.frame_bytes_max, ping_idle_s=20.0, paced=True,
@@ -243,10 +244,10 @@ class MarketFeed(MarketTop):
                 if channel.ping and link.session is not None and link.session.open:
                     link.session.send_text(channel.ping)
 
-    def _on_frame(self, session: Session, payload: bytes) -> None:
+    def _on_frame(self, channel: str, payload: bytes) -> None:
         self.stats.frames += 1
         ts_recv = self.clock()
-        for told in self.wire.read_market(payload, ts_recv):
+        for told in self.wire.read_market(payload, ts_recv, channel):
             if isinstance(told, Quote):
                 self._quote(told)
             elif isinstance(told, Mark):

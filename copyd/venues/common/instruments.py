@@ -118,11 +118,16 @@ def step_of(text: str) -> tuple[int, int]:
 
 def ceil_lots(text: str, decimals: int, lot: int) -> int:
     """A bound that need not be a multiple of the lot, up to the next lot."""
-    return -(-parse_scaled(text, max(decimals, 12)) // (lot * 10 ** (max(decimals, 12) - decimals)))
+    try:
+        value = parse_scaled(text, decimals)
+    except ValueError:  # digits behind those of the lot
+        value = cut_scaled(text, decimals) + 1
+    return -(-value // lot)
 
 
 def floor_lots(text: str, decimals: int, lot: int) -> int:
-    return parse_scaled(text, max(decimals, 12)) // (lot * 10 ** (max(decimals, 12) - decimals))
+    """Whole lots of a quantity that need not be a multiple of the lot."""
+    return cut_scaled(text, decimals) // lot
 
 
 def value_of_step(lot: int, tick: int, decimals: int) -> tuple[int, int]:

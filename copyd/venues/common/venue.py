@@ -183,5 +183,5 @@ class Wire(Protocol):
     def market(self, endpoints: Any) -> tuple[Channel, ...]:
         """Public connections for the best bid and ask and the mark of every instrument."""
 
-    def read_market(self, payload: bytes, ts_recv: int) -> Sequence[Quote | Mark | Unused | Malformed]:
-        """What a public frame says."""
+    def read_market(self, payload: bytes, ts_recv: int, channel: str = "") -> Sequence[Quote | Mark | Unused | Malformed]:
+        """What a public frame of that channel says; without it, of an instrument whose name belongs to one alone."""

@@ -74,7 +74,7 @@ class OkxWire:
             subscriptions.append(_subscribe(f"m{item.index}", args))
         return (Channel("public", endpoints.public, False, False, tuple(subscriptions), PING, PING_EVERY_MS),)
 
-    def read_market(self, payload: bytes, ts_recv: int) -> Sequence[Quote | Mark | Unused | Malformed]:
+    def read_market(self, payload: bytes, ts_recv: int, channel: str = "") -> Sequence[Quote | Mark | Unused | Malformed]:
         """What a public frame says."""
         return codec.read_market(payload, self.instruments, ts_recv)
 

@@ -1,5 +1,6 @@
 """Frames of the private and public connections, and what they say; nothing a counterparty sends raises."""
 
+import asyncio
 import json
 
 import pytest
@@ -12,7 +13,9 @@ from copyd.venues.bybit import codec
 from copyd.venues.bybit.contract import CONTRACT, Endpoints
 from copyd.venues.bybit.wire import BybitWire
 from copyd.venues.common import facts, told
+from copyd.venues.common.connection import ConnectPace
 from copyd.venues.common.facts import Malformed, Mark, Quote
+from copyd.venues.common.feed import MarketFeed
 from copyd.venues.common.names import HASH_BITS, Names, execution_ms, order_number
 from copyd.venues.common.outcome import Outcome
 from copyd.venues.common.told import Unused
@@ -507,3 +510,22 @@ def test_answers_of_public_connections():
     made = wire()
     assert isinstance(market(made, {"success": True, "ret_msg": "pong", "op": "ping"}), Unused)
     assert isinstance(market(made, {"success": False, "ret_msg": "no such topic", "op": "subscribe"}), Malformed)
+
+
+async def test_quotes_of_a_perpetual_and_of_the_pair_of_its_name_are_told_apart():
+    """Both write the same symbol: the connection they come on says which it is."""
+    item, pair = INSTRUMENTS.find("BTCUSDT"), INSTRUMENTS.find("BTCUSDT_SPOT")
+    assert item is not None and pair is not None
+    heard = []
+    feed = MarketFeed(
+        wire=wire(), channels=wire().market(Endpoints.of("live")), instruments=INSTRUMENTS, contract=CONTRACT, clock=lambda: 7,
+        on_quotes=lambda quotes: heard.extend(quote.instrument for quote in quotes), on_marks=lambda marks: None,
+        pace=ConnectPace(1000, 60_000),
+    )  # fmt: skip
+    payload = json.dumps({"topic": "orderbook.1.BTCUSDT", "type": "snapshot", "ts": 1_700_000_000_000, "data": {
+        "s": "BTCUSDT", "b": [["30000.00", "0.500"]], "a": [["30000.10", "0.500"]], "u": 1, "seq": 1}}).encode()  # fmt: skip
+    for link, channel in feed._links:
+        heard.clear()
+        link.on_frame(None, payload)
+        await asyncio.sleep(0)
+        assert heard == [item.index if channel.name == "linear" else pair.index]
