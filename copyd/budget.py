@@ -89,7 +89,7 @@ def openings(config: Config, accounts: Mapping[str, int]) -> list[Opening]:
         contract = contract_of(venue)
         per_account = sockets_per_account(venue)
         count = per_account * accounts.get(venue.name, 0)
-        if not count or contract.connection_scope == "any_account":
+        if not count:
             continue
         per_s = contract.connect_attempts_per_5_min * max(1, len(venue.source_addresses)) / 300
         found.append(Opening(venue.name, count, ceil(count / per_s * S_MS), per_s))

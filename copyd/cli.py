@@ -206,7 +206,7 @@ def venue_conformance(
 
     import msgspec
 
-    from copyd.credentials import load_credentials
+    from copyd.vault.store import load_all
     from copyd.yamlcheck import load
 
     loaded = load(config).config
@@ -215,7 +215,7 @@ def venue_conformance(
         raise UsageError(f"no venue is called {name} (known: {', '.join(one.name for one in loaded.venues)})")
     key = None
     if credential:
-        key = load_credentials(loaded.credentials).get(credential)
+        key = load_all(loaded).get(credential)
         if key is None:
             raise UsageError(f"no credential is called {credential}")
     if orders and key is None:

@@ -44,6 +44,7 @@ from copyd.venues.common.facts import Placed
 from copyd.venues.common.instruments import Instruments
 from copyd.venues.common.parts import Hooks, LeaderTerms
 from copyd.venues.common.rest import RestError
+from copyd.venues.common.sessions import FINAL_REASONS
 from copyd.venues.common.signing import Key
 
 ORDERS = 7
@@ -56,13 +57,10 @@ UNTOLD_LOOK = 500
 ACTIVATE_CONCURRENCY = 16
 ACTIVATE_RETRY_S = 1.0
 ACTIVATE_RETRY_MAX_S = 30.0
-#: Reasons of a refusal that will not go away by asking again.
-KEY_REFUSED = frozenset({"key_refused", "key_format", "signature", "unauthorized", "ip_not_allowed"})
 #: Reasons for legs that are not ready which say nothing about the account.
 TRANSIENT = frozenset({"venue_unavailable", "unreadable_reply"})
 #: Account, its key, the (instrument, leverage) pairs its plans need.
 Wanting = tuple[int, Key, list[tuple[int, int]]]
-QUERY_SHARE = 0.5
 #: Causes of a wallet's change that are money paid in or taken out.
 FLOW_CAUSES = frozenset({
     "DEPOSIT", "WITHDRAW", "WITHDRAW_REJECT", "ADJUSTMENT", "ADMIN_DEPOSIT", "ADMIN_WITHDRAW", "ASSET_TRANSFER",
@@ -325,7 +323,7 @@ class VenueSide:
         try:
             await self.parts.check_key(key)
         except RestError as error:
-            if error.verdict.reason in KEY_REFUSED:
+            if error.verdict.reason in FINAL_REASONS:
                 raise OperatorError(f"{who}: the venue refuses the credential {name!r}: {error.message}") from None
             self.log.warning("credential not checked", who=who, error=str(error))
         except ValueError as error:  # an answer that cannot be read says nothing about the key
@@ -727,7 +725,7 @@ class VenueSide:
                 self._on_snapshot(await asyncio.wait_for(self.setup.snapshot(account, key), LOOK_DEADLINE_S), *asked)
                 answered.append(item)
             except RestError as problem:
-                if problem.verdict.reason in KEY_REFUSED:
+                if problem.verdict.reason in FINAL_REASONS:
                     self.owner.alert(Alert("credential_refused", problem.message, {"account": name}))
                     self.owner.leg_states(account, [self._unready(account, want, problem.verdict.reason) for want, _ in wants])
                 else:

@@ -587,6 +587,10 @@ def _addresses(config: Config, index: int, venue: VenueConfig) -> Iterator[tuple
     for field in _EVERY_ADDRESS:
         if field not in (*own, *more) and getattr(venue, field) is not None:
             yield ("venues", index, field), f"a venue of kind {venue.kind} has no such address", "remove it", ()
+    if venue.kind == "ccxt":
+        for field in ("exchange_id", "python"):
+            if not getattr(venue, field):
+                yield ("venues", index, field), "is needed with kind: ccxt", "", (("venues", index, "kind"),)
     if given and len(given) < len(own):
         for field in own:
             if field not in given:

@@ -57,6 +57,10 @@ class Rest(RestBase):
         """The key; the signature stands in the query already."""
         return {"X-MBX-APIKEY": key.api_key.decode()}
 
+    def signed_target(self, key: Key, target: str) -> str:
+        path, _, query = target.partition("?")
+        return f"{path}?{signed_query(key, query, self.venue_clock.timestamp_ms(), self.contract.recv_window_ms)}"
+
     def problem(self, status: int, headers: Mapping[str, str], body: bytes) -> Problem | None:
         """Every error has its own HTTP status here."""
         if status == 200:
@@ -83,16 +87,12 @@ class Rest(RestBase):
         return await self._signed_call("GET", path, params, key)
 
     async def _signed_call(self, method: str, path: str, params: Mapping[str, Any], key: Key) -> bytes:
-        query = signed_query(key, params, self.venue_clock.timestamp_ms(), self.contract.recv_window_ms)
-        return await self.call_now(method, path, f"{path}?{query}", b"", key)
+        return await self.call_now(method, path, f"{path}?{urlencode(params)}", b"", key)
 
     async def server_ms(self) -> int:
         """The venue's clock, ms, with the weight already taken."""
         body = await self.call_now("GET", "/api/v3/time", "/api/v3/time", b"", None)
-        try:
-            return int(decode_body(body, codec.ServerTime).serverTime)
-        except ValueError as problem:
-            raise VenueUnavailable(f"GET /api/v3/time: unreadable answer: {problem}") from None
+        return int(decode_body(body, codec.ServerTime).serverTime)
 
     async def instrument_bodies(self) -> bytes:
         """What ``load_instruments`` reads."""

@@ -10,17 +10,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlencode
 
 from copyd._fast.decimals import format_scaled
 from copyd.venues.common.signing import Key
 from copyd.venues.common.venue import Order
 
 
-def signed_query(key: Key, params: Mapping[str, Any], timestamp_ms: int, recv_window_ms: int) -> str:
-    """The query string of a signed REST call."""
-    query = urlencode({**params, "recvWindow": recv_window_ms, "timestamp": timestamp_ms})
-    return f"{query}&signature={key.sign(query.encode())}"
+def signed_query(key: Key, query: str, timestamp_ms: int, recv_window_ms: int) -> str:
+    """The query string of a signed REST call. ``query``: its parameters, encoded; "" where it has none."""
+    whole = f"{query}&" * bool(query) + f"recvWindow={recv_window_ms}&timestamp={timestamp_ms}"
+    return f"{whole}&signature={key.sign(whole.encode())}"
 
 
 def ws_signed_text(params: Mapping[str, Any]) -> str:

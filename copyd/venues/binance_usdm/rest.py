@@ -24,6 +24,8 @@ from copyd.venues.common.facts import MS_NS
 from copyd.venues.common.limits import S_NS, Bans, VenueClock, WeightBudget
 from copyd.venues.common.signing import Key
 
+POOL = 64
+
 
 class RestError(common.RestError):
     """The venue answered, with an error; what it proves follows from the venue's table."""
@@ -60,11 +62,12 @@ class RestClient:
         self.errors = 0
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._session: aiohttp.ClientSession | None = None
+        self._turn = asyncio.Semaphore(POOL)
 
     async def open(self) -> None:
         """Make the connection pool (inside the running loop)."""
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=64, keepalive_timeout=60), timeout=self._timeout, auto_decompress=True
+            connector=aiohttp.TCPConnector(limit=POOL, keepalive_timeout=60), timeout=self._timeout, auto_decompress=True
         )
 
     async def close(self) -> None:
@@ -92,6 +95,20 @@ class RestClient:
         """As ``call``, with the weight already taken."""
         if self._session is None:
             raise VenueUnavailable("REST client is not open")
+        # Signed when a connection is free: its time would grow old waiting for one.
+        try:
+            await asyncio.wait_for(self._turn.acquire(), self._timeout.total)
+        except TimeoutError:
+            raise VenueUnavailable(f"{method} {path}: no connection was free") from None
+        try:
+            return await self._call_at_turn(self._session, method, path, params, key, signed)
+        finally:
+            self._turn.release()
+
+    async def _call_at_turn(
+        self, session: aiohttp.ClientSession, method: str, path: str, params: Mapping[str, Any] | None, key: Key | None,
+        signed: bool,
+    ) -> bytes:
         name = f"{method} {path}"
         headers = {}
         query = urlencode(params or {})
@@ -105,7 +122,7 @@ class RestClient:
         try:
             # encoded=True: the signature covers these exact bytes, nothing may quote them again
             # Where an answer points elsewhere, nothing follows it: the key would be with a stranger.
-            async with self._session.request(method, URL(url, encoded=True), headers=headers, allow_redirects=False) as answer:
+            async with session.request(method, URL(url, encoded=True), headers=headers, allow_redirects=False) as answer:
                 body = await common.body_of(answer)
                 used = answer.headers.get("X-MBX-USED-WEIGHT-1M", "")
                 retry = answer.headers.get("Retry-After", "")

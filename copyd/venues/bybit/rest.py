@@ -10,7 +10,6 @@ from urllib.parse import quote
 import msgspec
 
 from copyd.core import leader_stream as ls
-from copyd.errors import VenueUnavailable
 from copyd.venues.bybit import codec
 from copyd.venues.bybit.codec import SETTLE_COIN, Page
 from copyd.venues.bybit.contract import DAY_MS, INSTRUMENTS_PAGE, LOG_PAGE, ORDERS_PAGE, POSITIONS_PAGE
@@ -114,10 +113,7 @@ class Rest(RestBase):
         """The venue's clock, ms, with the weight already taken."""
         path = "/v5/market/time"
         body = await self.call_now("GET", path, path, b"", None)
-        try:
-            return codec.nanoseconds(msgspec.json.decode(body, type=codec.TimeBody).result.timeNano) // MS_NS
-        except ValueError as problem:
-            raise VenueUnavailable(f"{self.clock_call}: unreadable answer: {problem}") from None
+        return codec.nanoseconds(msgspec.json.decode(body, type=codec.TimeBody).result.timeNano) // MS_NS
 
     async def instrument_bodies(self) -> list[bytes]:
         """Pages of ``instruments-info`` of both categories; one that cannot be read is ``load_instruments``' to say."""

@@ -84,7 +84,7 @@ class LeaderFeed(LeaderDriver):
         assert line.session is not None
         self._session_opened(line.session, line.connects > 1, bool(line.link.old))
 
-    def _on_lost(self, line: Line, session: Session, was_ready: bool) -> None:
+    def _on_lost(self, line: Line, session: Session) -> None:
         generation = self._generations.pop(session, 0)
         if generation:
             self._do(self.stream.lost(self.clock(), generation, session.reason))
@@ -120,6 +120,9 @@ class LeaderFeed(LeaderDriver):
             case t.WalletTold():
                 cause = (PAID_IN if told.change_e8 > 0 else TAKEN_OUT) if told.flow else told.cause
                 return ls.Wallet(told.asset, told.wallet_e8, told.change_e8, cause, told.ts_event, ts_recv, payload)
+            case t.FlowTold():
+                cause = PAID_IN if told.change_e8 > 0 else TAKEN_OUT
+                return ls.Wallet(told.asset, 0, told.change_e8, cause, told.ts_event, ts_recv, payload)
             case t.MarginCallTold():
                 return ls.MarginCall(told.ts_event, ts_recv, payload)
             case t.Ending():

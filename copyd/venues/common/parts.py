@@ -258,7 +258,7 @@ class SessionParts:
         self.gateway.on_ready(line)
         self.streams.on_ready(line)
 
-    def _on_lost(self, line: Line, session: Session, was_ready: bool) -> None:
+    def _on_lost(self, line: Line, session: Session) -> None:
         self.gateway.on_lost(line, session)
 
     def _on_refused(self, account: int, problem: str, final: bool) -> None:
@@ -332,7 +332,7 @@ class SessionParts:
             await asyncio.sleep(CLOCK_EVERY_S)
             try:
                 await self.rest.measure_clock()
-            except (VenueUnavailable, RestError, ValueError):
+            except (VenueUnavailable, RestError):
                 self.rest.errors += 1
 
     async def stop(self) -> None:

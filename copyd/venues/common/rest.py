@@ -97,6 +97,10 @@ class RestBase:
         """Headers that sign a call. ``target``: path and query exactly as sent."""
         raise NotImplementedError
 
+    def signed_target(self, key: Key, target: str) -> str:
+        """Path and query as sent, where the signature and its time stand in the query."""
+        return target
+
     def problem(self, status: int, headers: Mapping[str, str], body: bytes) -> Problem | None:
         """What the answer says went wrong; None: it is an answer."""
         raise NotImplementedError
@@ -179,6 +183,8 @@ class RestBase:
         if not self._pools:
             raise NotSent("REST client is not open")
         name = f"{method} {path}"
+        if key is not None:
+            target = self.signed_target(key, target)
         headers = self.signed(key, method, target, body) if key is not None else {}
         if body:
             headers["Content-Type"] = "application/json"
@@ -252,7 +258,7 @@ class RestBase:
         raise RestError(name, status, wrong.code, wrong.message, wrong.verdict)
 
     async def server_ms(self) -> int:
-        """The venue's clock, ms, with the weight already taken."""
+        """The venue's clock, ms, with the weight already taken. ``ValueError``: its answer cannot be read."""
         raise NotImplementedError
 
     #: The call ``server_ms`` makes.
@@ -265,7 +271,10 @@ class RestBase:
             # Waiting for weight is no part of the round trip: half of it would be taken for an error of the clock.
             await self.budget.take(self.contract.weight(self.clock_call))
             began = self.mono()
-            server = await self.server_ms()
+            try:
+                server = await self.server_ms()
+            except ValueError as problem:
+                raise VenueUnavailable(f"{self.clock_call}: unreadable answer: {problem}") from None
             received = self.clock()
             sent = received - (self.mono() - began)  # a wall clock put right meanwhile is no round trip
             if best is None or received - sent < best[1] - best[0]:

@@ -18,7 +18,6 @@ from copyd.errors import VenueUnavailable
 from copyd.venues.common.connection import ConnectPace, Link, Session, watched
 from copyd.venues.common.contract import VenueContract
 from copyd.venues.common.limits import Bans, VenueClock
-from copyd.venues.common.rest import RestError
 from copyd.venues.common.signing import Key
 from copyd.venues.common.told import Alive, Ending, LoggedIn, Subscribed, Told
 from copyd.venues.common.venue import Channel, Wire
@@ -82,7 +81,7 @@ class Line:
 
 
 class Sessions:
-    """See the module. ``on_told(line, told, payload, ts_recv)``, ``on_ready(line)``, ``on_lost(line, session, was_ready)``,
+    """See the module. ``on_told(line, told, payload, ts_recv)``, ``on_ready(line)``, ``on_lost(line, session)``,
     ``on_refused(account, problem, for good)``."""
 
     def __init__(
@@ -96,10 +95,9 @@ class Sessions:
         bans: Bans,
         on_told: Callable[[Line, Told, bytes, int], None],
         on_ready: Callable[[Line], None] = lambda line: None,
-        on_lost: Callable[[Line, Session, bool], None] = lambda line, session, was_ready: None,
+        on_lost: Callable[[Line, Session], None] = lambda line, session: None,
         on_refused: Callable[[int, str, bool], None] = lambda account, problem, final: None,
         on_oversized: Callable[[Line], None] = lambda line: None,
-        on_congestion: Callable[[Line, bool], None] = lambda line, congested: None,
         prepare: Callable[[Key], Awaitable[Any]] | None = None,
         paces: Mapping[str, ConnectPace] | None = None,
         name: str = "session",
@@ -112,7 +110,7 @@ class Sessions:
         self.wire, self.channels, self.contract, self.prepare = wire, channels, contract, prepare
         self.clock, self.venue_clock, self.bans = clock, venue_clock, bans
         self.on_told, self.on_ready, self.on_lost, self.on_refused = on_told, on_ready, on_lost, on_refused
-        self.on_oversized, self.on_congestion = on_oversized, on_congestion
+        self.on_oversized = on_oversized
         self.name, self.urgent = name, urgent
         self._paces = dict(paces or paces_of(contract))
         self.sources = tuple(self._paces)
@@ -174,13 +172,6 @@ class Sessions:
         while True:
             try:
                 await self.prepare(key)
-            except RestError as refused:
-                final = refused.verdict.reason in FINAL_REASONS
-                self.stats.refused += 1
-                self.on_refused(account, f"refused: {refused}", final)
-                if final:
-                    return
-                await asyncio.sleep(pause)
             except VenueUnavailable:
                 await asyncio.sleep(pause * self._rng.uniform(0.5, 1.0))
                 pause = min(pause * 2, PREPARE_MAX_S)
@@ -214,10 +205,6 @@ class Sessions:
         """Lines that serve now."""
         return len(self._open)
 
-    def up(self) -> list[Line]:
-        """Every line that serves now."""
-        return list(self._open)
-
     def _link(self, line: Line) -> Link:
         source = self.sources[line.account % len(self.sources)]
 
@@ -235,7 +222,6 @@ class Sessions:
             on_open=lambda session: self._on_open(line, session),
             on_lost=lambda session: self._on_lost(line, session),
             on_oversized=lambda session: self.on_oversized(line),
-            on_congestion=lambda session, congested: self.on_congestion(line, congested),
             rng=random.Random(self._rng.random()),
             life_s=contract.connection_life_ms / 1000 if contract.connection_life_ms else FOR_EVER_S,
             frame_bytes_max=contract.frame_bytes_max,
@@ -281,11 +267,10 @@ class Sessions:
 
     def _on_lost(self, line: Line, session: Session) -> None:
         self._lines.pop(session, None)
-        was_ready = line.ready and line.session is session
         if line.session is session:
             line.session, line.ready = None, False
             self._open.pop(line, None)
-        self.on_lost(line, session, was_ready)
+        self.on_lost(line, session)
 
     def _on_frame(self, session: Session, payload: bytes) -> None:
         line = self._lines.get(session)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from urllib.parse import urlencode
 
 import pytest
 from hypothesis import given
@@ -80,7 +81,7 @@ def test_worked_rest_examples(text: str, signature: str) -> None:
     """Signed queries byte for byte, ``signature`` last."""
     params = dict(part.split("=") for part in text.split("&") if part)
     head = f"{text}&" if text else ""
-    assert signed_query(KEY, params, NOW, 5000) == f"{head}recvWindow=5000&timestamp={NOW}&signature={signature}"
+    assert signed_query(KEY, urlencode(params), NOW, 5000) == f"{head}recvWindow=5000&timestamp={NOW}&signature={signature}"
 
 
 def test_worked_websocket_examples() -> None:
@@ -198,6 +199,7 @@ print(json.dumps(out))
 """
 CONNECTOR = """
 import json
+from urllib.parse import urlencode
 import binance.api, binance.lib.utils
 binance.api.get_timestamp = lambda: 1700000000000
 from binance.spot import Spot
@@ -247,4 +249,4 @@ def test_binance_connector_sends_the_very_bytes_we_do() -> None:
     """Its query of the same parameters, recvWindow given, is ours byte for byte."""
     told = [{**params, "recvWindow": 5000} for params in ORDERS]
     for query, params in zip(run(script(CONNECTOR, told)), ORDERS, strict=True):
-        assert query == signed_query(KEY, params, NOW, 5000)
+        assert query == signed_query(KEY, urlencode(params), NOW, 5000)

@@ -20,10 +20,15 @@ class Answer:
     async def __aexit__(self, *error):
         return None
 
-    async def read(self):
+    @property
+    def content(self):
+        return self
+
+    async def iter_chunked(self, size):
         if self.after is not None:
             self.after()
-        return self.body
+        for at in range(0, len(self.body), size):
+            yield self.body[at : at + size]
 
 
 class Web:
