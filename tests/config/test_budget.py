@@ -15,7 +15,7 @@ from copyd.budget import alike, fan_outs, openings, report
 from copyd.config import Config
 from copyd.yamlcheck import load
 
-KINDS = {"okx": "BTC-USDT-SWAP", "bybit": "BTCUSDT", "bitget": "BTCUSDT"}
+KINDS = {"okx": "BTC-USDT-SWAP", "bybit": "BTCUSDT", "bitget": "BTCUSDT", "binance_spot": "BTCUSDT"}
 
 
 def configured(folder: Path, kind: str, **venue: Any) -> tuple[Path, Config]:

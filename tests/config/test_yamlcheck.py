@@ -283,6 +283,13 @@ def test_the_address_of_key_rights_may_be_left_out(written):
     assert endpoints_of(msgspec.structs.replace(live, rest_url=None)).sapi == "https://api.binance.com"
 
 
+def test_a_venue_through_ccxt_names_its_exchange_and_its_interpreter(written):
+    """Both are needed to start it at all: a file without them is not good."""
+    problems = _problems(written(GOOD.replace("kind: binance_usdm", "kind: ccxt", 1)))
+    assert {field for field in ("exchange_id", "python") if any(
+        f"venues[0].{field}: is needed with kind: ccxt" in problem for problem in problems)} == {"exchange_id", "python"}
+
+
 def test_an_empty_section_means_its_defaults(written):
     path = written(GOOD.split("runtime:")[0] + "runtime:\n")
     assert load_config(path).runtime == example().runtime

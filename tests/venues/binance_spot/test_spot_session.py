@@ -21,7 +21,7 @@ from copyd.venues.binance_spot.parts import KIND
 from copyd.venues.binance_spot.wire import BinanceSpotWire
 from copyd.venues.binance_usdm.signing import frames
 from copyd.venues.common import facts
-from copyd.venues.common.facts import AccountPosition, LeaderFill, LeaderSync, Placed
+from copyd.venues.common.facts import AccountPosition, LeaderFill, LeaderSync, LeaderWallet, Placed
 from copyd.venues.common.outcome import Outcome, Verdict
 from copyd.venues.common.parts import Hooks, LeaderTerms, SessionParts, Terms
 from copyd.venues.common.signing import Key
@@ -39,6 +39,8 @@ NAMES = (
     "cid", "cum", "cost", "last_qty", "last_px", "fee", "trade", "order", "event", "account", "code", "kind", "status",
     "fee_base")
 TERMS = {"recv_window_ms": 1_000, "engine_delay_ms": 200, "read_lag_ms": 100, "guard_ms": 100, "order_ack_timeout_ms": 500}
+
+FLOWS = ("DEPOSIT", "WITHDRAW")
 
 
 class World:
@@ -253,3 +255,20 @@ async def test_a_limit_of_the_address_that_an_order_was_told_stops_all_requests(
         assert w.parts.gateway.banned_until > 0
         sent = w.send(0, 1_000)
         await until(lambda: w.about(sent, facts.NOT_SENT))
+
+
+async def test_what_a_leader_pays_in_is_told_as_it_happens() -> None:
+    """A deposit and a withdrawal are no profit and no loss (semantics 18): each is said when the venue says it."""
+    async with world() as w:
+        made = await w.x.account("leader")
+        feed = w.parts.leader_feed(LeaderTerms(1, Key(made["api_key"].encode(), made["secret"].encode()), 60.0, 60.0))
+        await feed.start(timeout_s=10)
+        try:
+            for amount in ("250.5", "-100"):
+                await w.x.tell("POST", "/deposit", {"account": "leader", "amount": amount})
+            await until(lambda: len([e for e in w.leader_events if isinstance(e, LeaderWallet) and e.cause in FLOWS]) == 2)
+            flows = [e for e in w.leader_events if isinstance(e, LeaderWallet) and e.cause in FLOWS]
+            assert [(e.cause, e.asset, e.change_e8) for e in flows] == [
+                ("DEPOSIT", "USDT", 25_050_000_000), ("WITHDRAW", "USDT", -10_000_000_000)]
+        finally:
+            await feed.stop()
