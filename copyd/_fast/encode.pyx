@@ -9,7 +9,6 @@ the key block and ``apiKey=...&newClientOrderId=`` are hashed once per account, 
 secret is kept only as these two states.
 """
 
-import hashlib
 import threading
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -19,7 +18,7 @@ from libc.string cimport memcpy, memset
 
 from copyd._fast.columns cimport Columns, Order
 from copyd._fast.hashing cimport (
-    START as SHA256_START, blocks as sha256_blocks, many as sha256_many, pad as sha256_pad, put as sha256_put,
+    blocks as sha256_blocks, key_states, many as sha256_many, pad as sha256_pad, put as sha256_put,
 )
 from copyd._fast.texts cimport (
     explicit_bzero, fetch_soon, grown, mask_text, next_random, put_bytes, put_hex, put_scaled, put_strides, refuse_unplain,
@@ -231,22 +230,19 @@ cdef class Encoder:
             raise ValueError("secret is empty")
         if connection < 0:
             raise ValueError("connection must not be negative")
-        cdef bytes block = (hashlib.sha256(secret).digest() if len(secret) > 64 else secret).ljust(64, b"\0")
-        cdef bytes inner = bytes([c ^ 0x36 for c in block]) + b"apiKey=" + api_key + b"&newClientOrderId="
-        cdef bytes outer = bytes([c ^ 0x5C for c in block])
+        cdef bytes head = b"apiKey=" + api_key + b"&newClientOrderId="
+        cdef Py_ssize_t whole = len(head) // 64 * 64
         cdef bytes text = b'","apiKey":"' + api_key + b'","timestamp":'
         cdef int out = self.out_of(connection)
         self.accounts = <Account*>grown(self.accounts, &self.n_accounts, index, 2 * index + 64, sizeof(Account))
         cdef Account* account = &self.accounts[index]
         memcpy(account.key_text, PyBytes_AS_STRING(text), len(text))
         account.key_size = <int>len(text)
-        account.inner_size = len(inner) // 64 * 64
-        account.rest_size = <int>(len(inner) - account.inner_size)
-        memcpy(account.inner, SHA256_START, 32)
-        sha256_blocks(account.inner, <uint8_t*>PyBytes_AS_STRING(inner), account.inner_size // 64)
-        memcpy(account.rest, PyBytes_AS_STRING(inner) + account.inner_size, account.rest_size)
-        memcpy(account.outer, SHA256_START, 32)
-        sha256_blocks(account.outer, <uint8_t*>PyBytes_AS_STRING(outer), 1)
+        key_states(secret, account.inner, account.outer)
+        account.inner_size = 64 + whole
+        account.rest_size = <int>(len(head) - whole)
+        sha256_blocks(account.inner, <uint8_t*>PyBytes_AS_STRING(head), whole // 64)
+        memcpy(account.rest, PyBytes_AS_STRING(head) + whole, account.rest_size)
         account.out = out
         self.lanes = <uint32_t*>grown(self.lanes, &self.n_lanes, index, 2 * index + 64, sizeof(uint32_t))
         self.lanes[index] = out + 1

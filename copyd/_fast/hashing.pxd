@@ -25,6 +25,9 @@ cdef void many(uint32_t** states, const uint8_t** data, size_t count, int n) noe
 #: pad, hash what that makes, and the digest
 cdef void finish(uint32_t* state, uint8_t* data, size_t size, uint64_t total, uint8_t* digest) noexcept nogil
 
+#: the two states that follow from an HMAC key (RFC 2104): after its inner block, after its outer; the key is left nowhere
+cdef int key_states(bytes key, uint32_t* inner, uint32_t* outer) except -1
+
 
 cdef class Keys:
     cdef uint32_t* saved           # 16 words per key: the state after the inner key block, the state after the outer

@@ -118,6 +118,7 @@ def sha256(bytes message not None):
     memcpy(state, START, 32)
     with nogil:
         finish(state, data, size, size, digest)
+    explicit_bzero(data, size + 72)
     free(data)
     return PyBytes_FromStringAndSize(<char*>digest, 32)
 
@@ -137,32 +138,36 @@ def sha256_many(list messages not None, int offset=0):
         free(states)
 
 
+cdef int key_states(bytes key, uint32_t* inner, uint32_t* outer) except -1:
+    cdef uint8_t block[128]    # the inner key block, the outer
+    cdef uint32_t* states[2]
+    cdef const uint8_t* data[2]
+    cdef Py_ssize_t at
+    if len(key) > 64:
+        key = sha256(key)
+    memset(block, 0x36, 64)
+    memset(block + 64, 0x5C, 64)
+    for at in range(len(key)):
+        block[at] ^= <uint8_t>key[at]
+        block[64 + at] ^= <uint8_t>key[at]
+    data[0], data[1] = block, block + 64
+    states[0], states[1] = inner, outer
+    memcpy(inner, START, 32)
+    memcpy(outer, START, 32)
+    many(states, data, 1, 2)
+    explicit_bzero(block, sizeof(block))
+    return 0
+
+
 cdef class Keys:
     """HMAC keys, each kept only as the two hash states that follow from it (RFC 2104); as secret as the keys, and wiped."""
 
     def __cinit__(self, list keys not None):
-        cdef uint8_t block[128]    # the inner key block, the outer
-        cdef uint32_t* states[2]
-        cdef const uint8_t* data[2]
-        cdef bytes key
-        cdef Py_ssize_t i, at
+        cdef Py_ssize_t i
         self.saved = <uint32_t*>memory(64 * len(keys))
-        data[0], data[1] = block, block + 64
         for i in range(len(keys)):
-            key = keys[i]
-            if len(key) > 64:
-                key = sha256(key)
-            memset(block, 0x36, 64)
-            memset(block + 64, 0x5C, 64)
-            for at in range(len(key)):
-                block[at] ^= <uint8_t>key[at]
-                block[64 + at] ^= <uint8_t>key[at]
-            states[0], states[1] = self.saved + 16 * i, self.saved + 16 * i + 8
-            memcpy(states[0], START, 32)
-            memcpy(states[1], START, 32)
-            many(states, data, 1, 2)
+            key_states(keys[i], self.saved + 16 * i, self.saved + 16 * i + 8)
             self.n += 1
-        explicit_bzero(block, sizeof(block))
 
     def __dealloc__(self):
         if self.saved != NULL:

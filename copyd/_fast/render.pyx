@@ -17,8 +17,6 @@ Memory: 336 bytes per account, for up to twice the accounts in use; beside that 
 far, whoever's they were, and twice the texts of 32 orders. No account has a buffer of its own.
 """
 
-import hashlib
-
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
@@ -26,7 +24,7 @@ from libc.string cimport memcpy, memset
 
 from copyd._fast.columns cimport Columns, Order
 from copyd._fast.hashing cimport (
-    START as SHA256_START, blocks as sha256_blocks, many as sha256_many, pad as sha256_pad, put as sha256_put,
+    key_states, many as sha256_many, pad as sha256_pad, put as sha256_put,
 )
 from copyd._fast.texts cimport (
     STRIDE, explicit_bzero, fetch_soon, grown, mask_text, next_random, put_base64, put_bytes, put_hex, put_scaled,
@@ -355,9 +353,6 @@ cdef class Renderer:
         for c in passphrase:
             if not 32 <= c < 127 or self.frames and c in b'"\\':
                 raise ValueError("passphrase contains a character that cannot be sent")
-        cdef bytes block = (hashlib.sha256(secret).digest() if len(secret) > 64 else secret).ljust(64, b"\0")
-        cdef bytes inner = bytes([c ^ 0x36 for c in block])
-        cdef bytes outer = bytes([c ^ 0x5C for c in block])
         self.accounts = <Account*>grown(self.accounts, &self.n_accounts, index, 2 * index + 64, sizeof(Account))
         cdef Account* account = &self.accounts[index]
         explicit_bzero(account, sizeof(Account))
@@ -365,10 +360,7 @@ cdef class Renderer:
         account.key_size = <int>len(api_key)
         memcpy(account.passphrase, PyBytes_AS_STRING(passphrase), len(passphrase))
         account.pass_size = <int>len(passphrase)
-        memcpy(account.inner, SHA256_START, 32)
-        sha256_blocks(account.inner, <uint8_t*>PyBytes_AS_STRING(inner), 1)
-        memcpy(account.outer, SHA256_START, 32)
-        sha256_blocks(account.outer, <uint8_t*>PyBytes_AS_STRING(outer), 1)
+        key_states(secret, account.inner, account.outer)
 
     def forget_account(self, Py_ssize_t index):
         """Drop a key (follower removed, key refused), also from what was rendered with it; rendering for it is an error from now

@@ -1849,11 +1849,11 @@ class Engine:
         given = self._shrink_legs(account, instrument, short, sign(net), shrink, out, traded, px) if shrink else []
         for index, leg in self._account_legs(account, instrument):
             # A part that waited because his own position netted it may now be closed reduce-only.
-            if leg.retry_ts == 0 and self._due(leg):
+            if leg.retry_ts == 0 and self.due(leg):
                 self._edit(LEGS, index, LegRow, retry_ts=now)
         return given
 
-    def _due(self, leg: LegRow) -> int:
+    def due(self, leg: LegRow) -> int:
         """Whole lots of the leg to reduce by now (``copyd.core.order.due``)."""
         lots, instrument = reducible(leg), self._row(INSTRUMENTS, leg.instrument, InstrumentRow)
         at = leg.account * self.columns.instruments_max + leg.instrument
@@ -2342,10 +2342,17 @@ class Engine:
             halted = self._row(INSTRUMENTS, index, InstrumentRow).halted
             self._edit(INSTRUMENTS, index, InstrumentRow, halted=halted | cause if on else halted & ~cause)
 
+    def _on_venue(self, venue: str) -> list[int]:
+        return [index for index, spec in enumerate(self.names.instruments) if spec.venue == venue]
+
+    def _shared_by_venue(self, venue: str) -> InstrumentRow:
+        """A row that holds what all instruments of a venue share."""
+        listed = self._on_venue(venue)
+        return self._row(INSTRUMENTS, listed[0], InstrumentRow) if listed else InstrumentRow()
+
     def _venue_halts(self, venue: str) -> int:
         """The causes that halt a venue, which an instrument that is added to it shares."""
-        listed = [index for index, spec in enumerate(self.names.instruments) if spec.venue == venue]
-        return self._row(INSTRUMENTS, listed[0], InstrumentRow).halted & HALTED_BY_VENUE if listed else 0
+        return self._shared_by_venue(venue).halted & HALTED_BY_VENUE
 
     def _hold(self, now: int, args: dict[str, Any], out: Outputs) -> None:
         """``why`` (journal_low | clock_off), ``on``: the world does not let openings go; reductions pass.
@@ -2372,8 +2379,7 @@ class Engine:
 
     def clock_off(self, venue: str) -> bool:
         """Whether openings at a venue are held for this machine's clock, which disagrees with that venue's."""
-        listed = [index for index, spec in enumerate(self.names.instruments) if spec.venue == venue]
-        return bool(listed) and bool(self._row(INSTRUMENTS, listed[0], InstrumentRow).clock_off)
+        return bool(self._shared_by_venue(venue).clock_off)
 
     def symbol(self, instrument: int) -> str:
         """Venue symbol of an instrument index."""
@@ -2405,7 +2411,7 @@ class Engine:
         return found
 
     def _listed_on(self, venue: str) -> list[int]:
-        found = [index for index, spec in enumerate(self.names.instruments) if spec.venue == venue]
+        found = self._on_venue(venue)
         if not found:
             raise OperatorError(f"venue {venue!r}: no instrument of it is configured")
         return found
@@ -2537,17 +2543,9 @@ def check_law(engine: Engine) -> None:
     opening residual may do, and a part of a close that the venue would not take: a leg never else holds a whole lot more than it
     should without an order on its way or a retry due.
     """
-    stride = engine.columns.instruments_max
     for index in range(engine.columns.count(LEGS)):
         leg = LegRow.unpack(engine.columns.get(LEGS, index))
-        wanted = leg.target - leg.pending - leg.deferred
-        wanted = abs(wanted) if sign(wanted) == sign(leg.attributed) != -sign(leg.deferred) else 0
-        excess = abs(leg.attributed) * ONE - wanted - leg.reduce_leaves * ONE
-        instrument = InstrumentRow.unpack(engine.columns.get(INSTRUMENTS, leg.instrument))
-        account = AccountRow.unpack(engine.columns.get(ACCOUNTS, leg.account))
-        ai = AccountInstrumentRow.unpack(engine.columns.get(ACCOUNT_INSTRUMENTS, leg.account * stride + leg.instrument))
-        room = room_of(instrument, account, ai, leg)
-        if excess >= ONE and leg.retry_ts == 0 and tradable(instrument, leg, excess >> 32, room):
-            raise BrokenInvariant(f"leg {index} holds {excess >> 32} lots too much and nothing is on its way")
+        if leg.retry_ts == 0 and (lots := engine.due(leg)):
+            raise BrokenInvariant(f"leg {index} holds {lots} lots too much and nothing is on its way")
         if leg.reduce_leaves < 0 or leg.open_leaves < 0:
             raise BrokenInvariant(f"leg {index} counts fewer lots on the wire than none")

@@ -118,7 +118,8 @@ class WebSocket(asyncio.Protocol):
     # -- asyncio.Protocol -------------------------------------------------------------------------------------------------
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
-        self.peer = transport.get_extra_info("peername")[0]
+        peer = transport.get_extra_info("peername")  # None where the client is gone already
+        self.peer = peer[0] if peer else ""
         self.opened_ns = self.last_ping_ns = self.last_pong_ns = self.clock_ns()
 
     def connection_lost(self, exc: Exception | None) -> None:
