@@ -88,7 +88,7 @@ class RestBase:
         self.headers: dict[str, str] = {}
         self._pools: list[aiohttp.ClientSession] = []
         #: Turns at each pool: a call is signed when a connection is free for it, its time would grow old waiting for one.
-        self._turns: list[asyncio.Semaphore] = []
+        self._turns = [asyncio.Semaphore(POOL) for _ in self.sources]
         #: Orders go over connections of their own: they never wait behind a question.
         self._orders: list[Requests] = []
 
@@ -121,13 +121,11 @@ class RestBase:
             self._pools.append(aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=POOL, keepalive_timeout=60, local_addr=local), timeout=self._timeout,
                 auto_decompress=True, headers=self.headers))
-            self._turns.append(asyncio.Semaphore(POOL))
             self._orders.append(Requests(self.base_url, source))
 
     async def close(self) -> None:
         pools, self._pools = self._pools, []
         orders, self._orders = self._orders, []
-        self._turns = []
         for connections in orders:
             connections.close()
         for pool in pools:
