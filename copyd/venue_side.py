@@ -32,11 +32,12 @@ from copyd.core.rows import (
     OrderState,
 )
 from copyd.core.volatility import Range
-from copyd.credentials import Credential, Credentials
+from copyd.credentials import Credentials
 from copyd.errors import OperatorError, VenueUnavailable
 from copyd.funding import FundingReader
 from copyd.runtime.clock import Clock
 from copyd.telemetry.logs import get_logger
+from copyd.vault.checks import key_of
 from copyd.vault.signer import SignerLimits
 from copyd.venues.common import facts
 from copyd.venues.common.activation import in_parallel
@@ -94,12 +95,6 @@ class Owner(Protocol):
     def snapshot(
         self, account: int, wallet_e8: int, positions: list[tuple[int, int, int]], seq: int, asked: int
     ) -> None: ...
-
-
-def key_of(credential: Credential) -> Key:
-    """A credential as the adapter takes it."""
-    return Key(
-        credential.key.reveal().encode(), credential.secret.reveal().encode(), credential.passphrase.reveal().encode())
 
 
 class VenueSide:

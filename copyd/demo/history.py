@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -378,8 +377,3 @@ def read_claims(path: Path) -> Iterator[Claim]:
 def read_plans(path: Path) -> list[Plan]:
     """The plan file as the followers were imported from."""
     return [_plan_decoder.decode(line) for line in path.read_bytes().splitlines() if line.strip()]
-
-
-def leader_trades_from(rows: Iterable[dict[str, Any]]) -> list[LeaderTrade]:
-    """Leader trades from plain rows (tests, and a kept truth file)."""
-    return [msgspec.convert(row, LeaderTrade) for row in rows]

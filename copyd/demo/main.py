@@ -422,7 +422,7 @@ class Demo:
                 by_venue = {place.name: await place.orders_accepted() for place in self.places}
                 orders = sum(by_venue.values())
                 if not self.alone:
-                    self.board.venues = {name: by_venue[name] for name in by_venue}
+                    self.board.venues = by_venue
                 now = time.monotonic()
                 self.board.orders_per_second = (orders - last_orders) / max(1e-3, now - last_time)
                 last_orders, last_time = orders, now

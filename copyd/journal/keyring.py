@@ -17,6 +17,7 @@ import errno
 import os
 import struct
 import sys
+import tempfile
 import threading
 import time
 import zlib
@@ -116,11 +117,10 @@ class Keyring:
 
     def _create(self) -> None:
         """An empty ring, made aside and put in place by one rename: never a half-made one."""
-        aside = self.path.with_name(f".{FOLDER}.{os.getpid()}")
         try:
             self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
             place.refuse_unfit_file_system(self.path.parent)
-            aside.mkdir(mode=0o700)
+            aside = Path(tempfile.mkdtemp(prefix=f".{FOLDER}.", dir=self.path.parent))
             try:
                 with lmdb.open(str(aside), map_size=MAP_BYTES, max_dbs=2, mode=0o600) as env:
                     with env.begin(write=True) as txn:

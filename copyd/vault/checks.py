@@ -10,14 +10,13 @@ from copyd.config import Config, VenueConfig
 from copyd.credentials import Credential
 from copyd.errors import ConfigError, VenueUnavailable
 from copyd.venues.binance_usdm.rest import RestClient
-from copyd.venues.binance_usdm.rest import RestError as BinanceRestError
 from copyd.venues.binance_usdm.rights import CALL, rights_of
 from copyd.venues.common.rest import RestError
 from copyd.venues.common.signing import Key
 from copyd.venues.common.venue import Rights
 
 #: What a venue answers instead of rights: the key is refused, or it cannot be read. Neither is a right less.
-REFUSALS = (RestError, BinanceRestError, ValueError)
+REFUSALS = (RestError, ValueError)
 
 
 class RightsReader(Protocol):
@@ -33,38 +32,11 @@ class RightsReader(Protocol):
         """What the key may do."""
 
 
-class BinanceRights:
-    """``GET /sapi/v1/account/apiRestrictions``, signed with the key asked about. ``rest``: a client that is open already."""
+class _RestRights:
+    """Asked by a REST client of its own."""
 
-    def __init__(self, venue: VenueConfig, now_ns: Callable[[], int], rest: RestClient | None = None) -> None:
-        self._own = rest is None
-        contract = contract_of(venue)
-        self._rest = rest or RestClient(
-            endpoints_of(venue), contract, now_ns, weight_limit_per_min=weight_per_min(venue, contract))
-
-    async def open(self) -> None:
-        if self._own:
-            await self._rest.open()
-            try:
-                await self._rest.measure_clock(1)
-            except BaseException:
-                await self._rest.close()
-                raise
-
-    async def close(self) -> None:
-        if self._own:
-            await self._rest.close()
-
-    async def rights(self, key: Key) -> Rights:
-        method, path = CALL.split()
-        return rights_of(await self._rest.call(method, path, key=key))
-
-
-class SessionRights:
-    """A session venue's own REST client: ``Rest.rights``."""
-
-    def __init__(self, venue: VenueConfig, now_ns: Callable[[], int]) -> None:
-        self._rest = rest_of(venue, now_ns)
+    def __init__(self, rest: Any) -> None:
+        self._rest = rest
 
     async def open(self) -> None:
         await self._rest.open()
@@ -76,6 +48,26 @@ class SessionRights:
 
     async def close(self) -> None:
         await self._rest.close()
+
+
+class BinanceRights(_RestRights):
+    """``GET /sapi/v1/account/apiRestrictions``, signed with the key asked about."""
+
+    def __init__(self, venue: VenueConfig, now_ns: Callable[[], int]) -> None:
+        contract = contract_of(venue)
+        super().__init__(RestClient(
+            endpoints_of(venue), contract, now_ns, weight_limit_per_min=weight_per_min(venue, contract)))
+
+    async def rights(self, key: Key) -> Rights:
+        method, path = CALL.split()
+        return rights_of(await self._rest.call(method, path, key=key))
+
+
+class SessionRights(_RestRights):
+    """A session venue's own ``Rest.rights``."""
+
+    def __init__(self, venue: VenueConfig, now_ns: Callable[[], int]) -> None:
+        super().__init__(rest_of(venue, now_ns))
 
     async def rights(self, key: Key) -> Rights:
         found: Rights = await self._rest.rights(key)
@@ -111,5 +103,5 @@ def problem_of(error: BaseException) -> str:
         return f"venue_unavailable: {error}"
     if isinstance(error, ValueError):
         return f"unreadable_answer: {error}"
-    verdict: Any = getattr(error, "verdict", None)
-    return f"{verdict.reason if verdict is not None else 'refused'}: {error}"
+    assert isinstance(error, RestError)
+    return f"{error.verdict.reason}: {error}"

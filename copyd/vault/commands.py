@@ -255,7 +255,8 @@ def rotate(
 ) -> int:
     """Replace a key by a new one of the same account. The old one is destroyed when the new one was tested, not before.
 
-    A running daemon uses it from its next start on: take the old key back at the venue after that.
+    A running daemon takes it into use at `copyd ctl reload`, or by itself at its next look at the keys: take the old one back at
+    the venue after that.
 
     Example: copyd key rotate bob < bob.json
 
@@ -310,19 +311,23 @@ def rotate_kek(*, config: ConfigPath = DEFAULT_CONFIG) -> int:
     from copyd.vault.store import open_vault
 
     loaded = _begin(config)
-    with open_vault(loaded.journal.path, loaded.keys) as vault:
-        total = len(vault.rows())
-        with _progress("keys", total) as advance:
-            done, problems = vault.rewrap_all(advance)
+    with open_vault(loaded.journal.path, loaded.keys) as vault, _progress("keys", len(vault.rows())) as advance:
+        done, already, problems, scrubbed = vault.rewrap_all(advance)
     for problem in problems:
         print(problem, file=sys.stderr)
-    print(f"{done} of {total} keys wrapped anew, {total - done - len(problems)} were so already, {len(problems)} could not be")
-    return DAMAGED if problems else 0
+    if not scrubbed:
+        print("a reader keeps data keys under the KEK before in the file: run it again", file=sys.stderr)
+    total = done + already + len(problems)
+    print(f"{done} of {total} keys wrapped anew, {already} were so already, {len(problems)} could not be")
+    return 0 if scrubbed and not problems else DAMAGED
 
 
 @app.command
 def revoke(name: str, /, *, reason: str, config: ConfigPath = DEFAULT_CONFIG) -> int:
-    """Destroy a key; the reason stays. Take it back at the venue as well: a running daemon holds it until it ends.
+    """Destroy a key; the reason stays. Take it back at the venue as well.
+
+    A running daemon stops signing with it at `copyd ctl reload`, or by itself at its next look at the keys, exits too: close what
+    the account holds first.
 
     Example: copyd key revoke bob --reason "left on 2026-11-20"
 
@@ -425,6 +430,8 @@ def _ask(
     from copyd.vault.checks import REFUSALS, RIGHTS_OF, key_of, problem_of, venue_of
     from copyd.vault.policy import judge, sentence
     from copyd.vault.store import Check
+    from copyd.venues.common.activation import may_pass
+    from copyd.venues.common.rest import RestError
 
     clock = SystemClock()
 
@@ -442,6 +449,8 @@ def _ask(
                     rights = await reader.rights(key_of(credential))
                 except REFUSALS as error:
                     problem = problem_of(error)
+                    if isinstance(error, RestError) and may_pass(error):
+                        raise VenueUnavailable(problem) from None  # a venue that is too busy has said nothing about the key
                     out[credential.name] = _Found(Check(ts_ns=now, problem=problem), f"the venue says {problem}")
                 else:
                     verdict = judge(rights, role, override=override, account=account, now_ms=now // 1_000_000)

@@ -12,7 +12,7 @@ from copyd.core.rows import PlanRow, PlanState
 from copyd.credentials import Credentials
 from copyd.errors import CopydError, OperatorError
 from copyd.vault.checks import RIGHTS_OF, RightsReader, key_of
-from copyd.vault.envelope import fingerprint
+from copyd.vault.envelope import Facts, fingerprint
 from copyd.vault.policy import gained
 from copyd.vault.store import Check, Row, open_keys
 from copyd.vault.watch import KeyWatch, Outcome, Watched
@@ -69,7 +69,6 @@ class KeyDuty:
         self._facts: dict[str, Watched] = {}
         self._found: dict[str, tuple[int, Check]] = {}
         self._said: dict[str, tuple[str, ...]] = {}
-        self._changed: set[str] = set()
         self._flush: asyncio.TimerHandle | None = None
         self._leaders = {leader.credential for leader in config.leaders}
 
@@ -100,10 +99,17 @@ class KeyDuty:
             except CopydError as error:  # those in use stay
                 self._owner.log.error("changed keys not read", error=str(error))
         self._facts = {
-            name: Watched(row.facts, "leader" if name in self._leaders else "follower")
+            name: self._watched(name, row.facts)
             for name, row in rows if row.facts is not None and row.current is not None and name in self._owner.credentials
         }
         return self._facts
+
+    def _watched(self, name: str, facts: Facts) -> Watched:
+        """What is known of the key in use; of one that could not be read anew, what was known of it before."""
+        before = self._facts.get(name)
+        if before is not None and fingerprint(self._owner.credentials[name].key) != facts.fingerprint:
+            return before
+        return Watched(facts, "leader" if name in self._leaders else "follower")
 
     def _is_stale(self, name: str, row: Row) -> bool:
         """Whether the daemon holds another key than the ring, or a cap that was changed."""
@@ -131,7 +137,9 @@ class KeyDuty:
 
     def _report(self, name: str, outcome: Outcome) -> None:
         """One look: noted for ``copyd key list``; a key that gained a right stops the openings of its plans."""
-        watched = self._facts[name]
+        watched, held = self._facts.get(name), self._owner.credentials.get(name)
+        if watched is None or held is None or fingerprint(held.key) != watched.facts.fingerprint:
+            return  # another key is in use meanwhile: what was found is not about it, the next round is
         now = self._now_ns()
         if outcome.verdict is None or outcome.rights is None:
             check = Check(ts_ns=now, problem=outcome.problem)
@@ -146,15 +154,7 @@ class KeyDuty:
                 self._say(name, reasons, "key_refused", ", ".join(reasons))
             else:
                 self._said.pop(name, None)
-        held = self._owner.credentials.get(name)
-        if held is None:
-            return
-        if fingerprint(held.key) == watched.facts.fingerprint:
-            self._found[name] = (watched.facts.version, check)
-        elif name not in self._changed:
-            self._changed.add(name)
-            text = "another key was stored: `copyd ctl reload` takes it into use"
-            self._owner.alert(Alert("key_changed", text, {"account": name}))
+        self._found[name] = (watched.facts.version, check)
         if self._flush is None:
             self._flush = asyncio.get_running_loop().call_later(NOTE_AFTER_S, self._noting)
 

@@ -26,8 +26,6 @@ from copyd.vault.kek import Kek, load_kek
 #: Why an envelope does not open: the configuration does not name its KEK, or it is not what was sealed.
 Shut = ConfigError | JournalDamaged
 MAGIC = b"CPYK\x01"
-#: Envelopes wrapped anew between two reports of progress.
-REWRAP_BATCH = 100
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -275,39 +273,38 @@ class Vault(Keys):
 
     # -- another KEK ---------------------------------------------------------------------------------------------------
 
-    def rewrap_all(self, progress: Callable[[int], None]) -> tuple[int, list[str]]:
-        """Wrap every data key by the KEK in force: (how many were, what could not be).
+    def rewrap_all(self, progress: Callable[[int], None]) -> tuple[int, int, list[str], bool]:
+        """Wrap every data key by the KEK in force: (how many were, how many had been, what could not be, whether nothing of what
+        was before is left in the file).
 
         Each name is replaced by itself, so a run that was killed is taken up by the next: what is done already is passed over.
         """
         newest = self._kek.wrap([bytes(KEY_BYTES)])[0].rpartition(b":")[0] if self._kek.id.startswith("transit:") else b""
-        names = [name for name, _ in self._ring.items()]
-        done, problems = 0, []
-        for start in range(0, len(names), REWRAP_BATCH):
-            part = names[start : start + REWRAP_BATCH]
-            for name in part:
-                try:
-                    done += self._rewrap(name, newest)
-                except (JournalDamaged, ConfigError) as error:
-                    problems.append(str(error))
-            progress(len(part))
-        if not self._ring.scrub():
-            problems.append("a reader keeps data keys under the KEK before in the file: run it again")
-        return done, problems
+        done, already, problems = 0, 0, []
+        for name in [name for name, _ in self._ring.items()]:
+            try:
+                if self._rewrap(name, newest):
+                    done += 1
+                else:
+                    already += 1
+            except (JournalDamaged, ConfigError) as error:
+                problems.append(str(error))
+            progress(1)
+        return done, already, problems, self._ring.scrub()
 
-    def _rewrap(self, name: str, newest: bytes) -> int:
+    def _rewrap(self, name: str, newest: bytes) -> bool:
         while True:
             value = self._ring.get(name)
             if value is None:
-                return 0
+                return False
             row = decode(name, value)
             changed = msgspec.structs.replace(
                 row, current=self._wrapped_anew(name, row.current, newest),
                 following=self._wrapped_anew(name, row.following, newest))
             if changed == row:
-                return 0
+                return False
             if self._ring.replace(name, value, encode(changed)):
-                return 1
+                return True
 
     def _wrapped_anew(self, name: str, envelope: Envelope | None, newest: bytes) -> Envelope | None:
         """The envelope under the KEK in force; itself where it is so already."""

@@ -64,7 +64,8 @@ class KeyWatch:
             self.rounds += 1
             while left and loop.time() + self._again_after_s < due:
                 await asyncio.sleep(self._again_after_s)
-                left = await self.round(left)
+                keys = await self._keys()  # one may have been replaced, or taken away
+                left = await self.round({name: keys[name] for name in left if name in keys})
             await asyncio.sleep(max(0.0, due - loop.time()))
 
     async def round(self, keys: Mapping[str, Watched]) -> dict[str, Watched]:

@@ -8,7 +8,9 @@ import pty
 import random
 import signal
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -183,6 +185,37 @@ def test_a_new_key_waits_while_the_venue_is_away(site: Site) -> None:
     site.write()
     assert site.key("test", "waits").returncode == 0
     assert keys_of(site) == {"waits": new["secret"]} and "following" not in site.listed()["waits"]
+
+
+def test_a_venue_that_is_too_busy_says_nothing_about_a_key(site: Site) -> None:
+    """Exit 69: the key that waits goes on waiting, nothing is destroyed for it."""
+
+    class Busy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(503)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    old, new = site.add("waits3"), site.account("waits3-new")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Busy)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        site.config["venues"][0]["sapi_url"] = f"http://127.0.0.1:{server.server_address[1]}"
+        site.write()
+        done = site.key("rotate", "waits3", stdin=new)
+        assert done.returncode == 69 and "waits beside the old one" in done.stderr, done.stderr
+        assert site.key("test", "waits3").returncode == 69
+        assert keys_of(site) == {"waits3": old["secret"]} and site.listed()["waits3"]["following"]["version"] == 2
+    finally:
+        server.shutdown()
+        server.server_close()
+        del site.config["venues"][0]["sapi_url"]
+        site.write()
+    assert site.key("test", "waits3").returncode == 0
+    assert keys_of(site) == {"waits3": new["secret"]}
 
 
 def test_a_key_that_waits_and_is_found_bad_is_destroyed(site: Site) -> None:

@@ -219,3 +219,18 @@ async def test_a_key_that_was_replaced_revoked_or_capped_is_read_again(site: Sit
     held = owner.credentials
     assert held["a"].key.reveal() == "key-other" and held["a"].cap_e8 == 7 and set(held) == {"a", "c"}
     assert set(await duty._keys()) == {"a", "c"} and owner.reread == 1
+
+
+async def test_a_key_that_went_meanwhile_is_asked_about_no_more() -> None:
+    """Between two looks at those that were silent the list is read anew: one that was taken away is not judged by what it was."""
+    scene = Scene("ab", interval_s=3600.0, again_after_s=0.01)
+    scene.answers = {"a": VenueUnavailable("away"), "b": VenueUnavailable("away")}
+    running = asyncio.ensure_future(scene.watch.run())
+    await scene.until("b")
+    scene.keys = {"a": watched("a")}
+    scene.seen.clear()
+    await scene.until("a")
+    scene.seen.clear()
+    await scene.until("a")
+    running.cancel()
+    assert {name for name, _ in scene.seen} == {"a"}
