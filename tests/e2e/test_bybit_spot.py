@@ -14,6 +14,7 @@ import pytest
 from copyd.venues.bybit.signing import rest_headers
 from copyd.venues.common.signing import Key
 from tests.e2e.harness import CONTRACT, RECV_WINDOW_MS, VENUE, Stage, Venue, wait_for
+from tests.e2e.test_venue_conformance import conformance, made, write
 from tests.exchange.wire_helpers import running_exchange
 
 CREATE = "/v5/order/create"
@@ -117,3 +118,18 @@ def test_bought_sold_in_part_and_sold_out(stage: SpotStage) -> None:
     s.all_named()
     s.verified()
 
+
+def test_the_record_of_the_venue_holds_on_spot(tmp_path: Path) -> None:
+    """Every row of ``copyd venue conformance``, with a key that may trade spot alone, and an order that does not fill."""
+    with running_exchange("--dialect", "bybit_spot", "--lift", "all") as at:
+        rights = {"ips": ["127.0.0.1"], "permissions": {"Spot": ["SpotTrade"]}}
+        account = made("bybit", at)
+        Venue(at).tell("/restrictions", {"account": account["name"], "restrictions": rights})
+        path = write(tmp_path, "bybit", at, account)
+        config = json.loads(path.read_text())
+        config["instruments"][0]["symbol"] = "BTCUSDT_SPOT"
+        path.write_text(json.dumps(config))
+        code, rows, said = conformance(path, "--credential", "tester", "--orders")
+        assert code == 0 and all(row["ok"] for row in rows), (rows, said)
+        assert (rows[-1]["name"], [row["found"] for row in rows if row["name"] == "rights"]) == ("order", ["trades"])
+        assert len(Venue(at).all_orders()) == 1
