@@ -80,7 +80,7 @@ def stage(tmp_path: Path) -> Iterator[SpotStage]:
     with running_exchange("--dialect", "bybit_spot", "--lift", "all") as at:
         at.setdefault("ws_api", "")
         at.setdefault("streams", "")
-        with SpotStage(tmp_path, SpotVenue(at), 3) as made:
+        with SpotStage(tmp_path, SpotVenue(at), 3, "9000000") as made:
             yield made
 
 
@@ -88,11 +88,12 @@ def test_bought_sold_in_part_and_sold_out(stage: SpotStage) -> None:
     """Followers buy and sell in proportion, through doubts and a crash; each order once; the daemon's books are the exchange's to
     the lot, fees included; in the end nobody has more than what cannot be sold."""
     s = stage
-    allocations = {name: (n + 1) * 1000 for n, name in enumerate(s.names)}
+    allocations = dict(zip(s.names, (1_000, 3_000, 5_000_000), strict=True))  # the last takes several levels of the book
     s.start(s.plan(n, allocation=str(a), leverage=1, leverage_max=1) for n, a in enumerate(allocations.values()))
     s.lead("Buy", "30000")
     bought = s.shares(allocations)
     assert all(lots > 4_000 * allocations[name] // 1000 for name, lots in bought.items()), bought
+    assert len([row for row in s.venue.ask("/truth/trades?limit=1000") if row["buyer"] == s.names[2]]) > 1
     s.venue.faults(
         {"action": "error_live", "method": "place", "account_prefix": "f", "count": 1},
         {"action": "error_dead", "method": "place", "account_prefix": "f", "count": 1},

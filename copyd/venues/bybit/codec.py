@@ -41,8 +41,8 @@ MARKET: Final = "Market"
 BASE_COIN, QUOTE_COIN = "baseCoin", "quoteCoin"
 #: Decimals that a price of a pair is read with.
 PRICE_PLACES: Final = 12
-#: Spot market orders whose unit is remembered: more than ever trade at once.
-UNITS_MAX: Final = 10_000
+#: Spot market orders whose unit is remembered: those of many followers come between two executions of a leader's.
+UNITS_MAX: Final = 100_000
 #: Entries of the transaction log that bring money in or take it out.
 FLOWS: Final = ("TRANSFER_IN", "TRANSFER_OUT", "AIRDROP", "BONUS", "BONUS_RECOLLECT")
 #: The year 2248: in ns it still fits 63 bits.
@@ -487,7 +487,7 @@ def trade_told(
 
 
 def _size_of_spot(row: ExecutionRow, item: Instrument, order: int, units: Units) -> int:
-    """Lots of an execution's order, 0 = not told; where that was sized in the quote asset, what that is at the execution's price."""
+    """Lots of an execution's order, 0 = not told; of one sized in the quote asset, what that buys at the execution's price."""
     if not row.orderQty or not row.orderType:
         return 0
     if row.orderType == MARKET and units.in_quote(order, row):

@@ -297,8 +297,8 @@ class FollowerStreams:
             if cum or status in TERMINAL_STATUS:
                 self._batch.append(STREAM, status, cid, cum, cost, venue_order_id=one.order_id, ts_event=one.ts_event)
             return
-        # Without the sum of what has filled it says nothing about the order's end. It has filled by this execution at least, which
-        # has to be held before a fee can be taken out of it.
+        # Without the sum of what has filled it says nothing about the order's end. It has filled by this execution at least:
+        # that has to be held before a fee is taken out of it.
         state = status if cum else PARTIALLY_FILLED
         cum = cum or (one.qty if fee.base else 0)
         self._batch.append(

@@ -348,6 +348,26 @@ async def test_a_leader_is_heard_and_what_he_did_unheard_is_found() -> None:
             await feed.stop()
 
 
+async def test_every_execution_of_a_leaders_order_says_its_whole_size() -> None:
+    """What a plan for a fixed amount goes by: an order in either asset that takes several levels of the book is one order."""
+    async with world() as w:
+        leader = await w.x.account("leader", balance="20000000", **FEES)
+        feed = w.parts.leader_feed(LeaderTerms(1, key_of(leader), 5.0, 10.0))
+        await feed.start(timeout_s=10)
+        try:
+            await w.x.place(leader, BUY, qty="3000000")
+            await until(lambda: sum(fill.qty * fill.px for fill in w.fills()) > 2_999_000 * 10**8)
+            bought = w.fills()
+            whole = sum(fill.qty for fill in bought)
+            assert len(bought) > 1 and all(abs(fill.order_qty - whole) < whole // 500 for fill in bought)
+            await w.x.place(leader, BUY, qty="40", marketUnit="baseCoin")
+            await until(lambda: sum(fill.qty for fill in w.fills()) == whole + 40_000_000)
+            again = w.fills()[len(bought):]
+            assert len(again) > 1 and {fill.order_qty for fill in again} == {40_000_000}
+        finally:
+            await feed.stop()
+
+
 def synced(w: World) -> list[int]:
     """What the leader held whenever he was in step."""
     events = [event for event in w.leader_events if isinstance(event, LeaderSync) and event.synced]
