@@ -14,7 +14,7 @@ import msgspec
 
 from copyd._fast.decimals import cut_scaled, parse_scaled
 from copyd.core import leader_stream as ls
-from copyd.venues.bybit.instruments import LINEAR, find
+from copyd.venues.bybit.instruments import LINEAR, SETTLE_COIN, find
 from copyd.venues.common import facts, told
 from copyd.venues.common.facts import MS_NS
 from copyd.venues.common.instruments import Instrument, Instruments
@@ -35,12 +35,12 @@ CAUSE_OF_ORDER: Final = {
 }  # fmt: skip
 TRADES: Final = frozenset({"Trade", "BlockTrade", "MovePosition", "FutureSpread", "UNKNOWN", "", *CAUSE_OF_EXECUTION})
 FUNDING: Final = "Funding"
-#: What the venue settles linear perpetuals of ours in.
-SETTLE_COIN: Final = "USDT"
 MARKET: Final = "Market"
 BASE_COIN, QUOTE_COIN = "baseCoin", "quoteCoin"
 #: Decimals that a price of a pair is read with.
 PRICE_PLACES: Final = 12
+#: More than any order's lots; they fit 63 bits.
+LOTS_MAX: Final = (1 << 63) - 1
 #: Spot market orders whose unit is remembered: those of many followers come between two executions of a leader's.
 UNITS_MAX: Final = 100_000
 #: Entries of the transaction log that bring money in or take it out.
@@ -475,7 +475,7 @@ def trade_told(
         # what closes a position without a market may do so between the ticks
         item.ticks(row.execPrice) if row.execType in ("Trade", "") else item.ticks_nearest(row.execPrice),
         order_qty=_size_of_spot(row, item, order, units or Units()) if item.spot else item.lots(row.orderQty or "0"),
-        realised=bool(row.closedSize.strip("0.")),
+        realised=row.side == "Sell" if item.spot else bool(row.closedSize.strip("0.")),
         maker=row.isMaker, live=live, client_order_id=row.orderLinkId,
         cause=CAUSE_OF_EXECUTION.get(row.execType) or CAUSE_OF_ORDER.get(row.createType, ""),
         ts_event=time_ms * MS_NS, ts_recv=ts_recv, raw=raw,
@@ -494,7 +494,10 @@ def _size_of_spot(row: ExecutionRow, item: Instrument, order: int, units: Units)
         price = cut_scaled(row.execPrice, PRICE_PLACES)
         if price <= 0:
             raise ValueError("an execution at no price")
-        return money(row.orderQty) * 10 ** (item.qty_decimals + PRICE_PLACES - 8) // (price * item.lot)
+        lots = money(row.orderQty) * 10 ** (item.qty_decimals + PRICE_PLACES - 8) // (price * item.lot)
+        if lots > LOTS_MAX:
+            raise ValueError("an order of no size that there is")
+        return lots
     return cut_scaled(row.orderQty, item.qty_decimals) // item.lot
 
 

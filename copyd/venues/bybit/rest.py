@@ -12,10 +12,10 @@ import msgspec
 from copyd.core import leader_stream as ls
 from copyd.errors import VenueUnavailable
 from copyd.venues.bybit import codec
-from copyd.venues.bybit.codec import SETTLE_COIN, Page
+from copyd.venues.bybit.codec import Page
 from copyd.venues.bybit.contract import DAY_MS, INSTRUMENTS_PAGE, LOG_PAGE, ORDERS_PAGE, POSITIONS_PAGE
 from copyd.venues.bybit.errors import ACCOUNT_LIMIT_CODES, ADDRESS_LIMIT_CODES, NO_CHANGE_CODES, classify
-from copyd.venues.bybit.instruments import LINEAR, SPOT, category, wire_symbol
+from copyd.venues.bybit.instruments import LINEAR, SETTLE_COIN, SPOT, category, wire_symbol
 from copyd.venues.bybit.signing import compact, rest_body, rest_headers
 from copyd.venues.bybit.wire import NAMES, answered
 from copyd.venues.common import told

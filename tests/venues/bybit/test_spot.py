@@ -24,6 +24,7 @@ from copyd.venues.bybit.parts import KIND
 from copyd.venues.bybit.wire import BybitWire
 from copyd.venues.common import facts, told
 from copyd.venues.common.facts import AccountPosition, LeaderFill, LeaderSync, Placed
+from copyd.venues.common.instruments import Instruments
 from copyd.venues.common.names import Names
 from copyd.venues.common.parts import Hooks, LeaderTerms, SessionParts, Terms
 from copyd.venues.common.rest import RestError
@@ -114,6 +115,21 @@ def test_an_execution_that_says_no_size_has_none() -> None:
     assert sizes(execution(orderQty="")) == sizes(execution(orderType="")) == [0]
     (said,) = read(execution(execPrice="0", execValue="0"))
     assert isinstance(said, facts.Malformed)
+
+
+def test_a_size_that_no_order_has_is_unreadable() -> None:
+    """More lots than fit 63 bits end in no number that something behind could not hold."""
+    item = msgspec.structs.replace(INSTRUMENTS[7], index=9, symbol="XUSDT_SPOT", price_decimals=8, qty_decimals=8)
+    wire = BybitWire(Names())
+    wire.bind(Instruments((item,)))
+    whole = execution("1", symbol="XUSDT", execPrice="0.00000001", execValue="0.1", orderQty="9000000000", leavesQty="5")
+    (said,) = read(whole, wire=wire)
+    assert isinstance(said, facts.Malformed) and "no size" in said.why
+
+
+def test_a_sale_reduces_what_is_held() -> None:
+    """A leader's sale of what he was not heard to buy is not believed before that is found."""
+    assert [one.execution.realised for one in read(execution(side="Sell"), execution(execId="e2"))] == [True, False]
 
 
 def test_a_market_buy_of_somebody_else_that_ended_was_as_large_as_it_became() -> None:
