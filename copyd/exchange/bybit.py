@@ -1,7 +1,7 @@
 """The Bybit v5 dialect: linear perpetuals of a unified account over REST, the order socket, and the private and public streams.
 
 Handlers are plain functions of a ``Call``; they return what stands under ``result`` or raise ``Refused``. Business errors are
-answered with HTTP 200 and a code. The engine has no spot market: its category is known and empty.
+answered with HTTP 200 and a code. The other categories are known and empty; ``bybit_spot`` speaks the spot market's.
 """
 
 from __future__ import annotations
@@ -93,6 +93,26 @@ TEXTS = {
     110072: "OrderLinkedID is duplicate",
     110090: "The order exceeds the largest position at this leverage",
     110094: "Order does not meet minimum order value",
+    170115: "Invalid timeInForce.",
+    170116: "Invalid orderType.",
+    170117: "Invalid side.",
+    170121: "Invalid symbol.",
+    170130: "Data sent for parameter '{}' is not valid.",
+    170131: "Insufficient balance.",
+    170132: "Order price too high.",
+    170133: "Order price lower than the minimum.",
+    170134: "Order price has too many decimals.",
+    170135: "Order quantity exceeded upper limit.",
+    170136: "Order quantity exceeded lower limit.",
+    170137: "Order quantity has too many decimals.",
+    170140: "Order value exceeded lower limit.",
+    170141: "Duplicate clientOrderId.",
+    170148: "Market order amount has too many decimals.",
+    170193: "Buy order price cannot be higher than {}.",
+    170194: "Sell order price cannot be lower than {}.",
+    170213: "Order does not exist.",
+    170227: "This feature is not supported.",
+    170810: "Cannot exceed maximum of 500 conditional, TP/SL and active orders.",
     3400045: "Set margin mode failed",
 }
 
@@ -124,11 +144,6 @@ class Refused(Exception):
         text = TEXTS.get(code, "error")
         self.message = text.format(about) if "{}" in text else text
         super().__init__(self.message)
-
-
-def engine_refused(code: int) -> Refused:
-    """A refusal of the engine as this venue words it."""
-    return Refused(*ENGINE_CODES.get(code, (10001, f"refused ({code})")))
 
 
 class Call(msgspec.Struct):
@@ -199,6 +214,25 @@ class State(msgspec.Struct):
         return f"cpd{self.number:017d}-{self.role[:2]}"
 
 
+class Asked(msgspec.Struct, frozen=True):
+    """What every order says. ``tif``: -1 = no such; ``client``: the id its owner gave it, "" = none."""
+
+    index: int
+    side: int
+    market: bool
+    tif: int
+    client: str
+
+    @property
+    def type(self) -> int:
+        return eng.TYPE_MARKET if self.market else eng.TYPE_LIMIT
+
+    @property
+    def engine_tif(self) -> int:
+        """The engine wants none of a market order."""
+        return eng.TIF_GTC if self.market else self.tif
+
+
 class Told(msgspec.Struct, frozen=True, gc=False):
     """What an execution's rows need and the engine does not keep: lots that it closed, and filled of the order after it."""
 
@@ -211,6 +245,13 @@ class Dialect:
 
     name = "bybit"
     terms = Terms(idle_s=IDLE_S)
+    #: The one category that trades here, and what is said of it: refusals of the engine, limits of an account, orders of a batch,
+    #: the right (group, name) that placing takes.
+    category = LINEAR
+    codes = ENGINE_CODES
+    limits = ACCOUNT_LIMITS
+    batch_max = BATCH_MAX
+    right = ("ContractTrade", "Order")
 
     def __init__(self, host: Host) -> None:
         self.host, self.engine = host, host.engine
@@ -228,7 +269,7 @@ class Dialect:
         define("http", 600, 5_000, sliding=True)
         define("ws_orders", 3_000, 1_000, sliding=True)
         define("connects", 500, 300_000, sliding=True)
-        for name, limit in ACCOUNT_LIMITS.items():
+        for name, limit in self.limits.items():
             define(name, limit, 1_000, sliding=True)
         self.routes = self._routes()
         self.operations = {
@@ -269,6 +310,16 @@ class Dialect:
             "GET /v5/user/query-api": Route(self.query_api, limit="set"),
             "GET /v5/asset/coin/query-info": Route(self.coin_info, limit="query"),
         }
+
+    def _engine_refused(self, code: int) -> Refused:
+        """A refusal of the engine as this category words it."""
+        return Refused(*self.codes.get(code, (10001, f"refused ({code})")))
+
+    def _checked(self, code: int) -> int:
+        """The engine's answer; raises its refusal."""
+        if code < 0:
+            raise self._engine_refused(code)
+        return code
 
     # -- REST ------------------------------------------------------------------------------------------------------------
     def rest(self, request: Request) -> Work:
@@ -356,16 +407,16 @@ class Dialect:
         if not now - int(window) <= int(stamp) < now + LEAD_MS:
             raise Refused(10002)
 
-    @staticmethod
-    def _check_rights(owner: Owner, ip: str, changes: bool) -> None:
+    def _check_rights(self, owner: Owner, ip: str, changes: bool) -> None:
         rights = owner.rights
         ips = rights.get("ips") or ["*"]
         if "*" not in ips and ip not in ips:
             raise Refused(10010)
         if rights.get("expired"):
             raise Refused(33004)
+        group, needed = self.right
         granted = rights.get("permissions", PERMISSIONS)
-        if changes and (rights.get("readOnly") or "Order" not in granted.get("ContractTrade", ())):
+        if changes and (rights.get("readOnly") or needed not in granted.get(group, ())):
             raise Refused(10005)
 
     @staticmethod
@@ -526,11 +577,11 @@ class Dialect:
     def _known_topic(self, conn: Conn, topic: str) -> bool:
         role = conn.state.role
         if role == "private":
-            return conn.owner is not None and (topic in TOPICS or topic.removesuffix(f".{LINEAR}") in TOPICS)
+            return conn.owner is not None and (topic in TOPICS or topic.removesuffix(f".{self.category}") in TOPICS)
         kind, *middle, symbol = topic.split(".")[:4] if "." in topic else (topic, "")
         shape = {"orderbook": DEPTHS, "kline": tuple(KLINE_MS)}.get(kind, ("",))
         known = kind in ("orderbook", "tickers", "publicTrade", "kline", "allLiquidation") and ".".join(middle) in shape
-        return known and role == LINEAR and symbol in self.host.symbols
+        return known and role == self.category and symbol in self.host.symbols
 
     # -- the order socket ------------------------------------------------------------------------------------------------
     def _order_work(self, conn: Conn, op: str, asked: dict[str, Any]) -> Work | None:
@@ -622,16 +673,14 @@ class Dialect:
 
     def _symbol(self, call: Call) -> int:
         """The instrument a call must name."""
-        if self._category(call) != LINEAR:
-            raise Refused(10001, "Symbol invalid")
-        index = self.host.symbols.get(call.need("symbol"))
+        index = self.host.symbols.get(call.need("symbol")) if self._category(call) == self.category else None
         if index is None:
-            raise Refused(10001, "Symbol invalid")
+            raise self._engine_refused(-1121)
         return index
 
     def _some(self, call: Call) -> list[int]:
         """The instrument a call names, or all."""
-        if self._category(call) != LINEAR:
+        if self._category(call) != self.category:
             return []
         return [self._symbol(call)] if call.text("symbol") else list(range(len(self.host.instruments)))
 
@@ -717,7 +766,7 @@ class Dialect:
             }
             for t in reversed(self._public_trades(index, call.whole("limit", 500, 1000)))
         ]  # fmt: skip
-        return {"category": LINEAR, "list": rows}
+        return {"category": self.category, "list": rows}
 
     def kline(self, call: Call) -> Any:
         """Candles of the newest 10,000 trades, newest first; intervals without a trade are left out."""
@@ -736,7 +785,7 @@ class Dialect:
             [str(start), *(spec.price_text(px) for px in row[:4]), spec.qty_text(row[4]), plain(row[5])]
             for start, row in sorted(candles.items(), reverse=True)
         ]
-        return {"category": LINEAR, "symbol": spec.symbol, "list": rows[: call.whole("limit", 200, 1000)]}
+        return {"category": self.category, "symbol": spec.symbol, "list": rows[: call.whole("limit", 200, 1000)]}
 
     def funding_history(self, call: Call) -> Any:
         index = self._symbol(call)
@@ -767,10 +816,29 @@ class Dialect:
     # -- orders: in ------------------------------------------------------------------------------------------------------
     def create(self, call: Call) -> Any:
         """Place one order: an acceptance, no more; what becomes of it is told by the streams and the queries."""
+        asked = self._asked(call)
+        pos_side = call.whole("positionIdx", 0)
+        if pos_side > eng.POS_SHORT:
+            raise Refused(10001, "position idx not match position mode")
+        closes = (pos_side == eng.POS_LONG and asked.side < 0) or (pos_side == eng.POS_SHORT and asked.side > 0)
+        reduce = call.flag("reduceOnly")
+        if reduce and pos_side and not closes:
+            raise Refused(110017)
+        qty = self._quantity(call, asked.index, asked.side, pos_side)
+        px = self._price(call, asked)
+        slot = self.engine.place(
+            call.account, asked.index, asked.side, asked.type, asked.engine_tif, qty, px, reduce and not pos_side, False,
+            pos_side, self._engine_id(asked.client), call.now_ns)  # fmt: skip
+        if slot in LATE_REFUSALS:
+            return self._taken_and_cancelled(call, asked, qty, px, pos_side, reduce, slot)
+        return self._accepted(call, asked.client, slot)
+
+    def _asked(self, call: Call) -> Asked:
+        """What every order says."""
         index = self._symbol(call)
         side = SIDES.get(call.need("side"))
         if side is None:
-            raise Refused(10001, "Side invalid")
+            raise self._engine_refused(-1117)
         market = self._order_type(call)
         if call.text("triggerPrice") or call.text("takeProfit") or call.text("stopLoss"):
             raise Refused(10001, "conditional orders are not supported")
@@ -779,35 +847,26 @@ class Dialect:
         if client and not CLIENT_ID.fullmatch(client):
             raise Refused(10001, "OrderLinkId invalid")
         if client and (call.account, client) in self.client_ids:
-            raise Refused(110072)
-        pos_side = call.whole("positionIdx", 0)
-        if pos_side > eng.POS_SHORT:
-            raise Refused(10001, "position idx not match position mode")
-        closes = (pos_side == eng.POS_LONG and side < 0) or (pos_side == eng.POS_SHORT and side > 0)
-        reduce = call.flag("reduceOnly")
-        if reduce and pos_side and not closes:
-            raise Refused(110017)
-        qty = self._quantity(call, index, side, pos_side)
-        px = 0 if market else checked(self.engine.parse_px(index, call.need("price").encode()))
-        slot = self.engine.place(
-            call.account, index, side, eng.TYPE_MARKET if market else eng.TYPE_LIMIT, eng.TIF_GTC if market else tif, qty, px,
-            reduce and not pos_side, False, pos_side, self._engine_id(client), call.now_ns)  # fmt: skip
-        if slot in LATE_REFUSALS:
-            return self._taken_and_cancelled(call, index, side, market, tif, qty, px, pos_side, reduce, client, slot)
-        if slot < 0:
-            raise engine_refused(slot)
-        order_id = self.engine.order(slot)[1]
+            raise self._engine_refused(-4116)
+        return Asked(index, side, market, tif, client)
+
+    def _price(self, call: Call, asked: Asked) -> int:
+        """Ticks; 0 of a market order."""
+        return 0 if asked.market else self._checked(self.engine.parse_px(asked.index, call.need("price").encode()))
+
+    def _accepted(self, call: Call, client: str, slot: int) -> dict[str, str]:
+        """The answer to a placement, by what the engine gave; raises its refusal."""
+        order_id = self.engine.order(self._checked(slot))[1]
         if client:
             self.client_ids[call.account, client] = order_id
         self.host.changed()
         return {"orderId": order_text(order_id), "orderLinkId": client}
 
-    @staticmethod
-    def _order_type(call: Call) -> bool:
+    def _order_type(self, call: Call) -> bool:
         """Whether it is a market order."""
         kind = call.need("orderType")
         if kind not in ("Market", "Limit"):
-            raise Refused(10001, "orderType")
+            raise self._engine_refused(-1116)
         return kind == "Market"
 
     def _engine_id(self, client: str) -> bytes:
@@ -824,20 +883,20 @@ class Dialect:
             if held * side >= 0:
                 raise Refused(110017)
             return abs(held)
-        return checked(self.engine.parse_qty(index, text.encode()))
+        return self._checked(self.engine.parse_qty(index, text.encode()))
 
     def _taken_and_cancelled(
-        self, call: Call, index: int, side: int, market: bool, tif: int, qty: int, px: int, pos_side: int, reduce: bool,
-        client: str, code: int,
+        self, call: Call, asked: Asked, qty: int, px: int, pos_side: int, reduce: bool, code: int
     ) -> Any:
         """An order that is accepted and at once cancelled by the matching engine."""
-        order_id = (1 << 46) + len(self.phantoms)
+        order_id, client = (1 << 46) + len(self.phantoms), asked.client
         if client:
             self.client_ids[call.account, client] = order_id
-        spec, at = self.host.instruments[index], str(call.now_ns // 10**6)
+        spec, at = self.host.instruments[asked.index], str(call.now_ns // 10**6)
         row = self._row(
-            spec, order_id, client, side, market, tif, qty, px, pos_side, reduce, "Cancelled", 0, 0, at, at, LATE_REFUSALS[code])
-        self.phantoms[order_id] = {"account": call.account, "symbol": index, "ts": call.now_ns, "row": row}
+            spec, order_id, client, asked.side, asked.market, asked.tif, qty, px, pos_side, reduce, "Cancelled", 0, 0, at, at,
+            LATE_REFUSALS[code])
+        self.phantoms[order_id] = {"account": call.account, "symbol": asked.index, "ts": call.now_ns, "row": row}
         self._publish(call.account, "order", client, [row])
         return {"orderId": order_text(order_id), "orderLinkId": client}
 
@@ -845,10 +904,10 @@ class Dialect:
         """The open order's slot that a call names by either id."""
         order_id = self._named(call)
         if order_id is None or order_id in self.phantoms:
-            raise Refused(110001)
+            raise self._engine_refused(-2013)
         slot = order_id - eng.ORDER_ID_BASE
         if not self._visible(slot, call.account) or self.engine.order(slot)[10] > eng.STATUS_PARTIALLY_FILLED:
-            raise Refused(110001)
+            raise self._engine_refused(-2013)
         return slot
 
     def _named(self, call: Call) -> int | None:
@@ -866,7 +925,7 @@ class Dialect:
     def cancel(self, call: Call) -> Any:
         self._symbol(call)
         slot = self._found(call)
-        checked(self.engine.cancel(call.account, slot, call.now_ns))
+        self._checked(self.engine.cancel(call.account, slot, call.now_ns))
         self.host.changed()
         return self._ids(slot)
 
@@ -878,9 +937,9 @@ class Dialect:
         index = self._symbol(call)
         slot = self._found(call)
         order = self.engine.order(slot)
-        qty = checked(self.engine.parse_qty(index, call.text("qty").encode())) if call.text("qty") else order[12]
-        px = checked(self.engine.parse_px(index, call.text("price").encode())) if call.text("price") else order[13]
-        checked(self.engine.modify(call.account, slot, qty, px, call.now_ns))
+        qty = self._checked(self.engine.parse_qty(index, call.text("qty").encode())) if call.text("qty") else order[12]
+        px = self._checked(self.engine.parse_px(index, call.text("price").encode())) if call.text("price") else order[13]
+        self._checked(self.engine.modify(call.account, slot, qty, px, call.now_ns))
         self.host.changed()
         return self._ids(slot)
 
@@ -905,7 +964,7 @@ class Dialect:
     def _batch(self, call: Call, one: Callable[[Call], Any]) -> Batch:
         """Each order by itself; its status stands beside the result, the whole is answered with 0."""
         kind, items = self._category(call), call.params.get("request")
-        if not isinstance(items, list) or not 1 <= len(items) <= BATCH_MAX or not all(isinstance(i, dict) for i in items):
+        if not isinstance(items, list) or not 1 <= len(items) <= self.batch_max or not all(isinstance(i, dict) for i in items):
             raise Refused(10001, "request")
         rows, statuses = [], []
         for item in items:
@@ -1008,15 +1067,15 @@ class Dialect:
             row["createType"] = "CreateByAdl_PassThrough" if o[4] == b"adl_autoclose" else "CreateByLiq"
         return row
 
-    @staticmethod
     def _row(
-        spec: Instrument, order_id: int, client: str, side: int, market: bool, tif: int, qty: int, px: int, pos_side: int,
+        self, spec: Instrument, order_id: int, client: str, side: int, market: bool, tif: int, qty: int, px: int, pos_side: int,
         reduce: bool, status: str, cum: int, value_e8: int, created: str, updated: str, reason: str,
     ) -> dict[str, Any]:
         left = 0 if status in ("Filled", "Cancelled") else qty - cum
         return {
-            "category": LINEAR, "symbol": spec.symbol, "orderId": order_text(order_id), "orderLinkId": client, "blockTradeId": "",
-            "side": SIDE_NAMES[side], "positionIdx": pos_side, "orderStatus": status, "createType": "CreateByUser",
+            "category": self.category, "symbol": spec.symbol, "orderId": order_text(order_id), "orderLinkId": client,
+            "blockTradeId": "", "side": SIDE_NAMES[side], "positionIdx": pos_side, "orderStatus": status,
+            "createType": "CreateByUser",
             "cancelType": "CancelByUser" if status == "Cancelled" and reason == "EC_NoError" else "UNKNOWN",
             "rejectReason": reason, "timeInForce": TIF_NAMES[tif], "isLeverage": "",
             "price": spec.price_text(px), "qty": spec.qty_text(qty),
@@ -1053,7 +1112,7 @@ class Dialect:
         start, end = (0, call.seen_ns) if by_order else span(call)
         end = min(end, call.seen_ns)
         found: list[tuple[tuple[int, int], dict[str, Any]]] = []
-        indexes = self._some(call) if self._category(call) == LINEAR else []
+        indexes = self._some(call)
         for index in indexes:
             for t in self.engine.trades_of(call.account, index, ROWS_MAX, since_ns=start):
                 if not start <= t[5] <= end:
@@ -1083,7 +1142,7 @@ class Dialect:
         liquidated, value = order[11] & eng.FLAG_LIQUIDATION, px * qty * spec.value_mul
         adl = bool(liquidated) and order[4] == b"adl_autoclose"
         return {
-            "category": LINEAR, "symbol": spec.symbol, "orderId": order_text(order_id),
+            "category": self.category, "symbol": spec.symbol, "orderId": order_text(order_id),
             "orderLinkId": client_text(order[4], order[11]), "side": SIDE_NAMES[side], "orderPrice": spec.price_text(order[13]),
             "orderQty": spec.qty_text(order[12]), "leavesQty": spec.qty_text(order[12] - told.cum),
             "createType": ("CreateByAdl_PassThrough" if adl else "CreateByLiq") if liquidated else "CreateByUser",
@@ -1177,9 +1236,12 @@ class Dialect:
     def wallet_balance(self, call: Call) -> Any:
         if call.need("accountType") != "UNIFIED":
             raise Refused(10001, "accountType only support UNIFIED.")
-        wallet, _, cross_upnl, iso_upnl = self.engine.account_state(call.account)[:4]
-        self.host.note_equity(call.account, wallet + cross_upnl + iso_upnl, call.now_ns)
+        self.host.note_equity(call.account, self._equity_e8(call.account), call.now_ns)
         return {"list": [self._wallet_row(call.account)]}
+
+    def _equity_e8(self, account: int) -> int:
+        wallet, _, cross_upnl, iso_upnl = self.engine.account_state(account)[:4]
+        return wallet + cross_upnl + iso_upnl
 
     # -- the account -----------------------------------------------------------------------------------------------------
     def account_info(self, call: Call) -> Any:
@@ -1202,7 +1264,7 @@ class Dialect:
             if code < 0:
                 for back in done:
                     self.engine.set_margin_type(call.account, back, 1 - target, call.now_ns)
-                raise engine_refused(code)
+                raise self._engine_refused(code)
             done.append(index)
         self.host.changed()
         return {"reasons": []}
@@ -1217,7 +1279,7 @@ class Dialect:
             raise Refused(10001, "leverage invalid")
         if self.engine.account_config(call.account, index)[0] == int(whole):
             raise Refused(110043)
-        checked(self.engine.set_leverage(call.account, index, int(whole), call.now_ns))
+        self._checked(self.engine.set_leverage(call.account, index, int(whole), call.now_ns))
         self.host.changed()
         return {}
 
@@ -1228,7 +1290,7 @@ class Dialect:
         mode = call.whole("mode", -1)
         if mode not in (0, 3):
             raise Refused(10001, "mode")
-        checked(self.engine.set_position_mode(call.account, mode == 3, call.now_ns))
+        self._checked(self.engine.set_position_mode(call.account, mode == 3, call.now_ns))
         self.host.changed()
         return {}
 
@@ -1243,24 +1305,29 @@ class Dialect:
         """What changed the balance but no trade, newest first, of a window of at most seven days."""
         start, end = span(call, default_days=1)
         rows = []
-        for number, ts, _, symbol, kind, amount in self.engine.incomes_of(call.account, ROWS_MAX):
+        for number, (ts, symbol, kind, coin, amount) in enumerate(self._log_of(call.account)):
             name = LOG_TYPES.get(kind, "")
             if not name or not start <= ts <= end or (call.text("type") not in ("", name)):
                 continue
+            if call.text("currency") not in ("", coin):
+                continue
             rows.append({
                 "id": str(number), "symbol": self.host.instruments[symbol].symbol if symbol >= 0 else "",
-                "category": LINEAR if symbol >= 0 else "", "side": "None", "transactionTime": str(ts // 10**6), "type": name,
-                "qty": "0", "size": "0", "currency": COIN, "tradePrice": "0",
+                "category": self.category if symbol >= 0 else "", "side": "None", "transactionTime": str(ts // 10**6),
+                "type": name, "qty": "0", "size": "0", "currency": coin, "tradePrice": "0",
                 "funding": fixed(amount, 8) if name == "SETTLEMENT" else "", "fee": "0",
                 "cashFlow": "0" if name == "SETTLEMENT" else fixed(amount, 8), "change": fixed(amount, 8), "cashBalance": "",
                 "feeRate": "", "tradeId": "", "orderId": "", "orderLinkId": "",
             })  # fmt: skip
-        if call.text("currency") not in ("", COIN):
-            rows = []
         rows.reverse()
         size, first = call.whole("limit", 20, 50), offset(call)
         more = first + size < len(rows)
         return {"list": rows[first : first + size], "nextPageCursor": f"first%3D{first + size}" if more else ""}
+
+    def _log_of(self, account: int) -> list[tuple[int, int, int, str, int]]:
+        """(ns, symbol or -1, REASON_*, coin, 1e-8 of it) of all that changed the balance, oldest first."""
+        return [(ts, symbol, kind, COIN, amount)
+                for _, ts, _, symbol, kind, amount in self.engine.incomes_of(account, ROWS_MAX)]  # fmt: skip
 
     def query_api(self, call: Call) -> Any:
         """What the key may do: what the control port gave it, over a trading key's usual rights."""
@@ -1299,7 +1366,12 @@ class Dialect:
             if kind in (eng.EV_NEW, eng.EV_CANCELED, eng.EV_EXPIRED, eng.EV_AMENDED):
                 self._order_changed(event, followed=at + 1 < len(events) and events[at + 1][0] == eng.EV_TRADE)
             elif kind == eng.EV_ACCOUNT:
-                self._account_changed(event)
+                end = at + 1
+                while end < len(events) and events[end][:2] == event[:2]:
+                    end += 1
+                self._account_changed(account, events[at:end])
+                at = end
+                continue
             elif kind in (eng.EV_BOOK, eng.EV_MARK, eng.EV_PUBLIC_TRADE):
                 self._market_changed(event)
             at += 1
@@ -1341,18 +1413,23 @@ class Dialect:
             return  # what trades at once is first heard of with its trade
         row = self._order_row(slot, event[6], event[14], event[15], event[9])
         self._publish(account, "order", row["orderLinkId"], [row])
-        # a position is told with every order that comes or goes, changed or not
-        self._publish(account, "position", "", [self._position_row(account, index, pos_side, event[9])])
+        self._order_came_or_went(account, index, pos_side, event[9])
 
-    def _account_changed(self, event: tuple[int, ...]) -> None:
-        account, index, pos_side, reason, ts = event[1], event[2], event[5], event[8], event[9]
+    def _order_came_or_went(self, account: int, index: int, pos_side: int, ts_ns: int) -> None:
+        """A position is told with every such order, changed or not."""
+        self._publish(account, "position", "", [self._position_row(account, index, pos_side, ts_ns)])
+
+    def _account_changed(self, account: int, events: list[tuple[int, ...]]) -> None:
+        """What changed of an account at one moment, each thing a message of its own."""
         if self.host.owner_of(account) is None:
             return
-        if reason == eng.REASON_FUNDING_FEE and index >= 0:
-            self._publish(account, "execution", "", [self._funding_row(account, index, ts, event[20])])
-        if index >= 0:
-            self._publish(account, "position", "", [self._position_row(account, index, pos_side, ts)])
-        self._publish(account, "wallet", "", [self._wallet_row(account)])
+        for event in events:
+            index, pos_side, reason, ts = event[2], event[5], event[8], event[9]
+            if reason == eng.REASON_FUNDING_FEE and index >= 0:
+                self._publish(account, "execution", "", [self._funding_row(account, index, ts, event[20])])
+            if index >= 0:
+                self._publish(account, "position", "", [self._position_row(account, index, pos_side, ts)])
+            self._publish(account, "wallet", "", [self._wallet_row(account)])
 
     def _publish(self, account: int, topic: str, client: str, rows: list[dict[str, Any]]) -> None:
         """To the account's connections that asked for the topic, plainly or of the category."""
@@ -1362,7 +1439,7 @@ class Dialect:
             return
         now = self.host.server_ns() // 10**6
         for conn in list(conns):
-            name = next((n for n in (topic, f"{topic}.{LINEAR}") if n in conn.state.topics), None)
+            name = next((n for n in (topic, f"{topic}.{self.category}") if n in conn.state.topics), None)
             if name is None:
                 continue
             self.n_sent += 1
@@ -1397,14 +1474,20 @@ class Dialect:
                     send_all(conns, self._book_text(topic, index))
         elif kind == eng.EV_MARK:
             if conns := self.public.get(topic := f"tickers.{spec.symbol}"):
-                changed = {"symbol": spec.symbol, "markPrice": fixed(event[11] * spec.tick_e8, spec.price_precision)}
-                send_all(conns, self._public_text(topic, "delta", changed))
+                send_all(conns, self._marked(topic, index, event[11]))
         elif conns := self.public.get(topic := f"publicTrade.{spec.symbol}"):
             row = {
                 "T": event[9] // 10**6, "s": spec.symbol, "S": SIDE_NAMES[event[4]], "v": spec.qty_text(event[12]),
                 "p": spec.price_text(event[11]), "L": "PlusTick", "i": exec_text(index, event[13], 0), "BT": False,
             }  # fmt: skip
             send_all(conns, self._public_text(topic, "snapshot", [row]))
+
+
+    def _marked(self, topic: str, index: int, px: int) -> bytes:
+        """What the ticker says of a new mark."""
+        spec = self.host.instruments[index]
+        changed = {"symbol": spec.symbol, "markPrice": fixed(px * spec.tick_e8, spec.price_precision)}
+        return self._public_text(topic, "delta", changed)
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -1453,13 +1536,6 @@ def same(ours: str, given: str) -> bool:
 def digits(text: str) -> bool:
     """Whether it is a number of at most 18 digits and nothing else."""
     return text.isascii() and text.isdigit() and len(text) <= 18
-
-
-def checked(code: int) -> int:
-    """The engine's answer; raises its refusal."""
-    if code < 0:
-        raise engine_refused(code)
-    return code
 
 
 def json_object(text: bytes) -> dict[str, Any]:

@@ -121,10 +121,12 @@ async def say(ws: aiohttp.ClientWebSocketResponse, **message: Any) -> None:
 
 @contextlib.asynccontextmanager
 async def exchange(**options: Any) -> AsyncIterator[Bench]:
-    """A running exchange with a still market, in this loop. The limits of accounts are lifted unless ``lift`` says otherwise."""
+    """A running exchange with a still market, in this loop. The limits of accounts are lifted unless ``lift`` says otherwise.
+    ``dialect``: of another market."""
     lift = frozenset(options.pop("lift", ("create", "cancel", "amend", "batch", "query", "set", "log", "http")))
     clock = Clock()
-    host = Host(Options(seed=7, maker_ms=options.pop("maker_ms", 60_000), lift=lift, **options), Dialect, clock=clock)
+    dialect = options.pop("dialect", Dialect)
+    host = Host(Options(seed=7, maker_ms=options.pop("maker_ms", 60_000), lift=lift, **options), dialect, clock=clock)
     if host.makers is not None:
         for index in range(len(host.instruments)):
             host.makers.hold(index, 0)

@@ -7,17 +7,17 @@ Every number becomes an exact scaled integer; what cannot be read raises ``Value
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from copyd._fast.decimals import cut_scaled, parse_scaled
 from copyd.core import leader_stream as ls
-from copyd.venues.bybit.instruments import LINEAR, find
+from copyd.venues.bybit.instruments import LINEAR, SETTLE_COIN, find
 from copyd.venues.common import facts, told
 from copyd.venues.common.facts import MS_NS
-from copyd.venues.common.instruments import Instruments
+from copyd.venues.common.instruments import Instrument, Instruments
 from copyd.venues.common.names import Names
 from copyd.venues.common.venue import AccountBooks
 
@@ -35,8 +35,14 @@ CAUSE_OF_ORDER: Final = {
 }  # fmt: skip
 TRADES: Final = frozenset({"Trade", "BlockTrade", "MovePosition", "FutureSpread", "UNKNOWN", "", *CAUSE_OF_EXECUTION})
 FUNDING: Final = "Funding"
-#: What the venue settles linear perpetuals of ours in.
-SETTLE_COIN: Final = "USDT"
+MARKET: Final = "Market"
+BASE_COIN, QUOTE_COIN = "baseCoin", "quoteCoin"
+#: Decimals that a price of a pair is read with.
+PRICE_PLACES: Final = 12
+#: More than any order's lots; they fit 63 bits.
+LOTS_MAX: Final = (1 << 63) - 1
+#: Spot market orders whose unit is remembered: those of many followers come between two executions of a leader's.
+UNITS_MAX: Final = 100_000
 #: Entries of the transaction log that bring money in or take it out.
 FLOWS: Final = ("TRANSFER_IN", "TRANSFER_OUT", "AIRDROP", "BONUS", "BONUS_RECOLLECT")
 #: The year 2248: in ns it still fits 63 bits.
@@ -82,6 +88,8 @@ class ExecutionRow(msgspec.Struct):
     feeCurrency: str = ""
     orderQty: str = ""
     leavesQty: str = ""
+    orderType: str = ""
+    execValue: str = ""
     isMaker: bool = False
     closedSize: str = ""
     createType: str = ""
@@ -174,6 +182,38 @@ class StatusList(msgspec.Struct):
     rows: list[Status] = msgspec.field(default_factory=list, name="list")
 
 
+class Units:
+    """Which spot market orders were sized in the quote asset, by order, as far as it was heard: their executions do not say."""
+
+    def __init__(self, room: int = UNITS_MAX) -> None:
+        self.room = room
+        self._in_quote: dict[int, bool] = {}
+
+    def told(self, order: int, unit: str) -> None:
+        """What the order says of itself: ``baseCoin``, ``quoteCoin``, or nothing."""
+        if unit in (BASE_COIN, QUOTE_COIN):
+            self._keep(order, unit == QUOTE_COIN)
+
+    def in_quote(self, order: int, row: ExecutionRow) -> bool:
+        """Whether an execution's order was; unheard of, from what its first execution shows of it.
+
+        A buy is sized so unless its owner said otherwise. What is left of one that he did is the rest in the base asset, and
+        no order in the quote asset is for less than one of its executions was worth.
+        """
+        known = self._in_quote.get(order)
+        if known is None:
+            whole, part = money(row.orderQty), money(row.execQty)
+            in_base = row.side == "Sell" or money(row.leavesQty) + part == whole or whole < money(row.execValue)
+            known = self._keep(order, not in_base)
+        return known
+
+    def _keep(self, order: int, in_quote: bool) -> bool:
+        self._in_quote[order] = in_quote
+        if len(self._in_quote) > self.room:
+            del self._in_quote[next(iter(self._in_quote))]
+        return in_quote
+
+
 # --- wire: frames of the public connections ---------------------------------------------------------------------------
 class Book(msgspec.Struct):
     s: str
@@ -243,6 +283,11 @@ class PlacedBody(msgspec.Struct):
     result: Placed
 
 
+class PriceRow(msgspec.Struct):
+    symbol: str
+    lastPrice: str
+
+
 _head = msgspec.json.Decoder(Head)
 _public = msgspec.json.Decoder(PublicHead)
 _placed = msgspec.json.Decoder(Placed)
@@ -259,6 +304,7 @@ _execution = msgspec.json.Decoder(ExecutionRow)
 _position = msgspec.json.Decoder(PositionRow)
 _wallet = msgspec.json.Decoder(WalletRow)
 _log = msgspec.json.Decoder(LogRow)
+_price = msgspec.json.Decoder(PriceRow)
 
 UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
@@ -335,6 +381,10 @@ def log_row(raw: bytes) -> LogRow:
     return _log.decode(raw)
 
 
+def price_row(raw: bytes) -> PriceRow:
+    return _price.decode(raw)
+
+
 # --- rows to what the rest of copyd sees ------------------------------------------------------------------------------
 def ms(text: str | int) -> int:
     """A time in ms, as a number or as its digits; ``ValueError`` for one that is none."""
@@ -371,31 +421,39 @@ def order_told(row: OrderRow, instruments: Instruments, names: Names, kind: str 
     if not 0 <= row.positionIdx <= 2 or not number:
         raise ValueError("an order without an id, or of no position side")
     names.order_side(number, row.positionIdx)
-    # A spot market order may have been sized in the quote asset by somebody else: then its size says nothing in lots.
-    in_quote = item.spot and row.orderType == "Market" and row.marketUnit != "baseCoin" and row.side == "Buy"
+    cid, status, cum = facts.own_cid(row.orderLinkId), _one_of(STATUS, row.orderStatus), item.lots(row.cumExecQty or "0")
     return told.OrderTold(
-        cid=facts.own_cid(row.orderLinkId),
+        cid=cid,
         client_order_id=row.orderLinkId,
         instrument=item.index,
         venue_order_id=number,
-        status=_one_of(STATUS, row.orderStatus),
-        cum_qty=item.lots(row.cumExecQty or "0"),
+        status=status,
+        cum_qty=cum,
         cost_e8=facts.cost_e8(row.avgPrice, row.cumExecQty or "0", row.cumExecValue),
         side=_one_of(SIDE, row.side),
         position_side=row.positionIdx,
-        order_qty=0 if in_quote else item.lots(row.qty),
+        order_qty=_size(row, item, cum if cid is None and status in facts.TERMINAL_STATUS else 0),
         reduce_only=row.reduceOnly,
         ts_event=ms(row.updatedTime) * MS_NS,
     )
 
 
+def _size(row: OrderRow, item: Instrument, otherwise: int) -> int:
+    """An order's size in lots. A spot market order that was sized in the quote asset, by somebody else, says nothing in lots:
+    ``otherwise`` then."""
+    in_quote = item.spot and row.orderType == MARKET and (
+        row.marketUnit == QUOTE_COIN or (row.marketUnit != BASE_COIN and row.side == "Buy"))
+    return otherwise if in_quote else item.lots(row.qty)
+
+
 def trade_told(
     row: ExecutionRow, instruments: Instruments, names: Names, ts_recv: int, *, kind: str = "", position_side: int | None = None,
-    live: bool = True, thin: bool = False, raw: bytes = b"",
+    live: bool = True, thin: bool = False, raw: bytes = b"", units: Units | None = None,
 ) -> told.TradeTold | told.FundingTold | None:
     """An execution, or the funding that the venue tells as one; None for an instrument that is not ours.
 
     Executions name no position side: ``position_side`` where the caller knows it, else that of the order if it was heard of.
+    ``units``: what was heard of the orders on the same stream.
     """
     item = find(instruments, row.category or kind, row.symbol)
     if item is None:
@@ -416,8 +474,8 @@ def trade_told(
         item.index, position_side, number, order, _one_of(SIDE, row.side), qty,
         # what closes a position without a market may do so between the ticks
         item.ticks(row.execPrice) if row.execType in ("Trade", "") else item.ticks_nearest(row.execPrice),
-        order_qty=item.lots(row.orderQty or "0") if not item.spot else 0,
-        realised=bool(row.closedSize.strip("0.")),
+        order_qty=_size_of_spot(row, item, order, units or Units()) if item.spot else item.lots(row.orderQty or "0"),
+        realised=row.side == "Sell" if item.spot else bool(row.closedSize.strip("0.")),
         maker=row.isMaker, live=live, client_order_id=row.orderLinkId,
         cause=CAUSE_OF_EXECUTION.get(row.execType) or CAUSE_OF_ORDER.get(row.createType, ""),
         ts_event=time_ms * MS_NS, ts_recv=ts_recv, raw=raw,
@@ -428,9 +486,25 @@ def trade_told(
     )  # fmt: skip
 
 
-def fee_asset(row: ExecutionRow, item: Any) -> str:
-    """What a spot fee is paid in where the venue does not say: in what is received."""
-    return item.base_asset if row.side == "Buy" else item.quote_asset
+def _size_of_spot(row: ExecutionRow, item: Instrument, order: int, units: Units) -> int:
+    """Lots of an execution's order, 0 = not told; of one sized in the quote asset, what that buys at the execution's price."""
+    if not row.orderQty or not row.orderType:
+        return 0
+    if row.orderType == MARKET and units.in_quote(order, row):
+        price = cut_scaled(row.execPrice, PRICE_PLACES)
+        if price <= 0:
+            raise ValueError("an execution at no price")
+        lots = money(row.orderQty) * 10 ** (item.qty_decimals + PRICE_PLACES - 8) // (price * item.lot)
+        if lots > LOTS_MAX:
+            raise ValueError("an order of no size that there is")
+        return lots
+    return cut_scaled(row.orderQty, item.qty_decimals) // item.lot
+
+
+def fee_asset(row: ExecutionRow, item: Instrument) -> str:
+    """What a spot fee is paid in where the venue does not say: in what is received; a maker's rebate in the other asset."""
+    rebate = row.isMaker and row.execFee.startswith("-")
+    return item.base_asset if (row.side == "Buy") is not rebate else item.quote_asset
 
 
 def hedge_side(row: ExecutionRow) -> int:
@@ -469,45 +543,61 @@ def entry_e8(row: PositionRow) -> int:
     return cut_scaled(row.avgPrice or row.entryPrice or "0", 8)
 
 
-def wallets_told(rows: Sequence[WalletRow], ts_event: int) -> list[told.WalletTold]:
-    """Balances of every coin."""
-    return [
-        told.WalletTold(coin.coin, facts.money_e8(coin.walletBalance or "0"), ts_event=ts_event)
-        for row in rows
-        for coin in row.coin
-    ]
+def wallets_told(
+    rows: Sequence[WalletRow], instruments: Instruments, ts_event: int, ts_recv: int, raw: bytes = b""
+) -> list[told.WalletTold | told.PositionTold]:
+    """Balances of every coin that is told, and what is held of the base assets of pairs among them."""
+    out: list[told.WalletTold | told.PositionTold] = []
+    for row in rows:
+        out += [told.WalletTold(coin.coin, money(coin.walletBalance), ts_event=ts_event) for coin in row.coin]
+        coins = {coin.coin: coin for coin in row.coin}
+        for item in instruments:
+            if item.spot and (coin_row := coins.get(item.base_asset)) is not None:
+                out.append(told.PositionTold(_holding(item, coin_row.walletBalance, ts_event, ts_recv, "push", raw)))
+    return out
 
 
-def books(wallet: WalletRow, positions: Sequence[PositionRow], instruments: Instruments, ts_event: int) -> AccountBooks:
-    """Balance and positions of an account: of the settlement coin, and what of it is free to be margin.
+def books(
+    wallet: WalletRow, positions: Sequence[PositionRow], instruments: Instruments, ts_event: int, prices: Mapping[int, str]
+) -> AccountBooks:
+    """Balance and positions of an account: of the settlement coin, and what of it is free to be margin or to be paid with.
 
     With isolated margin the account-wide figure does not exist (an empty text); then what orders and positions bind is taken
-    off the balance, and profits that are not realised are not counted.
+    off the balance, and profits that are not realised are not counted. Equity counts the base assets of our pairs at
+    ``prices`` (by instrument, of those that are held) besides, rounded down; their holdings are positions without an entry price.
     """
     coin = next((coin for coin in wallet.coin if coin.coin == SETTLE_COIN), CoinRow(SETTLE_COIN))
-    balance, equity = facts.money_e8(coin.walletBalance or "0"), facts.money_e8(coin.equity or "0")
+    balance, equity, locked = money(coin.walletBalance), money(coin.equity), money(coin.locked)
     if wallet.totalAvailableBalance:
-        # USD of all collateral: no more than that is free, and of the settlement coin no more than is there.
-        available = min(facts.money_e8(wallet.totalAvailableBalance), equity)
+        # USD of all collateral: no more than that is free, and of the settlement coin no more than is there and not locked.
+        available = min(money(wallet.totalAvailableBalance), equity - locked)
     else:
-        bound = (coin.totalOrderIM, coin.totalPositionIM, coin.locked)
-        available = balance - sum(facts.money_e8(text or "0") for text in bound)
+        available = balance - locked - money(coin.totalOrderIM) - money(coin.totalPositionIM)
+    held = {coin.coin: money(coin.walletBalance) for coin in wallet.coin}
+    for index, price in prices.items():
+        equity += max(0, held.get(instruments[index].base_asset, 0)) * cut_scaled(price, PRICE_PLACES) // 10**PRICE_PLACES
     rows: list[tuple[int, int, int, int]] = []
     for row in positions:
         one = position(row, instruments, ts_event)
         if one is not None and one.qty:
             rows.append((one.instrument, one.position_side, one.qty, entry_e8(row)))
+    rows += [(one.instrument, 0, one.qty, 0) for one in holdings(wallet, instruments, ts_event, ts_event) if one.qty]
     return AccountBooks(balance, max(0, available), equity, tuple(rows), ts_event)
 
 
 def holdings(wallet: WalletRow, instruments: Instruments, ts_event: int, ts_recv: int) -> list[ls.Position]:
     """What is held of the base assets of spot pairs, in whole lots: what a pair has in place of a position."""
-    held = {coin.coin: coin.walletBalance or "0" for coin in wallet.coin}
-    return [
-        ls.Position(
-            item.index, 0, max(0, cut_scaled(held.get(item.base_asset, "0"), item.qty_decimals)) // item.lot, ts_event, ts_recv,
-            source="poll", leverage=1,
-        )
-        for item in instruments
-        if item.spot
-    ]  # fmt: skip
+    held = {coin.coin: coin.walletBalance for coin in wallet.coin}
+    return [_holding(item, held.get(item.base_asset, ""), ts_event, ts_recv, "poll") for item in instruments if item.spot]
+
+
+def held_pairs(wallet: WalletRow, instruments: Instruments) -> list[Instrument]:
+    """Our pairs of whose base asset there is something, be it less than a lot."""
+    held = {coin.coin for coin in wallet.coin if money(coin.walletBalance) > 0}
+    return [item for item in instruments if item.spot and item.base_asset in held]
+
+
+def _holding(item: Instrument, amount: str, ts_event: int, ts_recv: int, source: str, raw: bytes = b"") -> ls.Position:
+    """Whole lots, those that open orders have locked among them."""
+    lots = max(0, cut_scaled(amount or "0", item.qty_decimals)) // item.lot
+    return ls.Position(item.index, 0, lots, ts_event, ts_recv, source, 1, True, raw)

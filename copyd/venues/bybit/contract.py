@@ -24,6 +24,7 @@ WEIGHTS = {
     "settings.query": 2,
     "GET /v5/market/time": 1,
     "GET /v5/market/instruments-info": 1,
+    "GET /v5/market/tickers": 1,
     "GET /v5/order/realtime": 1,
     "GET /v5/order/history": 1,
     "GET /v5/execution/list": 1,

@@ -15,6 +15,8 @@ from copyd.venues.common.instruments import Instrument, Instruments, ceil_lots, 
 
 SPOT_MARK = "_SPOT"
 LINEAR, SPOT = "linear", "spot"
+#: What linear perpetuals of ours are settled in, and pairs of ours are paid with.
+SETTLE_COIN = "USDT"
 #: Open orders of an account in a symbol (perpetuals), or in all (spot).
 ORDERS_MAX = 500
 PPM = 1_000_000
@@ -117,6 +119,9 @@ def _instrument(index: int, symbol: str, row: _Row) -> Instrument:
     spot = symbol.endswith(SPOT_MARK)
     if not spot and row.contractType != "LinearPerpetual":
         raise ValueError(f"a {row.contractType or 'contract of no type'} is no linear perpetual")
+    settle = row.settleCoin or row.quoteCoin
+    if settle != SETTLE_COIN:
+        raise ValueError(f"it is paid for in {settle or 'nothing'}; accounts are read in {SETTLE_COIN}")
     lots = row.lotSizeFilter
     price_decimals, tick = step_of(row.priceFilter.tickSize)
     qty_decimals, lot = step_of(lots.basePrecision if spot else lots.qtyStep)
@@ -130,7 +135,7 @@ def _instrument(index: int, symbol: str, row: _Row) -> Instrument:
         symbol=symbol,
         status=row.status,
         quote_asset=row.quoteCoin,
-        margin_asset=row.settleCoin or row.quoteCoin,
+        margin_asset=settle,
         price_decimals=price_decimals,
         tick=tick,
         qty_decimals=qty_decimals,

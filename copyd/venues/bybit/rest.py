@@ -11,10 +11,10 @@ import msgspec
 
 from copyd.core import leader_stream as ls
 from copyd.venues.bybit import codec
-from copyd.venues.bybit.codec import SETTLE_COIN, Page
+from copyd.venues.bybit.codec import Page
 from copyd.venues.bybit.contract import DAY_MS, INSTRUMENTS_PAGE, LOG_PAGE, ORDERS_PAGE, POSITIONS_PAGE
 from copyd.venues.bybit.errors import ACCOUNT_LIMIT_CODES, ADDRESS_LIMIT_CODES, NO_CHANGE_CODES, classify
-from copyd.venues.bybit.instruments import LINEAR, SPOT, category, wire_symbol
+from copyd.venues.bybit.instruments import LINEAR, SETTLE_COIN, SPOT, category, wire_symbol
 from copyd.venues.bybit.signing import compact, rest_body, rest_headers
 from copyd.venues.bybit.wire import NAMES, answered
 from copyd.venues.common import told
@@ -47,11 +47,12 @@ class Rest(RestBase):
     ) -> None:
         super().__init__(base_url, contract, clock, **options)
         self.names = names
-        self.instruments = Instruments(())
+        self.bind(Instruments(()))
 
     def bind(self, instruments: Instruments) -> None:
         """The instruments in use."""
         self.instruments = instruments
+        self._perpetuals = any(not item.spot for item in instruments)
 
     # --- of the venue ---------------------------------------------------------------------------------------------
     def signed(self, key: Key, method: str, target: str, body: bytes) -> dict[str, str]:
@@ -141,7 +142,10 @@ class Rest(RestBase):
 
     async def hedge_mode(self, key: Key) -> bool:
         """Whether the account keeps a position per side, which the venue lets each symbol decide: ``ValueError`` where ours
-        differ."""
+        differ. Spot has no such mode; the venue is asked all the same, so that a dead key is seen."""
+        if not self._perpetuals:
+            await self._isolated(key)
+            return False
         modes = {
             item.symbol: _keeps_sides(await self._positions_of(key, item)) for item in self.instruments if not item.spot
         }  # fmt: skip
@@ -181,23 +185,34 @@ class Rest(RestBase):
 
     # --- balances and positions ---------------------------------------------------------------------------------------
     async def books(self, key: Key) -> AccountBooks:
-        """Balance and positions, all instruments of ours; what is held of a pair's base asset has no entry price."""
+        """Balance and positions, all instruments of ours; what is held of our pairs' base assets is worth its last price."""
         wallet, at = await self._wallet(key)
+        rows = await self._position_rows(key)
+        prices = {item.index: await self._last_price(item) for item in codec.held_pairs(wallet, self.instruments)}
+        return codec.books(wallet, rows, self.instruments, at, prices)
+
+    async def _position_rows(self, key: Key) -> list[codec.PositionRow]:
+        """Of the perpetuals; nothing is asked where none is ours, which a key for spot alone may not."""
+        if not self._perpetuals:
+            return []
         rows, complete = await self._rows("/v5/position/list", _all_positions(), key)
         if not complete:
             raise ValueError("the list of positions does not end")
-        found = codec.books(wallet, [codec.position_row(row) for row in rows], self.instruments, at)
-        held = codec.holdings(wallet, self.instruments, at, self.clock())
-        return msgspec.structs.replace(
-            found, positions=(*found.positions, *((one.instrument, 0, one.qty, 0) for one in held if one.qty)))
+        return [codec.position_row(row) for row in rows]
+
+    async def _last_price(self, instrument: Instrument) -> str:
+        query = {"category": SPOT, "symbol": wire_symbol(instrument)}
+        for raw in codec.page(await self.get("/v5/market/tickers", query)).rows:
+            row = codec.price_row(raw)
+            if row.symbol == wire_symbol(instrument):
+                return row.lastPrice
+        raise ValueError(f"{instrument.symbol}: the venue tells no price")
 
     async def positions(self, key: Key) -> list[ls.Position]:
         """Positions with their leverage; of pairs what is held of the base asset."""
-        rows, complete = await self._rows("/v5/position/list", _all_positions(), key)
-        if not complete:
-            raise ValueError("the list of positions does not end")
+        rows = await self._position_rows(key)
         now = self.clock()
-        found = [codec.position(codec.position_row(row), self.instruments, now, source="poll") for row in rows]
+        found = [codec.position(row, self.instruments, now, source="poll") for row in rows]
         out = [one for one in found if one is not None]
         if any(item.spot for item in self.instruments):
             wallet, at = await self._wallet(key)
@@ -398,10 +413,13 @@ class Rest(RestBase):
         return sorted(found, key=lambda flow: flow[1])
 
     async def rights(self, key: Key) -> Rights:
-        """What the key may do."""
+        """What the key may do: trade, all that is in use; where no instruments are known, anything."""
         body = await self.get("/v5/user/query-api", None, key)
-        told_by: Rights = importlib.import_module("copyd.venues.bybit.rights").rights_of(body)
-        return told_by
+        rights_of = importlib.import_module("copyd.venues.bybit.rights").rights_of
+        used = {category(item) for item in self.instruments}
+        found: list[Rights] = [rights_of(body, product=product) for product in sorted(used or {LINEAR, SPOT})]
+        may = [one.trade for one in found]
+        return msgspec.structs.replace(found[0], trade=all(may) if used else any(may))
 
 
 def _all_positions() -> dict[str, Any]:

@@ -44,13 +44,14 @@ _Quote = Quote | Mark | Unused | Malformed
 
 class BybitWire:
     """See ``copyd.venues.common.venue.Wire``. What it remembers besides the instruments are names (``Names``), the last best
-    bid and ask, and the last funding rate: the venue tells changes only."""
+    bid and ask, and the last funding rate: the venue tells changes only; and in what spot orders were sized (``Units``)."""
 
     def __init__(self, names: Names = NAMES, contract: VenueContract = CONTRACT) -> None:
         self.names, self.contract = names, contract
         self.instruments = Instruments(())
         self._tops: dict[int, tuple[int, int, int, int]] = {}
         self._funding: dict[int, int] = {}
+        self._units = codec.Units()
 
     def bind(self, instruments: Instruments) -> None:
         """The instruments in use, before anything else."""
@@ -135,15 +136,18 @@ class BybitWire:
             at = codec.ms(head.creationTime) * MS_NS
             return _each(codec.read_positions(head.data), lambda row: self._position(row, payload, ts_recv, at), payload)
         if topic == "wallet":
-            return codec.wallets_told(codec.read_wallets(head.data), codec.ms(head.creationTime) * MS_NS)
+            at = codec.ms(head.creationTime) * MS_NS
+            return codec.wallets_told(codec.read_wallets(head.data), self.instruments, at, ts_recv, payload)
         return (Unused(head.topic[:40]),)
 
     def _order(self, row: codec.OrderRow) -> Sequence[Told]:
         one = codec.order_told(row, self.instruments, self.names)
+        if one is not None and row.category == SPOT:
+            self._units.told(one.venue_order_id, row.marketUnit)
         return (one,) if one is not None else (Unused("order of another instrument"),)
 
     def _execution(self, row: codec.ExecutionRow, payload: bytes, ts_recv: int, thin: bool) -> Sequence[Told]:
-        one = codec.trade_told(row, self.instruments, self.names, ts_recv, thin=thin, raw=payload)
+        one = codec.trade_told(row, self.instruments, self.names, ts_recv, thin=thin, raw=payload, units=self._units)
         return (one,) if one is not None else (Unused("execution in another instrument"),)
 
     def _position(self, row: codec.PositionRow, payload: bytes, ts_recv: int, ts_event: int) -> Sequence[Told]:

@@ -297,8 +297,10 @@ class FollowerStreams:
             if cum or status in TERMINAL_STATUS:
                 self._batch.append(STREAM, status, cid, cum, cost, venue_order_id=one.order_id, ts_event=one.ts_event)
             return
-        # Without the sum of what has filled it says nothing about the order's end.
+        # Without the sum of what has filled it says nothing about the order's end. It has filled by this execution at least:
+        # that has to be held before a fee is taken out of it.
         state = status if cum else PARTIALLY_FILLED
+        cum = cum or (one.qty if fee.base else 0)
         self._batch.append(
             TRADE, state, cid, cum, cost, one.qty, one.px, fee.amount, one.exec_id, one.order_id, one.ts_event,
             fee_base=fee.base)

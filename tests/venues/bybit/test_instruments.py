@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from copyd.venues.bybit.instruments import category, find, load_instruments, wire_symbol
-from tests.venues.bybit.conftest import BODIES, BTC, BTC_SPOT, INSTRUMENTS, LINEAR, PEPE
+from tests.venues.bybit.conftest import BODIES, BTC, BTC_SPOT, INSTRUMENTS, LINEAR, PEPE, SPOT
 
 
 def test_a_perpetual_is_counted_in_its_base_asset():
@@ -48,6 +48,18 @@ def test_every_problem_is_named_at_once():
     assert "BTC-26DEC26: a LinearFutures is no linear perpetual" in text
     assert "BADUSDT: step 0 is not positive" in text and "NOSUCHUSDT: not listed at the venue" in text
     assert "BTCUSDT:" not in text.replace("NOSUCHUSDT:", "").replace("BADUSDT:", "")
+
+
+@pytest.mark.parametrize(("kind", "row"), [
+    ("linear", {**LINEAR["result"]["list"][0], "symbol": "BTCPERP", "quoteCoin": "USDC", "settleCoin": "USDC"}),
+    ("spot", {**SPOT["result"]["list"][0], "symbol": "BTCPERP", "quoteCoin": "USDC"}),
+])  # fmt: skip
+def test_what_is_not_paid_for_in_usdt_is_refused(kind, row):
+    """Balances and positions are read in that coin: of another nothing would be known."""
+    body = json.dumps({"result": {"category": kind, "list": [row]}}).encode()
+    name = "BTCPERP" if kind == "linear" else "BTCPERP_SPOT"
+    with pytest.raises(ValueError, match=f"{name}: it is paid for in USDC; accounts are read in USDT"):
+        load_instruments([body], [(0, name)])
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[1]", b'{"result":{"category":"linear","list":[7]}}', b"\xff"])

@@ -388,12 +388,12 @@ def test_no_truncated_frame_raises(topic, at):
 def test_books_of_either_margin_type():
     """Crossed: no more than the account-wide figure nor than the coin has. Isolated: the balance without what is bound."""
     row = convert(WALLET, codec.WalletRow)
-    found = codec.books(row, [convert(POSITION, codec.PositionRow)], INSTRUMENTS, 5)
+    found = codec.books(row, [convert(POSITION, codec.PositionRow)], INSTRUMENTS, 5, {})
     assert (found.wallet_e8, found.equity_e8, found.available_e8) == (9647_70000000, 10226_20000000, 9556_60000000)
     assert found.positions == ((3, 0, -10, 3641_07500000),) and found.ts_event == 5
     isolated = convert({**WALLET, "totalAvailableBalance": ""}, codec.WalletRow)
-    assert codec.books(isolated, [], INSTRUMENTS, 5).available_e8 == (9647_70000000 - 127_80000000)
-    empty = codec.books(codec.WalletRow([]), [], INSTRUMENTS, 5)
+    assert codec.books(isolated, [], INSTRUMENTS, 5, {}).available_e8 == (9647_70000000 - 127_80000000)
+    empty = codec.books(codec.WalletRow([]), [], INSTRUMENTS, 5, {})
     assert (empty.wallet_e8, empty.equity_e8, empty.available_e8, empty.positions) == (0, 0, 0, ())
 
 
