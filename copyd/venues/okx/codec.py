@@ -13,7 +13,10 @@ executions of the other behind a mark (the position says what they did).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
+from decimal import Decimal
+from fractions import Fraction
+from math import floor
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -171,6 +174,7 @@ class BalanceDetail(msgspec.Struct):
 
     ccy: str
     eq: str = ""
+    eqUsd: str = ""
     cashBal: str = ""
     isoEq: str = ""
     isoUpl: str = ""
@@ -494,6 +498,41 @@ def wallet_e8(detail: BalanceDetail) -> int:
     return sum(money_e8(text) for text in (detail.cashBal, detail.isoEq) if text) - (
         money_e8(detail.isoUpl) if detail.isoUpl else 0
     )
+
+
+def held_lots(detail: BalanceDetail, instrument: Instrument) -> int:
+    """Whole lots of what is owned of the base asset of a spot instrument, also what open orders lock."""
+    return cut_scaled(detail.cashBal, instrument.qty_decimals) // instrument.lot if detail.cashBal else 0
+
+
+def equity_e8(details: Sequence[BalanceDetail], asset: str, bases: Set[str]) -> int:
+    """What the account owns of ``asset`` with everything, and of the assets ``bases``, in 1e-8 of the first, rounded down.
+
+    The venue values each asset in dollars. ``ValueError``: one of them it does not.
+    """
+    mine = next((detail for detail in details if detail.ccy == asset), None) or BalanceDetail(asset)
+    total = money_e8(mine.eq) if mine.eq else 0
+    coins = [detail for detail in details if detail.ccy in bases and detail.ccy != asset and detail.eq.strip("-0.")]
+    if coins:
+        dollars = sum((_dollars(detail) for detail in coins), Fraction(0))
+        total += floor(dollars * _per_dollar(mine, asset) * 10**8)
+    return total
+
+
+def _dollars(detail: BalanceDetail) -> Fraction:
+    if not detail.eqUsd:
+        raise ValueError(f"the venue does not say what {detail.ccy} is worth")
+    return Fraction(Decimal(detail.eqUsd))
+
+
+def _per_dollar(detail: BalanceDetail, asset: str) -> Fraction:
+    """What of an asset is worth a dollar: as the venue values the account's own, where there is enough of it to tell."""
+    own = Fraction(Decimal(detail.eqUsd or "0"))
+    if own >= 1:
+        return Fraction(Decimal(detail.eq)) / own
+    if not asset.startswith("USD"):
+        raise ValueError(f"the account holds no {asset} by which the venue would say what it is worth")
+    return Fraction(1)
 
 
 # --- frames -----------------------------------------------------------------------------------------------------------------
