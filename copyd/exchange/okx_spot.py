@@ -18,7 +18,7 @@ from copyd.exchange import okx
 from copyd.exchange.dialect import Host, Market, Owner
 from copyd.exchange.model import E8
 from copyd.exchange.okx import BILLS, CAUSES, DAY_NS, MS, Asked, Refused, absent, e8, ms, need, plain, whole
-from copyd.exchange.spot import SpotEngine, SpotInstrument, SpotMakers
+from copyd.exchange.spot import SPOT_PROFILES, SpotEngine, SpotInstrument, SpotMakerProfile, SpotMakers
 
 #: A market order is worth this at most, 1e-8 USDT; a limit order the instrument's ``max_notional_e8``.
 MARKET_VALUE_MAX_E8: Final = 1_000_000 * E8
@@ -40,6 +40,10 @@ SPOT_INSTRUMENTS: Final = (
         symbol="SOLUSDT", base="SOL", quote="USDT", tick_e8=1_000_000, lot_e8=100, start_px=15_000, max_qty=10**12,
         market_max_qty=10**12, min_qty=1_000, **_FINE),
 )  # fmt: skip
+#: As the other spot market is quoted; a tick of bitcoin is ten times as large here.
+PROFILES: Final = (
+    SpotMakerProfile("BTCUSDT", half_spread=5, gap=100), *(one for one in SPOT_PROFILES if one.symbol != "BTCUSDT"),
+)  # fmt: skip
 
 
 class Dialect(okx.Dialect):
@@ -49,7 +53,7 @@ class Dialect(okx.Dialect):
     inst_type = "SPOT"
     code_base = 301
     account_level = "1"
-    market = Market(SPOT_INSTRUMENTS, SpotEngine, SpotMakers)
+    market = Market(SPOT_INSTRUMENTS, SpotEngine, partial(SpotMakers, profiles=PROFILES))
     instruments = SPOT_INSTRUMENTS  # type: ignore[assignment]
     refusals: ClassVar = {**okx.REFUSALS, -4164: (51005, "Your order amount exceeds the max order amount.")}
     want_subcode = "1000"

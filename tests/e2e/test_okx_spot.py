@@ -83,8 +83,8 @@ def stage(tmp_path: Path) -> Iterator[SpotStage]:
 
 
 def test_copies_through_doubt_and_crash(stage: SpotStage) -> None:
-    """Bought in proportion, a part sold, all sold: each order once, also where the venue does not say what became of it, and where
-    the daemon is killed and what the leader sold meanwhile is found afterwards; less than a lot is left at the end."""
+    """Bought in proportion, a part sold, all sold: each order once, also where the venue does not say what became of it, and
+    where the daemon is killed and what the leader sold meanwhile is found afterwards; less than a lot is left at the end."""
     s = stage
     allocations = {name: (n + 1) * 1000 for n, name in enumerate(s.names)}
     s.start(s.plan(n, allocation=str(a)) for n, a in enumerate(allocations.values()))
