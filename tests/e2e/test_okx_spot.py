@@ -17,6 +17,7 @@ from copyd.venues.okx.contract import BALANCE
 from copyd.venues.okx.signing import rest_headers
 from tests.e2e.harness import proportional, wait_for
 from tests.e2e.test_okx import OkxStage, OkxVenue
+from tests.e2e.test_venue_conformance import SYMBOLS, conformance, made, write
 from tests.exchange.wire_helpers import running_exchange
 
 SYMBOL = "BTC-USDT"
@@ -80,6 +81,14 @@ def stage(tmp_path: Path) -> Iterator[SpotStage]:
         at.setdefault("streams", "")
         with SpotStage(tmp_path, SpotVenue(at), 3) as made:
             yield made
+
+
+def test_the_contract_record_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every row of ``copyd venue conformance`` on this market, and one order that does not fill."""
+    monkeypatch.setitem(SYMBOLS, "okx", SYMBOL)
+    with running_exchange("--dialect", "okx_spot", "--lift", "all") as at:
+        code, rows, said = conformance(write(tmp_path, "okx", at, made("okx", at)), "--credential", "tester", "--orders")
+        assert code == 0 and rows[-1]["name"] == "order" and all(row["ok"] for row in rows), (rows, said)
 
 
 def test_copies_through_doubt_and_crash(stage: SpotStage) -> None:
