@@ -20,7 +20,7 @@ from copyd.venues.common.instruments import Instrument, Instruments, chosen, ste
 ORDERS_MAX = 500
 #: The venue writes "no limit" as a number of its own; more lots than this nobody holds.
 LOTS_MAX = 1 << 62
-#: The largest market order of spot is cut to this part of what it may be worth now: its price may rise while we run.
+#: What a market order of spot may be worth at most is put into lots at this many times its price, which may rise while we run.
 PRICE_ROOM = 4
 _NUMBER = re.compile(r"\d{1,20}(\.\d{1,30})?")
 
@@ -64,8 +64,8 @@ def load_instruments(bodies: Sequence[bytes], wanted: Sequence[tuple[int, str]])
             rows += _BODY.decode(body).data
         except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
             raise ValueError(f"the venue's list of instruments is unreadable: {problem}") from None
-    prices = {row.instId: row.last for row in rows if row.last}
-    listed = {row.instId: row for row in rows if not row.last}
+    prices = {row.instId: row.last for row in rows if not row.state}  # a ticker has none
+    listed = {row.instId: row for row in rows if row.state}
 
     def made(index: int, symbol: str, row: _Row) -> Instrument:
         return _instrument(index, symbol, row, prices.get(symbol, ""))

@@ -374,8 +374,10 @@ def test_the_largest_market_order_is_a_value(instruments: Instruments) -> None:
     value, lot = Decimal(samples.SPOT["maxMktSz"]), Decimal(samples.SPOT["lotSz"])
     room = Decimal("60000.5") * PRICE_ROOM * lot
     assert item.market_lot_max * room <= value < (item.market_lot_max + 1) * room
-    plain = load_instruments([listed], [(0, "BTC-USDT")])[0]
-    assert plain.market_lot_max == plain.lot_max == item.lot_max
+    silent = samples.body({"instId": "BTC-USDT", "instType": "SPOT", "last": ""})
+    for bodies in ([listed], [listed, silent]):
+        plain = load_instruments(bodies, [(0, "BTC-USDT")])[0]
+        assert plain.market_lot_max == plain.lot_max == item.lot_max
 
 
 async def test_refusals_by_rest_say_what_the_connection_says() -> None:
