@@ -362,10 +362,20 @@ def leverage_of(text: str) -> int:
 
 
 # --- orders and executions --------------------------------------------------------------------------------------------------
+def _in_quote(row: OrderRow, instrument: Instrument) -> bool:
+    """Whether an order is sized in the quote asset, as market orders of spot may be; buys are unless told otherwise."""
+    in_quote = row.ordType == "market" and row.tgtCcy != "base_ccy" and row.side == "buy"
+    return instrument.spot and (in_quote or row.tgtCcy == "quote_ccy")
+
+
 def _order_qty(row: OrderRow, instrument: Instrument) -> int:
-    """Lots ordered; 0 = not told: a spot market order may be sized in the quote asset."""
-    in_quote = instrument.spot and row.ordType == "market" and row.tgtCcy != "base_ccy" and row.side == "buy"
-    return 0 if in_quote or (instrument.spot and row.tgtCcy == "quote_ccy") else lots(instrument, row.sz)
+    """Lots ordered; 0 = not told."""
+    return 0 if _in_quote(row, instrument) else lots(instrument, row.sz)
+
+
+def _lots_bought(row: OrderRow, instrument: Instrument, px: int) -> int:
+    """Lots that an order sized in the quote asset comes to at a price in ticks; of these an execution there is its share."""
+    return money_e8(row.sz) * instrument.value_div // (px * instrument.value_mul) if px > 0 and row.sz else 0
 
 
 def order_told(row: OrderRow, instrument: Instrument) -> OrderTold:
@@ -401,6 +411,7 @@ def pushed(row: OrderRow, instrument: Instrument, ts_recv: int, raw: bytes = b""
     cause = CAUSE.get(row.category, "")
     if qty <= 0 or not (exec_id or cause):
         return order
+    px = instrument.ticks_nearest(row.fillPx) if cause else instrument.ticks(row.fillPx)
     execution = ls.Execution(
         instrument=instrument.index,
         position_side=order.position_side,
@@ -408,8 +419,8 @@ def pushed(row: OrderRow, instrument: Instrument, ts_recv: int, raw: bytes = b""
         order_id=order.venue_order_id,
         side=order.side,
         qty=qty,
-        px=instrument.ticks_nearest(row.fillPx) if cause else instrument.ticks(row.fillPx),
-        order_qty=order.order_qty,
+        px=px,
+        order_qty=_lots_bought(row, instrument, px) if _in_quote(row, instrument) else order.order_qty,
         cum_qty=order.cum_qty,
         reduce_only=order.reduce_only or _closes(order.side, order.position_side),
         realised=row.fillPnl.strip("-0.") != "",

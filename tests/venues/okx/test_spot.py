@@ -175,7 +175,8 @@ async def test_what_is_bought_is_sold_less_the_fee() -> None:
         sold = w.send(0, QTY - FEE, side=-1)
         await until(lambda: w.about(sold, facts.TRADE))
         (trade,) = w.about(sold, facts.TRADE)
-        assert trade["fee_base"] == 0 and trade["fee"] == trade["last_qty"] * trade["last_px"] * 500 // 10**6
+        # rounded up, as every commission here
+        assert trade["fee_base"] == 0 and trade["fee"] == -(-trade["last_qty"] * trade["last_px"] * 500 // 10**6)
         assert await w.parts.rest.positions(key) == []
         balances = [row for row in w.reports if row["kind"] == facts.BALANCE]
         books = await w.parts.rest.books(key)
@@ -301,6 +302,25 @@ async def test_a_leader_whose_commission_is_taken_from_what_he_buys_stays_in_syn
             await w.trade(key, "sell", "0.029985")
             await until(lambda: len(w.fills()) == 4)
             assert w.fills()[-1].live
+
+
+async def test_each_execution_of_an_order_by_value_is_its_share_of_the_value() -> None:
+    """A market buy names money: whoever sizes by the leader's order buys his amount once, and not once per execution."""
+    async with world() as w:
+        key, other = await w.x.key("leader"), await w.x.key("other")
+        await w.x.tell("/deposit", {"account": "other", "amount": "1", "asset": "BTC"})
+        middle = w.x.host.engine.mark(0)  # where the makers quote nothing
+        for n in range(3):
+            offer = {"instId": "BTC-USDT", "tdMode": "cash", "side": "sell", "ordType": "limit", "sz": f"0.{n + 1}",
+                     "px": str(Decimal(middle - 3 + 3 * n) / 10)}  # fmt: skip
+            assert (await w.x.raw(other, "POST", "/api/v5/trade/order", offer))[1]["code"] == "0"
+        async with w.leader(key):
+            fields = {"instId": "BTC-USDT", "tdMode": "cash", "side": "buy", "ordType": "market", "sz": "30000"}
+            assert (await w.x.raw(key, "POST", "/api/v5/trade/order", fields))[1]["code"] == "0"
+            await until(lambda: len(w.fills()) == 3)
+            assert all(fill.live and fill.order_qty >= fill.qty for fill in w.fills())
+            share = sum(Decimal(fill.qty) / fill.order_qty for fill in w.fills())
+            assert abs(share - 1) < Decimal("0.000002")
 
 
 async def test_a_leaders_equity_counts_his_coins() -> None:
