@@ -14,9 +14,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence, Set
-from decimal import Decimal
-from fractions import Fraction
-from math import floor
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -60,6 +57,9 @@ CAUSE: Final = {
 BILL_FUNDING, BILL_TRANSFER = "8", "1"
 #: Ids of executions that match nobody begin here; the venue's own are far below.
 FORCED_ID: Final = 1 << 62
+#: Costs and commissions are booked in 63 bits, a commission in the base asset as lots with 32 fraction bits.
+INT63_MAX: Final = (1 << 63) - 1
+BASE_FEE_LOTS_MAX: Final = 1 << 31
 PONG: Final = b"pong"
 #: The notice that this connection is closed within a minute.
 CLOSING: Final = 64008
@@ -346,14 +346,29 @@ def cost_e8(instrument: Instrument, average: str, quantity_lots: int) -> int:
     if not average or quantity_lots <= 0:
         return 0
     units = cut_scaled(average, 12) * quantity_lots * instrument.lot * instrument.contract_mul * 10**8
-    return units // (10 ** (12 + instrument.qty_decimals) * instrument.contract_div)
+    cost = units // (10 ** (12 + instrument.qty_decimals) * instrument.contract_div)
+    if cost > INT63_MAX:
+        raise ValueError(f"{quantity_lots} lots at {average[:40]} cost more than can be booked")
+    return cost
 
 
 def fee_paid(text: str) -> str:
-    """The venue writes what was charged below 0 and rebates above; here what was paid is above 0."""
-    if not text or not text.strip("-0."):
+    """The venue writes what was charged below 0 and rebates above; here what was paid is above 0. No number is an error."""
+    if not text:
+        return "0"
+    money_e8(text)
+    if not text.strip("-0."):
         return "0"
     return text[1:] if text.startswith("-") else f"-{text}"
+
+
+def commission(text: str, asset: str, instrument: Instrument) -> str:
+    """As ``fee_paid``, of an execution in the instrument. One kept back of what was bought that no books can hold is an error."""
+    paid = fee_paid(text)
+    kept_back = instrument.spot and asset == instrument.base_asset
+    if kept_back and abs(money_e8(paid)) * 10**instrument.qty_decimals >= BASE_FEE_LOTS_MAX * instrument.lot * 10**8:
+        raise ValueError(f"a commission of {text[:40]} {asset[:10]}")
+    return paid
 
 
 def leverage_of(text: str) -> int:
@@ -375,7 +390,12 @@ def _order_qty(row: OrderRow, instrument: Instrument) -> int:
 
 def _lots_bought(row: OrderRow, instrument: Instrument, px: int) -> int:
     """Lots that an order sized in the quote asset comes to at a price in ticks; of these an execution there is its share."""
-    return money_e8(row.sz) * instrument.value_div // (px * instrument.value_mul) if px > 0 and row.sz else 0
+    if px <= 0 or not row.sz:
+        return 0
+    bought = money_e8(row.sz) * instrument.value_div // (px * instrument.value_mul)
+    if bought > INT63_MAX:
+        raise ValueError(f"{row.sz[:40]} buys more than can be counted")
+    return bought
 
 
 def order_told(row: OrderRow, instrument: Instrument) -> OrderTold:
@@ -432,7 +452,7 @@ def pushed(row: OrderRow, instrument: Instrument, ts_recv: int, raw: bytes = b""
         ts_recv=ts_recv,
         raw=raw,
     )
-    return TradeTold(order.cid, execution, fee_paid(row.fillFee), row.fillFeeCcy, order)
+    return TradeTold(order.cid, execution, commission(row.fillFee, row.fillFeeCcy, instrument), row.fillFeeCcy, order)
 
 
 def listed(row: FillRow, instrument: Instrument, ts_recv: int) -> TradeTold | None:
@@ -457,7 +477,7 @@ def listed(row: FillRow, instrument: Instrument, ts_recv: int) -> TradeTold | No
         ts_event=time_ns(row.fillTime or row.ts),
         ts_recv=ts_recv,
     )
-    return TradeTold(own_cid(row.clOrdId), execution, fee_paid(row.fee), row.feeCcy)
+    return TradeTold(own_cid(row.clOrdId), execution, commission(row.fee, row.feeCcy, instrument), row.feeCcy)
 
 
 # --- positions and balances ---------------------------------------------------------------------------------------------------
@@ -525,25 +545,25 @@ def equity_e8(details: Sequence[BalanceDetail], asset: str, bases: Set[str]) -> 
     total = money_e8(mine.eq) if mine.eq else 0
     coins = [detail for detail in details if detail.ccy in bases and detail.ccy != asset and detail.eq.strip("-0.")]
     if coins:
-        dollars = sum((_dollars(detail) for detail in coins), Fraction(0))
-        total += floor(dollars * _per_dollar(mine, asset) * 10**8)
+        amount, dollars = _per_dollar(mine, asset)
+        total += sum(_dollars_e8(detail) for detail in coins) * amount // dollars
     return total
 
 
-def _dollars(detail: BalanceDetail) -> Fraction:
+def _dollars_e8(detail: BalanceDetail) -> int:
     if not detail.eqUsd:
         raise ValueError(f"the venue does not say what {detail.ccy} is worth")
-    return Fraction(Decimal(detail.eqUsd))
+    return money_e8(detail.eqUsd)
 
 
-def _per_dollar(detail: BalanceDetail, asset: str) -> Fraction:
-    """What of an asset is worth a dollar: as the venue values the account's own, where there is enough of it to tell."""
-    own = Fraction(Decimal(detail.eqUsd or "0"))
-    if own >= 1:
-        return Fraction(Decimal(detail.eq)) / own
+def _per_dollar(detail: BalanceDetail, asset: str) -> tuple[int, int]:
+    """(amount, what it is worth in dollars) of an asset: as the venue values the account's own, where that is enough to tell."""
+    dollars = money_e8(detail.eqUsd) if detail.eqUsd else 0
+    if dollars >= 10**8:
+        return money_e8(detail.eq), dollars
     if not asset.startswith("USD"):
         raise ValueError(f"the account holds no {asset} by which the venue would say what it is worth")
-    return Fraction(1)
+    return 1, 1
 
 
 # --- frames -----------------------------------------------------------------------------------------------------------------

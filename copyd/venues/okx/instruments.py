@@ -130,11 +130,11 @@ def _assets(row: _Row) -> tuple[str, str, str]:
 def _market_lot_max(row: _Row, last: str, lot_size: Fraction, lot_max: int) -> int:
     """Lots of the largest market order. Of spot the venue says its value: without a price it binds there and not here."""
     largest = _number(row.maxMktSz)
-    if row.instType == "SPOT":
-        if not last or not (price := _number(last)):
-            return lot_max
-        largest /= price * PRICE_ROOM
-    return min(LOTS_MAX, lot_max if row.instType == "SPOT" else LOTS_MAX, max(1, floor(largest / lot_size)))
+    if row.instType != "SPOT":
+        return min(LOTS_MAX, floor(largest / lot_size))
+    if not last or not (price := _number(last)):
+        return lot_max
+    return min(lot_max, max(1, floor(largest / (price * PRICE_ROOM * lot_size))))
 
 
 def _instrument(index: int, symbol: str, row: _Row, last: str) -> Instrument:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from decimal import Decimal
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,7 +26,8 @@ from copyd.venues.common.outcome import Outcome
 from copyd.venues.common.parts import Hooks, LeaderTerms, SessionParts, Terms
 from copyd.venues.common.rest import RestError
 from copyd.venues.common.signing import Key
-from copyd.venues.okx.codec import BalanceDetail, equity_e8, held_lots
+from copyd.venues.common.told import TradeTold
+from copyd.venues.okx.codec import BalanceDetail, commission, cost_e8, equity_e8, held_lots, read_private
 from copyd.venues.okx.instruments import PRICE_ROOM, load_instruments
 from copyd.venues.okx.parts import KIND
 from tests.exchange.okx_bench import SPOT, Bench, exchange, key_of
@@ -340,7 +342,7 @@ async def test_a_leaders_equity_counts_his_coins() -> None:
 
 # --- what is read ---------------------------------------------------------------------------------------------------------------
 
-amounts = st.decimals(min_value="0", max_value="1000000", places=12)
+amounts = st.decimals(min_value="0", max_value="100000", places=12)
 
 
 @given(amounts, amounts, st.decimals(min_value="1", max_value="100000", places=6), st.decimals("0.9", "1.1", places=4))
@@ -352,7 +354,7 @@ def test_equity_is_money_and_the_value_of_the_coins(money: Decimal, coins: Decim
         BalanceDetail("ETH", eq="1", eqUsd="3000"),
     ]  # fmt: skip
     exact = money + coins * price * (1 if money * rate >= 1 else rate)
-    assert abs(Decimal(equity_e8(details, "USDT", {"BTC"})) / 10**8 - exact) <= Decimal("0.00000002") + exact / 10**20
+    assert abs(Decimal(equity_e8(details, "USDT", {"BTC"})) / 10**8 - exact) <= (1 + exact) * Decimal("0.00000003")
     assert equity_e8(details, "USDT", set()) == int(money * 10**8)
 
 
@@ -365,6 +367,31 @@ def test_coins_without_a_value_are_no_equity() -> None:
         equity_e8([BalanceDetail("BTC", eq="1", eqUsd="60000")], "EUR", {"BTC"})
     assert equity_e8([BalanceDetail("BTC", eq="1", eqUsd="60000")], "USDT", {"BTC"}) == 60_000 * 10**8
     assert equity_e8([money, BalanceDetail("BTC", eq="0")], "USDT", {"BTC"}) == 5 * 10**8
+
+
+@pytest.mark.parametrize("text", ["x", "-", "1e-7", "NaN", "-9" * 12, "--1", "-0.5x"])
+def test_a_fee_that_is_none_spoils_its_own_message_alone(instruments: Instruments, text: str) -> None:
+    """Nothing that a counterparty writes is raised where it is booked: it is unreadable, and told so."""
+    row = {"instId": "BTC-USDT", "ordId": "7", "state": "filled", "side": "buy", "sz": "1", "ordType": "market", "posSide": "net",
+           "tgtCcy": "base_ccy", "accFillSz": "1", "avgPx": "60000", "fillPx": "60000", "fillSz": "1", "fillTime": "5",
+           "tradeId": "9", "uTime": "5", "fillFeeCcy": "BTC"}  # fmt: skip
+    for fee, kind in ((text, facts.Malformed), ("-0.0005", TradeTold), ("", TradeTold)):
+        frame = orjson.dumps({"arg": {"channel": "orders"}, "data": [{**row, "fillFee": fee}]})
+        (told,) = read_private(frame, instruments, 1)
+        assert type(told) is kind, told
+
+
+def test_commissions_and_costs_beyond_all_books_are_unreadable(instruments: Instruments) -> None:
+    """What would not fit where it is booked is refused where it is read."""
+    item = instruments.find("BTC-USDT")
+    assert item is not None
+    lot = Decimal(item.lot) / 10**item.qty_decimals
+    assert commission(f"-{(1 << 31) * lot - lot:f}", "BTC", item) == f"{(1 << 31) * lot - lot:f}"
+    with pytest.raises(ValueError, match="a commission of"):
+        commission(f"-{(1 << 31) * lot:f}", "BTC", item)
+    assert commission("-90000000000", "USDT", item) == "90000000000"
+    with pytest.raises(ValueError, match="cost more than can be booked"):
+        cost_e8(item, "900000", 1 << 60)
 
 
 def test_whole_lots_are_held(instruments: Instruments) -> None:
