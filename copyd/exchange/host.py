@@ -28,7 +28,7 @@ from copyd.exchange.websocket import CLOSING, OPEN, WebSocket, accepted, refusal
 from copyd.exchange.windows import Windows
 
 #: Venues with a module of their name beside this one.
-DIALECTS = ("binance_spot", "okx", "bybit", "bybit_spot", "bitget")
+DIALECTS = ("binance_spot", "okx", "okx_spot", "bybit", "bybit_spot", "bitget")
 SILENCE_S = 60.0
 REORDER_MS_MIN = 200
 PONGS_MISSED = 3.34

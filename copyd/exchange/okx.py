@@ -3,7 +3,7 @@
 What is the venue's: signatures, contracts as the unit of quantity (``ctVal``), order and position words, codes, client ids unique
 among open orders, two hours' memory of orders that ended unfilled, reduce-only orders refused whole, the margin type in each
 order, pushes. What is the engine's: one margin type and one leverage per account and instrument at a time, so an order of the
-other margin type is refused while the instrument holds a position or an order. No spot.
+other margin type is refused while the instrument holds a position or an order. The venue's spot market: ``okx_spot``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import hmac
 import re
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -30,7 +30,6 @@ TOLERANCE_MS: Final = 30_000
 HOUR_NS: Final = 3_600 * 10**9
 DAY_NS: Final = 24 * HOUR_NS
 UNFILLED_KEPT_NS: Final = 2 * HOUR_NS
-CODE_BASE: Final = 10_458
 PAGE_MAX: Final = 100
 BATCH_MAX: Final = 20
 SUBSCRIBES_PER_HOUR: Final = 480
@@ -123,7 +122,6 @@ PUBLIC_LIMITS: Final = {
     "GET /api/v5/public/instruments": ("instruments", 20, 2_000),
 }
 PRIVATE_CHANNELS: Final = ("orders", "positions", "account", "balance_and_position", "liquidation-warning")
-PUBLIC_CHANNELS: Final = ("bbo-tbt", "tickers", "mark-price", "funding-rate", "trades")
 #: WebSocket operations about orders, and the one each is made of.
 OPERATIONS: Final = {
     "order": "place", "batch-orders": "place", "cancel-order": "cancel", "batch-cancel-orders": "cancel", "amend-order": "amend",
@@ -211,6 +209,19 @@ class Dialect:
     """The venue's words over one host."""
 
     name = "okx"
+    #: The venue's word for what is traded here, and its number of the first instrument.
+    inst_type = "SWAP"
+    code_base = 10_458
+    #: The mode of an account that was given none: 1 spot, 2 futures, 3 multi-currency, 4 portfolio.
+    account_level = "2"
+    refusals: ClassVar[dict[int, tuple[int, str]]] = REFUSALS
+    #: What goes with a refusal for want of money.
+    want_subcode = "1001"
+    order_types: ClassVar[dict[str, tuple[int, int]]] = ORDER_TYPES
+    operations: ClassVar[dict[str, str]] = OPERATIONS
+    public_channels: tuple[str, ...] = ("bbo-tbt", "tickers", "mark-price", "funding-rate", "trades")
+    #: Of these, what goes out by the clock as well.
+    clock_channels: tuple[str, ...] = ("mark-price", "funding-rate")
     #: Nothing from the client for so long ends its connection.
     terms = Terms(idle_s=30.0, idle_close=(4004, "No data received in 30s."))
     #: The engine's instruments without a minimum value: the venue has none.
@@ -218,9 +229,9 @@ class Dialect:
 
     def __init__(self, host: Host) -> None:
         self.host, self.engine = host, host.engine
-        self.ids = {f"{spec.base}-{spec.quote}-SWAP": index for index, spec in enumerate(host.instruments)}
+        self.ids = {self.inst_id(spec): index for index, spec in enumerate(host.instruments)}
         self.names = tuple(self.ids)
-        self.contracts = tuple(CONTRACT_E8.get(spec.base, E8) for spec in host.instruments)
+        self.contracts = tuple(self.contract_e8(spec) for spec in host.instruments)
         self.leverages: dict[tuple[int, int, str], int] = {}
         self.private: dict[int, list[Conn]] = {}
         self.public: dict[tuple[str, str], list[Conn]] = {}
@@ -278,6 +289,16 @@ class Dialect:
 
     # -- instruments and market ------------------------------------------------------------------------------------------
 
+    @staticmethod
+    def inst_id(spec: Any) -> str:
+        """The venue's name of an instrument."""
+        return f"{spec.base}-{spec.quote}-SWAP"
+
+    @staticmethod
+    def contract_e8(spec: Any) -> int:
+        """What one unit of quantity is of the base asset, 1e-8."""
+        return CONTRACT_E8.get(spec.base, E8)
+
     def index_of(self, fields: dict[str, Any]) -> int:
         """Index of the instrument named by ``instId``; 51001 when there is none."""
         index = self.ids.get(need(fields, "instId"), -1)
@@ -287,7 +308,7 @@ class Dialect:
 
     def some(self, fields: dict[str, Any]) -> list[int]:
         """The instruments a question is about: the one it names, or all of its type."""
-        if fields.get("instType") not in (None, "", "SWAP", "ANY"):
+        if fields.get("instType") not in (None, "", self.inst_type, "ANY"):
             return []
         if absent(fields.get("instId")):
             return list(range(len(self.names)))
@@ -327,9 +348,9 @@ class Dialect:
         spec, lot = self.host.instruments[index], self.size(index, 1)
         family = f"{spec.base}-{spec.quote}"
         return {
-            "instType": "SWAP", "instId": self.names[index], "instIdCode": CODE_BASE + index, "instFamily": family, "uly": family,
-            "baseCcy": "", "quoteCcy": "", "settleCcy": spec.quote, "ctVal": e8(self.contracts[index]), "ctMult": "1",
-            "ctValCcy": spec.base, "ctType": "linear", "tickSz": self.price(index, 1), "lotSz": lot,
+            "instType": self.inst_type, "instId": self.names[index], "instIdCode": self.code_base + index, "instFamily": family,
+            "uly": family, "baseCcy": "", "quoteCcy": "", "settleCcy": spec.quote, "ctVal": e8(self.contracts[index]),
+            "ctMult": "1", "ctValCcy": spec.base, "ctType": "linear", "tickSz": self.price(index, 1), "lotSz": lot,
             "minSz": self.size(index, spec.min_qty), "maxLmtSz": self.size(index, spec.max_qty),
             "maxMktSz": self.size(index, spec.market_max_qty), "lever": str(spec.max_leverage), "state": "live",
             "ruleType": "normal", "listTime": "1569398400000", "expTime": "", "alias": "", "category": "1", "optType": "",
@@ -340,7 +361,7 @@ class Dialect:
         bid, bid_qty, ask, ask_qty = self.engine.top(index)
         last = self.price(index, self.engine.last_price(index) or self.engine.mark(index))
         return {
-            "instType": "SWAP", "instId": self.names[index], "last": last, "lastSz": self.size(index, 1),
+            "instType": self.inst_type, "instId": self.names[index], "last": last, "lastSz": self.size(index, 1),
             "bidPx": self.price(index, bid) if bid else "", "bidSz": self.size(index, bid_qty) if bid else "",
             "askPx": self.price(index, ask) if ask else "", "askSz": self.size(index, ask_qty) if ask else "",
             "open24h": last, "high24h": last, "low24h": last, "vol24h": "0", "volCcy24h": "0", "sodUtc0": last, "sodUtc8": last,
@@ -357,7 +378,7 @@ class Dialect:
 
     def mark_row(self, index: int) -> dict[str, Any]:
         mark = self.price(index, self.engine.mark(index))
-        return {"instType": "SWAP", "instId": self.names[index], "markPx": mark, "ts": ms(self.host.server_ns())}
+        return {"instType": self.inst_type, "instId": self.names[index], "markPx": mark, "ts": ms(self.host.server_ns())}
 
     def list_marks(self, fields: dict[str, Any]) -> list[dict[str, Any]]:
         return [self.mark_row(index) for index in self.some(fields)]
@@ -373,7 +394,7 @@ class Dialect:
     def limit_row(self, index: int) -> dict[str, Any]:
         spec, mark = self.host.instruments[index], self.engine.mark(index)
         return {
-            "instType": "SWAP", "instId": self.names[index], "buyLmt": self.price(index, mark * spec.up_ppm // 10**6),
+            "instType": self.inst_type, "instId": self.names[index], "buyLmt": self.price(index, mark * spec.up_ppm // 10**6),
             "sellLmt": self.price(index, mark * spec.down_ppm // 10**6), "ts": ms(self.host.server_ns()), "enabled": True,
         }  # fmt: skip
 
@@ -401,10 +422,14 @@ class Dialect:
 
     def level(self, owner: Owner) -> str:
         """The account's mode: 1 spot, 2 futures, 3 multi-currency, 4 portfolio."""
-        return str(owner.rights.get("acctLv", "2"))
+        return str(owner.rights.get("acctLv", self.account_level))
+
+    def is_hedge(self, account: int) -> bool:
+        """Whether the account keeps a position per side."""
+        return self.engine.is_hedge(account)
 
     def config(self, owner: Owner, fields: dict[str, Any]) -> list[dict[str, Any]]:
-        hedge = self.engine.is_hedge(owner.account)
+        hedge = self.is_hedge(owner.account)
         uid = str(10_000 + owner.account)
         return [{
             "uid": uid, "mainUid": str(owner.rights.get("mainUid", uid)), "acctLv": self.level(owner),
@@ -522,11 +547,15 @@ class Dialect:
             self.setting(self.engine.set_position_mode(owner.account, hedge, self.host.now_ns()))
         return [{"posMode": mode}]
 
+    def fees_ppm(self, account: int) -> tuple[int, int]:
+        """(maker, taker)."""
+        return self.host.fees_ppm(account)
+
     def trade_fee(self, owner: Owner, fields: dict[str, Any]) -> list[dict[str, Any]]:
-        maker, taker = self.host.fees_ppm(owner.account)
+        maker, taker = self.fees_ppm(owner.account)
         maker_text, taker_text = plain(-maker, 6), plain(-taker, 6)
         return [{
-            "instType": "SWAP", "maker": maker_text, "taker": taker_text, "makerU": maker_text, "takerU": taker_text,
+            "instType": self.inst_type, "maker": maker_text, "taker": taker_text, "makerU": maker_text, "takerU": taker_text,
             "level": "Lv1", "ts": ms(self.host.server_ns()),
         }]  # fmt: skip
 
@@ -561,23 +590,33 @@ class Dialect:
         return self._row(slot, STATES[o[10]], o[14], o[15], o[17])
 
     def _row(self, slot: int, state: str, cum_qty: int, cum_value_e8: int, updated_ns: int) -> dict[str, Any]:
-        _, order_id, account, symbol, _, side, pos_side, kind, tif, _, _, flags, qty, px, _, _, created, _ = (
-            self.engine.order(slot))
-        leverage, margin_type, _ = self.engine.account_config(account, symbol)
+        _, order_id, _, symbol, _, side, _, kind, tif, _, _, flags, _, px, _, _, created, _ = self.engine.order(slot)
         names = ("limit", "ioc", "fok", "post_only")
-        reduces = bool(flags & (eng.FLAG_REDUCE_ONLY | eng.FLAG_CLOSING))
         return {
-            "instType": "SWAP", "instId": self.names[symbol], "ordId": str(order_id), "clOrdId": self.client(slot), "tag": "",
-            "px": self.price(symbol, px) if kind == eng.TYPE_LIMIT else "", "sz": self.size(symbol, qty),
+            "instType": self.inst_type, "instId": self.names[symbol], "ordId": str(order_id), "clOrdId": self.client(slot),
+            "tag": "", "px": self.price(symbol, px) if kind == eng.TYPE_LIMIT else "",
             "ordType": names[tif] if kind == eng.TYPE_LIMIT else "market", "side": "buy" if side > 0 else "sell",
-            "posSide": POS_SIDES[pos_side], "tdMode": MARGIN_NAMES[margin_type], "accFillSz": self.size(symbol, cum_qty),
-            "avgPx": self.average(symbol, cum_value_e8, cum_qty), "state": state, "lever": str(leverage), "tgtCcy": "", "ccy": "",
-            "category": "full_liquidation" if flags & eng.FLAG_LIQUIDATION else "normal",
-            "reduceOnly": "true" if reduces else "false", "fillPx": "", "fillSz": "0", "fillTime": "", "tradeId": "",
-            "fee": "0", "feeCcy": "USDT", "rebate": "0", "rebateCcy": "USDT", "pnl": "0", "source": "", "cancelSource": "",
-            "attachAlgoOrds": [], "algoId": "", "algoClOrdId": "", "stpMode": "cancel_maker", "uTime": ms(updated_ns),
-            "cTime": ms(created),
+            "accFillSz": self.size(symbol, cum_qty), "avgPx": self.average(symbol, cum_value_e8, cum_qty), "state": state,
+            "ccy": "", "category": "full_liquidation" if flags & eng.FLAG_LIQUIDATION else "normal", "fillPx": "", "fillSz": "0",
+            "fillTime": "", "tradeId": "", "fee": "0", "feeCcy": self.fee_asset(symbol, side), "rebate": "0",
+            "rebateCcy": self.fee_asset(symbol, -side), "pnl": "0", "source": "", "cancelSource": "", "attachAlgoOrds": [],
+            "algoId": "", "algoClOrdId": "", "stpMode": "cancel_maker", "uTime": ms(updated_ns), "cTime": ms(created),
+            **self.order_terms(slot),
         }  # fmt: skip
+
+    def order_terms(self, slot: int) -> dict[str, Any]:
+        """Of an order's row what only the market says: its size, margin and what it does to a position."""
+        o = self.engine.order(slot)
+        leverage, margin_type, _ = self.engine.account_config(o[2], o[3])
+        reduces = bool(o[11] & (eng.FLAG_REDUCE_ONLY | eng.FLAG_CLOSING))
+        return {
+            "sz": self.size(o[3], o[12]), "tgtCcy": "", "posSide": POS_SIDES[o[6]], "tdMode": MARGIN_NAMES[margin_type],
+            "lever": str(leverage), "reduceOnly": "true" if reduces else "false",
+        }  # fmt: skip
+
+    def fee_asset(self, symbol: int, side: int) -> str:
+        """The asset in which an execution of that side is charged."""
+        return "USDT"
 
     def client(self, slot: int) -> str:
         """The client id its owner gave an order; "" where he gave none."""
@@ -631,7 +670,7 @@ class Dialect:
 
     def history(self, kept_ns: int, owner: Owner, fields: dict[str, Any], lag_ms: int = 0) -> list[dict[str, Any]]:
         """Ended orders, newest first; ``begin`` and ``end`` bound the time they were made."""
-        if need(fields, "instType") != "SWAP":
+        if need(fields, "instType") != self.inst_type:
             return []
         now = self.host.now_ns()
         latest, begin, end = now - lag_ms * MS, whole(fields, "begin", 0) * MS, whole(fields, "end", 1 << 43) * MS
@@ -663,12 +702,13 @@ class Dialect:
         buyer, slot = at == 7, t[at + 1] - eng.ORDER_ID_BASE
         forced = bool(self.engine.order(slot)[11] & eng.FLAG_LIQUIDATION)
         return {
-            "instType": "SWAP", "instId": self.names[symbol], "tradeId": str(-trade_id if forced else trade_id),
+            "instType": self.inst_type, "instId": self.names[symbol], "tradeId": str(-trade_id if forced else trade_id),
             "ordId": str(t[at + 1]), "clOrdId": self.client(slot),
             "billId": str(10**15 + index * 2 + (not buyer)), "subType": "104" if forced else ("1" if buyer else "2"), "tag": "",
             "fillPx": self.price(symbol, px),
             "fillSz": self.size(symbol, qty), "fillPnl": e8(t[at + 3]), "side": "buy" if buyer else "sell",
-            "posSide": POS_SIDES[t[at + 4]], "execType": "M" if (t[6] < 0) == buyer else "T", "feeCcy": "USDT",
+            "posSide": POS_SIDES[t[at + 4]], "execType": "M" if (t[6] < 0) == buyer else "T",
+            "feeCcy": self.fee_asset(symbol, eng.SIDE_BUY if buyer else eng.SIDE_SELL),
             "fee": e8(-t[at + 2]), "fillTime": ms(ts), "ts": ms(ts),
         }  # fmt: skip
 
@@ -682,7 +722,8 @@ class Dialect:
             code = fields.get("instIdCode")
             if absent(code):
                 raise Refused(50014, "Parameter instIdCode can not be empty.", 400)
-            index = code - CODE_BASE if isinstance(code, int) and 0 <= code - CODE_BASE < len(self.names) else -1
+            number = code - self.code_base if isinstance(code, int) else -1
+            index = number if 0 <= number < len(self.names) else -1
         else:
             index = self.ids.get(need(fields, "instId"), -1)
         client = fields.get("clOrdId")
@@ -703,60 +744,71 @@ class Dialect:
         client = self.client(slot) if slot >= 0 else asked.client_id
         return {
             "clOrdId": client, "ordId": order_id, "tag": str(asked.fields.get("tag") or ""), "ts": ms(self.host.server_ns()),
-            "sCode": str(code), "sMsg": message, "subCode": "1001" if code == 51008 else "",
+            "sCode": str(code), "sMsg": message, "subCode": self.want_subcode if code == 51008 else "",
         }  # fmt: skip
 
     def _placed(self, owner: Owner, asked: Asked) -> tuple[int, str, int]:
         """(code, message, slot)."""
-        fields, symbol, account = asked.fields, asked.symbol, owner.account
-        if symbol < 0:
-            return *REFUSALS[-1121], -1
-        try:
-            side, kind, tif, pos_side = self._words(account, fields)
-            margin = self._trade_mode(owner, fields)
-        except Refused as refused:
-            return refused.code, refused.message, -1
+        if asked.symbol < 0:
+            return *self.refusals[-1121], -1
         if asked.client_id and not CLIENT_ID.match(asked.client_id):
             return 51000, "Parameter clOrdId error", -1
-        qty = self.lots(symbol, str(fields.get("sz") or ""))
-        px = 0
-        if kind == eng.TYPE_LIMIT:
-            text = str(fields.get("px") or "")
-            if not text:
-                return 51204, "The price for the limit order cannot be empty.", -1
-            px = self.engine.parse_px(symbol, text.encode())
-        if min(qty, px) < 0:
-            return *REFUSALS.get(min(qty, px), (51000, "Parameter error")), -1
-        reduces = fields.get("reduceOnly") in (True, "true") and not pos_side
-        problem = self._reduces_wrongly(account, symbol, side, pos_side, qty, reduces)
-        if problem is not None:
-            return *problem, -1
         try:
-            self._use_margin(account, symbol, margin)
+            slot = self.sent(owner, asked)
         except Refused as refused:
             return refused.code, refused.message, -1
-        slot = self.engine.place(
-            account, symbol, side, kind, tif, qty, px, reduces, False, pos_side, asked.client_id.encode(), self.host.now_ns())
         if slot >= 0 and not asked.client_id:
             self.unnamed.add(slot)
         self.host.changed()
         if slot < 0:
-            return *REFUSALS.get(slot, (51000, f"Parameter error ({slot})")), -1
+            return *self.engine_refusal(asked, slot), -1
         return 0, "Order placed", slot
+
+    def engine_refusal(self, asked: Asked, code: int) -> tuple[int, str]:
+        """(code, message) of what the engine refuses an order with."""
+        return self.refusals.get(code, (51000, f"Parameter error ({code})"))
+
+    def sent(self, owner: Owner, asked: Asked) -> int:
+        """Hand an order to the engine: its slot or the engine's refusal; ``Refused`` for what does not get so far."""
+        fields, symbol, account = asked.fields, asked.symbol, owner.account
+        side, kind, tif, pos_side = self._words(account, fields)
+        margin = self._trade_mode(owner, fields)
+        qty, px = self.lots(symbol, str(fields.get("sz") or "")), self.limit_price(symbol, kind, fields)
+        if min(qty, px) < 0:
+            raise Refused(*self.refusals.get(min(qty, px), (51000, "Parameter error")))
+        reduces = fields.get("reduceOnly") in (True, "true") and not pos_side
+        problem = self._reduces_wrongly(account, symbol, side, pos_side, qty, reduces)
+        if problem is not None:
+            raise Refused(*problem)
+        self._use_margin(account, symbol, margin)
+        return self.engine.place(
+            account, symbol, side, kind, tif, qty, px, reduces, False, pos_side, asked.client_id.encode(), self.host.now_ns())
+
+    def limit_price(self, symbol: int, kind: int, fields: dict[str, Any]) -> int:
+        """Ticks of a limit order's price or the engine's refusal of it, 0 of a market order; 51204 where there is none."""
+        if kind != eng.TYPE_LIMIT:
+            return 0
+        text = str(fields.get("px") or "")
+        if not text:
+            raise Refused(51204, "The price for the limit order cannot be empty.")
+        return self.engine.parse_px(symbol, text.encode())
 
     def _words(self, account: int, fields: dict[str, Any]) -> tuple[int, int, int, int]:
         """(side, type, time in force, position side) of an order's words."""
         side = SIDES.get(str(fields.get("side") or ""))
         if side is None:
             raise Refused(51000, "Parameter side error")
-        kind = ORDER_TYPES.get(str(fields.get("ordType") or ""))
+        kind = self.order_types.get(str(fields.get("ordType") or ""))
         if kind is None:
             raise Refused(51000, "Parameter ordType error")
         wanted = str(fields.get("posSide") or "")
-        allowed = ("long", "short") if self.engine.is_hedge(account) else ("", "net")
-        if wanted not in allowed:
+        if wanted not in self.position_words(account):
             raise Refused(51000, "Parameter posSide error")
         return side, *kind, POS_SIDES.index(wanted or "net")
+
+    def position_words(self, account: int) -> tuple[str, ...]:
+        """What an order may say of its position side."""
+        return ("long", "short") if self.is_hedge(account) else ("", "net")
 
     def _trade_mode(self, owner: Owner, fields: dict[str, Any]) -> str:
         """The margin type of an order, as the account's mode allows it."""
@@ -830,7 +882,7 @@ class Dialect:
         code = min(qty, px) if min(qty, px) < 0 else self.engine.modify(owner.account, slot, qty, px, self.host.now_ns())
         self.host.changed()
         if code < 0:
-            return self._order_answer(asked, *REFUSALS.get(code, (51000, "Parameter error")))
+            return self._order_answer(asked, *self.refusals.get(code, (51000, "Parameter error")))
         return self._order_answer(asked, 0, "", slot)
 
     def taken(self, owner: Owner, verb: str, items: list[Asked]) -> Refused | None:
@@ -1040,7 +1092,7 @@ class Dialect:
         elif op == "unsubscribe":
             for arg in args:
                 self._unsubscribe(conn, asked, arg)
-        elif op in OPERATIONS:
+        elif op in self.operations:
             return self._operation(conn, str(op), asked, args)
         else:
             self._error(conn, 60019, f"Invalid op: {op}", asked)
@@ -1096,7 +1148,7 @@ class Dialect:
             if conn.owner is None:
                 self._error(conn, 60011, "Please log in", asked)
                 return
-        elif not (channel in PUBLIC_CHANNELS and state.area == "public" and name in self.ids):
+        elif not (channel in self.public_channels and state.area == "public" and name in self.ids):
             self._error(conn, 60018, f"Wrong URL or channel:{channel},instId:{name} doesn't exist.", asked)
             return
         state.channels.add((channel, name))
@@ -1136,7 +1188,7 @@ class Dialect:
 
     def _operation(self, conn: Conn, op: str, asked: dict[str, Any], args: list[dict[str, Any]]) -> Work | None:
         """An order operation on a private connection that has logged in."""
-        verb, exp, in_ns = OPERATIONS[op], asked.get("expTime"), self.host.server_ns()
+        verb, exp, in_ns = self.operations[op], asked.get("expTime"), self.host.server_ns()
 
         def told(code: int, message: str, rows: list[dict[str, Any]]) -> bytes:
             times = {"inTime": str(in_ns // 1000), "outTime": str(self.host.server_ns() // 1000)}
@@ -1242,8 +1294,8 @@ class Dialect:
     def _tell_owner(self, owner: Owner, event: tuple[int, ...]) -> None:
         kind, account, symbol, slot, _, pos_side = event[:6]
         if kind in (eng.EV_NEW, eng.EV_TRADE, eng.EV_CANCELED, eng.EV_EXPIRED, eng.EV_AMENDED):
-            client = self.client(slot)
-            self._tell(owner, "orders", {"instType": "SWAP", "instId": self.names[symbol]}, [self.pushed_order(event)], client)
+            about = {"instType": self.inst_type, "instId": self.names[symbol]}
+            self._tell(owner, "orders", about, [self.pushed_order(event)], self.client(slot))
         elif kind == eng.EV_ACCOUNT:
             self._tell_account(owner, CAUSES.get(event[8], "settlement"), symbol, pos_side)
         elif kind == eng.EV_LEVERAGE:
@@ -1273,7 +1325,8 @@ class Dialect:
             px, qty, trade_id, fee, pnl = event[11], event[12], event[13], event[16], event[17]
             row |= {
                 "fillPx": self.price(symbol, px), "fillSz": self.size(symbol, qty), "fillTime": ms(ts_ns), "fillPnl": e8(pnl),
-                "tradeId": str(trade_id) if row["category"] == "normal" else "0", "fillFee": e8(-fee), "fillFeeCcy": "USDT",
+                "tradeId": str(trade_id) if row["category"] == "normal" else "0", "fillFee": e8(-fee),
+                "fillFeeCcy": row["feeCcy"],
                 "execType": "M" if maker else "T",
             }  # fmt: skip
         elif kind in (eng.EV_CANCELED, eng.EV_EXPIRED):
@@ -1290,7 +1343,7 @@ class Dialect:
 
     def second(self, now_ns: int) -> None:
         """Marks and funding rates go out by the clock as well."""
-        for channel in ("mark-price", "funding-rate"):
+        for channel in self.clock_channels:
             for index, name in enumerate(self.names):
                 if self.public.get((channel, name)):
                     self._tell_public(channel, index, self.market_row(channel, index))

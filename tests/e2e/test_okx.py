@@ -23,6 +23,8 @@ SYMBOL = "BTC-USDT-SWAP"
 class OkxStage(Stage):
     """A daemon whose venue speaks this dialect, and its leader."""
 
+    symbol, trade_mode = SYMBOL, "cross"
+
     def base_config(self) -> dict[str, Any]:
         at = self.venue.at
         config = super().base_config()
@@ -31,7 +33,7 @@ class OkxStage(Stage):
             "recv_window_ms": RECV_WINDOW_MS, "order_ack_timeout_ms": 700, "contract": dict(CONTRACT),
             "request_weight_per_min": 1_000_000,
         }]  # fmt: skip
-        config["instruments"] = [{"symbol": SYMBOL, "venue": VENUE, "class": "majors"}]
+        config["instruments"] = [{"symbol": self.symbol, "venue": VENUE, "class": "majors"}]
         return config
 
     def credential_rows(self) -> list[dict[str, str]]:
@@ -39,9 +41,9 @@ class OkxStage(Stage):
         words = {"key": "api_key", "secret": "secret", "passphrase": "passphrase"}
         return [{"name": name, **{ours: row[theirs] for ours, theirs in words.items()}} for name, row in whose]
 
-    def lead(self, side: str, contracts: str) -> None:
-        """The leader trades at the market, on cross margin."""
-        words = {"instId": SYMBOL, "tdMode": "cross", "side": side, "ordType": "market", "sz": contracts}
+    def lead(self, side: str, size: str, **more: str) -> None:
+        """The leader trades at the market, so many contracts on cross margin."""
+        words = {"instId": self.symbol, "tdMode": self.trade_mode, "side": side, "ordType": "market", "sz": size, **more}
         body, row = json.dumps(words).encode(), self.leader.account
         key = Key(row["api_key"].encode(), row["secret"].encode(), row["passphrase"].encode())
         headers = rest_headers(key, "POST", ORDER, body, time.time_ns() // 10**6)

@@ -13,6 +13,7 @@ import orjson
 
 from copyd.exchange.host import Host, Options
 from copyd.exchange.okx import Dialect
+from copyd.exchange.okx_spot import Dialect as SpotDialect
 from copyd.venues.common.instruments import Instruments
 from copyd.venues.common.signing import Key
 from copyd.venues.common.told import Answered, LoggedIn, Subscribed
@@ -24,6 +25,7 @@ from copyd.venues.okx.signing import rest_headers
 from copyd.venues.okx.wire import OkxWire
 
 WANTED = [(0, "BTC-USDT-SWAP"), (1, "ETH-USDT-SWAP"), (2, "SOL-USDT-SWAP")]
+SPOT = [(0, "BTC-USDT"), (1, "ETH-USDT"), (2, "SOL-USDT")]
 
 
 class Line:
@@ -55,8 +57,8 @@ class Line:
 class Bench:
     """One exchange and what a test does with it."""
 
-    def __init__(self, host: Host, http: aiohttp.ClientSession) -> None:
-        self.host, self.http = host, http
+    def __init__(self, host: Host, http: aiohttp.ClientSession, wanted: list[tuple[int, str]]) -> None:
+        self.host, self.http, self.wanted = host, http, wanted
         ways = (("http", "rest"), ("ws", "ws"), ("http", "control"))
         self.at = at = {name: f"{how}://127.0.0.1:{host.ports[name]}" for how, name in ways}
         self.endpoints = Endpoints.at(at["rest"], at["ws"])
@@ -68,7 +70,7 @@ class Bench:
     async def open(self) -> None:
         await self.rest.open()
         await self.rest.measure_clock(1)
-        self.instruments = load_instruments(await self.rest.instrument_bodies(), WANTED)
+        self.instruments = load_instruments(await self.rest.instrument_bodies(), self.wanted)
         self.rest.bind(self.instruments)
         self.wire.bind(self.instruments)
 
@@ -123,16 +125,16 @@ def key_of(account: dict[str, Any]) -> Key:
 
 
 @contextlib.asynccontextmanager
-async def exchange(**options: Any) -> AsyncIterator[Bench]:
-    """A running exchange with a still market, and our adapter's REST side opened on it."""
+async def exchange(spot: bool = False, **options: Any) -> AsyncIterator[Bench]:
+    """A running exchange of one of the two markets, which stands still, and our adapter's REST side opened on it."""
     wanted = {"seed": 7, "maker_ms": 60_000, "lift": frozenset({"connects"}), **options}
-    host = Host(Options(**wanted), Dialect)
+    host = Host(Options(**wanted), SpotDialect if spot else Dialect)
     if host.makers is not None:
         for index in range(len(host.instruments)):
             host.makers.hold(index, 0)
     await host.start()
     async with aiohttp.ClientSession() as http:
-        bench = Bench(host, http)
+        bench = Bench(host, http, SPOT if spot else WANTED)
         try:
             await bench.open()
             yield bench

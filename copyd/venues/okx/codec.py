@@ -13,7 +13,7 @@ executions of the other behind a mark (the position says what they did).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -57,6 +57,9 @@ CAUSE: Final = {
 BILL_FUNDING, BILL_TRANSFER = "8", "1"
 #: Ids of executions that match nobody begin here; the venue's own are far below.
 FORCED_ID: Final = 1 << 62
+#: Costs and commissions are booked in 63 bits, a commission in the base asset as lots with 32 fraction bits.
+INT63_MAX: Final = (1 << 63) - 1
+BASE_FEE_LOTS_MAX: Final = 1 << 31
 PONG: Final = b"pong"
 #: The notice that this connection is closed within a minute.
 CLOSING: Final = 64008
@@ -171,6 +174,7 @@ class BalanceDetail(msgspec.Struct):
 
     ccy: str
     eq: str = ""
+    eqUsd: str = ""
     cashBal: str = ""
     isoEq: str = ""
     isoUpl: str = ""
@@ -342,14 +346,29 @@ def cost_e8(instrument: Instrument, average: str, quantity_lots: int) -> int:
     if not average or quantity_lots <= 0:
         return 0
     units = cut_scaled(average, 12) * quantity_lots * instrument.lot * instrument.contract_mul * 10**8
-    return units // (10 ** (12 + instrument.qty_decimals) * instrument.contract_div)
+    cost = units // (10 ** (12 + instrument.qty_decimals) * instrument.contract_div)
+    if cost > INT63_MAX:
+        raise ValueError(f"{quantity_lots} lots at {average[:40]} cost more than can be booked")
+    return cost
 
 
 def fee_paid(text: str) -> str:
-    """The venue writes what was charged below 0 and rebates above; here what was paid is above 0."""
-    if not text or not text.strip("-0."):
+    """The venue writes what was charged below 0 and rebates above; here what was paid is above 0. No number is an error."""
+    if not text:
+        return "0"
+    money_e8(text)
+    if not text.strip("-0."):
         return "0"
     return text[1:] if text.startswith("-") else f"-{text}"
+
+
+def commission(text: str, asset: str, instrument: Instrument) -> str:
+    """As ``fee_paid``, of an execution in the instrument. One kept back of what was bought that no books can hold is an error."""
+    paid = fee_paid(text)
+    kept_back = instrument.spot and asset == instrument.base_asset
+    if kept_back and abs(money_e8(paid)) * 10**instrument.qty_decimals >= BASE_FEE_LOTS_MAX * instrument.lot * 10**8:
+        raise ValueError(f"a commission of {text[:40]} {asset[:10]}")
+    return paid
 
 
 def leverage_of(text: str) -> int:
@@ -358,10 +377,25 @@ def leverage_of(text: str) -> int:
 
 
 # --- orders and executions --------------------------------------------------------------------------------------------------
+def _in_quote(row: OrderRow, instrument: Instrument) -> bool:
+    """Whether an order is sized in the quote asset, as market orders of spot may be; buys are unless told otherwise."""
+    in_quote = row.ordType == "market" and row.tgtCcy != "base_ccy" and row.side == "buy"
+    return instrument.spot and (in_quote or row.tgtCcy == "quote_ccy")
+
+
 def _order_qty(row: OrderRow, instrument: Instrument) -> int:
-    """Lots ordered; 0 = not told: a spot market order may be sized in the quote asset."""
-    in_quote = instrument.spot and row.ordType == "market" and row.tgtCcy != "base_ccy" and row.side == "buy"
-    return 0 if in_quote or (instrument.spot and row.tgtCcy == "quote_ccy") else lots(instrument, row.sz)
+    """Lots ordered; 0 = not told."""
+    return 0 if _in_quote(row, instrument) else lots(instrument, row.sz)
+
+
+def _lots_bought(row: OrderRow, instrument: Instrument, px: int) -> int:
+    """Lots that an order sized in the quote asset comes to at a price in ticks; of these an execution there is its share."""
+    if px <= 0 or not row.sz:
+        return 0
+    bought = money_e8(row.sz) * instrument.value_div // (px * instrument.value_mul)
+    if bought > INT63_MAX:
+        raise ValueError(f"{row.sz[:40]} buys more than can be counted")
+    return bought
 
 
 def order_told(row: OrderRow, instrument: Instrument) -> OrderTold:
@@ -397,6 +431,7 @@ def pushed(row: OrderRow, instrument: Instrument, ts_recv: int, raw: bytes = b""
     cause = CAUSE.get(row.category, "")
     if qty <= 0 or not (exec_id or cause):
         return order
+    px = instrument.ticks_nearest(row.fillPx) if cause else instrument.ticks(row.fillPx)
     execution = ls.Execution(
         instrument=instrument.index,
         position_side=order.position_side,
@@ -404,8 +439,8 @@ def pushed(row: OrderRow, instrument: Instrument, ts_recv: int, raw: bytes = b""
         order_id=order.venue_order_id,
         side=order.side,
         qty=qty,
-        px=instrument.ticks_nearest(row.fillPx) if cause else instrument.ticks(row.fillPx),
-        order_qty=order.order_qty,
+        px=px,
+        order_qty=_lots_bought(row, instrument, px) if _in_quote(row, instrument) else order.order_qty,
         cum_qty=order.cum_qty,
         reduce_only=order.reduce_only or _closes(order.side, order.position_side),
         realised=row.fillPnl.strip("-0.") != "",
@@ -417,7 +452,7 @@ def pushed(row: OrderRow, instrument: Instrument, ts_recv: int, raw: bytes = b""
         ts_recv=ts_recv,
         raw=raw,
     )
-    return TradeTold(order.cid, execution, fee_paid(row.fillFee), row.fillFeeCcy, order)
+    return TradeTold(order.cid, execution, commission(row.fillFee, row.fillFeeCcy, instrument), row.fillFeeCcy, order)
 
 
 def listed(row: FillRow, instrument: Instrument, ts_recv: int) -> TradeTold | None:
@@ -442,7 +477,7 @@ def listed(row: FillRow, instrument: Instrument, ts_recv: int) -> TradeTold | No
         ts_event=time_ns(row.fillTime or row.ts),
         ts_recv=ts_recv,
     )
-    return TradeTold(own_cid(row.clOrdId), execution, fee_paid(row.fee), row.feeCcy)
+    return TradeTold(own_cid(row.clOrdId), execution, commission(row.fee, row.feeCcy, instrument), row.feeCcy)
 
 
 # --- positions and balances ---------------------------------------------------------------------------------------------------
@@ -494,6 +529,41 @@ def wallet_e8(detail: BalanceDetail) -> int:
     return sum(money_e8(text) for text in (detail.cashBal, detail.isoEq) if text) - (
         money_e8(detail.isoUpl) if detail.isoUpl else 0
     )
+
+
+def held_lots(detail: BalanceDetail, instrument: Instrument) -> int:
+    """Whole lots of what is owned of the base asset of a spot instrument, also what open orders lock."""
+    return cut_scaled(detail.cashBal, instrument.qty_decimals) // instrument.lot if detail.cashBal else 0
+
+
+def equity_e8(details: Sequence[BalanceDetail], asset: str, bases: Set[str]) -> int:
+    """What the account owns of ``asset`` with everything, and of the assets ``bases``, in 1e-8 of the first, rounded down.
+
+    The venue values each asset in dollars. ``ValueError``: one of them it does not.
+    """
+    mine = next((detail for detail in details if detail.ccy == asset), None) or BalanceDetail(asset)
+    total = money_e8(mine.eq) if mine.eq else 0
+    coins = [detail for detail in details if detail.ccy in bases and detail.ccy != asset and detail.eq.strip("-0.")]
+    if coins:
+        amount, dollars = _per_dollar(mine, asset)
+        total += sum(_dollars_e8(detail) for detail in coins) * amount // dollars
+    return total
+
+
+def _dollars_e8(detail: BalanceDetail) -> int:
+    if not detail.eqUsd:
+        raise ValueError(f"the venue does not say what {detail.ccy} is worth")
+    return money_e8(detail.eqUsd)
+
+
+def _per_dollar(detail: BalanceDetail, asset: str) -> tuple[int, int]:
+    """(amount, what it is worth in dollars) of an asset: as the venue values the account's own, where that is enough to tell."""
+    dollars = money_e8(detail.eqUsd) if detail.eqUsd else 0
+    if dollars >= 10**8:
+        return money_e8(detail.eq), dollars
+    if not asset.startswith("USD"):
+        raise ValueError(f"the account holds no {asset} by which the venue would say what it is worth")
+    return 1, 1
 
 
 # --- frames -----------------------------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ SET_POSITION_MODE = "/api/v5/account/set-position-mode"
 BILLS = "/api/v5/account/bills"
 BILLS_ARCHIVE = "/api/v5/account/bills-archive"
 INSTRUMENTS = "/api/v5/public/instruments"
+TICKERS = "/api/v5/market/tickers"
 TIME = "/api/v5/public/time"
 
 #: The venue counts private calls per user and endpoint, public ones per address and endpoint. The address's budget is
@@ -54,6 +55,7 @@ WEIGHTS = {
     f"GET {BILLS}": 4,
     f"GET {BILLS_ARCHIVE}": 8,
     f"GET {INSTRUMENTS}": 10,
+    f"GET {TICKERS}": 10,
     f"GET {TIME}": 20,
 }
 

@@ -1,7 +1,8 @@
 """Instruments: the venue's ``public/instruments`` to exact integers.
 
 A perpetual counts contracts: one is worth ``ctVal x ctMult`` of the base asset, and quantities are written in contracts. Spot
-counts in the base asset. The venue has no minimum notional; its price band moves and is no multiple of the mark.
+counts in the base asset; what its market orders may be at most is said as a value. The venue has no minimum notional; its price
+band moves and is no multiple of the mark.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from copyd.venues.common.instruments import Instrument, Instruments, chosen, ste
 ORDERS_MAX = 500
 #: The venue writes "no limit" as a number of its own; more lots than this nobody holds.
 LOTS_MAX = 1 << 62
+#: What a market order of spot may be worth at most is put into lots at this many times its price, which may rise while we run.
+PRICE_ROOM = 4
 _NUMBER = re.compile(r"\d{1,20}(\.\d{1,30})?")
 
 
@@ -40,6 +43,7 @@ class _Row(msgspec.Struct):
     maxMktSz: str = ""
     lever: str = ""
     state: str = ""
+    last: str = ""
 
 
 class _Body(msgspec.Struct):
@@ -52,15 +56,35 @@ _BODY = msgspec.json.Decoder(_Body)
 def load_instruments(bodies: Sequence[bytes], wanted: Sequence[tuple[int, str]]) -> Instruments:
     """The wanted (index, symbol) in the wanted order; ``ValueError`` names every one that is missing or cannot be used.
 
-    ``bodies``: answers of ``public/instruments``, one per type of instrument.
+    ``bodies``: answers of ``public/instruments``, one per type of instrument, and of ``market/tickers`` for spot.
     """
-    listed: dict[str, _Row] = {}
+    rows: list[_Row] = []
     for body in bodies:
         try:
-            listed.update({row.instId: row for row in _BODY.decode(body).data})
+            rows += _BODY.decode(body).data
         except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
             raise ValueError(f"the venue's list of instruments is unreadable: {problem}") from None
-    return chosen(wanted, listed, _instrument)
+    prices = {row.instId: row.last for row in rows if not row.state}  # a ticker has none
+    listed = {row.instId: row for row in rows if row.state}
+
+    def made(index: int, symbol: str, row: _Row) -> Instrument:
+        return _instrument(index, symbol, row, prices.get(symbol, ""))
+
+    return chosen(wanted, listed, made, together=_shared)
+
+
+def _shared(rows: Sequence[Instrument]) -> list[str]:
+    """Why they cannot share an account: what is held of an asset is of one spot instrument, and one asset pays for all."""
+    problems = []
+    owner: dict[str, str] = {}
+    for row in rows:
+        if row.spot and row.base_asset in owner:
+            problems.append(f"{row.symbol}: {row.base_asset} is what {owner[row.base_asset]} trades; one market for an asset")
+        if row.spot:
+            owner.setdefault(row.base_asset, row.symbol)
+        if row.margin_asset != rows[0].margin_asset:
+            problems.append(f"{row.symbol}: paid in {row.margin_asset}, {rows[0].symbol} in {rows[0].margin_asset}; one wallet")
+    return problems
 
 
 def _number(text: str) -> Fraction:
@@ -103,7 +127,17 @@ def _assets(row: _Row) -> tuple[str, str, str]:
     return row.ctValCcy or base, quote, row.settleCcy
 
 
-def _instrument(index: int, symbol: str, row: _Row) -> Instrument:
+def _market_lot_max(row: _Row, last: str, lot_size: Fraction, lot_max: int) -> int:
+    """Lots of the largest market order. Of spot the venue says its value: without a price it binds there and not here."""
+    largest = _number(row.maxMktSz)
+    if row.instType != "SPOT":
+        return min(LOTS_MAX, floor(largest / lot_size))
+    if not last or not (price := _number(last)):
+        return lot_max
+    return min(lot_max, max(1, floor(largest / (price * PRICE_ROOM * lot_size))))
+
+
+def _instrument(index: int, symbol: str, row: _Row, last: str) -> Instrument:
     contract = _contract(row)
     base, quote, margin = _assets(row)
     for name in ("tickSz", "lotSz", "minSz", "maxLmtSz", "maxMktSz"):
@@ -129,8 +163,7 @@ def _instrument(index: int, symbol: str, row: _Row) -> Instrument:
         lot_min=lot_min,
         lot_max=lot_max,
         market_lot_min=lot_min,
-        # For a spot market order the venue states its largest size in the quote asset's value; it binds there, not here.
-        market_lot_max=lot_max if spot else min(LOTS_MAX, floor(_number(row.maxMktSz) / lot_size)),
+        market_lot_max=_market_lot_max(row, last, lot_size, lot_max),
         min_notional_e8=0,
         value_mul=value.numerator,
         value_div=value.denominator,

@@ -13,7 +13,7 @@ from typing import Any
 from copyd.core import leader_stream as ls
 from copyd.venues.common.contract import VenueContract
 from copyd.venues.common.facts import MS_NS, money_e8
-from copyd.venues.common.instruments import Instrument, Instruments, floor_lots
+from copyd.venues.common.instruments import Instrument, Instruments
 from copyd.venues.common.outcome import Outcome, Verdict
 from copyd.venues.common.rest import Problem, RestBase, RestError
 from copyd.venues.common.signing import Key
@@ -144,8 +144,9 @@ class Rest(RestBase):
         return codec.time_ns(row.ts) // MS_NS
 
     async def instrument_bodies(self) -> list[bytes]:
-        """What ``load_instruments`` reads: perpetuals and spot."""
-        return [await self.get(c.INSTRUMENTS, {"instType": kind}) for kind in ("SWAP", "SPOT")]
+        """What ``load_instruments`` reads: perpetuals and spot, and what the latter cost."""
+        bodies = [await self.get(c.INSTRUMENTS, {"instType": kind}) for kind in ("SWAP", "SPOT")]
+        return [*bodies, await self.get(c.TICKERS, {"instType": "SPOT"})]
 
     # --- settings -------------------------------------------------------------------------------------------------
     async def _config(self, key: Key) -> codec.ConfigRow:
@@ -178,12 +179,20 @@ class Rest(RestBase):
         """The leverage of the margin type in use; of two sides the larger, 0 = not told."""
         return max((codec.leverage_of(row.lever) for row in await self._levers(key, instrument)), default=0)
 
+    @property
+    def _spot_only(self) -> bool:
+        """No perpetual is in use: then positions, their mode and their funding are nobody's concern here."""
+        return len(self.instruments) > 0 and all(item.spot for item in self.instruments)
+
     async def hedge_mode(self, key: Key) -> bool:
-        """Whether the account keeps a position per side."""
-        return (await self._config(key)).posMode == "long_short_mode"
+        """Whether the account keeps a position per side: not where no perpetual is in use. A dead key is seen all the same."""
+        config = await self._config(key)
+        return config.posMode == "long_short_mode" and not self._spot_only
 
     async def set_hedge(self, key: Key, hedge: bool) -> None:
-        """Set the position mode; setting what is set already succeeds."""
+        """Set the position mode, of perpetuals; setting what is set already succeeds."""
+        if self._spot_only:
+            return
         body = json_text({"posMode": "long_short_mode" if hedge else "net_mode"})
         await self.post(c.SET_POSITION_MODE, body, key)
 
@@ -218,32 +227,33 @@ class Rest(RestBase):
         return next((item.margin_asset for item in self.instruments), "USDT")
 
     def _holdings(self, details: list[codec.BalanceDetail], ts_recv: int) -> list[tuple[ls.Position, int]]:
-        """What is held of the base assets of spot instruments, as one-way long positions; parts of a lot are left out."""
+        """What is owned of the base assets of spot instruments, as one-way long positions; parts of a lot are left out."""
         held: list[tuple[ls.Position, int]] = []
         by_asset = {detail.ccy: detail for detail in details}
         for item in self.instruments:
             detail = by_asset.get(item.base_asset) if item.spot else None
-            qty = floor_lots(detail.cashBal, item.qty_decimals, item.lot) if detail is not None and detail.cashBal else 0
-            if detail is not None and qty > 0:
+            if detail is not None and (qty := codec.held_lots(detail, item)) > 0:
                 ts_event = codec.time_ns(detail.uTime) if detail.uTime else 0
-                held.append((ls.Position(item.index, 0, qty, ts_event, ts_recv, "poll"), 0))
+                held.append((ls.Position(item.index, 0, qty, ts_event, ts_recv, "poll", 1, True), 0))
         return held
 
     async def _positions(self, key: Key, ts_recv: int) -> list[tuple[ls.Position, int]]:
+        if self._spot_only:
+            return []
         found = await self._rows(codec.PositionRow, c.POSITIONS, {"instType": "SWAP"}, key)
         return codec.positions_told(found, self.instruments, ts_recv, "poll")
 
     async def books(self, key: Key) -> AccountBooks:
-        """Balance and positions, all instruments of ours."""
+        """Balance and positions, all instruments of ours. Of an account that trades spot, equity counts the coins it trades."""
         now = self.clock()
         details = await self._details(key)
         held = await self._positions(key, now) + self._holdings(details, now)
         mine = next((detail for detail in details if detail.ccy == self._asset()), None) or codec.BalanceDetail("")
-        free, equity = mine.availEq or mine.availBal, mine.eq
+        free = mine.availBal if self._spot_only else mine.availEq or mine.availBal
         return AccountBooks(
             wallet_e8=codec.wallet_e8(mine),
             available_e8=money_e8(free) if free else 0,
-            equity_e8=money_e8(equity) if equity else 0,
+            equity_e8=codec.equity_e8(details, self._asset(), {item.base_asset for item in self.instruments if item.spot}),
             positions=tuple((row.instrument, row.position_side, row.qty, entry) for row, entry in held if row.qty),
             ts_event=codec.time_ns(mine.uTime) if mine.uTime else 0,
         )
@@ -388,6 +398,8 @@ class Rest(RestBase):
 
     async def fundings(self, key: Key, since_ms: int) -> list[FundingTold]:
         """Funding received (above 0) or paid since, as the bills say it: no push of the venue names an amount."""
+        if self._spot_only:
+            return []
         told = [codec.funding_told(row, self.instruments) for row in await self._bills(key, codec.BILL_FUNDING, since_ms)]
         return [one for one in told if one.instrument >= 0]
 

@@ -91,7 +91,7 @@ def test_every_call_has_a_weight() -> None:
     paths = {value for name, value in vars(c).items() if isinstance(value, str) and value.startswith("/api/")}
     weighed = {call.partition(" ")[2] for call in c.WEIGHTS}
     assert paths == weighed
-    assert set(c.WEIGHTS) - set(c.ACCOUNT_LIMITS) == {f"GET {c.INSTRUMENTS}", f"GET {c.TIME}"}
+    assert set(c.WEIGHTS) - set(c.ACCOUNT_LIMITS) == {f"GET {c.INSTRUMENTS}", f"GET {c.TICKERS}", f"GET {c.TIME}"}
     assert set(CONTRACT.query_rest_paths) <= paths and CONTRACT.backfill_page_max == PAGE
     assert CONTRACT.weight("GET /api/v5/no-such") == max(c.WEIGHTS.values())
 
