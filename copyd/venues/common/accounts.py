@@ -230,7 +230,10 @@ class FollowerStreams:
         account = line.account
         match told:
             case t.TradeTold():
-                self._trade(account, told)
+                try:
+                    self._trade(account, told)
+                except (ValueError, OverflowError) as problem:  # a commission that is no amount
+                    self._unreadable(account, str(problem))
             case t.OrderTold():
                 self._order(told)
             case t.WalletTold():
@@ -252,13 +255,16 @@ class FollowerStreams:
                 self.stats.gaps += 1
                 self.on_event(StreamGap(account, told.reason))
             case Malformed():
-                # What it said is lost: the account's truth has to be read again.
-                self.stats.malformed += 1
-                self.stats.last_malformed = told.why
-                self.stats.gaps += 1
-                self.on_event(StreamGap(account, "unreadable event"))
+                self._unreadable(account, told.why)
             case _:
                 self.stats.skipped += 1
+
+    def _unreadable(self, account: int, why: str) -> None:
+        """What was said is lost: the account's truth has to be read again."""
+        self.stats.malformed += 1
+        self.stats.last_malformed = why
+        self.stats.gaps += 1
+        self.on_event(StreamGap(account, "unreadable event"))
 
     def _order(self, told: t.OrderTold) -> None:
         cid = told.cid if told.client_order_id.startswith(self.site_tag) else None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from decimal import Decimal
 from fractions import Fraction
 from math import ceil
 from typing import NamedTuple
@@ -17,6 +17,10 @@ class Commission(NamedTuple):
 
     amount: int
     base: bool = False
+
+
+#: An amount as venues and ccxt write it. Nothing longer: an exponent of a billion would be worked out digit by digit.
+_AMOUNT = re.compile(r"-?\d{1,20}(\.\d{1,30})?([eE][+-]?\d{1,2})?", re.ASCII)
 
 
 class Commissions:
@@ -36,10 +40,15 @@ class Commissions:
     def of(self, amount: str, asset: str, instrument: Instrument) -> Commission | None:
         """What an execution cost, rounded up. None: the mark to convert by is not known yet.
 
-        On spot a commission in the asset that was bought is taken out of it: as much less is there to be sold.
+        On spot a commission in the asset that was bought is taken out of it: as much less is there to be sold. ``ValueError``:
+        it is no amount, or none that books can hold.
         """
         if instrument.spot and asset == instrument.base_asset:
-            kept = Fraction(Decimal(amount)) * 10**instrument.qty_decimals / instrument.lot
+            if _AMOUNT.fullmatch(amount) is None:
+                raise ValueError(f"a commission of {amount[:40]!r}")
+            kept = Fraction(amount) * 10**instrument.qty_decimals / instrument.lot
+            if abs(kept) >= 1 << 30:
+                raise ValueError(f"a commission of {amount[:40]} {asset}")
             return Commission(ceil(kept * (1 << 32)), True)
         e8 = self.e8(amount, asset, instrument)
         return None if e8 is None else Commission(e8)
