@@ -353,9 +353,9 @@ class Dialect(bitget.Dialect):
             "holdMode": "one_way_mode", "stpMode": "none", "symbolConfigList": [], "coinConfigList": [],
         }  # fmt: skip
 
-    def positions(self, call: Call) -> Any:
-        """Only v3 asks; there are none."""
-        return {"list": None}
+    def _legs(self, account: int, indexes: list[int]) -> list[tuple[int, int, int]]:
+        """There are no positions."""
+        return []
 
     def bills(self, call: Call) -> Any:
         """What was paid in and taken out, the newest first."""
