@@ -96,6 +96,15 @@ class SpotStage(Stage):
 
         wait_for(lambda: believed() == lots, 10, lambda: f"believed {self.client.drift(9)}, true {lots}")
 
+    def money_agrees(self, balance: int = 5000) -> None:
+        """All sold: what each plan made by the daemon's books is what the account's money became, to the last fraction."""
+        def off() -> dict[str, tuple[str, str]]:
+            made = {row["follower"]: row["profit"] for row in self.client.losses(len(self.names))["plans"]}
+            has = {name: self.venue.ask(f"/truth/balances?account={name}")[0]["wallet"] for name in self.names}
+            return {name: (made[name], has[name]) for name in self.names if balance + Decimal(made[name]) != Decimal(has[name])}
+
+        wait_for(lambda: not off(), 10, lambda: f"(made, has): {off()}")
+
 
 @pytest.fixture(params=[False, True], ids=["classic", "unified"])
 def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SpotStage]:
@@ -109,7 +118,7 @@ def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SpotStage]
 
 def test_copies_through_doubt_and_crash(stage: SpotStage) -> None:
     """Bought, more bought where the venue does not say what became of the orders, sold in part, and all of it while the daemon
-    is killed: everybody follows in proportion, each order once, and in the end nobody holds a lot."""
+    is killed: everybody follows in proportion, each order once, and in the end nobody holds a lot and the money agrees."""
     s = stage
     s.start(s.plan(n, allocation=str(allocation)) for n, allocation in enumerate(ALLOCATIONS))
     s.lead("buy", "30000")
@@ -130,6 +139,7 @@ def test_copies_through_doubt_and_crash(stage: SpotStage) -> None:
     s.holds(0, BTC, seconds=20)
     s.quiet()
     assert s.venue.lots("lead", BTC) == 0
+    s.money_agrees()
     s.no_id_twice()
     s.stop()
     s.all_named()

@@ -43,6 +43,8 @@ PAGE = 100
 PAGES_MAX = 100
 #: The longest span one question about money may have.
 BILLS_SPAN_MS = 30 * DAY_MS
+#: Prices that coins are valued at may be so old.
+PRICES_AGE_NS = 1_000 * MS_NS
 #: The venue counts orders as they arrive, not as they leave.
 ORDER_MARGIN_NS = 200 * MS_NS
 #: Refusals that pass by themselves, and say nothing about which API an account speaks.
@@ -72,6 +74,9 @@ class Rest(RestBase):
         self.instruments = Instruments(())
         #: Nothing but spot is in use: the account is that of coins, and nothing is asked of the one of futures.
         self.spot_only = False
+        self._pricing = asyncio.Lock()
+        self._priced: dict[str, int] = {}
+        self._priced_ns = -PRICES_AGE_NS
         self._kinds: dict[bytes, Kind] = {}
         self._margins: dict[tuple[bytes, str], bool] = {}
         self._placed: dict[bytes, deque[int]] = {}
@@ -294,7 +299,7 @@ class Rest(RestBase):
         quotes = {item.quote_asset for item in self.instruments}
         available, wallet = (sum(coins.get(name, (0, 0))[at] for name in quotes) for at in (0, 1))
         held = [(item, amount) for item in self.instruments if (amount := coins.get(item.base_asset, (0, 0))[1])]
-        prices = await self._prices([venue_symbol(item.symbol) for item, _ in held])
+        prices = await self._prices() if held else {}
         equity = wallet
         for coin, symbol in {item.base_asset: venue_symbol(item.symbol) for item, _ in held}.items():
             if symbol not in prices:
@@ -304,13 +309,17 @@ class Rest(RestBase):
         rows = tuple(row for row in lots if row[2])
         return AccountBooks(wallet, available, equity, rows, self.venue_clock.timestamp_ms() * MS_NS)
 
-    async def _prices(self, symbols: list[str]) -> dict[str, int]:
-        """Last prices of spot by the venue's symbols, 1e-8; one is asked for by name, more with all others."""
-        if not symbols:
-            return {}
-        params = {"symbol": symbols[0]} if len(symbols) == 1 else None
-        rows = _there(_read(codec.PricesBody, await self.get("/api/v2/spot/market/tickers", params)).data, "the prices")
-        return {row.symbol: money_e8(row.lastPr) for row in rows if row.symbol in symbols}
+    async def _prices(self) -> dict[str, int]:
+        """Last prices of the markets in use by the venue's symbols, 1e-8, at most a second old: whoever reads many accounts asks
+        once. One market is asked for by name, more with all others."""
+        async with self._pricing:
+            if self.mono() - self._priced_ns >= PRICES_AGE_NS:
+                symbols = {venue_symbol(item.symbol) for item in self.instruments}
+                params = {"symbol": next(iter(symbols))} if len(symbols) == 1 else None
+                rows = _there(_read(codec.PricesBody, await self.get("/api/v2/spot/market/tickers", params)).data, "the prices")
+                self._priced = {row.symbol: money_e8(row.lastPr) for row in rows if row.symbol in symbols}
+                self._priced_ns = self.mono()
+            return self._priced
 
     async def _coins(self, key: Key) -> dict[str, tuple[int, int]]:
         """(free, all there is) by coin, 1e-8."""

@@ -354,7 +354,7 @@ class BitgetWire:
                 continue
             told = codec.order3_told(row, item)
             self._saw(row.orderId, told.position_side)
-            if told.order_qty:  # of a market order that buys spot it is not told at first
+            if told.order_qty or not item.spot:  # of a market order that buys spot it is not told at first
                 _keep(self._sizes, row.orderId, told.order_qty)
                 found += [self._fill3(fill, item, frame, thin=False) for fill in self._early.pop(row.orderId, ())]
             found.append(told)
