@@ -109,7 +109,7 @@ class Call(msgspec.Struct):
         text = self.text(name)
         if not text:
             return default
-        if not text.isdigit() or len(text) > 18:
+        if not text.isascii() or not text.isdigit() or len(text) > 18:
             raise Refused("40017", f"Parameter verification failed {name}")
         return int(text)
 
@@ -273,7 +273,7 @@ class Dialect:
             if not h.get(name):
                 raise Refused(code, f"{name.upper()} cannot be empty")
         stamp = h["access-timestamp"]
-        if not stamp.isdigit() or len(stamp) > 15:
+        if not stamp.isascii() or not stamp.isdigit() or len(stamp) > 15:
             raise Refused("40005", "Invalid ACCESS_TIMESTAMP")
         if abs(request.now_ns // 10**6 - int(stamp)) > CLOCK_TOLERANCE_MS:
             raise Refused("40008", "Request timestamp expired")
@@ -305,7 +305,8 @@ class Dialect:
         assert owner is not None
         if route.trade and not self._may_trade(owner, call.v3):
             raise Refused("25620" if call.v3 else "40014", "Incorrect permissions, need trade permissions")
-        many = len(call.items) or len(call.params.get("orderList") or []) or 1
+        named = call.params.get("orderList")
+        many = len(call.items) or (len(named) if isinstance(named, list) else 0) or 1
         if route.rule == "place":
             wait = windows.take("orders", owner.account, now, many)
         else:

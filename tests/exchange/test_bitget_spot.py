@@ -291,8 +291,24 @@ async def test_batches_answer_order_by_order() -> None:
             s.account, "POST", batch, {"symbol": "BTCUSDT", "orderList": [{**row, "clientOid": "g"}, {**row, "size": "1"}]})
         assert [one["clientOid"] for one in told["successList"]] == ["g"]
         assert [one["errorCode"] for one in told["failureList"]] == ["45110"]
-        _, answer, _ = await s.x.call(s.account, "POST", batch, {"symbol": "BTCUSDT", "orderList": [row] * 51})
-        assert answer["code"] == "40306"
+        for rows in ([row] * 51, [], 5, [5]):
+            _, answer, _ = await s.x.call(s.account, "POST", batch, {"symbol": "BTCUSDT", "orderList": rows})
+            assert answer["code"] == "40306"
+
+
+@GENERATIONS
+@pytest.mark.parametrize("fields", [
+    {"size": {}, "qty": {}}, {"size": [1], "qty": [1]}, {"size": "1e3", "qty": "1e3"}, {"side": 1}, {"orderType": None},
+    {"force": "soon", "timeInForce": "soon"}, {"symbol": []}, {"clientOid": "\u00b2" * 3}, {"clientOid": {"a": 1}},
+    {"size": "\u00b2", "qty": "\u00b2"}, {"size": "-5", "qty": "-5"},
+])  # fmt: skip
+async def test_nonsense_is_refused_and_nothing_is_placed(unified: bool, fields: dict[str, Any]) -> None:
+    """Whatever stands in a field, the answer is a refusal of the venue, never a failure."""
+    async with shop(unified) as s:
+        body = {**s.body("buy", "600"), **fields}
+        status, answer, _ = await s.x.call(s.account, "POST", PLACE_V3 if unified else PLACE, body)
+        assert status == 400 and answer["code"] != "00000"
+        assert await s.x.tell("GET", "/truth/orders") == []
 
 
 async def test_coins_add_up_whatever_was_traded() -> None:

@@ -650,9 +650,9 @@ def wallet_told(row: Money, ts_event: int) -> WalletTold | None:
     return WalletTold(row.marginCoin, money_e8(row.equity) - money_e8(row.unrealizedPL), ts_event=ts_event)
 
 
-def coins_told(rows: Sequence[tuple[str, int, int]], instruments: Instruments, ts_recv: int, raw: bytes) -> list[
-    PositionTold | WalletTold
-]:
+def coins_told(
+    rows: Sequence[tuple[str, int, int]], instruments: Instruments, ts_recv: int, raw: bytes
+) -> list[PositionTold | WalletTold]:
     """Pushed balances of spot, (coin, amount e8, venue ns): of a base asset the position of its markets, of a quote asset the
     wallet. Only what changed is told."""
     found: list[PositionTold | WalletTold] = []
