@@ -37,7 +37,6 @@ class Dialect(bitget.Dialect):
         -1121: ("42016", "25100", "symbol {0} is Invalid or not supported"),
         -1111: ("01002", "25610", "checkScale error"),
         -2019: ("43012", "25202", "Insufficient balance"),
-        -4002: ("43009", "25206", "The current order price exceeds the limit"),
         -4004: ("43006", "25207", "less than the minimum order quantity"),
         -4005: ("43007", "25208", "more than the maximum order quantity"),
         -4014: ("01002", "25244", "checkScale error"),

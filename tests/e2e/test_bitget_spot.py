@@ -155,6 +155,7 @@ def test_a_venue_that_is_as_its_record_says_passes(stage: SpotStage) -> None:
     assert done.returncode == 0 and rows[-1]["name"] == "order" and all(row["ok"] for row in rows), (rows, done.stderr)
 
 
+@pytest.mark.parametrize("stage", [False], indirect=True, ids=["classic"])
 def test_who_has_no_money_follows_nothing_and_holds_nobody_up(stage: SpotStage) -> None:
     """An account that cannot pay forgoes what it cannot pay for, and the others follow; nothing is sold that is not there."""
     s = stage

@@ -342,3 +342,26 @@ async def test_nothing_is_asked_of_the_futures_account(unified: bool) -> None:
         assert await rest.positions(key) == []
         await rest.set_hedge(key, True)
         assert (await rest.settings(key, w.item)).leverage == 1
+
+
+@GENERATIONS
+@pytest.mark.parametrize("lost", [
+    ("orders", "order"), ("fill", "fast-fill"), ("account",), ("orders", "order", "fill", "fast-fill"),
+])  # fmt: skip
+async def test_lost_pushes_of_a_leader_are_found(unified: bool, lost: tuple[str, ...]) -> None:
+    """What a channel would have told is told by another, or found by the comparison with what he holds: each execution once."""
+    async with world(unified) as w:
+        made, key = await w.account("leader", balance="1000000")
+        feed = w.parts.leader_feed(LeaderTerms(1, key, 5.0, 0.3))
+        await feed.start(timeout_s=10)
+        try:
+            await w.trade(made, "buy", "60000")
+            await until(lambda: w.fills())
+            await w.x.tell("POST", "/faults", [{"action": "drop_event", "account": "leader", "event": name} for name in lost])
+            await w.trade(made, "sell", "0.5")
+            await until(lambda: sum(fill.qty for fill in w.fills() if fill.side < 0) == 50_000)
+            await asyncio.sleep(0.5)
+            truth = await w.x.tell("GET", "/truth/trades?account=leader")
+            assert sorted(fill.exec_id for fill in w.fills()) == sorted(row["id"] for row in truth)
+        finally:
+            await feed.stop()
