@@ -146,6 +146,7 @@ def test_copies_through_doubt_and_crash(stage: SpotStage) -> None:
     s.verified()
 
 
+@pytest.mark.parametrize("stage", [True], indirect=True, ids=["unified"])
 def test_a_venue_that_is_as_its_record_says_passes(stage: SpotStage) -> None:
     """`copyd venue conformance` on the spot market alone: every row holds, and its one order does not fill."""
     words = [VENUE, "-c", str(stage.path), "--json", "--credential", "lead", "--orders"]
@@ -153,22 +154,3 @@ def test_a_venue_that_is_as_its_record_says_passes(stage: SpotStage) -> None:
         [sys.executable, "-m", "copyd", "venue", "conformance", *words], capture_output=True, text=True, timeout=90, check=False)
     rows = json.loads(done.stdout)
     assert done.returncode == 0 and rows[-1]["name"] == "order" and all(row["ok"] for row in rows), (rows, done.stderr)
-
-
-@pytest.mark.parametrize("stage", [False], indirect=True, ids=["classic"])
-def test_who_has_no_money_follows_nothing_and_holds_nobody_up(stage: SpotStage) -> None:
-    """An account that cannot pay forgoes what it cannot pay for, and the others follow; nothing is sold that is not there."""
-    s = stage
-    poor, *others = s.names
-    s.venue.tell("/deposit", {"account": poor, "amount": "-4997"})
-    s.start(s.plan(n, allocation=str(allocation)) for n, allocation in enumerate(ALLOCATIONS))
-    s.lead("buy", "30000")
-    wait_for(lambda: all(s.lots(BTC)[name] for name in others), 10, lambda: f"{s.lots(BTC)}\n{s.daemon.tail()}")
-    s.quiet()
-    s.lead("sell", f"{s.venue.lots('lead', BTC) / LOT:.5f}")
-    s.holds(0, BTC, seconds=20)
-    s.quiet()
-    assert s.status()["forgone"] == {"insufficient_margin": 1}
-    assert not [order for order in s.follower_orders() if order["account"] == poor] and not s.venue.rejects(poor)
-    s.stop()
-    s.verified()
