@@ -28,6 +28,8 @@ from copyd.errors import ConfigError
 
 SIZE_MAX = 1 << 20  # a configuration of more than 1 MiB is not one
 DEPTH_MAX = 12
+#: How names of spot instruments end at Bitget.
+BITGET_SPOT = "_SPBL"
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
@@ -661,6 +663,7 @@ def _cross(config: Config) -> Iterator[tuple[Key, str, str, tuple[Key, ...]]]:
     for index, instrument in enumerate(config.instruments):
         if instrument.venue not in venues:
             yield ("instruments", index, "venue"), f"no venue is called {instrument.venue}", hint, every_venue
+    yield from _two_wallets(config)
     places = {(item.venue, item.symbol) for item in config.instruments}
     listed: dict[tuple[str, str], Key] = {}
     for index, group in enumerate(config.symbols):
@@ -847,6 +850,20 @@ def reload(path: Path | str, running: Config) -> Loaded:
             problems.append(f"{place.file}:{place.line}:{place.col}: {name}: {text}")
         raise ConfigError(problems)
     return loaded
+
+
+def _two_wallets(config: Config) -> Iterator[tuple[Key, str, str, tuple[Key, ...]]]:
+    """Spot and futures of Bitget are two accounts with balances of their own, and an adapter keeps one balance of an account."""
+    for venue in config.venues:
+        listed = [(index, item) for index, item in enumerate(config.instruments) if item.venue == venue.name]
+        spot = [index for index, item in listed if item.symbol.endswith(BITGET_SPOT)]
+        if venue.kind == "bitget" and 0 < len(spot) < len(listed):
+            yield (
+                ("instruments", spot[0], "venue"),
+                f"{venue.name} cannot have spot ({config.instruments[spot[0]].symbol}) beside perpetuals",
+                "enter the exchange under venues twice, once for each",
+                tuple(("instruments", index, name) for index, _ in listed for name in ("venue", "symbol")),
+            )
 
 
 def _orders(config: Config, at: Key, orders: OrdersConfig) -> Iterator[tuple[Key, str, str, tuple[Key, ...]]]:

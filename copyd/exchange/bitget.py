@@ -109,7 +109,7 @@ class Call(msgspec.Struct):
         text = self.text(name)
         if not text:
             return default
-        if not text.isdigit() or len(text) > 18:
+        if not text.isascii() or not text.isdigit() or len(text) > 18:
             raise Refused("40017", f"Parameter verification failed {name}")
         return int(text)
 
@@ -139,10 +139,21 @@ class Session(msgspec.Struct):
 
 
 class Dialect:
-    """See the module."""
+    """See the module.
+
+    What another market of the venue says otherwise: ``product`` and ``topic`` (what its requests and v3's sockets call it),
+    ``refusals``, ``unknown_symbol`` and ``batch_max`` of its orders, ``authorities`` of which a key needs one to trade, and the
+    methods that write its instruments, orders, executions and balances.
+    """
 
     name = "bitget"
     terms = Terms(idle_s=120.0, idle_close=(1000, "no ping"), life_s=86_400.0)
+    product = PRODUCT
+    topic = "usdt-futures"
+    refusals = REFUSALS
+    unknown_symbol = "40072"
+    batch_max = BATCH_MAX
+    authorities = frozenset({"coow", "trade"})
 
     def __init__(self, host: Host) -> None:
         self.host, self.engine = host, host.engine
@@ -262,7 +273,7 @@ class Dialect:
             if not h.get(name):
                 raise Refused(code, f"{name.upper()} cannot be empty")
         stamp = h["access-timestamp"]
-        if not stamp.isdigit() or len(stamp) > 15:
+        if not stamp.isascii() or not stamp.isdigit() or len(stamp) > 15:
             raise Refused("40005", "Invalid ACCESS_TIMESTAMP")
         if abs(request.now_ns // 10**6 - int(stamp)) > CLOCK_TOLERANCE_MS:
             raise Refused("40008", "Request timestamp expired")
@@ -292,15 +303,22 @@ class Dialect:
         """Refuse what is above the account's limits, and a key without the right to trade."""
         owner, windows, now = call.owner, self.host.windows, self.host.now_ns()
         assert owner is not None
-        if route.trade and not _may_trade(owner, call.v3):
+        if route.trade and not self._may_trade(owner, call.v3):
             raise Refused("25620" if call.v3 else "40014", "Incorrect permissions, need trade permissions")
-        many = len(call.items) or len(call.params.get("orderList") or []) or 1
+        named = call.params.get("orderList")
+        many = len(call.items) or (len(named) if isinstance(named, list) else 0) or 1
         if route.rule == "place":
             wait = windows.take("orders", owner.account, now, many)
         else:
             wait = windows.take(f"requests_{route.per_s}", (owner.account, request.path), now)
         if wait:
             raise Refused("429", "Too many requests", 429)
+
+    def _may_trade(self, owner: Owner, v3: bool) -> bool:
+        if v3:
+            writes = owner.rights.get("permType", "read-and-write") == "read-and-write"
+            return writes and "uta_trade" in owner.rights.get("permissions", PERMISSIONS)
+        return bool(self.authorities & set(owner.rights.get("authorities", AUTHORITIES)))
 
     def _do(self, route: Route, request: Request, call: Call) -> Answer:
         try:
@@ -331,15 +349,18 @@ class Dialect:
 
     def symbol(self, call: Call) -> int:
         """The instrument a request names."""
-        product = call.text("category" if call.v3 else "productType", PRODUCT).upper()
         index = self.host.symbols.get(call.need("symbol").upper())
-        if index is None or product != PRODUCT:
-            raise Refused("25100" if call.v3 else "40072", f"symbol {call.text('symbol')} is Invalid")
+        if index is None or not self._is_ours(call):
+            raise Refused("25100" if call.v3 else self.unknown_symbol, f"symbol {call.text('symbol')} is Invalid")
         return index
+
+    def _is_ours(self, call: Call) -> bool:
+        """Whether a request is about what is traded here; one that does not say is."""
+        return call.text("category" if call.v3 else "productType", self.product).upper() == self.product
 
     def some(self, call: Call) -> list[int]:
         """The instrument a request names, else all; none of a product that is not here."""
-        if call.text("category" if call.v3 else "productType", PRODUCT).upper() != PRODUCT:
+        if not self._is_ours(call):
             return []
         return [self.symbol(call)] if call.text("symbol") else list(range(len(self.host.instruments)))
 
@@ -349,7 +370,7 @@ class Dialect:
 
     def size(self, index: int, qty: int) -> str:
         """A quantity in lots as the venue writes it."""
-        return _short(self.host.instruments[index].qty_text(qty))
+        return short(self.host.instruments[index].qty_text(qty))
 
     def contracts(self, call: Call) -> Any:
         return [self._contract(index) for index in self.some(call)]
@@ -358,12 +379,12 @@ class Dialect:
         spec, (price_place, price_step, volume_place) = self.host.instruments[index], self.places[index]
         return {
             "symbol": spec.symbol, "baseCoin": spec.base, "quoteCoin": spec.quote,
-            "buyLimitPriceRatio": _short(fixed((spec.up_ppm - 10**6) * 100, 6)),
-            "sellLimitPriceRatio": _short(fixed((10**6 - spec.down_ppm) * 100, 6)), "feeRateUpRatio": "0.005",
+            "buyLimitPriceRatio": short(fixed((spec.up_ppm - 10**6) * 100, 6)),
+            "sellLimitPriceRatio": short(fixed((10**6 - spec.down_ppm) * 100, 6)), "feeRateUpRatio": "0.005",
             "makerFeeRate": "0.0002", "takerFeeRate": "0.0006", "openCostUpRatio": "0.01", "supportMarginCoins": [spec.quote],
             "minTradeNum": self.size(index, spec.min_qty), "priceEndStep": str(price_step), "volumePlace": str(volume_place),
             "pricePlace": str(price_place), "sizeMultiplier": self.size(index, 1), "symbolType": "perpetual",
-            "minTradeUSDT": _short(fixed(spec.min_notional_e8, 8)), "maxSymbolOrderNum": str(spec.max_orders),
+            "minTradeUSDT": short(fixed(spec.min_notional_e8, 8)), "maxSymbolOrderNum": str(spec.max_orders),
             "maxProductOrderNum": "1000", "maxPositionNum": "150", "symbolStatus": "normal", "offTime": "-1",
             "limitOpenTime": "-1", "deliveryTime": "", "deliveryStartTime": "", "deliveryPeriod": "", "launchTime": "",
             "fundInterval": "8", "minLever": "1", "maxLever": str(spec.max_leverage), "posLimit": "0.05", "maintainTime": "",
@@ -396,7 +417,7 @@ class Dialect:
             "instId": self.host.instruments[index].symbol, "symbol": self.host.instruments[index].symbol, "lastPr": last,
             "bidPr": self.price(index, bid) if bid else "", "askPr": self.price(index, ask) if ask else "",
             "bidSz": self.size(index, bid_qty), "askSz": self.size(index, ask_qty), "open24h": last, "high24h": last,
-            "low24h": last, "change24h": "0", "fundingRate": _short(fixed(self.host.funding_rate_e8, 8)),
+            "low24h": last, "change24h": "0", "fundingRate": short(fixed(self.host.funding_rate_e8, 8)),
             "nextFundingTime": str(self.host.next_funding_ms(now_ns)), "markPrice": self.price(index, mark),
             "indexPrice": self.price(index, mark), "holdingAmount": "0", "baseVolume": "0", "quoteVolume": "0", "openUtc": last,
             "symbolType": "1", "deliveryPrice": "0", "ts": str(now_ns // 10**6),
@@ -406,7 +427,17 @@ class Dialect:
         return [self.ticker(index, call.now_ns) for index in self.some(call)]
 
     def tickers_v3(self, call: Call) -> Any:
-        return [_ticker_v3(self.ticker(index, call.now_ns)) for index in self.some(call)]
+        return [self._ticker_v3(index, call.now_ns) for index in self.some(call)]
+
+    def _ticker_v3(self, index: int, now_ns: int) -> dict[str, Any]:
+        row = self.ticker(index, now_ns)
+        return {
+            "category": PRODUCT, "symbol": row["symbol"], "lastPrice": row["lastPr"], "bid1Price": row["bidPr"],
+            "ask1Price": row["askPr"], "bid1Size": row["bidSz"], "ask1Size": row["askSz"], "openPrice24h": row["open24h"],
+            "highPrice24h": row["high24h"], "lowPrice24h": row["low24h"], "price24hPcnt": "0", "volume24h": "0",
+            "turnover24h": "0", "markPrice": row["markPrice"], "indexPrice": row["indexPrice"],
+            "fundingRate": row["fundingRate"], "ts": row["ts"],
+        }  # fmt: skip
 
     def depth(self, call: Call) -> Any:
         index = self.symbol(call)
@@ -416,14 +447,14 @@ class Dialect:
         return {"asks": rows[0], "bids": rows[1], "ts": str(call.now_ns // 10**6), "scale": "0", "precision": "scale0"}
 
     def fund_rate(self, call: Call) -> Any:
-        rate = _short(fixed(self.host.funding_rate_e8, 8))
+        rate = short(fixed(self.host.funding_rate_e8, 8))
         return [{"symbol": self.host.instruments[index].symbol, "fundingRate": rate} for index in self.some(call)]
 
     # -- orders in ------------------------------------------------------------------------------------------------------------
 
     def place_v2(self, call: Call) -> Any:
         index = self.symbol(call)
-        side = _side(call.need("side"), call)
+        side = side_of(call.need("side"), call)
         hedge = self.engine.is_hedge(call.account)
         trade_side = call.text("tradeSide").lower()
         if hedge:
@@ -445,7 +476,7 @@ class Dialect:
             raise Refused("25236", "Incorrect position open type")
         self._margin_of_order(call, index, call.text("marginMode", "crossed"))
         reduce_only = position == eng.POS_BOTH and call.text("reduceOnly").lower() == "yes"
-        side, force = _side(call.need("side"), call), call.text("timeInForce").lower()
+        side, force = side_of(call.need("side"), call), call.text("timeInForce").lower()
         return self._place(call, index, side, position, call.need("qty"), force, reduce_only)
 
     def _margin_of_order(self, call: Call, index: int, mode: str) -> None:
@@ -457,25 +488,29 @@ class Dialect:
             self.done(call, self.engine.set_margin_type(call.account, index, wanted, self.host.now_ns()), index)
 
     def _place(self, call: Call, index: int, side: int, position: int, size: str, force: str, reduce_only: bool) -> Any:
-        kind, client = call.need("orderType").lower(), call.text("clientOid")
-        tif = TIF.get(force)
-        if kind not in ("limit", "market") or tif is None:
-            raise Refused("400172" if call.v3 else "40017", "Parameter verification failed orderType or force")
-        if client and not CLIENT_ID.fullmatch(client):
-            raise Refused("400172" if call.v3 else "40305", "clientOid is not of 1 to 32 allowed characters")
-        limit = kind == "limit"
+        limit, tif, client = self._kind_of_order(call, force)
         qty = self.checked(call, self.engine.parse_qty(index, size.encode()), index)
         px = self.checked(call, self.engine.parse_px(index, call.need("price").encode()), index) if limit else 0
         held = self.engine.position(call.account, index, position)[0]
         slot = self.engine.place(
-            call.account, index, side, eng.TYPE_LIMIT if limit else eng.TYPE_MARKET, tif if limit else eng.TIF_GTC, qty, px,
-            reduce_only, False, position, client.encode(), self.host.now_ns())  # fmt: skip
+            call.account, index, side, eng.TYPE_LIMIT if limit else eng.TYPE_MARKET, tif, qty, px, reduce_only, False, position,
+            client, self.host.now_ns())  # fmt: skip
         self.host.changed()
         if slot == -2022 and position and held:
             raise Refused("25225" if call.v3 else "40757", "Not enough position is available.")
         self.checked(call, slot, index)
         order = self.engine.order(slot)
         return {"orderId": str(order[1]), "clientOid": order[4].decode()}
+
+    def _kind_of_order(self, call: Call, force: str) -> tuple[bool, int, bytes]:
+        """(whether it names a price, how long it lives, its client id) of a placement."""
+        kind, client = call.need("orderType").lower(), call.text("clientOid")
+        tif = TIF.get(force)
+        if kind not in ("limit", "market") or tif is None:
+            raise Refused("400172" if call.v3 else "40017", "Parameter verification failed orderType or force")
+        if client and not CLIENT_ID.fullmatch(client):
+            raise Refused("400172" if call.v3 else "40305", "clientOid is not of 1 to 32 allowed characters")
+        return kind == "limit", tif if kind == "limit" else eng.TIF_GTC, client.encode()
 
     def done(self, call: Call, code: int, index: int) -> int:
         """What a changing call of the engine answered, its events told."""
@@ -486,15 +521,15 @@ class Dialect:
         """What the engine answered; a refusal in the venue's words."""
         if code >= 0:
             return code
-        v2, v3, text = REFUSALS.get(code, ("40808", "25200", "Parameter verification exception"))
+        v2, v3, text = self.refusals.get(code, ("40808", "25200", "Parameter verification exception"))
         spec = self.host.instruments[index]
-        about = spec.symbol if code == -1121 else _short(fixed(spec.min_notional_e8, 8))
+        about = spec.symbol if code == -1121 else short(fixed(spec.min_notional_e8, 8))
         raise Refused(v3 if call.v3 else v2, text.replace("{0}", about))
 
     def batch_v2(self, call: Call) -> Any:
         rows = call.params.get("orderList")
-        if not isinstance(rows, list) or not 1 <= len(rows) <= BATCH_MAX or not all(isinstance(row, dict) for row in rows):
-            raise Refused("40306", "Batch processing orders can only process up to 20")
+        if not isinstance(rows, list) or not 1 <= len(rows) <= self.batch_max or not all(isinstance(row, dict) for row in rows):
+            raise Refused("40306", f"Batch processing orders can only process up to {self.batch_max}")
         common = {name: value for name, value in call.params.items() if name != "orderList"}
         good, bad = [], []
         for row in rows:
@@ -587,6 +622,13 @@ class Dialect:
 
     def orders(self, call: Call, open_: bool) -> Any:
         """Open orders, or ended ones, the newest first."""
+        page, last = self._order_page(call, open_)
+        if call.v3:
+            return {"list": [self.order_v3(order) for order in page] or ([] if open_ else None), "cursor": last or None}
+        return {"entrustedList": [self.order_v2(order) for order in page] or None, "endId": last or None}
+
+    def _order_page(self, call: Call, open_: bool) -> tuple[list[tuple[Any, ...]], str]:
+        """(orders, number of the last)."""
         rows = []
         start, end = call.whole("startTime", 0) * 10**6, call.whole("endTime", 1 << 42) * 10**6
         before = call.whole("cursor" if call.v3 else "idLessThan", 1 << 62)
@@ -600,13 +642,18 @@ class Dialect:
                 if fits and order[16] <= now - call.lag_ns and (open_ or order[16] >= now - HISTORY_NS):
                     rows.append(order)
         page = sorted(rows, key=lambda order: -order[1])[:limit]
-        last = str(page[-1][1]) if page else ""
-        if call.v3:
-            return {"list": [self.order_v3(order) for order in page] or ([] if open_ else None), "cursor": last or None}
-        return {"entrustedList": [self.order_v2(order) for order in page] or None, "endId": last or None}
+        return page, str(page[-1][1]) if page else ""
 
     def fills(self, call: Call) -> Any:
         """Executions, the newest first."""
+        page = self._fill_page(call)
+        last = str(page[-1][0][1]) if page else None
+        if call.v3:
+            return {"list": [self.listed_fill_v3(call, *row) for row in page] or None, "cursor": last}
+        return {"fillList": [self.listed_fill_v2(call, *row) for row in page] or None, "endId": last}
+
+    def _fill_page(self, call: Call) -> list[tuple[tuple[int, ...], int]]:
+        """(trade, where in it the account's side begins)."""
         rows: list[tuple[tuple[int, ...], int]] = []
         start, end = call.whole("startTime", 0) * 10**6, call.whole("endTime", 1 << 42) * 10**6
         before = call.whole("cursor" if call.v3 else "idLessThan", 1 << 62)
@@ -618,11 +665,7 @@ class Dialect:
                     mine = trade[at] == call.account and (not number or str(trade[at + 1]) == number)
                     if mine and trade[1] < before and start <= trade[5] <= min(end, latest):
                         rows.append((trade, at))
-        page = sorted(rows, key=lambda row: -row[0][1])[:limit]
-        last = str(page[-1][0][1]) if page else None
-        if call.v3:
-            return {"list": [self.listed_fill_v3(call, *row) for row in page] or None, "cursor": last}
-        return {"fillList": [self.listed_fill_v2(call, *row) for row in page] or None, "endId": last}
+        return sorted(rows, key=lambda row: -row[0][1])[:limit]
 
     # -- how orders and executions are written --------------------------------------------------------------------------------
 
@@ -645,10 +688,10 @@ class Dialect:
         leverage, margin, _ = self.engine.account_config(account, index)
         return {
             "symbol": self.host.instruments[index].symbol, "size": self.size(index, order[12]), "orderId": str(order[1]),
-            "clientOid": self._client(order), "baseVolume": self.size(index, cum), "fee": _money(-fee),
+            "clientOid": self._client(order), "baseVolume": self.size(index, cum), "fee": money(-fee),
             "price": self.price(index, order[13]) if order[13] else "", "priceAvg": self._average(index, cum, value),
             "status": STATUS[order[10]], "side": _side_v2(order[5], order[6]), "force": FORCE[order[8]],
-            "totalProfits": _money(profit), "posSide": HELD[order[6]], "marginCoin": "USDT", "quoteVolume": _money(value),
+            "totalProfits": money(profit), "posSide": HELD[order[6]], "marginCoin": "USDT", "quoteVolume": money(value),
             "leverage": str(leverage), "marginMode": "isolated" if margin == eng.MARGIN_ISOLATED else "crossed",
             "reduceOnly": "YES" if order[11] & eng.FLAG_REDUCE_ONLY else "NO",
             "enterPointSource": "SYS" if order[11] & eng.FLAG_LIQUIDATION else "API", "tradeSide": _trade_side(order),
@@ -666,21 +709,21 @@ class Dialect:
             "orderId": str(order[1]), "clientOid": self._client(order), "category": category,
             "symbol": self.host.instruments[index].symbol, "orderType": "limit" if order[13] else "market",
             "side": "buy" if order[5] > 0 else "sell", "price": self.price(index, order[13]) if order[13] else "0",
-            "qty": self.size(index, order[12]), "amount": "0", "cumExecQty": self.size(index, cum), "cumExecValue": _money(value),
+            "qty": self.size(index, order[12]), "amount": "0", "cumExecQty": self.size(index, cum), "cumExecValue": money(value),
             "avgPrice": self._average(index, cum, value) or "0", "timeInForce": FORCE[order[8]],
             "orderStatus": STATUS[order[10]].replace("canceled", "cancelled"), "posSide": HELD[order[6]] if order[6] else "",
             "holdMode": "hedge_mode" if order[6] else "one_way_mode",
             "tradeSide": "close" if _closes(order[5], order[6]) else "open",
             "reduceOnly": "YES" if order[11] & eng.FLAG_REDUCE_ONLY else "NO",
             "marginMode": "isolated" if margin == eng.MARGIN_ISOLATED else "crossed",
-            "feeDetail": [{"feeCoin": "USDT", "fee": _money(fee)}], "cancelReason": "",
+            "feeDetail": [{"feeCoin": "USDT", "fee": money(fee)}], "cancelReason": "",
             "execType": "liquidation" if order[11] & eng.FLAG_LIQUIDATION else "normal", "stpMode": "none",
             "createdTime": str(order[16] // 10**6), "updatedTime": str(order[17] // 10**6),
         }  # fmt: skip
 
     def _average(self, index: int, cum: int, value_e8: int) -> str:
         """Average price, eight places; "" of an order without executions."""
-        return _short(fixed(value_e8 * E8 // (cum * self.host.instruments[index].lot_e8), 8)) if cum else ""
+        return short(fixed(value_e8 * E8 // (cum * self.host.instruments[index].lot_e8), 8)) if cum else ""
 
     def listed_fill_v2(self, call: Call, trade: tuple[int, ...], at: int) -> dict[str, Any]:
         index, position, bought = trade[2], trade[at + 4], at == 7
@@ -689,7 +732,7 @@ class Dialect:
             "tradeId": str(trade[1]), "symbol": self.host.instruments[index].symbol, "orderId": str(trade[at + 1]),
             "price": self.price(index, trade[3]), "baseVolume": self.size(index, trade[4]),
             "feeDetail": [_fee_v2(trade[at + 2])], "side": _side_v2(side, position),
-            "quoteVolume": self._value(index, trade[3], trade[4]), "profit": _money(trade[at + 3]), "enterPointSource": "api",
+            "quoteVolume": self._value(index, trade[3], trade[4]), "profit": money(trade[at + 3]), "enterPointSource": "api",
             "tradeSide": _fill_side(side, position), "posMode": "hedge_mode" if position else "one_way_mode",
             "tradeScope": "maker" if (trade[6] < 0) == bought else "taker", "cTime": str(trade[5] // 10**6),
         }  # fmt: skip
@@ -705,12 +748,12 @@ class Dialect:
             "execValue": self._value(index, trade[3], trade[4]),
             "tradeScope": "maker" if (trade[6] < 0) == bought else "taker",
             "tradeSide": "close" if _closes(1 if bought else -1, position) else "open",
-            "feeDetail": [{"feeCoin": "USDT", "fee": _money(trade[at + 2])}], "createdTime": str(trade[5] // 10**6),
-            "updatedTime": str(trade[5] // 10**6), "execPnl": _money(trade[at + 3]), "isRPI": "no",
+            "feeDetail": [{"feeCoin": "USDT", "fee": money(trade[at + 2])}], "createdTime": str(trade[5] // 10**6),
+            "updatedTime": str(trade[5] // 10**6), "execPnl": money(trade[at + 3]), "isRPI": "no",
         }  # fmt: skip
 
     def _value(self, index: int, px: int, qty: int) -> str:
-        return _money(px * qty * self.host.instruments[index].value_mul)
+        return money(px * qty * self.host.instruments[index].value_mul)
 
     # -- account --------------------------------------------------------------------------------------------------------------
 
@@ -738,11 +781,11 @@ class Dialect:
         equity = wallet + cross_upnl + iso_upnl
         self.host.note_equity(call.account, equity, self.host.now_ns())
         return {
-            "marginCoin": "USDT", "locked": _money(order_im), "available": _money(available),
-            "crossedMaxAvailable": _money(available), "isolatedMaxAvailable": _money(available),
-            "maxTransferOut": _money(max(0, available)), "accountEquity": _money(equity), "usdtEquity": _money(equity),
-            "btcEquity": "0", "crossedRiskRate": "0", "unrealizedPL": _money(cross_upnl + iso_upnl), "coupon": "0",
-            "crossedUnrealizedPL": _money(cross_upnl), "isolatedUnrealizedPL": _money(iso_upnl), "assetMode": "single",
+            "marginCoin": "USDT", "locked": money(order_im), "available": money(available),
+            "crossedMaxAvailable": money(available), "isolatedMaxAvailable": money(available),
+            "maxTransferOut": money(max(0, available)), "accountEquity": money(equity), "usdtEquity": money(equity),
+            "btcEquity": "0", "crossedRiskRate": "0", "unrealizedPL": money(cross_upnl + iso_upnl), "coupon": "0",
+            "crossedUnrealizedPL": money(cross_upnl), "isolatedUnrealizedPL": money(iso_upnl), "assetMode": "single",
         }  # fmt: skip
 
     def account_v2(self, call: Call) -> Any:
@@ -771,15 +814,15 @@ class Dialect:
         wallet, _, cross_upnl, iso_upnl, position_im, order_im, maint, _, available, _ = self.engine.account_state(call.account)
         upnl = cross_upnl + iso_upnl
         self.host.note_equity(call.account, wallet + upnl, self.host.now_ns())
-        equity = _money(wallet + upnl)
+        equity = money(wallet + upnl)
         coin = {
-            "coin": "USDT", "equity": equity, "usdValue": equity, "balance": _money(wallet), "available": _money(available),
-            "debt": "0", "locked": _money(order_im),
+            "coin": "USDT", "equity": equity, "usdValue": equity, "balance": money(wallet), "available": money(available),
+            "debt": "0", "locked": money(order_im),
         }  # fmt: skip
         return {
-            "accountEquity": equity, "usdtEquity": equity, "btcEquity": "0", "unrealisedPnl": _money(upnl),
-            "usdtUnrealisedPnl": _money(upnl), "btcUnrealizedPnl": "0", "effEquity": equity, "mmr": _money(maint),
-            "imr": _money(position_im + order_im), "mgnRatio": "0", "positionMgnRatio": "0", "assets": [coin],
+            "accountEquity": equity, "usdtEquity": equity, "btcEquity": "0", "unrealisedPnl": money(upnl),
+            "usdtUnrealisedPnl": money(upnl), "btcUnrealizedPnl": "0", "effEquity": equity, "mmr": money(maint),
+            "imr": money(position_im + order_im), "mgnRatio": "0", "positionMgnRatio": "0", "assets": [coin],
         }  # fmt: skip
 
     def _legs(self, account: int, indexes: list[int]) -> list[tuple[int, int, int]]:
@@ -804,10 +847,10 @@ class Dialect:
         return {
             "marginCoin": "USDT", "symbol": self.host.instruments[index].symbol,
             "holdSide": "long" if (qty > 0 or side == eng.POS_LONG) else "short", "openDelegateSize": "0",
-            "marginSize": _money(iso if isolated else im), "available": total, "locked": "0", "total": total,
-            "leverage": str(leverage), "achievedProfits": _money(realised),
+            "marginSize": money(iso if isolated else im), "available": total, "locked": "0", "total": total,
+            "leverage": str(leverage), "achievedProfits": money(realised),
             "openPriceAvg": self._average(index, abs(qty), abs(cost)) or "0",
-            "marginMode": "isolated" if isolated else "crossed", "posMode": self._mode(account), "unrealizedPL": _money(upnl),
+            "marginMode": "isolated" if isolated else "crossed", "posMode": self._mode(account), "unrealizedPL": money(upnl),
             "liquidationPrice": self.price(index, liquidation) if liquidation else "0", "keepMarginRate": "0.004",
             "markPrice": self.price(index, self.engine.mark(index)), "marginRatio": "0", "breakEvenPrice": "", "totalFee": "",
             "assetMode": "single", "cTime": str(updated // 10**6), "uTime": str(updated // 10**6),
@@ -844,7 +887,7 @@ class Dialect:
         written = [
             {
                 "billId": str(number), "id": str(number), "symbol": self.host.instruments[symbol].symbol if symbol >= 0 else "",
-                "amount": _money(amount), "fee": "0", "coin": "USDT", "businessType": kind, "type": kind, "balance": "0",
+                "amount": money(amount), "fee": "0", "coin": "USDT", "businessType": kind, "type": kind, "balance": "0",
                 "category": PRODUCT, "cTime": str(ts // 10**6), "ts": str(ts // 10**6), "feeByCoupon": "",
             }
             for number, ts, symbol, kind, amount in page
@@ -1000,7 +1043,7 @@ class Dialect:
 
     def _known(self, session: Session, channel: str, market: str, instrument: str) -> bool:
         if not session.private:
-            product = "usdt-futures" if session.v3 else PRODUCT
+            product = self.topic if session.v3 else self.product
             return channel == "ticker" and market == product and instrument in self.host.symbols
         if session.v3:
             return market == "UTA" and channel in ("order", "fill", "fast-fill", "position", "account")
@@ -1012,11 +1055,15 @@ class Dialect:
         """What stands at the time of subscribing: positions, balance, ticker; of orders nothing."""
         if channel == "ticker":
             conn.send(self._ticker_push(session, self.host.symbols[instrument]))
-        elif conn.owner is not None and market != "SPOT" and channel in ("positions", "position"):
+        elif conn.owner is not None and market == self._market(session) and channel in ("positions", "position"):
             legs = self._legs(conn.owner.account, list(range(len(self.host.instruments))))
             conn.send(self._positions_push(session, conn.owner.account, legs))
-        elif conn.owner is not None and market != "SPOT" and channel == "account":
+        elif conn.owner is not None and market == self._market(session) and channel == "account":
             conn.send(self._account_push(session, conn.owner.account))
+
+    def _market(self, session: Session) -> str:
+        """What private channels of this market are subscribed to under."""
+        return "UTA" if session.v3 else self.product
 
     def _trade(self, conn: Conn, asked: dict[str, Any], rows: list[dict[str, Any]]) -> Work | None:
         """An order over the socket: only for accounts the venue has approved (the right ``ws_orders``)."""
@@ -1044,7 +1091,7 @@ class Dialect:
         assert call.owner is not None
         topic = str(asked.get("topic") if call.v3 else row.get("channel"))
         try:
-            if not call.owner.rights.get("ws_orders") or not _may_trade(call.owner, call.v3):
+            if not call.owner.rights.get("ws_orders") or not self._may_trade(call.owner, call.v3):
                 raise Refused("25620" if call.v3 else "40014", "Incorrect permissions, need trade permissions")
             if topic != "place-order":
                 raise Refused("30001", f"channel {topic} doesn't exist")
@@ -1089,26 +1136,32 @@ class Dialect:
         symbol = self.host.instruments[index].symbol
         for conn in self.public:
             session: Session = conn.state
-            market = "usdt-futures" if session.v3 else PRODUCT
+            market = self.topic if session.v3 else self.product
             if (market, "ticker", symbol) in session.subscribed:
                 if session.v3 not in pushes:
                     pushes[session.v3] = self._ticker_push(session, index)
                 conn.send(pushes[session.v3])
 
     def _ticker_push(self, session: Session, index: int) -> bytes:
-        row, now = self.ticker(index, self.host.server_ns()), self.host.server_ns() // 10**6
+        symbol, now = self.host.instruments[index].symbol, self.host.server_ns()
         if session.v3:
-            arg = {"instType": "usdt-futures", "topic": "ticker", "symbol": row["symbol"]}
-            return orjson.dumps({"action": "snapshot", "arg": arg, "data": [_ticker_v3(row)], "ts": now})
-        arg = {"instType": PRODUCT, "channel": "ticker", "instId": row["symbol"]}
-        return orjson.dumps({"action": "snapshot", "arg": arg, "data": [row], "ts": now})
+            arg = {"instType": self.topic, "topic": "ticker", "symbol": symbol}
+            rows = [self._ticker_v3(index, now)]
+        else:
+            arg = {"instType": self.product, "channel": "ticker", "instId": symbol}
+            rows = [self.ticker(index, now)]
+        return orjson.dumps({"action": "snapshot", "arg": arg, "data": rows, "ts": now // 10**6})
 
     def _to_owner(self, kind: int, event: tuple[int, ...], owner: Owner) -> None:
         for conn in list(self.private[owner.account]):
             session: Session = conn.state
             for channel, client, text in self._pushes(session, kind, event):
-                if any(channel == subscribed for _, subscribed, _ in session.subscribed):
+                if self._hears(session, channel):
                     self.host.publish(conn, owner, channel, client, text)
+
+    def _hears(self, session: Session, channel: str) -> bool:
+        here = self._market(session)
+        return any(market == here and subscribed == channel for market, subscribed, _ in session.subscribed)
 
     def _pushes(self, session: Session, kind: int, event: tuple[int, ...]) -> list[tuple[str, str, bytes]]:
         """(channel, client order id, message) of one event, as this connection hears of it."""
@@ -1131,8 +1184,7 @@ class Dialect:
     ) -> list[tuple[str, str, bytes]]:
         client = self._client(order)
         if session.v3:
-            row = self.order_v3(order, "usdt-futures")
-            row["holdSide"] = row.pop("posSide") or HELD[0]
+            row = self._pushed_order_v3(order)
             pushes = [("order", client, self._push("UTA", "order", [row]))]
             if kind == eng.EV_TRADE:
                 fill = self._fill_push_v3(event, order)
@@ -1144,10 +1196,16 @@ class Dialect:
                 ]  # fmt: skip
             return pushes
         row = self._order_push_v2(kind, event, order)
-        pushes = [("orders", client, self._push(PRODUCT, "orders", [row], instId="default"))]
+        pushes = [("orders", client, self._push(self.product, "orders", [row], instId="default"))]
         if kind == eng.EV_TRADE:
-            pushes.append(("fill", client, self._push(PRODUCT, "fill", [self._fill_push_v2(event, order)], instId="default")))
+            fill = self._fill_push_v2(event, order)
+            pushes.append(("fill", client, self._push(self.product, "fill", [fill], instId="default")))
         return pushes
+
+    def _pushed_order_v3(self, order: tuple[Any, ...]) -> dict[str, Any]:
+        row = self.order_v3(order, self.topic)
+        row["holdSide"] = row.pop("posSide") or HELD[0]
+        return row
 
     def _order_push_v2(self, kind: int, event: tuple[int, ...], order: tuple[Any, ...]) -> dict[str, Any]:
         index = order[3]
@@ -1162,9 +1220,9 @@ class Dialect:
         if kind == eng.EV_TRADE:
             row |= {
                 "fillPrice": self.price(index, event[11]), "tradeId": str(event[13]), "baseVolume": self.size(index, event[12]),
-                "fillTime": str(event[9] // 10**6), "fillFee": _money(-event[16]), "fillFeeCoin": "USDT",
+                "fillTime": str(event[9] // 10**6), "fillFee": money(-event[16]), "fillFeeCoin": "USDT",
                 "fillNotionalUsd": self._value(index, event[11], event[12]), "tradeScope": "M" if event[7] else "T",
-                "pnl": _money(event[17]),
+                "pnl": money(event[17]),
             }  # fmt: skip
         return row
 
@@ -1176,7 +1234,7 @@ class Dialect:
             "symbol": self.host.instruments[index].symbol, "side": "buy" if order[5] > 0 else "sell",
             "orderType": "limit" if order[13] else "market", "posMode": "hedge_mode" if order[6] else "one_way_mode",
             "price": self.price(index, event[11]), "baseVolume": self.size(index, event[12]), "tradeSide": _trade_side(order),
-            "quoteVolume": self._value(index, event[11], event[12]), "profit": _money(event[17]),
+            "quoteVolume": self._value(index, event[11], event[12]), "profit": money(event[17]),
             "tradeScope": "maker" if event[7] else "taker", "feeDetail": [_fee_v2(event[16])], "cTime": stamp, "uTime": stamp,
         }  # fmt: skip
 
@@ -1185,8 +1243,8 @@ class Dialect:
         held = HELD[order[6]] if order[6] else "long" if order[5] > 0 else "short"
         return {
             "symbol": self.host.instruments[index].symbol, "orderType": "limit" if order[13] else "market", "updatedTime": stamp,
-            "side": "buy" if order[5] > 0 else "sell", "orderId": str(order[1]), "execPnl": _money(event[17]),
-            "feeDetail": [{"feeCoin": "USDT", "fee": _money(event[16])}], "execTime": stamp,
+            "side": "buy" if order[5] > 0 else "sell", "orderId": str(order[1]), "execPnl": money(event[17]),
+            "feeDetail": [{"feeCoin": "USDT", "fee": money(event[16])}], "execTime": stamp,
             "tradeScope": "maker" if event[7] else "taker", "tradeSide": "close" if _closes(order[5], order[6]) else "open",
             "execId": str(event[13]), "execLinkId": str(event[13]), "execPrice": self.price(index, event[11]), "holdSide": held,
             "execValue": self._value(index, event[11], event[12]), "category": "usdt-futures",
@@ -1208,17 +1266,17 @@ class Dialect:
     def _account_push(self, session: Session, account: int) -> bytes:
         wallet, _, cross_upnl, iso_upnl, _, order_im, maint, _, available, _ = self.engine.account_state(account)
         upnl = cross_upnl + iso_upnl
-        equity = _money(wallet + upnl)
+        equity = money(wallet + upnl)
         if session.v3:
-            coin = {"coin": "USDT", "balance": _money(wallet), "available": _money(available), "borrow": "0", "debts": "0",
-                    "locked": _money(order_im), "equity": equity, "usdValue": equity}  # fmt: skip
+            coin = {"coin": "USDT", "balance": money(wallet), "available": money(available), "borrow": "0", "debts": "0",
+                    "locked": money(order_im), "equity": equity, "usdValue": equity}  # fmt: skip
             whole: dict[str, Any] = {
-                "unrealisedPnL": _money(upnl), "totalEquity": equity, "positionMgnRatio": "0", "mmr": _money(maint),
+                "unrealisedPnL": money(upnl), "totalEquity": equity, "positionMgnRatio": "0", "mmr": money(maint),
                 "effEquity": equity, "imr": "0", "mgnRatio": "0", "coin": [coin],
             }  # fmt: skip
             return self._push("UTA", "account", [whole])
-        row = {"marginCoin": "USDT", "frozen": _money(order_im), "available": _money(available), "maxOpenPosAvailable": "0",
-               "maxTransferOut": _money(max(0, available)), "equity": equity, "usdtEquity": equity, "unrealizedPL": _money(upnl),
+        row = {"marginCoin": "USDT", "frozen": money(order_im), "available": money(available), "maxOpenPosAvailable": "0",
+               "maxTransferOut": money(max(0, available)), "equity": equity, "usdtEquity": equity, "unrealizedPL": money(upnl),
                "crossedRiskRate": "0", "assetsMode": "single"}  # fmt: skip
         return self._push(PRODUCT, "account", [row], coin="default")
 
@@ -1235,13 +1293,6 @@ def sign(secret: bytes, text: bytes) -> str:
     return base64.b64encode(hmac.new(secret, text, hashlib.sha256).digest()).decode()
 
 
-def _may_trade(owner: Owner, v3: bool) -> bool:
-    if v3:
-        writes = owner.rights.get("permType", "read-and-write") == "read-and-write"
-        return writes and "uta_trade" in owner.rights.get("permissions", PERMISSIONS)
-    return bool({"coow", "trade"} & set(owner.rights.get("authorities", AUTHORITIES)))
-
-
 def _places(spec: Instrument) -> tuple[int, int, int]:
     """(decimals of the price, the tick in them, decimals of the quantity)."""
     step, place = spec.tick_e8, 8
@@ -1253,7 +1304,7 @@ def _places(spec: Instrument) -> tuple[int, int, int]:
     return place, step, volume
 
 
-def _side(text: str, call: Call) -> int:
+def side_of(text: str, call: Call) -> int:
     if text.lower() not in ("buy", "sell"):
         raise Refused("400172" if call.v3 else "40017", "Parameter verification failed side")
     return 1 if text.lower() == "buy" else -1
@@ -1300,25 +1351,16 @@ def _bill_kind(reason: int, amount: int, v3: bool) -> str:
     return ""
 
 
-def _ticker_v3(row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "category": PRODUCT, "symbol": row["symbol"], "lastPrice": row["lastPr"], "bid1Price": row["bidPr"],
-        "ask1Price": row["askPr"], "bid1Size": row["bidSz"], "ask1Size": row["askSz"], "openPrice24h": row["open24h"],
-        "highPrice24h": row["high24h"], "lowPrice24h": row["low24h"], "price24hPcnt": "0", "volume24h": "0", "turnover24h": "0",
-        "markPrice": row["markPrice"], "indexPrice": row["indexPrice"], "fundingRate": row["fundingRate"], "ts": row["ts"],
-    }  # fmt: skip
-
-
 def _fee_v2(fee_e8: int) -> dict[str, str]:
     """A commission: below 0 when paid."""
-    return {"deduction": "no", "feeCoin": "USDT", "totalDeductionFee": "0", "totalFee": _money(-fee_e8)}
+    return {"deduction": "no", "feeCoin": "USDT", "totalDeductionFee": "0", "totalFee": money(-fee_e8)}
 
 
-def _money(value_e8: int) -> str:
-    return _short(fixed(value_e8, 8))
+def money(value_e8: int) -> str:
+    return short(fixed(value_e8, 8))
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 

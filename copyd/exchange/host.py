@@ -27,8 +27,8 @@ from copyd.exchange.model import Instrument
 from copyd.exchange.websocket import CLOSING, OPEN, WebSocket, accepted, refusal, wants_websocket
 from copyd.exchange.windows import Windows
 
-#: Venues with a module of their name beside this one.
-DIALECTS = ("binance_spot", "okx", "okx_spot", "bybit", "bybit_spot", "bitget")
+#: Dialects with a module of their name beside this one.
+DIALECTS = ("binance_spot", "okx", "okx_spot", "bybit", "bybit_spot", "bitget", "bitget_spot")
 SILENCE_S = 60.0
 REORDER_MS_MIN = 200
 PONGS_MISSED = 3.34

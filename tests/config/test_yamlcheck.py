@@ -13,7 +13,8 @@ from copyd.app import declared_profiles
 from copyd.configfile import config_text, example
 from copyd.core.engine import Declared
 from copyd.errors import ConfigError
-from copyd.yamlcheck import check_files, load, load_config, looks_like_secret, reload
+from copyd.venues.bitget.instruments import SPOT_MARK
+from copyd.yamlcheck import BITGET_SPOT, check_files, load, load_config, looks_like_secret, reload
 
 MISTAKES = """\
 mode: simulat
@@ -255,6 +256,29 @@ def test_a_reload_takes_what_may_change_and_refuses_the_rest_by_name_and_place(w
 def test_names_that_occur_twice_are_refused(written):
     text = GOOD.replace("  - symbol: ETHUSDT", "  - symbol: BTCUSDT")
     assert any("BTCUSDT is already instruments[0]" in problem for problem in _problems(written(text)))
+
+
+def test_bitgets_spot_is_a_venue_of_its_own(written):
+    """Its two accounts have balances of their own: both markets under one venue are refused, and said at the first of spot."""
+    text = """\
+mode: simulate
+site: {id: 7, name: here}
+journal: {path: journal}
+venues:
+  - {name: there, kind: bitget, rest_url: "http://127.0.0.1:1", ws_url: "ws://127.0.0.1:2"}
+instruments:
+  - {symbol: BTCUSDT, venue: there, class: majors}
+  - {symbol: BTCUSDT_SPBL, venue: there, class: majors}
+leaders:
+  - {id: lead, venue: there, credential: lead}
+credentials:
+  - {file: credentials.jsonl}
+"""
+    [problem] = _problems(written(text))
+    assert "instruments[1].venue: there cannot have spot (BTCUSDT_SPBL) beside perpetuals (enter the exchange" in problem
+    for symbol in ("BTCUSDT", "BTCUSDT_SPBL"):
+        assert _problems(written(text.replace(f"  - {{symbol: {symbol}, venue: there, class: majors}}\n", ""))) == []
+    assert BITGET_SPOT == SPOT_MARK
 
 
 def test_what_a_leader_declares_names_instruments_there_are(written):

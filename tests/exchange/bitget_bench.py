@@ -1,4 +1,4 @@
-"""The simulated exchange with the Bitget dialect, in the test's own loop, and a signed client that knows no code of ours."""
+"""The simulated exchange with a Bitget dialect, in the test's own loop, and a signed client that knows no code of ours."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Bench:
         assert (status, answer["code"]) == (200, "00000"), answer
         return answer["data"]
 
-    async def private(self, account: Account, *channels: str, v3: bool = False) -> Socket:
+    async def private(self, account: Account, *channels: str, v3: bool = False, market: str = "USDT-FUTURES") -> Socket:
         """A private connection, logged in and subscribed, its snapshots read away."""
         ws = await self.http.ws_connect(f"{self.ws}/v{3 if v3 else 2}/ws/private")
         stamp = str(int(time.time()))
@@ -81,7 +81,7 @@ class Bench:
         }])  # fmt: skip
         assert (await hear(ws))["event"] == "login"
         for channel in channels:
-            arg = {"instType": "UTA", "topic": channel} if v3 else {"instType": "USDT-FUTURES", "channel": channel}
+            arg = {"instType": "UTA", "topic": channel} if v3 else {"instType": market, "channel": channel}
             if not v3:
                 arg |= {"coin": "default"} if channel == "account" else {"instId": "default"}
             await say(ws, op="subscribe", args=[arg])
@@ -98,7 +98,8 @@ async def say(ws: Socket, **message: Any) -> None:
 @contextlib.asynccontextmanager
 async def exchange(lift: frozenset[str] = RATES, **options: Any) -> AsyncIterator[Bench]:
     """A running exchange with a still market, in this loop."""
-    host = Host(Options(seed=7, maker_ms=options.pop("maker_ms", 60_000), lift=lift, **options), Dialect)
+    dialect = options.pop("dialect", Dialect)
+    host = Host(Options(seed=7, maker_ms=options.pop("maker_ms", 60_000), lift=lift, **options), dialect)
     if host.makers is not None:
         for index in range(len(host.instruments)):
             host.makers.hold(index, 0)

@@ -30,6 +30,7 @@ from copyd.venues.common.facts import (
     NEW,
     PARTIALLY_FILLED,
     REJECTED,
+    TERMINAL_STATUS,
     Mark,
     Quote,
     cost_e8,
@@ -68,6 +69,8 @@ class Order(msgspec.Struct):
     symbol: str = ""
     clientOid: Text = ""
     size: Text = ""
+    newSize: Text = ""
+    notional: Text = ""
     posMode: Text = ""
     posSide: Text = ""
     tradeSide: Text = ""
@@ -157,6 +160,7 @@ class Order3(msgspec.Struct):
     category: str = ""
     clientOid: Text = ""
     qty: Text = ""
+    amount: Text = ""
     cumExecQty: Text = ""
     cumExecValue: Text = ""
     avgPrice: Text = ""
@@ -246,9 +250,11 @@ class Settings3(msgspec.Struct):
 
 
 class Bill(msgspec.Struct):
-    """A movement of money: a bill of v2 or a financial record of v3."""
+    """A movement of money: a bill of v2 or a financial record of v3. A bill of v2's spot account has a ``size`` and a group."""
 
-    amount: str
+    amount: Text = ""
+    size: Text = ""
+    groupType: Text = ""
     billId: str = ""
     id: str = ""
     symbol: Text = ""
@@ -267,6 +273,7 @@ class Ticker(msgspec.Struct):
     askPr: Text = ""
     bidSz: Text = ""
     askSz: Text = ""
+    lastPr: Text = ""
     markPrice: Text = ""
     fundingRate: Text = ""
     ts: Number = ""
@@ -342,6 +349,15 @@ class MoneysBody(Head):
     data: list[Money] | None = None
 
 
+class Price(msgspec.Struct):
+    symbol: str
+    lastPr: str
+
+
+class PricesBody(Head):
+    data: list[Price] | None = None
+
+
 class BillPage(msgspec.Struct):
     bills: list[Bill] | None = None
     rows: list[Bill] | None = msgspec.field(name="list", default=None)
@@ -351,6 +367,10 @@ class BillPage(msgspec.Struct):
 
 class BillsBody(Head):
     data: BillPage | None = None
+
+
+class SpotBillsBody(Head):
+    data: list[Bill] | None = None
 
 
 class Order3Body(Head):
@@ -452,14 +472,26 @@ def order_told(row: Order, item: Instrument) -> OrderTold:
     way = way_v2(row.side, row.tradeSide or "", row.posMode or "", _held(row.posSide), row.orderSource or "")
     filled = (row.accBaseVolume if row.instId else row.baseVolume) or "0"
     client = row.clientOid or ""
-    # A market order that buys spot is sized in the quote asset: how many lots were wanted is not told.
-    quote_sized = item.spot and row.orderType == "market" and way.side > 0
+    status, lots = _status(row.status or row.state or ""), item.lots(_trimmed(filled))
+    if item.spot and row.orderType == "market" and way.side > 0:
+        value = (row.notional or row.newSize) if row.instId else row.size
+        asked = _bought(value or "", row.fillPrice or row.priceAvg or "", lots, status, item)
+    else:  # spot's pushes write what an order is worth where all others have its quantity
+        asked = item.lots(_trimmed((row.newSize if item.spot and row.instId else row.size) or "0"))
     return OrderTold(
-        own_cid(client), client, item.index, number(row.orderId, "orderId"), _status(row.status or row.state or ""),
-        item.lots(_trimmed(filled)), cost_e8(row.priceAvg or "", filled, row.quoteVolume or ""), way.side, way.position_side,
-        0 if quote_sized else item.lots(_trimmed(row.size or "0")), (row.reduceOnly or "").lower() == "yes",
-        ms(row.uTime or row.cTime) * MS_NS,
+        own_cid(client), client, item.index, number(row.orderId, "orderId"), status, lots,
+        cost_e8(row.priceAvg or "", filled, row.quoteVolume or ""), way.side, way.position_side, asked,
+        (row.reduceOnly or "").lower() == "yes", ms(row.uTime or row.cTime) * MS_NS,
     )  # fmt: skip
+
+
+def _bought(value: str, price: str, filled: int, status: int, item: Instrument) -> int:
+    """Lots that a market order for so much of the quote asset comes to: what it has filled once it has ended; before that what
+    its value buys at a price, and more than it has filled; 0 where none is told."""
+    if status in TERMINAL_STATUS:
+        return filled
+    ticks = item.ticks_nearest(price) if price.strip("0.") else 0
+    return max(money_e8(value or "0") * item.value_div // (ticks * item.value_mul), filled + 1) if ticks else 0
 
 
 def order3_told(row: Order3, item: Instrument) -> OrderTold:
@@ -467,12 +499,13 @@ def order3_told(row: Order3, item: Instrument) -> OrderTold:
     way = order3_way(row, item)
     client = row.clientOid or ""
     filled = row.cumExecQty or "0"
-    quote_sized = item.spot and row.orderType == "market" and way.side > 0
+    status, lots = _status(row.orderStatus or ""), item.lots(filled)
+    by_value = item.spot and row.orderType == "market" and way.side > 0
+    asked = _bought(row.amount or "", row.avgPrice or "", lots, status, item) if by_value else item.lots(row.qty or "0")
     return OrderTold(
-        own_cid(client), client, item.index, number(row.orderId, "orderId"), _status(row.orderStatus or ""), item.lots(filled),
-        cost_e8(row.avgPrice or "", filled, row.cumExecValue or ""), way.side, way.position_side,
-        0 if quote_sized else item.lots(row.qty or "0"), (row.reduceOnly or "").lower() == "yes",
-        ms(row.updatedTime or row.createdTime) * MS_NS,
+        own_cid(client), client, item.index, number(row.orderId, "orderId"), status, lots,
+        cost_e8(row.avgPrice or "", filled, row.cumExecValue or ""), way.side, way.position_side, asked,
+        (row.reduceOnly or "").lower() == "yes", ms(row.updatedTime or row.createdTime) * MS_NS,
     )  # fmt: skip
 
 
@@ -493,7 +526,7 @@ def pushed_trade(row: Order, item: Instrument, told: OrderTold, ts_recv: int, ra
     execution = ls.Execution(
         item.index, told.position_side, number(row.tradeId, "tradeId"), told.venue_order_id, told.side,
         item.lots(_trimmed(row.baseVolume or "")), item.ticks(_trimmed(row.fillPrice)), told.order_qty, told.cum_qty,
-        told.reduce_only, (row.pnl or "").strip("-0.") != "", row.tradeScope in ("M", "maker"), True, told.client_order_id,
+        told.reduce_only, _realised(row.pnl, item, told.side), row.tradeScope in ("M", "maker"), True, told.client_order_id,
         cause, ms(row.fillTime or row.uTime) * MS_NS, ts_recv, raw,
     )  # fmt: skip
     return TradeTold(told.cid, execution, _negated(row.fillFee or "0"), row.fillFeeCoin or item.margin_asset, told)
@@ -532,11 +565,11 @@ def _fill(row: Fill, item: Instrument, way: Way, ts_recv: int, raw: bytes, *, li
         item.index, way.position_side, number(row.tradeId, "tradeId"), number(row.orderId, "orderId"), way.side,
         item.lots(_trimmed((row.size if item.spot else row.baseVolume) or "")),
         item.ticks(_trimmed(row.price or row.priceAvg or "")),
-        realised=(row.profit or "").strip("-0.") != "", maker=(row.tradeScope or "").lower() == "maker", live=live,
+        realised=_realised(row.profit, item, way.side), maker=(row.tradeScope or "").lower() == "maker", live=live,
         client_order_id=client, cause=way.cause, ts_event=ms(row.cTime) * MS_NS, ts_recv=ts_recv, raw=raw,
     )  # fmt: skip
     # The size of its order is not said here, and plans of a fixed amount are sized by it: ``orders`` says all of it.
-    return TradeTold(own_cid(client), execution, amount, asset, thin=live and not item.spot)
+    return TradeTold(own_cid(client), execution, amount, asset, thin=live)
 
 
 def fill3(
@@ -552,7 +585,7 @@ def fill3(
     fee = row.feeDetail[0] if row.feeDetail else None
     execution = ls.Execution(
         item.index, position, number(row.execId, "execId"), number(row.orderId, "orderId"), done, item.lots(row.execQty),
-        item.ticks(_trimmed(row.execPrice)), realised=(row.execPnl or "").strip("-0.") != "",
+        item.ticks(_trimmed(row.execPrice)), realised=_realised(row.execPnl, item, done),
         maker=(row.tradeScope or "").lower() == "maker", live=live, client_order_id=client, cause=cause,
         ts_event=ms(row.execTime or row.createdTime) * MS_NS, ts_recv=ts_recv, raw=raw,
     )  # fmt: skip
@@ -568,6 +601,11 @@ def listed_fill3(row: Fill3, item: Instrument, hedge: bool, ts_recv: int) -> Tra
     held = _held(row.posSide) or _held(row.holdSide)
     way = way_v3(row.side, held, "hedge_mode", row.tradeSide or "")
     return fill3(row, item, way.position_side, ts_recv, b"", live=False)
+
+
+def _realised(profit: Text, item: Instrument, side: int) -> bool:
+    """Whether an execution reduced something: on spot every sale does."""
+    return side < 0 if item.spot else (profit or "").strip("-0.") != ""
 
 
 def _fee_v2(detail: list[Fee] | Fee | None, item: Instrument) -> tuple[str, str]:
@@ -606,13 +644,33 @@ def entry_e8(row: Held | Held3) -> int:
 
 
 def wallet_told(row: Money, ts_event: int) -> WalletTold | None:
-    """A pushed balance of v2; None where the push does not tell the wallet apart from open profit."""
-    if row.coin:
-        parts = (row.available, row.frozen, row.locked)
-        return WalletTold(row.coin, sum(money_e8(part or "0") for part in parts), ts_event=ms(row.uTime) * MS_NS or ts_event)
+    """A pushed balance of v2's futures; None where the push does not tell the wallet apart from open profit."""
     if not row.equity or not row.unrealizedPL:
         return None
     return WalletTold(row.marginCoin, money_e8(row.equity) - money_e8(row.unrealizedPL), ts_event=ts_event)
+
+
+def coins_told(
+    rows: Sequence[tuple[str, int, int]], instruments: Instruments, ts_recv: int, raw: bytes
+) -> list[PositionTold | WalletTold]:
+    """Pushed balances of spot, (coin, amount e8, venue ns): of a base asset the position of its markets, of a quote asset the
+    wallet. Only what changed is told."""
+    found: list[PositionTold | WalletTold] = []
+    spot = [item for item in instruments if item.spot]
+    quotes = {item.quote_asset for item in spot}
+    for coin, amount, ts_event in rows:
+        found += [
+            PositionTold(ls.Position(item.index, 0, lots_of(item, amount), ts_event, ts_recv, "push", 1, True, raw))
+            for item in spot if item.base_asset == coin
+        ]  # fmt: skip
+        if coin in quotes:
+            found.append(WalletTold(coin, amount, ts_event=ts_event))
+    return found
+
+
+def coin_e8(row: Money) -> int:
+    """All there is of a coin of spot, free or not."""
+    return sum(money_e8(part or "0") for part in (row.available, row.frozen, row.locked))
 
 
 def wallets3_told(row: Account3, ts_event: int) -> list[WalletTold]:
@@ -622,6 +680,7 @@ def wallets3_told(row: Account3, ts_event: int) -> list[WalletTold]:
 
 #: Movements between an account and what lies outside it.
 FLOWS_V3 = frozenset({"TRANSFER_IN", "TRANSFER_OUT", "RESERVE_TRANSFER_IN", "RESERVE_TRANSFER_OUT"})
+FLOWS_SPOT = frozenset({"deposit", "withdraw", "transfer"})
 FUNDING_V2 = "contract_settle_fee"
 FUNDING_V3 = frozenset({"CONTRACT_MAIN_SETTLE_FEE_USER_IN", "CONTRACT_MAIN_SETTLE_FEE_USER_OUT"})
 
@@ -629,12 +688,24 @@ FUNDING_V3 = frozenset({"CONTRACT_MAIN_SETTLE_FEE_USER_IN", "CONTRACT_MAIN_SETTL
 def flow_of(row: Bill) -> tuple[int, int] | None:
     """(amount e8, venue ns) of a movement that was paid in (above 0) or taken out; None for any other."""
     kind = row.businessType or row.type or ""
+    if (row.groupType or "").lower() in FLOWS_SPOT:
+        return _spot_flow(row, kind.lower())
     inward = kind.startswith("trans_from_") or (kind in FLOWS_V3 and kind.endswith("_IN"))
     outward = kind.startswith("trans_to_") or (kind in FLOWS_V3 and kind.endswith("_OUT"))
     if not inward and not outward:
         return None
-    amount = abs(money_e8(row.amount))
+    amount = abs(money_e8(row.amount or "0"))
     return (amount if inward else -amount), ms(row.cTime or row.ts) * MS_NS
+
+
+def _spot_flow(row: Bill, kind: str) -> tuple[int, int] | None:
+    """The name gives the direction where it says one, else the sign does."""
+    amount = money_e8(row.size or row.amount or "0")
+    if kind.endswith("_in") or kind == "deposit":
+        amount = abs(amount)
+    elif kind.endswith("_out") or kind == "withdraw":
+        amount = -abs(amount)
+    return (amount, ms(row.cTime or row.ts) * MS_NS) if amount else None
 
 
 def funding_of(row: Bill, instruments: Instruments) -> FundingTold | None:
@@ -644,7 +715,7 @@ def funding_of(row: Bill, instruments: Instruments) -> FundingTold | None:
         return None
     if row.symbol and instruments.find(row.symbol) is None:
         return None
-    amount = money_e8(row.amount)
+    amount = money_e8(row.amount or "0")
     if kind in FUNDING_V3:  # the type says which way, whatever sign the amount bears
         amount = abs(amount) if kind.endswith("_IN") else -abs(amount)
     item = instruments.find(row.symbol or "")
@@ -654,7 +725,7 @@ def funding_of(row: Bill, instruments: Instruments) -> FundingTold | None:
 
 # --- market -----------------------------------------------------------------------------------------------------------
 def market_told(row: Ticker, item: Instrument, ts_event: int, ts_recv: int) -> list[Quote | Mark]:
-    """Best bid and ask, and of a perpetual the mark."""
+    """Best bid and ask, and the mark: spot has none, there its last price stands for it."""
     at = ms(row.ts) * MS_NS or ts_event
     found: list[Quote | Mark] = []
     if row.bidPr and row.askPr:
@@ -662,8 +733,10 @@ def market_told(row: Ticker, item: Instrument, ts_event: int, ts_recv: int) -> l
             item.index, item.ticks(row.bidPr), item.lots(_trimmed(row.bidSz or "0")), item.ticks(row.askPr),
             item.lots(_trimmed(row.askSz or "0")), at, ts_recv,
         ))  # fmt: skip
-    if row.markPrice and not item.spot:
-        found.append(Mark(item.index, item.ticks_nearest(row.markPrice), parse_ppm(row.fundingRate or "0"), at, ts_recv))
+    mark = row.lastPr if item.spot else row.markPrice
+    if mark:
+        rate = "0" if item.spot else row.fundingRate or "0"
+        found.append(Mark(item.index, item.ticks_nearest(mark), parse_ppm(rate), at, ts_recv))
     return found
 
 

@@ -35,6 +35,8 @@ CALLS = (
     "GET /api/v2/spot/trade/history-orders",
     "GET /api/v2/spot/trade/fills",
     "GET /api/v2/spot/account/assets",
+    "GET /api/v2/spot/account/bills",
+    "GET /api/v2/spot/market/tickers",
     "GET /api/v2/spot/account/info",
     "GET /api/v3/account/settings",
     "GET /api/v3/account/info",

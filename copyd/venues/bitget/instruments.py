@@ -83,6 +83,15 @@ def load_instruments(bodies: Mapping[str, bytes], wanted: Sequence[tuple[int, st
     return chosen(wanted, _listed(bodies), _instrument)
 
 
+def load_one_market(bodies: Mapping[str, bytes], wanted: Sequence[tuple[int, str]]) -> Instruments:
+    """As ``load_instruments``; ``ValueError`` for spot beside perpetuals: they are two accounts, and one balance is kept of each
+    that is traded."""
+    spot = [symbol for _, symbol in wanted if symbol.endswith(SPOT_MARK)]
+    if 0 < len(spot) < len(wanted):
+        raise ValueError(f"{', '.join(spot)}: spot cannot stand beside perpetuals: enter the exchange twice, once for each")
+    return load_instruments(bodies, wanted)
+
+
 def _listed(bodies: Mapping[str, bytes]) -> dict[str, _Contract | _Symbol]:
     """By our symbols: those of spot bear a mark."""
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copyd.venues.bitget.contract import CONTRACT
-from copyd.venues.bitget.instruments import load_instruments
+from copyd.venues.bitget.instruments import load_one_market
 from copyd.venues.bitget.rest import Rest
 from copyd.venues.bitget.wire import BitgetWire
 from copyd.venues.common.parts import Kind, Making
@@ -16,4 +16,4 @@ def make(of: Making) -> tuple[BitgetWire, Rest]:
     return BitgetWire(rest.kind), rest
 
 
-KIND = Kind("bitget", CONTRACT, make, load_instruments, by_rest=True, funding_by_rest=True)
+KIND = Kind("bitget", CONTRACT, make, load_one_market, by_rest=True, funding_by_rest=True)

@@ -43,6 +43,8 @@ PAGE = 100
 PAGES_MAX = 100
 #: The longest span one question about money may have.
 BILLS_SPAN_MS = 30 * DAY_MS
+#: Prices that coins are valued at may be so old.
+PRICES_AGE_NS = 1_000 * MS_NS
 #: The venue counts orders as they arrive, not as they leave.
 ORDER_MARGIN_NS = 200 * MS_NS
 #: Refusals that pass by themselves, and say nothing about which API an account speaks.
@@ -70,6 +72,11 @@ class Rest(RestBase):
         super().__init__(endpoints.rest, contract, clock, **kwargs)
         self.endpoints, self.isolated = endpoints, isolated
         self.instruments = Instruments(())
+        #: Nothing but spot is in use: the account is that of coins, and nothing is asked of the one of futures.
+        self.spot_only = False
+        self._pricing = asyncio.Lock()
+        self._priced: dict[str, int] = {}
+        self._priced_ns = -PRICES_AGE_NS
         self._kinds: dict[bytes, Kind] = {}
         self._margins: dict[tuple[bytes, str], bool] = {}
         self._placed: dict[bytes, deque[int]] = {}
@@ -77,6 +84,7 @@ class Rest(RestBase):
     def bind(self, instruments: Instruments) -> None:
         """The instruments in use."""
         self.instruments = instruments
+        self.spot_only = all(item.spot for item in instruments) and len(instruments) > 0
 
     # --- of the venue -------------------------------------------------------------------------------------------------
     def query(self, params: Mapping[str, Any]) -> str:
@@ -180,7 +188,7 @@ class Rest(RestBase):
         """Position mode, margin type and leverage as they are; different leverages of the two sides are told as 0."""
         kind = await self.prepare(key)
         if instrument.spot:
-            return Settings(False, False, 1)
+            return Settings(False, True, 1)
         if kind.unified:
             return await self._settings_v3(key, instrument)
         told = await self._account_v2(key, instrument)
@@ -212,7 +220,10 @@ class Rest(RestBase):
         return found
 
     async def hedge_mode(self, key: Key) -> bool:
-        """Whether the account keeps a position per side."""
+        """Whether the account keeps a position per side; on spot never, which is asked for all the same: a dead key is seen."""
+        if self.spot_only:
+            await self._coins(key)
+            return False
         if (await self.prepare(key)).unified:
             hedge = (await self._settings3(key)).holdMode == "hedge_mode"
             self._kinds[key.api_key] = Kind(True, hedge)
@@ -220,7 +231,9 @@ class Rest(RestBase):
         return (await self._account_v2(key, self._perpetual())).posMode == "hedge_mode"
 
     async def set_hedge(self, key: Key, hedge: bool) -> None:
-        """Set the position mode; "no change" is success."""
+        """Set the position mode; "no change" is success. Nothing on spot, which has no such mode."""
+        if self.spot_only:
+            return
         mode = "hedge_mode" if hedge else "one_way_mode"
         if (await self.prepare(key)).unified:
             await self._set(key, "/api/v3/account/set-hold-mode", {"holdMode": mode})
@@ -258,7 +271,9 @@ class Rest(RestBase):
 
     # --- balances and positions -----------------------------------------------------------------------------------------
     async def books(self, key: Key) -> AccountBooks:
-        """Balance of the margin account and positions in instruments of ours."""
+        """Balance of the account and positions in instruments of ours."""
+        if self.spot_only:
+            return await self._books_spot(key)
         if (await self.prepare(key)).unified:
             wallet, available, equity = await self._money_v3(key)
         else:
@@ -271,20 +286,49 @@ class Rest(RestBase):
         return AccountBooks(wallet, available, equity, held, self.venue_clock.timestamp_ms() * MS_NS)
 
     async def _money_v2(self, key: Key) -> tuple[int, int, int]:
-        """(wallet, available, equity), 1e-8. Where only spot is traded: what there is of the quote asset."""
-        if not any(not item.spot for item in self.instruments):
-            return await self._money_spot(key)
+        """(wallet, available, equity), 1e-8."""
         told = await self._account_v2(key, self._perpetual())
         equity = money_e8(told.accountEquity or "0")
         parts = (told.crossedUnrealizedPL or "0", told.isolatedUnrealizedPL or "0")
         open_profit = money_e8(told.unrealizedPL) if told.unrealizedPL else sum(money_e8(part) for part in parts)
         return equity - open_profit, money_e8(told.available or "0"), equity
 
-    async def _money_spot(self, key: Key) -> tuple[int, int, int]:
-        rows = _read(codec.MoneysBody, await self.get("/api/v2/spot/account/assets", {"coin": MARGIN_COIN}, key)).data or []
-        row = next((row for row in rows if row.coin == MARGIN_COIN), codec.Money())
-        held = sum(money_e8(part or "0") for part in (row.available, row.frozen, row.locked))
-        return held, money_e8(row.available or "0"), held
+    async def _books_spot(self, key: Key) -> AccountBooks:
+        """What there is of the quote assets, and the base assets in use at their last prices, rounded down."""
+        coins = await self._coins(key)
+        quotes = {item.quote_asset for item in self.instruments}
+        available, wallet = (sum(coins.get(name, (0, 0))[at] for name in quotes) for at in (0, 1))
+        held = [(item, amount) for item in self.instruments if (amount := coins.get(item.base_asset, (0, 0))[1])]
+        prices = await self._prices() if held else {}
+        equity = wallet
+        for coin, symbol in {item.base_asset: venue_symbol(item.symbol) for item, _ in held}.items():
+            if symbol not in prices:
+                raise ValueError(f"no price of {symbol}")
+            equity += coins[coin][1] * prices[symbol] // 10**8
+        lots = [(item.index, 0, codec.lots_of(item, amount), 0) for item, amount in held]
+        rows = tuple(row for row in lots if row[2])
+        return AccountBooks(wallet, available, equity, rows, self.venue_clock.timestamp_ms() * MS_NS)
+
+    async def _prices(self) -> dict[str, int]:
+        """Last prices of the markets in use by the venue's symbols, 1e-8, at most a second old: whoever reads many accounts asks
+        once. One market is asked for by name, more with all others."""
+        async with self._pricing:
+            if self.mono() - self._priced_ns >= PRICES_AGE_NS:
+                symbols = {venue_symbol(item.symbol) for item in self.instruments}
+                params = {"symbol": next(iter(symbols))} if len(symbols) == 1 else None
+                rows = _there(_read(codec.PricesBody, await self.get("/api/v2/spot/market/tickers", params)).data, "the prices")
+                self._priced = {row.symbol: money_e8(row.lastPr) for row in rows if row.symbol in symbols}
+                self._priced_ns = self.mono()
+            return self._priced
+
+    async def _coins(self, key: Key) -> dict[str, tuple[int, int]]:
+        """(free, all there is) by coin, 1e-8."""
+        if (await self.prepare(key)).unified:
+            told = _there(_read(codec.Assets3Body, await self.get("/api/v3/account/assets", None, key)).data, "the assets")
+            rows = _there(told.assets, "the assets")
+            return {row.coin: (money_e8(row.available or "0"), money_e8(row.balance or "0")) for row in rows}
+        moneys = _there(_read(codec.MoneysBody, await self.get("/api/v2/spot/account/assets", None, key)).data, "the assets")
+        return {row.coin: (money_e8(row.available or "0"), codec.coin_e8(row)) for row in moneys}
 
     async def _money_v3(self, key: Key) -> tuple[int, int, int]:
         told = _there(_read(codec.Assets3Body, await self.get("/api/v3/account/assets", None, key)).data, "the assets")
@@ -294,6 +338,8 @@ class Rest(RestBase):
 
     async def _held(self, key: Key) -> list[tuple[codec.Held | codec.Held3, Instrument]]:
         rows: list[Any]
+        if self.spot_only:
+            return []
         if (await self.prepare(key)).unified:
             body = _read(codec.Held3Body, await self.get("/api/v3/position/current-position", {"category": PRODUCT}, key))
             rows = _there(body.data, "the positions").rows or []
@@ -307,15 +353,10 @@ class Rest(RestBase):
         items = [item for item in self.instruments if item.spot]
         if not items:
             return []
-        if (await self.prepare(key)).unified:
-            told = _there(_read(codec.Assets3Body, await self.get("/api/v3/account/assets", None, key)).data, "the assets")
-            held = {row.coin: money_e8(row.balance or "0") for row in _there(told.assets, "the assets")}
-        else:
-            moneys = _there(_read(codec.MoneysBody, await self.get("/api/v2/spot/account/assets", None, key)).data, "the assets")
-            held = {row.coin: sum(money_e8(part or "0") for part in (row.available, row.frozen, row.locked)) for row in moneys}
+        held = await self._coins(key)
         at = self.venue_clock.timestamp_ms() * MS_NS
-        lots = [(item, codec.lots_of(item, held.get(item.base_asset, 0))) for item in items]
-        return [ls.Position(item.index, 0, qty, at, now, source, 1) for item, qty in lots if qty]
+        lots = [(item, codec.lots_of(item, held.get(item.base_asset, (0, 0))[1])) for item in items]
+        return [ls.Position(item.index, 0, qty, at, now, source, 1, True) for item, qty in lots if qty]
 
     async def positions(self, key: Key) -> list[ls.Position]:
         """Positions with their leverage, and what is held of spot; flat ones are left out."""
@@ -542,7 +583,9 @@ class Rest(RestBase):
         return [flow for row in rows if (row.coin or MARGIN_COIN) == MARGIN_COIN and (flow := codec.flow_of(row)) is not None]
 
     async def fundings(self, key: Key, since_ms: int) -> list[FundingTold]:
-        """Funding paid and received since, oldest first: the venue pushes none of it."""
+        """Funding paid and received since, oldest first: the venue pushes none of it. Of spot there is none."""
+        if self.spot_only:
+            return []
         rows = await self._bills(key, since_ms, codec.FUNDING_V2)
         return [told for row in rows if (told := codec.funding_of(row, self.instruments)) is not None]
 
@@ -555,13 +598,17 @@ class Rest(RestBase):
         while start <= now_ms:
             end = min(start + BILLS_SPAN_MS, now_ms)
             params: dict[str, Any] = {"startTime": start, "endTime": end, "limit": PAGE}
+            read, by = _bills, "idLessThan"
             if unified:
                 path, by = "/api/v3/account/financial-records", "cursor"
-                params |= {"category": PRODUCT, "coin": MARGIN_COIN}
+                params |= {"category": None if self.spot_only else PRODUCT, "coin": MARGIN_COIN}
+            elif self.spot_only:
+                path, read = "/api/v2/spot/account/bills", _spot_bills
+                params["coin"] = MARGIN_COIN
             else:
-                path, by = "/api/v2/mix/account/bill", "idLessThan"
+                path = "/api/v2/mix/account/bill"
                 params |= {"productType": PRODUCT, "businessType": kind_v2 or None}
-            rows, whole = await self._pages(path, params, key, _bills, by)
+            rows, whole = await self._pages(path, params, key, read, by)
             if not whole:
                 raise ValueError(f"more movements of money than {PAGES_MAX} pages")
             found.update({row.billId or row.id: row for row in rows})
@@ -573,7 +620,8 @@ class Rest(RestBase):
         from copyd.venues.bitget.rights import rights_of
 
         unified = (await self.prepare(key)).unified
-        told: Rights = rights_of(await self.get("/api/v3/account/info" if unified else "/api/v2/spot/account/info", None, key))
+        body = await self.get("/api/v3/account/info" if unified else "/api/v2/spot/account/info", None, key)
+        told: Rights = rights_of(body, product="spot" if self.spot_only else "linear")
         return told
 
 
@@ -634,6 +682,11 @@ def _fills3(body: bytes) -> tuple[list[codec.Fill3], str]:
 def _bills(body: bytes) -> tuple[list[codec.Bill], str]:
     page = _there(_read(codec.BillsBody, body).data, "movements of money")
     return page.bills or page.rows or [], page.endId or page.cursor or ""
+
+
+def _spot_bills(body: bytes) -> tuple[list[codec.Bill], str]:
+    rows = _there(_read(codec.SpotBillsBody, body).data, "movements of money")
+    return rows, rows[-1].billId if rows else ""
 
 
 def _exec_id(row: codec.Fill | codec.Fill3) -> str:

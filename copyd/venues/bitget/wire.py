@@ -1,8 +1,8 @@
 """The venue's sockets as text: logins, subscriptions, orders, frames read.
 
 A private connection belongs to one account and, by its address, to one of the two APIs; what a frame says is told by the frame
-(v2 names a ``channel``, v3 a ``topic``), so one ``BitgetWire`` reads both. The only state besides the instruments is a bounded
-table of the position sides of orders seen: some executions do not name theirs.
+(v2 names a ``channel``, v3 a ``topic``), so one ``BitgetWire`` reads both. The only state besides the instruments are bounded
+tables of orders seen, of their position sides and sizes: some executions do not name theirs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from copyd.venues.bitget.contract import PRODUCT, Endpoints
 from copyd.venues.bitget.errors import ADDRESS_LIMIT_CODES, classify, code_of, reason_of
 from copyd.venues.bitget.instruments import venue_symbol
 from copyd.venues.bitget.signing import login_text, place_text
-from copyd.venues.common.facts import MS_NS, NEW, Malformed, Mark, Quote, malformed, own_cid
+from copyd.venues.common.facts import MS_NS, NEW, Malformed, Mark, Quote, malformed, money_e8, own_cid
 from copyd.venues.common.instruments import Instrument, Instruments
 from copyd.venues.common.outcome import Outcome
 from copyd.venues.common.signing import Key
@@ -110,12 +110,15 @@ class BitgetWire:
         #: Of v3: what an order asked for, and executions heard before it.
         self._sizes: OrderedDict[str, int] = OrderedDict()
         self._early: OrderedDict[str, list[codec.Fill3]] = OrderedDict()
+        #: Of v2's spot, whose fills name no client order id: that of their order, and what it asked for.
+        self._spot_orders: OrderedDict[str, tuple[str, int]] = OrderedDict()
         #: (channel or topic, instType) of v2 in capitals -> reader of its rows.
         self._readers: dict[tuple[str, str], Callable[[msgspec.Raw, Frame], list[Told]]] = {}
         for market, spot in ((PRODUCT, False), ("SPOT", True)):
             self._readers["orders", market] = self._orders_reader(spot)
             self._readers["fill", market] = self._fills_reader(spot)
-            self._readers["account", market] = self._money_told
+        self._readers["account", PRODUCT] = self._money_told
+        self._readers["account", "SPOT"] = self._coins_told
         self._readers["positions", PRODUCT] = self._positions_told
         self._readers["order", UNIFIED] = self._orders3_told
         self._readers["fill", UNIFIED] = self._fills3_reader(thin=False)
@@ -138,12 +141,15 @@ class BitgetWire:
             subscriptions = tuple((topic, _subscribe({"instType": UNIFIED, "topic": topic})) for topic in topics)
             url = endpoints.private_v3
         else:
-            args: list[tuple[str, dict[str, str]]] = [
-                (channel, {"instType": PRODUCT, "channel": channel, "instId": "default"})
-                for channel in ("orders", "fill", "positions")
-            ]
-            args.append(("account", {"instType": PRODUCT, "channel": "account", "coin": "default"}))
-            if any(item.spot for item in self._instruments):
+            args: list[tuple[str, dict[str, str]]] = []
+            spot = [item.spot for item in self._instruments]
+            if not all(spot) or not spot:  # spot and futures are two accounts, each with a balance of its own
+                args += [
+                    (channel, {"instType": PRODUCT, "channel": channel, "instId": "default"})
+                    for channel in ("orders", "fill", "positions")
+                ]
+                args.append(("account", {"instType": PRODUCT, "channel": "account", "coin": "default"}))
+            if any(spot):
                 args += [
                     (f"spot.{channel}", {"instType": "SPOT", "channel": channel, "instId": "default"})
                     for channel in ("orders", "fill")
@@ -285,7 +291,9 @@ class BitgetWire:
                     found.append(Unused("orders of another instrument"))
                     continue
                 told = codec.order_told(row, item)
-                if not spot:
+                if spot:
+                    _keep(self._spot_orders, row.orderId, (told.client_order_id, told.order_qty))
+                else:
                     self._saw(row.orderId, told.position_side)
                 trade = codec.pushed_trade(row, item, told, frame.ts_recv, frame.raw)
                 found.append(trade if trade is not None else told)
@@ -301,10 +309,14 @@ class BitgetWire:
                 if item is None:
                     found.append(Unused("fill of another instrument"))
                     continue
+                client, asked = self._spot_orders.get(row.orderId, ("", 0))
+                row.clientOid = row.clientOid or client
                 if not row.clientOid:  # whose it is, ours or another hand's, the orders channel says
                     found.append(Unused("fill that names no client order id"))
                     continue
                 trade = codec.pushed_fill(row, item, self._sides.get(row.orderId), frame.ts_recv, frame.raw)
+                if trade is not None:
+                    trade.execution.order_qty = asked
                 found.append(trade if trade is not None else Unused("fill whose side another channel tells"))
             return found
 
@@ -323,6 +335,11 @@ class BitgetWire:
     def _money_told(self, data: msgspec.Raw, frame: Frame) -> list[Told]:
         return [codec.wallet_told(row, frame.ts_event) or Unused("account") for row in _money.decode(data)]
 
+    def _coins_told(self, data: msgspec.Raw, frame: Frame) -> list[Told]:
+        rows = [(row.coin, codec.coin_e8(row), codec.ms(row.uTime) * MS_NS or frame.ts_event) for row in _money.decode(data)]
+        told = codec.coins_told(rows, self._instruments, frame.ts_recv, frame.raw)
+        return list(told) or [Unused("account")]
+
     # --- pushes of v3 -------------------------------------------------------------------------------------------------------
     def _of_v3(self, row: Any) -> Instrument | None:
         category = row.category.upper()
@@ -337,8 +354,9 @@ class BitgetWire:
                 continue
             told = codec.order3_told(row, item)
             self._saw(row.orderId, told.position_side)
-            _keep(self._sizes, row.orderId, told.order_qty)
-            found += [self._fill3(fill, item, frame, thin=False) for fill in self._early.pop(row.orderId, ())]
+            if told.order_qty or not item.spot:  # of a market order that buys spot it is not told at first
+                _keep(self._sizes, row.orderId, told.order_qty)
+                found += [self._fill3(fill, item, frame, thin=False) for fill in self._early.pop(row.orderId, ())]
             found.append(told)
         return found
 
@@ -352,7 +370,7 @@ class BitgetWire:
                     found.append(Unused("fill of another instrument"))
                     continue
                 # An execution does not say how much its order asked for: until the order is heard of it is told as thin.
-                early = not thin and not item.spot and row.orderId not in self._sizes
+                early = not thin and row.orderId not in self._sizes
                 if early:
                     _keep(self._early, row.orderId, [*self._early.get(row.orderId, ()), row])
                 found.append(self._fill3(row, item, frame, thin=thin or early))
@@ -381,7 +399,14 @@ class BitgetWire:
         return found
 
     def _account3_told(self, data: msgspec.Raw, frame: Frame) -> list[Told]:
-        return [told for row in _account3.decode(data) for told in codec.wallets3_told(row, frame.ts_event)]
+        found: list[Told] = []
+        for row in _account3.decode(data):
+            if any(item.spot for item in self._instruments):
+                rows = [(coin.coin, money_e8(coin.balance or "0"), frame.ts_event) for coin in row.coin or []]
+                found += codec.coins_told(rows, self._instruments, frame.ts_recv, frame.raw)
+            else:
+                found += codec.wallets3_told(row, frame.ts_event)
+        return found
 
 
 def _keep(seen: OrderedDict[str, Any], order_id: str, value: Any) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from copyd.venues.bitget.instruments import LOTS_MAX, load_instruments, venue_symbol
+from copyd.venues.bitget.instruments import LOTS_MAX, load_instruments, load_one_market, venue_symbol
 from copyd.venues.common.instruments import Instruments
 from tests.venues.bitget.conftest import BTC, BTC_SPOT, bodies
 
@@ -68,6 +68,15 @@ def test_what_the_venue_does_not_bound() -> None:
 def test_a_market_that_does_not_trade_says_so() -> None:
     """Whatever the venue calls it is kept, for people."""
     assert _one(symbolStatus="limit_open").status == "limit_open"
+
+
+def test_one_market_at_a_time() -> None:
+    """Spot and perpetuals are two accounts, each with a balance: a daemon's venue is of one of them."""
+    told = bodies([BTC], [BTC_SPOT])
+    for symbol in ("BTCUSDT", "BTCUSDT_SPBL"):
+        assert [item.symbol for item in load_one_market(told, [(0, symbol)])] == [symbol]
+    with pytest.raises(ValueError, match="BTCUSDT_SPBL: spot cannot stand beside perpetuals"):
+        load_one_market(told, [(0, "BTCUSDT"), (1, "BTCUSDT_SPBL")])
 
 
 def test_spot(instruments: Instruments) -> None:

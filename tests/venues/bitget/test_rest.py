@@ -15,7 +15,8 @@ from aiohttp import web
 
 from copyd.errors import VenueUnavailable
 from copyd.venues.bitget.contract import CONTRACT, DAY_MS, Endpoints
-from copyd.venues.bitget.rest import PAGES_MAX, Rest
+from copyd.venues.bitget.instruments import load_instruments
+from copyd.venues.bitget.rest import PAGES_MAX, PRICES_AGE_NS, Rest
 from copyd.venues.bitget.signing import headers
 from copyd.venues.common.facts import CANCELED, FILLED, NEW
 from copyd.venues.common.instruments import Instruments
@@ -23,6 +24,7 @@ from copyd.venues.common.outcome import Outcome
 from copyd.venues.common.rest import RestError
 from copyd.venues.common.signing import Key
 from copyd.venues.common.venue import Order
+from tests.venues.bitget.conftest import BTC_SPOT, bodies
 
 CID = bytes(range(16))
 CLASSIC = (400, {"code": "25245", "msg": "", "data": None})
@@ -335,3 +337,55 @@ async def test_what_is_held_of_spot_is_its_position(key: Key, instruments: Instr
         venue.says["/api/v2/spot/account/assets"] = ok(None)
         with pytest.raises(ValueError):  # nothing told is not nothing held
             await rest.positions(key)
+
+
+ETH_SPOT = {**BTC_SPOT, "symbol": "ETHUSDT", "baseCoin": "ETH", "quantityPrecision": "4"}
+
+
+@pytest.mark.parametrize("unified", [False, True])
+async def test_coins_count_at_their_last_prices(key: Key, unified: bool) -> None:
+    """On spot alone equity is the quote asset and the coins in use; of many accounts the prices are asked for once; a coin
+    without a price is no equity."""
+    spot = load_instruments(bodies([], [BTC_SPOT, ETH_SPOT]), [(0, "BTCUSDT_SPBL"), (1, "ETHUSDT_SPBL")])
+    tickers = "/api/v2/spot/market/tickers"
+    async with saying(spot) as (venue, rest):
+        rows = [("USDT", "10.5"), ("BTC", "0.0100009"), ("DOGE", "7"), ("ETH", "0.5")]
+        if unified:
+            venue.says[SETTINGS] = ok({"holdMode": "hedge_mode"})
+            assets = [{"coin": coin, "balance": has, "available": "0"} for coin, has in rows]
+            venue.says["/api/v3/account/assets"] = ok({"usdtEquity": "9999", "assets": assets})
+        else:
+            venue.says["/api/v2/spot/account/assets"] = ok(
+                [{"coin": coin, "available": "0", "frozen": has, "locked": "0"} for coin, has in rows])
+        prices = [{"symbol": "BTCUSDT", "lastPr": "60000.01"}, {"symbol": "ETHUSDT", "lastPr": "3000"},
+                  {"symbol": "DOGEUSDT", "lastPr": "1"}]  # fmt: skip
+        venue.says[tickers] = ok(prices)
+        for _ in range(2):
+            books = await rest.books(key)
+            assert (books.wallet_e8, books.available_e8) == (1_050_000_000, 0)
+            assert books.equity_e8 == 1_050_000_000 + 60_005_410_000 + 150_000_000_000
+            assert books.positions == ((0, 0, 10_000, 0), (1, 0, 5_000, 0))
+        assert venue.asked(tickers) == [{}]
+        rest._priced_ns -= PRICES_AGE_NS
+        venue.says[tickers] = ok(prices[:1])
+        with pytest.raises(ValueError, match="no price of ETHUSDT"):
+            await rest.books(key)
+
+
+@pytest.mark.parametrize("unified", [False, True])
+async def test_what_is_paid_into_a_spot_account(key: Key, unified: bool) -> None:
+    """The list of the account of coins is asked, of the coin that is the wallet; a unified account has one wallet for all."""
+    spot = load_instruments(bodies([], [BTC_SPOT]), [(0, "BTCUSDT_SPBL")])
+    async with saying(spot) as (venue, rest):
+        if unified:
+            venue.says[SETTINGS] = ok({"holdMode": "one_way_mode"})
+            path, row = "/api/v3/account/financial-records", {"id": "5", "type": "TRANSFER_IN", "amount": "7", "ts": "9"}
+            venue.says[path] = ok({"list": [{**row, "coin": "USDT"}], "cursor": None})
+        else:
+            path = "/api/v2/spot/account/bills"
+            venue.says[path] = ok([{"billId": "5", "coin": "USDT", "groupType": "transfer", "businessType": "transfer_in",
+                                    "size": "7", "cTime": "9"}])  # fmt: skip
+        assert await rest.flows(key, rest.venue_clock.timestamp_ms() - 1_000) == [(700_000_000, 9 * 10**6)]
+        [asked] = venue.asked(path)
+        assert asked["coin"] == "USDT" and "category" not in asked and "productType" not in asked
+        assert await rest.fundings(key, 0) == [] and len(venue.asked(path)) == 1

@@ -159,23 +159,67 @@ def test_an_opening_fill_needs_no_order(venue: BitgetWire) -> None:
     assert (told.execution.side, told.execution.position_side) == (-1, 2)
 
 
+#: A push of spot's orders: a market order that buys for 10, filled in part.
+SPOT_ORDER: dict[str, Any] = {
+    "instId": "BTCUSDT", "orderId": "1", "clientOid": CID.hex(), "size": "10.0000", "newSize": "10.0000", "notional": "10.000000",
+    "orderType": "market", "force": "gtc", "side": "buy", "fillPrice": "26256.0", "tradeId": "1", "baseVolume": "0.0003",
+    "fillTime": "1695797773286", "fillFee": "-0.00000018", "fillFeeCoin": "BTC", "tradeScope": "T", "accBaseVolume": "0.0003",
+    "priceAvg": "26256.0", "status": "partially_filled", "cTime": "1695797773257", "uTime": "1695797773326",
+    "feeDetail": [{"feeCoin": "BTC", "fee": "-0.00000018"}], "enterPointSource": "API",
+}  # fmt: skip
+
+
 def test_spot(venue: BitgetWire) -> None:
-    """Base quantities, fees in what is received; a market order that buys is sized in the quote asset: its lots are untold."""
-    row = {**ORDER, "size": "500.0000", "newSize": "500.0000", "side": "buy", "fillFee": "-0.00000018", "fillFeeCoin": "BTC",
-           "fillPrice": "26256.0", "baseVolume": "0.0003", "accBaseVolume": "0.0003", "priceAvg": "26256.0"}  # fmt: skip
-    for name in ("posMode", "posSide", "tradeSide", "reduceOnly", "pnl", "leverage"):
-        del row[name]
-    told = one(venue, push("orders", [row], "SPOT"))
+    """Base quantities, fees in what is received."""
+    told = one(venue, push("orders", [SPOT_ORDER], "SPOT"))
     assert (told.execution.instrument, told.execution.qty, told.execution.px, told.fee, told.fee_asset) == (
         7, 300, 2625600, "0.00000018", "BTC")  # fmt: skip
-    assert (told.order.order_qty, told.order.cum_qty, told.order.side) == (0, 300, 1)
+    assert (told.order.cum_qty, told.order.side, told.execution.realised) == (300, 1, False)
+    sold = {**SPOT_ORDER, "side": "sell", "newSize": "0.0003", "status": "filled"}
+    told = one(venue, push("orders", [sold], "SPOT"))
+    assert (told.order.order_qty, told.order.side, told.execution.realised) == (300, -1, True)
     fill = {"orderId": "1", "tradeId": "2", "symbol": "BTCUSDT", "side": "buy", "priceAvg": "42740.41", "size": "0.0006",
             "tradeScope": "maker", "feeDetail": [{"feeCoin": "BTC", "totalFee": "0.0153"}], "cTime": "1703577336606"}  # fmt: skip
     told = one(venue, push("fill", [{**fill, "clientOid": CID.hex()}], "SPOT"))
     assert (told.execution.qty, told.execution.px, told.execution.side) == (600, 4274041, 1)
     assert (told.fee, told.fee_asset) == ("0.0153", "BTC")
+
+
+@pytest.mark.parametrize(("fields", "asked"), [
+    ({"orderType": "limit", "size": "5.6752", "newSize": "0.0007", "notional": "5.675250", "price": "8107.5"}, 700),
+    ({"orderType": "limit", "size": "5.675250", "newSize": "0.0007", "side": "sell"}, 700),
+    ({}, 380),  # 10 at 26,256
+    ({"accBaseVolume": "0.0005"}, 501),  # more than it has filled, as long as it has not ended
+    ({"status": "filled"}, 300), ({"status": "cancelled"}, 300),
+    ({"status": "live", "accBaseVolume": "0", "fillPrice": "", "priceAvg": "0", "tradeId": "", "baseVolume": ""}, 0),
+])  # fmt: skip
+def test_what_an_order_of_spot_asks_for(venue: BitgetWire, fields: dict[str, Any], asked: int) -> None:
+    """``size`` of a push is what a limit order is worth, ``newSize`` its quantity; a market order that buys is sized in the
+    quote asset, and asks for what that buys. A fixed amount is copied by this number."""
+    told = one(venue, push("orders", [{**SPOT_ORDER, **fields}], "SPOT"))
+    order = told.order if isinstance(told, TradeTold) else told
+    assert order.order_qty == asked
+    assert not isinstance(told, TradeTold) or told.execution.order_qty == asked
+
+
+def test_a_fill_of_spot_is_its_orders(venue: BitgetWire) -> None:
+    """Fills of spot name no client order id: that of their order, once it was heard of, and what it asked for."""
+    fill = {"orderId": "1", "tradeId": "1", "symbol": "BTCUSDT", "side": "buy", "priceAvg": "26256", "size": "0.0003",
+            "tradeScope": "taker", "feeDetail": [{"feeCoin": "BTC", "totalFee": "0.0000003"}], "cTime": "1"}  # fmt: skip
+    assert isinstance(one(venue, push("fill", [fill], "SPOT")), Unused)
+    venue.read(CLASSIC, push("orders", [SPOT_ORDER], "SPOT"), 99)
+    told = one(venue, push("fill", [fill], "SPOT"))
+    assert (told.cid, told.thin, told.execution.order_qty, told.execution.exec_id) == (CID, True, 380, 1)
+
+
+def test_coins_of_spot(venue: BitgetWire) -> None:
+    """Of the quote asset the wallet, of a base asset whole lots of its market, locked ones too; others are nobody's."""
     balance = {"coin": "USDT", "available": "100", "frozen": "5.5", "locked": "1", "uTime": "1695713887792"}
-    assert one(venue, push("account", [balance], "SPOT")) == WalletTold("USDT", 10_650_000_000, ts_event=1695713887792 * MS_NS)
+    at = 1695713887792 * MS_NS
+    assert one(venue, push("account", [balance], "SPOT")) == WalletTold("USDT", 10_650_000_000, ts_event=at)
+    payload = push("account", [{**balance, "coin": "BTC", "available": "0.0100009"}], "SPOT")
+    assert one(venue, payload) == PositionTold(ls.Position(7, 0, 6_510_000, at, 99, "push", 1, True, payload))
+    assert isinstance(one(venue, push("account", [{**balance, "coin": "DOGE"}], "SPOT")), Unused)
 
 
 # --- v3 -----------------------------------------------------------------------------------------------------------------
@@ -226,8 +270,23 @@ def test_a_fast_fill_is_thin(venue: BitgetWire) -> None:
 def test_spot_of_v3(venue: BitgetWire) -> None:
     """Spot is named by its category; margin and other products are not ours."""
     told = one(venue, push("fill", [{**FILL3, "category": "spot"}], "UTA"), UNIFIED_HEDGE)
-    assert (told.execution.instrument, told.execution.position_side) == (7, 0)
+    assert (told.execution.instrument, told.execution.position_side, told.thin) == (7, 0, True)
     assert isinstance(one(venue, push("fill", [{**FILL3, "category": "margin"}], "UTA")), Unused)
+
+
+def test_a_market_order_of_v3_that_buys_spot(venue: BitgetWire) -> None:
+    """Sized in the quote asset: its fills wait until it is told what that buys, so that a fixed amount is not taken for each."""
+    order = {**ORDER3, "category": "spot", "side": "buy", "qty": "0", "amount": "1000", "holdMode": "", "holdSide": "",
+             "tradeSide": ""}  # fmt: skip
+    new = {**order, "orderStatus": "live", "cumExecQty": "0", "cumExecValue": "0", "avgPrice": "0"}
+    fill = {**FILL3, "category": "spot", "side": "buy", "execQty": "0.002"}
+    assert one(venue, push("order", [new], "UTA"), UNIFIED_ONE_WAY).order_qty == 0
+    assert one(venue, push("fill", [fill], "UTA"), UNIFIED_ONE_WAY).thin
+    part = {**order, "cumExecQty": "0.002", "avgPrice": "80000"}
+    whole, told = venue.read(UNIFIED_ONE_WAY, push("order", [part], "UTA"), 1)
+    assert (whole.execution.order_qty, told.order_qty, whole.thin) == (12_500, 12_500, False)  # 0.0125
+    [done] = venue.read(UNIFIED_ONE_WAY, push("order", [{**part, "orderStatus": "filled"}], "UTA"), 1)
+    assert done.order_qty == done.cum_qty == 2_000
 
 
 # --- positions, balances -------------------------------------------------------------------------------------------------
@@ -255,7 +314,11 @@ def test_balances(venue: BitgetWire) -> None:
     del row["unrealizedPL"]
     assert isinstance(one(venue, push("account", [row])), Unused)
     coins = [{"coin": "BTC", "balance": "52.00819"}, {"coin": "USDT", "balance": "354411.45536458"}]
-    told = venue.read(UNIFIED_HEDGE, push("account", [{"unrealisedPnL": "0", "coin": coins}], "UTA"), 1)
+    payload = push("account", [{"unrealisedPnL": "0", "coin": coins}], "UTA")
+    position, wallet = venue.read(UNIFIED_HEDGE, payload, 1)  # a coin of spot is a position
+    assert (position.position.instrument, position.position.qty, wallet.wallet_e8) == (7, 52_008_190, 35_441_145_536_458)
+    venue.bind(load_instruments(bodies([BTC]), [(0, "BTCUSDT")]))
+    told = venue.read(UNIFIED_HEDGE, payload, 1)
     assert [(one.asset, one.wallet_e8) for one in told] == [("BTC", 5_200_819_000), ("USDT", 35_441_145_536_458)]
 
 
@@ -316,6 +379,9 @@ def test_channels(key: Key, instruments: Instruments) -> None:
         assert (some[0].name, some[0].url) == (CLASSIC, at.private)
     names = [name for name, _ in venue.channels(at)[0].subscriptions]
     assert names == ["orders", "fill", "positions", "account", "spot.orders", "spot.fill", "spot.account"]
+    venue.bind(load_instruments(bodies([], [BTC_SPOT]), [(0, "BTCUSDT_SPBL")]))
+    names = [name for name, _ in venue.channels(at)[0].subscriptions]  # the balance of futures would be taken for its own
+    assert names == ["spot.orders", "spot.fill", "spot.account"]
     perpetuals = load_instruments(bodies([BTC]), [(0, "BTCUSDT")])
     venue.bind(perpetuals)
     assert venue.channels(at)[0].subscriptions[-1] == (
@@ -343,7 +409,7 @@ def test_market_channels(venue: BitgetWire, instruments: Instruments) -> None:
 
 
 def test_tickers(venue: BitgetWire) -> None:
-    """Quote and mark of a perpetual in one frame; of spot the quote; one side missing: no quote."""
+    """Quote and mark in one frame, of spot the last price as the mark; one side missing: no quote."""
     row = {"instId": "BTCUSDT", "lastPr": "43480.4", "bidPr": "43476.3", "askPr": "43476.8", "bidSz": "0.1", "askSz": "3.055",
            "fundingRate": "0.000096", "markPrice": "43476.41", "ts": "1701843962811"}  # fmt: skip
     at = 1701843962811 * MS_NS
@@ -351,7 +417,8 @@ def test_tickers(venue: BitgetWire) -> None:
     assert venue.read_market(push("ticker", [row]), 5) == [quote, mark]
     assert venue.read_market(push("ticker", [{**row, "askPr": ""}]), 5) == [mark]
     spot = {**row, "bidPr": "43476.30", "askPr": "43476.81", "markPrice": ""}
-    assert venue.read_market(push("ticker", [spot], "SPOT"), 5) == [Quote(7, 4347630, 100_000, 4347681, 3_055_000, at, 5)]
+    assert venue.read_market(push("ticker", [spot], "SPOT"), 5) == [
+        Quote(7, 4347630, 100_000, 4347681, 3_055_000, at, 5), Mark(7, 4348040, 0, at, 5)]
     assert venue.read_market(b'{"event":"subscribe","arg":{"channel":"ticker"}}', 5) == (Unused("subscribe"),)
     assert isinstance(venue.read_market(b'{"event":"error","code":30001,"msg":"x"}', 5)[0], Malformed)
     assert venue.read_market(push("ticker", [{**row, "instId": "XRPUSDT"}]), 5) == []
@@ -482,6 +549,18 @@ def test_movements_of_money(
     told = codec.funding_of(row, instruments)
     assert (told.amount_e8 if told is not None else None) == funding
     assert told is None or (told.instrument, told.id, told.ts_event) == (3, 9, 7 * MS_NS)
+
+
+@pytest.mark.parametrize(("group", "kind", "size", "flow"), [
+    ("transfer", "transfer_in", "5", 500_000_000), ("transfer", "transfer_out", "-5", -500_000_000),
+    ("transfer", "TRANSFER_OUT", "5", -500_000_000), ("deposit", "deposit", "-5", 500_000_000),
+    ("withdraw", "withdraw", "5", -500_000_000), ("transfer", "inner", "-5", -500_000_000),
+    ("transaction", "buy", "5", None), ("transfer", "transfer_in", "0", None),
+])  # fmt: skip
+def test_bills_of_spot(group: str, kind: str, size: str, flow: int | None) -> None:
+    """The name gives the direction where it says one, else the sign does; what was traded is no flow."""
+    row = codec.Bill(size=size, groupType=group, businessType=kind, billId="9", cTime="7")
+    assert codec.flow_of(row) == ((flow, 7 * MS_NS) if flow is not None else None)
 
 
 @pytest.mark.parametrize("market", ["USDT-FUTURES", "SPOT"])
