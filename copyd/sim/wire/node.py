@@ -38,7 +38,12 @@ EPOCH_NS = 20_500 * 86_400 * 10**9
 ROOM = Room(1 << 40, 1 << 40, 1 << 40)
 #: The engine's two instruments, as venues call them that do not call them so.
 PLAIN_SYMBOLS = ("BTCUSDT", "ETHUSDT")
-SYMBOLS = {"okx": ("BTC-USDT-SWAP", "ETH-USDT-SWAP")}
+SYMBOLS = {
+    "okx": ("BTC-USDT-SWAP", "ETH-USDT-SWAP"), "okx_spot": ("BTC-USDT", "ETH-USDT"), "bybit_spot": ("BTCUSDT_SPOT", "ETHUSDT_SPOT"),
+    "bitget_spot": ("BTCUSDT_SPBL", "ETHUSDT_SPBL"),
+}
+#: Dialects of a market that the adapter of another name trades.
+ADAPTER = {"okx_spot": "okx", "bybit_spot": "bybit", "bitget_spot": "bitget"}
 
 
 class VirtualClock:
@@ -328,8 +333,9 @@ async def _open_in_memory(client: Any) -> None:
     client._orders.append(Requests(client.base_url))
 
 
-def config_of(kind: str, ports: dict[str, int], connections: int, ack_timeout_ms: int, announce_legs: int) -> Config:
+def config_of(dialect: str, ports: dict[str, int], connections: int, ack_timeout_ms: int, announce_legs: int) -> Config:
     """The daemon's configuration for a world whose venue speaks a dialect."""
+    kind = ADAPTER.get(dialect, dialect)
     stream = f"ws://10.0.0.2:{ports['ws']}"
     places = {
         "ws_api_url": f"{stream}/ws-fapi/v1", "public_stream_url": f"{stream}/public",
@@ -347,14 +353,14 @@ def config_of(kind: str, ports: dict[str, int], connections: int, ack_timeout_ms
             "request_weight_per_min": 60_000, "connect_timeout_ms": 5_000,
             "contract": {"engine_delay_ms": ENGINE_DELAY_MS, "read_lag_ms": READ_LAG_MS, "guard_ms": GUARD_MS},
         }],
-        "instruments": [{"symbol": one, "venue": name, "class": "majors"} for one in SYMBOLS.get(kind, PLAIN_SYMBOLS)],
+        "instruments": [{"symbol": one, "venue": name, "class": "majors"} for one in SYMBOLS.get(dialect, PLAIN_SYMBOLS)],
         "leaders": [{"id": "L", "venue": name, "credential": "leader", "equity_poll_interval_ms": 5_000,
                      "position_poll_interval_ms": 5_000}],
         "credentials": [{"file": "/nowhere/credentials.jsonl"}],
         "copy": {"position_mode": "keep"},
         "runtime": {"announce_legs": announce_legs},
         # A follower's coins come and go without an execution that would say so: the round of looks finds them.
-        **({"sync": {"compare_interval_s": 30}} if kind == "binance_spot" else {}),
+        **({"sync": {"compare_interval_s": 30}} if dialect.endswith("_spot") else {}),
         "control": {"socket": "/nowhere/control.sock"},
     }, Config)
 

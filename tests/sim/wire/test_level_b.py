@@ -21,7 +21,7 @@ TWICE = (3, 17, 40, 77, 123)
 #: kept back of what is bought; and seeds in which one of them failed once: an order that named no end of its own came when it was
 #: taken for absent; a refusal of the venue ended the daemon; one under the venue's own number was not known for what it says, and
 #: dust was sent for ever; so was the last of a leg that was below the least value, while its leader still held.
-SESSION_VENUES = ("okx", "bybit", "bitget", "binance_spot")
+SESSION_VENUES = ("okx", "bybit", "bitget", "binance_spot", "okx_spot", "bybit_spot", "bitget_spot")
 ONCE_FAILED_THERE = (
     ("bitget", 136), ("okx", 13), ("okx", 14), ("bybit", 10), ("bybit", 200), ("binance_spot", 55), ("binance_spot", 85),
     ("binance_spot", 188),
@@ -77,7 +77,7 @@ def test_a_world_without_faults_copies_and_settles(venue: str) -> None:
         assert not set(result.faults) - NO_FAULTS
 
 
-@pytest.mark.parametrize("venue", ("binance_usdm", *SESSION_VENUES))
+@pytest.mark.parametrize("venue", ("binance_usdm", "okx", "bybit", "bitget", "binance_spot"))
 def test_equal_seeds_give_equal_histories_in_two_processes_with_different_hash_seeds(venue: str) -> None:
     """No set's order, no address and no wall clock reaches the history."""
     seeds = TWICE if venue == "binance_usdm" else TWICE[:2]
