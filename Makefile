@@ -54,6 +54,8 @@ clients-venv: .venv-clients/.installed
 	@echo "==> making .venv-clients for the third-party clients"
 	@$(PYTHON) -m venv .venv-clients
 	@.venv-clients/bin/pip install --disable-pip-version-check -r $<
+	@# it shares the folder binance/ with the connectors, whose empty __init__.py must not be the one that stays
+	@.venv-clients/bin/pip install --disable-pip-version-check --force-reinstall --no-deps $$(grep '^python-binance' $<)
 	@touch $@
 
 # --- checks ------------------------------------------------------------------------------------------------------------

@@ -39,8 +39,8 @@ ROOM = Room(1 << 40, 1 << 40, 1 << 40)
 #: The engine's two instruments, as venues call them that do not call them so.
 PLAIN_SYMBOLS = ("BTCUSDT", "ETHUSDT")
 SYMBOLS = {
-    "okx": ("BTC-USDT-SWAP", "ETH-USDT-SWAP"), "okx_spot": ("BTC-USDT", "ETH-USDT"), "bybit_spot": ("BTCUSDT_SPOT", "ETHUSDT_SPOT"),
-    "bitget_spot": ("BTCUSDT_SPBL", "ETHUSDT_SPBL"),
+    "okx": ("BTC-USDT-SWAP", "ETH-USDT-SWAP"), "okx_spot": ("BTC-USDT", "ETH-USDT"),
+    "bybit_spot": ("BTCUSDT_SPOT", "ETHUSDT_SPOT"), "bitget_spot": ("BTCUSDT_SPBL", "ETHUSDT_SPBL"),
 }
 #: Dialects of a market that the adapter of another name trades.
 ADAPTER = {"okx_spot": "okx", "bybit_spot": "bybit", "bitget_spot": "bitget"}

@@ -673,11 +673,6 @@ def coin_e8(row: Money) -> int:
     return sum(money_e8(part or "0") for part in (row.available, row.frozen, row.locked))
 
 
-def wallets3_told(row: Account3, ts_event: int) -> list[WalletTold]:
-    """Pushed balances of v3."""
-    return [WalletTold(coin.coin, money_e8(coin.balance or "0"), ts_event=ts_event) for coin in row.coin or []]
-
-
 #: Movements between an account and what lies outside it.
 FLOWS_V3 = frozenset({"TRANSFER_IN", "TRANSFER_OUT", "RESERVE_TRANSFER_IN", "RESERVE_TRANSFER_OUT"})
 FLOWS_SPOT = frozenset({"deposit", "withdraw", "transfer"})

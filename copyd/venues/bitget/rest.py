@@ -322,13 +322,15 @@ class Rest(RestBase):
             return self._priced
 
     async def _coins(self, key: Key) -> dict[str, tuple[int, int]]:
-        """(free, all there is) by coin, 1e-8."""
+        """(free, all there is) by coin of our instruments, 1e-8: of another there may be more than books can count."""
+        ours = {name for item in self.instruments for name in (item.base_asset, item.quote_asset)}
         if (await self.prepare(key)).unified:
             told = _there(_read(codec.Assets3Body, await self.get("/api/v3/account/assets", None, key)).data, "the assets")
             rows = _there(told.assets, "the assets")
-            return {row.coin: (money_e8(row.available or "0"), money_e8(row.balance or "0")) for row in rows}
+            return {
+                row.coin: (money_e8(row.available or "0"), money_e8(row.balance or "0")) for row in rows if row.coin in ours}
         moneys = _there(_read(codec.MoneysBody, await self.get("/api/v2/spot/account/assets", None, key)).data, "the assets")
-        return {row.coin: (money_e8(row.available or "0"), codec.coin_e8(row)) for row in moneys}
+        return {row.coin: (money_e8(row.available or "0"), codec.coin_e8(row)) for row in moneys if row.coin in ours}
 
     async def _money_v3(self, key: Key) -> tuple[int, int, int]:
         told = _there(_read(codec.Assets3Body, await self.get("/api/v3/account/assets", None, key)).data, "the assets")

@@ -23,7 +23,7 @@ from copyd.venues.common.facts import MS_NS, NEW, Malformed, Mark, Quote, malfor
 from copyd.venues.common.instruments import Instrument, Instruments
 from copyd.venues.common.outcome import Outcome
 from copyd.venues.common.signing import Key
-from copyd.venues.common.told import Alive, Answered, Ending, LoggedIn, Subscribed, Told, Unused
+from copyd.venues.common.told import UNREADABLE, Alive, Answered, Ending, LoggedIn, Subscribed, Told, Unused, WalletTold, each
 from copyd.venues.common.venue import Channel, Order
 
 PING = b"ping"
@@ -100,6 +100,9 @@ _account3 = msgspec.json.Decoder(list[codec.Account3])
 _tickers = msgspec.json.Decoder(list[codec.Ticker])
 
 
+Reader = Callable[[msgspec.Raw, Frame], Sequence[Told]]
+
+
 class BitgetWire:
     """See the module and ``venues.common.venue.Wire``. ``kind_of``: what was learnt of an API key's account (``Rest.kind``)."""
 
@@ -113,7 +116,7 @@ class BitgetWire:
         #: Of v2's spot, whose fills name no client order id: that of their order, and what it asked for.
         self._spot_orders: OrderedDict[str, tuple[str, int]] = OrderedDict()
         #: (channel or topic, instType) of v2 in capitals -> reader of its rows.
-        self._readers: dict[tuple[str, str], Callable[[msgspec.Raw, Frame], list[Told]]] = {}
+        self._readers: dict[tuple[str, str], Reader] = {}
         for market, spot in ((PRODUCT, False), ("SPOT", True)):
             self._readers["orders", market] = self._orders_reader(spot)
             self._readers["fill", market] = self._fills_reader(spot)
@@ -201,7 +204,7 @@ class BitgetWire:
             if read is None:
                 return (Unused(arg.channel or arg.topic or frame.action),)
             return read(frame.data, Frame(channel, codec.ms(frame.ts) * MS_NS, ts_recv, payload))
-        except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, RecursionError) as problem:
+        except UNREADABLE as problem:
             return (malformed(problem, payload),)
 
     def read_market(self, payload: bytes, ts_recv: int, channel: str = "") -> Sequence[Quote | Mark | Unused | Malformed]:
@@ -224,7 +227,7 @@ class BitgetWire:
                 if item is not None:
                     found += codec.market_told(row, item, ts_event, ts_recv)
             return found
-        except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, RecursionError) as problem:
+        except UNREADABLE as problem:
             return (malformed(problem, payload),)
 
     # --- answers ------------------------------------------------------------------------------------------------------------
@@ -282,101 +285,93 @@ class BitgetWire:
     def _saw(self, order_id: str, position_side: int) -> None:
         _keep(self._sides, order_id, position_side)
 
-    def _orders_reader(self, spot: bool) -> Callable[[msgspec.Raw, Frame], list[Told]]:
-        def read(data: msgspec.Raw, frame: Frame) -> list[Told]:
-            found: list[Told] = []
-            for row in _orders.decode(data):
-                item = self._find(row.instId, spot)
-                if item is None:
-                    found.append(Unused("orders of another instrument"))
-                    continue
-                told = codec.order_told(row, item)
-                if spot:
-                    _keep(self._spot_orders, row.orderId, (told.client_order_id, told.order_qty))
-                else:
-                    self._saw(row.orderId, told.position_side)
-                trade = codec.pushed_trade(row, item, told, frame.ts_recv, frame.raw)
-                found.append(trade if trade is not None else told)
-            return found
+    def _orders_reader(self, spot: bool) -> Reader:
+        return lambda data, frame: each(_orders.decode(data), lambda row: self._order(row, spot, frame), frame.raw)
 
-        return read
+    def _order(self, row: codec.Order, spot: bool, frame: Frame) -> Sequence[Told]:
+        item = self._find(row.instId, spot)
+        if item is None:
+            return (Unused("orders of another instrument"),)
+        told = codec.order_told(row, item)
+        if spot:
+            _keep(self._spot_orders, row.orderId, (told.client_order_id, told.order_qty))
+        else:
+            self._saw(row.orderId, told.position_side)
+        return (codec.pushed_trade(row, item, told, frame.ts_recv, frame.raw) or told,)
 
-    def _fills_reader(self, spot: bool) -> Callable[[msgspec.Raw, Frame], list[Told]]:
-        def read(data: msgspec.Raw, frame: Frame) -> list[Told]:
-            found: list[Told] = []
-            for row in _fills.decode(data):
-                item = self._find(row.symbol, spot)
-                if item is None:
-                    found.append(Unused("fill of another instrument"))
-                    continue
-                client, asked = self._spot_orders.get(row.orderId, ("", 0))
-                row.clientOid = row.clientOid or client
-                if not row.clientOid:  # whose it is, ours or another hand's, the orders channel says
-                    found.append(Unused("fill that names no client order id"))
-                    continue
-                trade = codec.pushed_fill(row, item, self._sides.get(row.orderId), frame.ts_recv, frame.raw)
-                if trade is not None:
-                    trade.execution.order_qty = asked
-                found.append(trade if trade is not None else Unused("fill whose side another channel tells"))
-            return found
+    def _fills_reader(self, spot: bool) -> Reader:
+        return lambda data, frame: each(_fills.decode(data), lambda row: self._fill(row, spot, frame), frame.raw)
 
-        return read
+    def _fill(self, row: codec.Fill, spot: bool, frame: Frame) -> Sequence[Told]:
+        item = self._find(row.symbol, spot)
+        if item is None:
+            return (Unused("fill of another instrument"),)
+        client, asked = self._spot_orders.get(row.orderId, ("", 0))
+        row.clientOid = row.clientOid or client
+        if not row.clientOid:  # whose it is, ours or another hand's, the orders channel says
+            return (Unused("fill that names no client order id"),)
+        trade = codec.pushed_fill(row, item, self._sides.get(row.orderId), frame.ts_recv, frame.raw)
+        if trade is None:
+            return (Unused("fill whose side another channel tells"),)
+        trade.execution.order_qty = asked
+        return (trade,)
 
-    def _positions_told(self, data: msgspec.Raw, frame: Frame) -> list[Told]:
-        found: list[Told] = []
-        for row in _held.decode(data):
-            item = self._find(row.instId, False)
-            if item is None:
-                found.append(Unused("position in another instrument"))
-            else:
-                found.append(codec.position_told(row, item, frame.ts_event, frame.ts_recv, frame.raw))
-        return found
+    def _positions_told(self, data: msgspec.Raw, frame: Frame) -> Sequence[Told]:
+        return each(_held.decode(data), lambda row: self._position(row, self._find(row.instId, False), frame), frame.raw)
 
-    def _money_told(self, data: msgspec.Raw, frame: Frame) -> list[Told]:
-        return [codec.wallet_told(row, frame.ts_event) or Unused("account") for row in _money.decode(data)]
+    def _position(self, row: codec.Held | codec.Held3, item: Instrument | None, frame: Frame) -> Sequence[Told]:
+        if item is None:
+            return (Unused("position in another instrument"),)
+        return (codec.position_told(row, item, frame.ts_event, frame.ts_recv, frame.raw),)
 
-    def _coins_told(self, data: msgspec.Raw, frame: Frame) -> list[Told]:
-        rows = [(row.coin, codec.coin_e8(row), codec.ms(row.uTime) * MS_NS or frame.ts_event) for row in _money.decode(data)]
-        told = codec.coins_told(rows, self._instruments, frame.ts_recv, frame.raw)
-        return list(told) or [Unused("account")]
+    def _money_told(self, data: msgspec.Raw, frame: Frame) -> Sequence[Told]:
+        return each(
+            _money.decode(data), lambda row: (codec.wallet_told(row, frame.ts_event) or Unused("account"),), frame.raw)
+
+    def _coins_told(self, data: msgspec.Raw, frame: Frame) -> Sequence[Told]:
+        # A coin that is none of ours is not looked into: what is held of it may be more than books can count.
+        ours = {name for item in self._instruments for name in (item.base_asset, item.quote_asset)}
+        return each(
+            [row for row in _money.decode(data) if row.coin in ours],
+            lambda row: codec.coins_told(
+                [(row.coin, codec.coin_e8(row), codec.ms(row.uTime) * MS_NS or frame.ts_event)], self._instruments,
+                frame.ts_recv, frame.raw), frame.raw)
 
     # --- pushes of v3 -------------------------------------------------------------------------------------------------------
     def _of_v3(self, row: Any) -> Instrument | None:
         category = row.category.upper()
         return self._find(row.symbol, category == "SPOT") if category in ("SPOT", PRODUCT, "") else None
 
-    def _orders3_told(self, data: msgspec.Raw, frame: Frame) -> list[Told]:
-        found: list[Told] = []
-        for row in _orders3.decode(data):
-            item = self._of_v3(row)
-            if item is None:
-                found.append(Unused("order of another instrument"))
-                continue
-            told = codec.order3_told(row, item)
-            self._saw(row.orderId, told.position_side)
-            if told.order_qty or not item.spot:  # of a market order that buys spot it is not told at first
-                _keep(self._sizes, row.orderId, told.order_qty)
-                found += [self._fill3(fill, item, frame, thin=False) for fill in self._early.pop(row.orderId, ())]
-            found.append(told)
-        return found
+    def _orders3_told(self, data: msgspec.Raw, frame: Frame) -> Sequence[Told]:
+        return each(_orders3.decode(data), lambda row: self._order3(row, frame), frame.raw)
 
-    def _fills3_reader(self, thin: bool) -> Callable[[msgspec.Raw, Frame], list[Told]]:
-        def read(data: msgspec.Raw, frame: Frame) -> list[Told]:
+    def _order3(self, row: codec.Order3, frame: Frame) -> Sequence[Told]:
+        item = self._of_v3(row)
+        if item is None:
+            return (Unused("order of another instrument"),)
+        told = codec.order3_told(row, item)
+        self._saw(row.orderId, told.position_side)
+        if not told.order_qty and item.spot:  # of a market order that buys spot it is not told at first
+            return (told,)
+        _keep(self._sizes, row.orderId, told.order_qty)
+        return (*(self._fill3(fill, item, frame, thin=False) for fill in self._early.pop(row.orderId, ())), told)
+
+    def _fills3_reader(self, thin: bool) -> Reader:
+        def read(data: msgspec.Raw, frame: Frame) -> Sequence[Told]:
             told = _fills3.decode(data)  # the fast channel sends one object, the other a list
-            found: list[Told] = []
-            for row in told if isinstance(told, list) else [told]:
-                item = self._of_v3(row)
-                if item is None:
-                    found.append(Unused("fill of another instrument"))
-                    continue
-                # An execution does not say how much its order asked for: until the order is heard of it is told as thin.
-                early = not thin and row.orderId not in self._sizes
-                if early:
-                    _keep(self._early, row.orderId, [*self._early.get(row.orderId, ()), row])
-                found.append(self._fill3(row, item, frame, thin=thin or early))
-            return found
+            return each(told if isinstance(told, list) else [told], lambda row: self._told3(row, frame, thin), frame.raw)
 
         return read
+
+    def _told3(self, row: codec.Fill3, frame: Frame, thin: bool) -> Sequence[Told]:
+        item = self._of_v3(row)
+        if item is None:
+            return (Unused("fill of another instrument"),)
+        # An execution does not say how much its order asked for: until the order is heard of it is told as thin.
+        early = not thin and row.orderId not in self._sizes
+        if early:
+            _keep(self._early, row.orderId, [*self._early.get(row.orderId, ()), row])
+        return (self._fill3(row, item, frame, thin=thin or early),)
 
     def _fill3(self, row: codec.Fill3, item: Instrument, frame: Frame, *, thin: bool) -> Told:
         held = self._sides.get(row.orderId)
@@ -388,25 +383,20 @@ class BitgetWire:
         told.execution.order_qty = self._sizes.get(row.orderId, 0)
         return told
 
-    def _positions3_told(self, data: msgspec.Raw, frame: Frame) -> list[Told]:
-        found: list[Told] = []
-        for row in _held3.decode(data):
-            item = self._of_v3(row)
-            if item is None:
-                found.append(Unused("position in another instrument"))
-            else:
-                found.append(codec.position_told(row, item, frame.ts_event, frame.ts_recv, frame.raw))
-        return found
+    def _positions3_told(self, data: msgspec.Raw, frame: Frame) -> Sequence[Told]:
+        return each(_held3.decode(data), lambda row: self._position(row, self._of_v3(row), frame), frame.raw)
 
-    def _account3_told(self, data: msgspec.Raw, frame: Frame) -> list[Told]:
-        found: list[Told] = []
-        for row in _account3.decode(data):
-            if any(item.spot for item in self._instruments):
-                rows = [(coin.coin, money_e8(coin.balance or "0"), frame.ts_event) for coin in row.coin or []]
-                found += codec.coins_told(rows, self._instruments, frame.ts_recv, frame.raw)
-            else:
-                found += codec.wallets3_told(row, frame.ts_event)
-        return found
+    def _account3_told(self, data: msgspec.Raw, frame: Frame) -> Sequence[Told]:
+        spot = any(item.spot for item in self._instruments)
+        ours = {name for item in self._instruments for name in (item.base_asset, item.quote_asset, item.margin_asset)}
+
+        def one(coin: codec.Coin3) -> Sequence[Told]:
+            amount = money_e8(coin.balance or "0")
+            if spot:
+                return codec.coins_told([(coin.coin, amount, frame.ts_event)], self._instruments, frame.ts_recv, frame.raw)
+            return (WalletTold(coin.coin, amount, ts_event=frame.ts_event),)
+
+        return each([coin for row in _account3.decode(data) for coin in row.coin or [] if coin.coin in ours], one, frame.raw)
 
 
 def _keep(seen: OrderedDict[str, Any], order_id: str, value: Any) -> None:

@@ -306,8 +306,6 @@ _wallet = msgspec.json.Decoder(WalletRow)
 _log = msgspec.json.Decoder(LogRow)
 _price = msgspec.json.Decoder(PriceRow)
 
-UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
-
 
 def read_head(payload: bytes) -> Head:
     """A frame of a private connection, its body undecoded."""
@@ -546,10 +544,15 @@ def entry_e8(row: PositionRow) -> int:
 def wallets_told(
     rows: Sequence[WalletRow], instruments: Instruments, ts_event: int, ts_recv: int, raw: bytes = b""
 ) -> list[told.WalletTold | told.PositionTold]:
-    """Balances of every coin that is told, and what is held of the base assets of pairs among them."""
+    """Balances of the coins that our instruments are paid in, and what is held of the base assets of pairs.
+
+    Of no other coin: what is held of it may be more than books can count.
+    """
     out: list[told.WalletTold | told.PositionTold] = []
+    ours = {item.margin_asset for item in instruments}
     for row in rows:
-        out += [told.WalletTold(coin.coin, money(coin.walletBalance), ts_event=ts_event) for coin in row.coin]
+        out += [
+            told.WalletTold(coin.coin, money(coin.walletBalance), ts_event=ts_event) for coin in row.coin if coin.coin in ours]
         coins = {coin.coin: coin for coin in row.coin}
         for item in instruments:
             if item.spot and (coin_row := coins.get(item.base_asset)) is not None:

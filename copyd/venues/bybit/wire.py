@@ -6,11 +6,11 @@ orders and executions as separate messages, the executions first thin (``executi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from copyd.venues.bybit import codec
-from copyd.venues.bybit.codec import MS_NS, UNREADABLE
+from copyd.venues.bybit.codec import MS_NS
 from copyd.venues.bybit.contract import CONTRACT, PING, PING_EVERY_MS, Endpoints
 from copyd.venues.bybit.errors import ACCOUNT_LIMIT_CODES, classify, reason_of
 from copyd.venues.bybit.instruments import LINEAR, SPOT, category, find, wire_symbol
@@ -22,7 +22,7 @@ from copyd.venues.common.instruments import Instruments
 from copyd.venues.common.names import Names
 from copyd.venues.common.outcome import Outcome
 from copyd.venues.common.signing import Key
-from copyd.venues.common.told import Told, Unused
+from copyd.venues.common.told import UNREADABLE, Told, Unused, each
 from copyd.venues.common.venue import Channel, Order
 
 TRADE, PRIVATE = "trade", "private"
@@ -128,13 +128,13 @@ class BybitWire:
     def _event(self, head: codec.Head, payload: bytes, ts_recv: int) -> Sequence[Told]:
         topic = head.topic.partition(".")[0]
         if topic == "order":
-            return _each(codec.read_orders(head.data), self._order, payload)
+            return each(codec.read_orders(head.data), self._order, payload)
         if topic == "execution":
             thin = head.topic.startswith("execution.fast")
-            return _each(codec.read_executions(head.data), lambda row: self._execution(row, payload, ts_recv, thin), payload)
+            return each(codec.read_executions(head.data), lambda row: self._execution(row, payload, ts_recv, thin), payload)
         if topic == "position":
             at = codec.ms(head.creationTime) * MS_NS
-            return _each(codec.read_positions(head.data), lambda row: self._position(row, payload, ts_recv, at), payload)
+            return each(codec.read_positions(head.data), lambda row: self._position(row, payload, ts_recv, at), payload)
         if topic == "wallet":
             at = codec.ms(head.creationTime) * MS_NS
             return codec.wallets_told(codec.read_wallets(head.data), self.instruments, at, ts_recv, payload)
@@ -218,17 +218,6 @@ class BybitWire:
         if not price:
             return Unused("ticker without a mark")
         return Mark(item.index, item.ticks_nearest(price), self._funding.get(item.index, 0), codec.ms(head.ts) * MS_NS, ts_recv)
-
-
-def _each(rows: Sequence[Any], make: Callable[[Any], Sequence[Told]], payload: bytes) -> Sequence[Told]:
-    """What each row says; one that cannot be read takes no other with it."""
-    out: list[Told] = []
-    for row in rows:
-        try:
-            out += make(row)
-        except UNREADABLE as problem:
-            out.append(malformed(problem, payload))
-    return out or (Unused("nothing"),)
 
 
 def answered(

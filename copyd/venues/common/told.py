@@ -7,10 +7,13 @@ exception.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
 import msgspec
 
 from copyd.core import leader_stream as ls
-from copyd.venues.common.facts import Malformed
+from copyd.venues.common.facts import Malformed, malformed
 from copyd.venues.common.outcome import Verdict
 
 
@@ -171,3 +174,18 @@ Told = (
     LoggedIn | Subscribed | Alive | Answered | OrderTold | TradeTold | WalletTold | FlowTold | FundingTold | LeverageTold
     | PositionTold | MarginCallTold | Ending | Unused | Malformed | Of
 )
+
+
+#: What decoding a counterparty's bytes may raise.
+UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
+
+
+def each(rows: Sequence[Any], make: Callable[[Any], Sequence[Told]], payload: bytes) -> Sequence[Told]:
+    """What each row of a frame says; one that cannot be read takes no other with it."""
+    out: list[Told] = []
+    for row in rows:
+        try:
+            out += make(row)
+        except UNREADABLE as problem:
+            out.append(malformed(problem, payload))
+    return out or (Unused("nothing"),)
