@@ -314,7 +314,7 @@ class Rest(RestBase):
 
     async def place(self, key: Key, order: Order) -> told.Answered:
         """Place an order where no socket takes it: an answer says that it was received, ``RestError`` that it was refused."""
-        body = await self.post(CREATE_PATH, rest_body(order), key, timeout_ms=self.contract.order_ack_timeout_ms)
+        body = await self.post_order(CREATE_PATH, rest_body(order), key, timeout_ms=self.contract.order_ack_timeout_ms)
         said = msgspec.json.decode(body, type=codec.Verdict)
         placed = msgspec.json.decode(body, type=codec.PlacedBody).result
         return answered(order.cid, 200, said.retCode, said.retMsg or "", self.names.order(placed.orderId), (said.time, 0))

@@ -321,7 +321,8 @@ class Rest(RestBase):
         """Place an order over REST; ``VenueUnavailable`` without an answer, ``RestError`` for a refusal, whose verdict says what
         became of it."""
         body = place_body(order, isolated=self.isolated)
-        answer = await self.post(c.ORDER, body, key, timeout_ms=self.contract.order_ack_timeout_ms)
+        await self._turn(key, f"POST {c.ORDER}")
+        answer = await self.post_order(c.ORDER, body, key, timeout_ms=self.contract.order_ack_timeout_ms)
         return codec.rest_answered(order.cid, 200, answer)
 
     def rest_place(self, order: Order, key: Key, now_ms: int) -> tuple[str, str, dict[str, str], bytes]:
