@@ -12,6 +12,10 @@ from copyd.venues.common.contract import VenueContract
 from copyd.venues.common.facts import MS_NS
 
 
+#: How fast two clocks may drift apart.
+DRIFT_PPM = 200
+
+
 class VenueClock:
     """Difference between the venue's clock and ours, and how sure we are of it."""
 
@@ -27,11 +31,19 @@ class VenueClock:
         return (self.clock() + self.offset_ns) // MS_NS
 
     def note(self, sent_ns: int, received_ns: int, server_ms: int) -> None:
-        """One sample of ``GET /fapi/v1/time``."""
+        """One sample: when it was asked for and answered by our clock, and what the venue's showed in between.
+
+        A slow answer that contradicts nothing does not undo what a quick one showed before: that goes on counting, less sharp by
+        what two clocks may drift apart meanwhile.
+        """
         # the venue's milliseconds are cut: half a millisecond is the best guess of what was lost
-        self.offset_ns = server_ms * MS_NS + MS_NS // 2 - (sent_ns + received_ns) // 2
-        self.error_ns = (received_ns - sent_ns) // 2 + MS_NS // 2
-        self.measured_ns = received_ns
+        offset = server_ms * MS_NS + MS_NS // 2 - (sent_ns + received_ns) // 2
+        error = (received_ns - sent_ns) // 2 + MS_NS // 2
+        if self.measured_ns:
+            before = self.error_ns + max(0, received_ns - self.measured_ns) * DRIFT_PPM // 10**6
+            if before < error and abs(offset - self.offset_ns) <= error:
+                offset, error = self.offset_ns, before
+        self.offset_ns, self.error_ns, self.measured_ns = offset, error, received_ns
 
     def problem(self) -> str | None:
         """Why new exposure must not be sent, None when the clock is good enough for ``recvWindow``."""

@@ -268,6 +268,21 @@ def test_the_clock_names_what_is_wrong_with_it():
     assert "known only to" in clock.problem()
 
 
+def test_a_slow_answer_does_not_undo_what_a_quick_one_showed():
+    """One busy second holds up no opening for a minute: the sharper sample counts on, less sharp by what clocks may drift apart;
+    one that contradicts it counts at once."""
+    clock = VenueClock(CONTRACT, lambda: 10**18)
+    clock.note(10**18, 10**18 + 2_000_000, 10**12 + 1)
+    offset = clock.offset_ns
+    clock.note(10**18 + 60 * 10**9, 10**18 + 64 * 10**9, 10**12 + 62_300)
+    assert clock.problem() is None and clock.offset_ns == offset
+    assert clock.error_ns == 1_500_000 + (64 * 10**9 - 2_000_000) * 200 // 10**6
+    clock.note(10**18 + 120 * 10**9, 10**18 + 124 * 10**9, 10**12 + 132_000)
+    assert "known only to" in clock.problem() or "off by" in clock.problem()
+    clock.note(10**18 + 180 * 10**9, 10**18 + 180 * 10**9 + 2_000_000, 10**12 + 180_001)
+    assert clock.problem() is None and clock.error_ns == 1_500_000
+
+
 def test_retries_of_all_links_together_stay_below_the_venue_limit():
     pace = RetryPace(0.8, 40)
     waits = [pace.wait_s(1000.0 + n * 0.1) for n in range(600)]  # a minute of knocking ten times a second

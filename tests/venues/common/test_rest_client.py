@@ -29,14 +29,18 @@ class Host:
     def __init__(self) -> None:
         self.requests: list[bytes] = []
         self.answer = b""
+        self.serving: set[asyncio.Task[None] | None] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.serving.add(asyncio.current_task())
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 length = next((int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0)
                 self.requests.append(head + await reader.readexactly(length))
                 writer.write(self.answer)
         except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
             writer.close()
 
 
@@ -46,6 +50,10 @@ async def host() -> AsyncIterator[tuple[Host, str]]:
     server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
     yield made, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     server.close()
+    for task in made.serving:
+        if task is not None:
+            task.cancel()
+    await asyncio.gather(*(task for task in made.serving if task is not None), return_exceptions=True)
 
 
 @pytest.fixture(params=KINDS)
