@@ -1599,7 +1599,7 @@ class Auditor:
                 self._say("R1", t, (leg.leg, n.seq),
                           f"leg {leg.leg}: target {target} lacks {residual}: {held} held, {red_rem} reducing, "
                           f"{leg.pending} open, {leg.deferred} deferred")  # fmt: skip
-        elif not leg.red_failed and not leg.carried and not self._waits(leg, left, abs(residual)):
+        elif not self._waits(leg, left, abs(residual)) and not leg.red_failed and not leg.carried:
             if leg.since < 0:
                 leg.since = t
             if t - leg.since >= self.excess_ns:

@@ -11,7 +11,6 @@ from copyd.errors import VenueUnavailable
 from copyd.venues.common.contract import VenueContract
 from copyd.venues.common.facts import MS_NS
 
-
 #: How fast two clocks may drift apart.
 DRIFT_PPM = 200
 

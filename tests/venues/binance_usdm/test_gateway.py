@@ -367,8 +367,12 @@ async def test_waiting_for_weight_is_not_taken_for_an_error_of_the_clock():
         async def __aexit__(self, *error):
             return None
 
-        async def read(self):
-            return await answer("GET", "/fapi/v1/time")
+        @property
+        def content(self):
+            return self
+
+        async def iter_chunked(self, size):
+            yield await answer("GET", "/fapi/v1/time")
 
     class Session:
         def request(self, *arguments, **more):
@@ -395,8 +399,12 @@ async def test_an_unreadable_clock_answer_does_not_end_the_measuring():
         async def __aexit__(self, *error):
             return None
 
-        async def read(self):
-            return b"<html>"
+        @property
+        def content(self):
+            return self
+
+        async def iter_chunked(self, size):
+            yield b"<html>"
 
     class Session:
         def request(self, *arguments, **more):
