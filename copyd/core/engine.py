@@ -1312,6 +1312,7 @@ class Engine:
                 self.names.account_seen[account] = value.ts_asked
             elif account in self.names.mode_changed and self._begin_anew(now, account, told, value, out):
                 continue
+            self._settle_spot(account, value)
             for (instrument, short), qty in told.items():
                 at = account * self.columns.instruments_max + instrument
                 row = self._row(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow)
@@ -1387,6 +1388,35 @@ class Engine:
                     setattr(ai, "unattributed_short" if short else "unattributed", rest + side * lots)
                     self.columns.put(ACCOUNT_INSTRUMENTS, at, ai.pack())
                     self._shrink_legs(account, instrument, short, side, lots, out)
+
+    def _settle_spot(self, account: int, value: AccountSnapshots) -> None:
+        """On spot nobody owes: what the rest of an account owes, its legs do not hold.
+
+        Such a pair is left where a sale took all that a leg was believed to hold, and the commission of an earlier purchase, kept
+        back of it, was told later. The leg gives it up as it would have to the commission; no exit would be let out else.
+        """
+        for instrument, spec in enumerate(self.names.instruments):
+            at = account * self.columns.instruments_max + instrument
+            ai = self._row(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow)
+            owed = -ai.unattributed
+            if owed <= 0 or not spec.spot or not value.ts_asked:
+                continue
+            if not self._quiet(account, instrument, value.seq_asked, value.ts_asked):
+                continue
+            for index, leg in sorted(self._account_legs(account, instrument), key=lambda item: (-item[1].attributed, item[0])):
+                lots = min(owed, max(0, leg.attributed))
+                if not lots:
+                    break
+                cost = mul_div_trunc(leg.cost_e8, lots, leg.attributed)
+                self._realise(leg.plan, 1, self._value(instrument, lots, 0, cost), cost)
+                leg.cost_e8 -= cost
+                leg.attributed -= lots
+                leg.dust_q32 = leg.dust_q32 if leg.attributed else 0
+                leg.target -= max(0, min(lots * ONE, leg.target - leg.pending - leg.deferred - 1))
+                set_anchor(leg, self._row(POSITIONS, leg.leader_position, LeaderPositionRow).qty)
+                self.columns.put(LEGS, index, leg.pack())
+                owed -= lots
+            self._edit(ACCOUNT_INSTRUMENTS, at, AccountInstrumentRow, unattributed=-owed)
 
     def _give_back_turned(
         self, account: int, instrument: int, short: bool, ai: AccountInstrumentRow, out: Outputs
