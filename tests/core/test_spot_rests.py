@@ -39,7 +39,8 @@ def test_a_sale_of_what_a_commission_had_taken_traps_nobody() -> None:
     assert (world.order(again).order_qty, world.order(again).side) == (499, -1)
     world.report(again, ReportKind.REJECT, 8, code=-2010)
     world.now += 60 * 10**9
-    world.step(e.AccountSnapshots([(0, 200_000 * 10**8, [(0, 0, 498)])], seq_asked=world.engine.names.seq + 1, ts_asked=world.now))
+    asked = world.engine.names.seq + 1
+    world.step(e.AccountSnapshots([(0, 200_000 * 10**8, [(0, 0, 498)])], seq_asked=asked, ts_asked=world.now))
     leg = world.leg(0)
     assert (leg.attributed, leg.dust_q32, leg.detached) == (498, ONE // 2, 0)
     assert (rest_of(world).net, rest_of(world).unattributed) == (498, 0)
