@@ -57,8 +57,8 @@ def test_a_history_that_failed_once_does_not_fail_again(seed: int) -> None:
 
 @pytest.mark.parametrize("venue", SESSION_VENUES)
 def test_the_same_holds_with_a_venue_of_another_dialect(venue: str) -> None:
-    """Ten histories each: the same world, laws and faults, other words."""
-    assert [text for seed in range(10) for text in complaint(seed, venue)] == []
+    """Six histories each: the same world, laws and faults, other words."""
+    assert [text for seed in range(6) for text in complaint(seed, venue)] == []
 
 
 @pytest.mark.parametrize(("venue", "seed"), ONCE_FAILED_THERE)
@@ -80,7 +80,7 @@ def test_a_world_without_faults_copies_and_settles(venue: str) -> None:
 @pytest.mark.parametrize("venue", ("binance_usdm", "okx", "bybit", "bitget", "binance_spot"))
 def test_equal_seeds_give_equal_histories_in_two_processes_with_different_hash_seeds(venue: str) -> None:
     """No set's order, no address and no wall clock reaches the history."""
-    seeds = TWICE if venue == "binance_usdm" else TWICE[:2]
+    seeds = TWICE if venue == "binance_usdm" else TWICE[:1]
     told = [
         subprocess.run(
             [sys.executable, "-c", DIGESTS, venue, *map(str, seeds)], env={**os.environ, "PYTHONHASHSEED": seed}, check=True,
