@@ -11,7 +11,6 @@ from copyd.venues.common.rights import answer, bound, field, split, words
 from copyd.venues.common.venue import Rights
 
 CALL = "GET /api/v2/spot/account/info"
-CALL_V3 = "GET /api/v3/account/info"
 
 #: Withdrawals, transfers, P2P sales, loans against what is held, and sub-accounts, whose keys could be given any of these.
 MOVES_FUNDS = frozenset({"wwow", "wtow", "p2p", "chow", "pllw", "withdraw", "withdrawal", "transfer", "wallet"})

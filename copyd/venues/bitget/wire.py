@@ -422,7 +422,3 @@ def _subscribe(arg: dict[str, str]) -> bytes:
 
 def _json(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
-
-
-#: A wire that speaks v2 alone, for whoever needs no account.
-WIRE = BitgetWire()

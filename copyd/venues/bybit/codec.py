@@ -159,7 +159,6 @@ class Head(msgspec.Struct):
     retMsg: str | None = ""
     reqId: str | None = ""
     header: dict[str, Any] | None = None
-    retExtInfo: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class Placed(msgspec.Struct):
@@ -167,19 +166,6 @@ class Placed(msgspec.Struct):
 
     orderId: str = ""
     orderLinkId: str = ""
-
-
-class PlacedList(msgspec.Struct):
-    rows: list[Placed] = msgspec.field(default_factory=list, name="list")
-
-
-class Status(msgspec.Struct):
-    code: int
-    msg: str = ""
-
-
-class StatusList(msgspec.Struct):
-    rows: list[Status] = msgspec.field(default_factory=list, name="list")
 
 
 class Units:
@@ -291,8 +277,6 @@ class PriceRow(msgspec.Struct):
 _head = msgspec.json.Decoder(Head)
 _public = msgspec.json.Decoder(PublicHead)
 _placed = msgspec.json.Decoder(Placed)
-_placed_list = msgspec.json.Decoder(PlacedList)
-_statuses = msgspec.json.Decoder(StatusList)
 _book = msgspec.json.Decoder(Book)
 _ticker = msgspec.json.Decoder(Ticker)
 _orders = msgspec.json.Decoder(list[OrderRow])
@@ -320,14 +304,6 @@ def read_public(payload: bytes) -> PublicHead:
 def read_placed(raw: msgspec.Raw) -> Placed:
     """What the answer to a placement says; an empty one where it says nothing."""
     return _placed.decode(raw) if bytes(raw) not in (b"null", b"") else Placed()
-
-
-def read_batch(head: Head) -> list[tuple[Placed, Status]]:
-    """The answer to a batch: each order with its own status; ``ValueError`` when they are not as many."""
-    orders, statuses = _placed_list.decode(head.data).rows, _statuses.decode(head.retExtInfo).rows
-    if len(orders) != len(statuses):
-        raise ValueError(f"{len(orders)} orders and {len(statuses)} statuses in one answer")
-    return list(zip(orders, statuses, strict=True))
 
 
 def read_orders(raw: msgspec.Raw) -> list[OrderRow]:

@@ -16,7 +16,7 @@ from copyd.venues.bybit.contract import DAY_MS, INSTRUMENTS_PAGE, LOG_PAGE, ORDE
 from copyd.venues.bybit.errors import ACCOUNT_LIMIT_CODES, ADDRESS_LIMIT_CODES, NO_CHANGE_CODES, classify
 from copyd.venues.bybit.instruments import LINEAR, SETTLE_COIN, SPOT, category, wire_symbol
 from copyd.venues.bybit.signing import compact, rest_body, rest_headers
-from copyd.venues.bybit.wire import NAMES, answered
+from copyd.venues.bybit.wire import answered
 from copyd.venues.common import told
 from copyd.venues.common.contract import VenueContract
 from copyd.venues.common.facts import MS_NS
@@ -43,7 +43,7 @@ class Rest(RestBase):
     clock_call = "GET /v5/market/time"
 
     def __init__(
-        self, base_url: str, contract: VenueContract, clock: Callable[[], int], *, names: Names = NAMES, **options: Any
+        self, base_url: str, contract: VenueContract, clock: Callable[[], int], *, names: Names, **options: Any
     ) -> None:
         super().__init__(base_url, contract, clock, **options)
         self.names = names

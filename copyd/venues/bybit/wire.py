@@ -29,15 +29,12 @@ TRADE, PRIVATE = "trade", "private"
 #: Our one subscription of the private connection; its answer may not repeat the name.
 EVENTS = "events"
 TOPICS = ("order", "execution", "execution.fast", "position", "wallet")
-CREATE_BATCH = "order.create-batch"
 SERVICE_RESTARTING = 10019
 #: Spot connections take so many topics with one request.
 TOPICS_PER_REQUEST = 10
 #: The account is being liquidated.
 POSITION_LIQUIDATING = "Liq"
 
-#: Names of orders and executions, for all connections and calls of this process together: one name, one number.
-NAMES = Names()
 
 _Quote = Quote | Mark | Unused | Malformed
 
@@ -46,7 +43,7 @@ class BybitWire:
     """See ``copyd.venues.common.venue.Wire``. What it remembers besides the instruments are names (``Names``), the last best
     bid and ask, and the last funding rate: the venue tells changes only; and in what spot orders were sized (``Units``)."""
 
-    def __init__(self, names: Names = NAMES, contract: VenueContract = CONTRACT) -> None:
+    def __init__(self, names: Names, contract: VenueContract = CONTRACT) -> None:
         self.names, self.contract = names, contract
         self.instruments = Instruments(())
         self._tops: dict[int, tuple[int, int, int, int]] = {}
@@ -88,7 +85,7 @@ class BybitWire:
 
     def _answer(self, channel: str, head: codec.Head, payload: bytes) -> Sequence[Told]:
         op = head.op
-        if op in (CREATE, CREATE_BATCH):
+        if op == CREATE:
             return self._placed(head, payload)
         if op == "auth":
             return (_logged_in(head),)
@@ -106,14 +103,7 @@ class BybitWire:
     def _placed(self, head: codec.Head, payload: bytes) -> Sequence[Told]:
         if head.retCode is None:
             raise ValueError("an answer to an order without a code")
-        if head.op == CREATE_BATCH and head.retCode == 0:
-            out: list[Told] = []
-            for placed, status in codec.read_batch(head):
-                cid = facts.own_cid(placed.orderLinkId)
-                out.append(malformed("an answer that names no order of ours", payload) if cid is None
-                           else self._answered(cid, status.code, status.msg, placed.orderId, head))  # fmt: skip
-            return out
-        placed = codec.read_placed(head.data) if head.op == CREATE else codec.Placed()
+        placed = codec.read_placed(head.data)
         cid = facts.own_cid(head.reqId or "") or facts.own_cid(placed.orderLinkId)
         if cid is None:
             raise ValueError("an answer that names no order of ours")
@@ -267,8 +257,3 @@ def _subscriptions(topics: Sequence[str]) -> list[tuple[str, bytes]]:
         (f"{EVENTS}-{n}", compact({"req_id": f"{EVENTS}-{n}", "op": "subscribe", "args": list(part)}))
         for n, part in enumerate(parts)
     ]
-
-
-WIRE = BybitWire()
-
-__all__ = ["NAMES", "WIRE", "BybitWire", "answered"]

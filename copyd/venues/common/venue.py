@@ -9,7 +9,7 @@ stand in this package. Per folder::
     signing.py      signatures of REST and login; ``place_text``: the readable twin of the compiled rendering
     instruments.py  load_instruments(bodies, wanted) -> Instruments
     codec.py        frames and bodies to ``told`` and ``facts``; pure
-    wire.py         WIRE (``Wire``): connections, logins, subscriptions, orders as text, frames read
+    wire.py         its ``Wire``: connections, logins, subscriptions, orders as text, frames read
     rest.py         Rest(``Reads``): questions and settings
     rights.py       rights_of(...) -> ``Rights``: what a key may do
 

@@ -13,9 +13,8 @@ from copyd.venues.common.contract import RateLimit, VenueContract
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
-#: ``orders-history`` and ``account/bills`` reach back this far, ``fills`` this far; beyond, their archives must be asked.
+#: ``orders-history`` and ``account/bills`` reach back this far; beyond, their archives must be asked.
 HISTORY_MS = 7 * DAY_MS
-FILLS_MS = 3 * DAY_MS
 ARCHIVE_MS = 90 * DAY_MS
 
 ORDER = "/api/v5/trade/order"

@@ -77,6 +77,3 @@ class OkxWire:
     def read_market(self, payload: bytes, ts_recv: int, channel: str = "") -> Sequence[Quote | Mark | Unused | Malformed]:
         """What a public frame says."""
         return codec.read_market(payload, self.instruments, ts_recv)
-
-
-WIRE = OkxWire()

@@ -13,7 +13,7 @@ from copyd.core import leader_stream as ls
 from copyd.venues.bitget import codec
 from copyd.venues.bitget.contract import Endpoints
 from copyd.venues.bitget.instruments import load_instruments
-from copyd.venues.bitget.wire import CLASSIC, UNIFIED_HEDGE, UNIFIED_ONE_WAY, WIRE, BitgetWire, Kind
+from copyd.venues.bitget.wire import CLASSIC, UNIFIED_HEDGE, UNIFIED_ONE_WAY, BitgetWire, Kind
 from copyd.venues.common.facts import CANCELED, FILLED, NEW, PARTIALLY_FILLED, Malformed, Mark, Quote
 from copyd.venues.common.instruments import Instruments
 from copyd.venues.common.outcome import Outcome, Verdict
@@ -424,9 +424,9 @@ def test_tickers(venue: BitgetWire) -> None:
     assert venue.read_market(push("ticker", [{**row, "instId": "XRPUSDT"}]), 5) == []
 
 
-def test_the_wire_for_whoever_needs_no_account() -> None:
-    """``WIRE`` speaks v2 without having been told anything."""
-    assert WIRE.channels(Endpoints())[0].name == CLASSIC
+def test_a_wire_for_whoever_needs_no_account() -> None:
+    """It speaks v2 without having been told anything."""
+    assert BitgetWire().channels(Endpoints())[0].name == CLASSIC
 
 
 # --- what cannot be read ---------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from copyd.venues.bybit.contract import CONTRACT, ORDERS_PAGE, PING, PING_EVERY_
 from copyd.venues.bybit.signing import place_text
 from copyd.venues.bybit.wire import BybitWire
 from copyd.venues.common.facts import MS_NS
+from copyd.venues.common.names import Names
 from tests.exchange.bybit_bench import LINEAR, MARKET, RESTING, exchange
 from tests.exchange.wire_client import hear
 from tests.venues.bybit.conftest import order
@@ -217,7 +218,7 @@ def test_a_connections_life_and_signs_of_life():
     """No end is documented, silence ends it; we speak far more often than that."""
     assert CONTRACT.connection_life_ms == 0 == dialect.Dialect.terms.life_s
     assert PING_EVERY_MS / 1000 * 3 < dialect.IDLE_S
-    assert all((c.ping, c.ping_every_ms) == (PING, PING_EVERY_MS) for c in BybitWire().channels(Endpoints.of("live")))
+    assert all((c.ping, c.ping_every_ms) == (PING, PING_EVERY_MS) for c in BybitWire(Names()).channels(Endpoints.of("live")))
 
 
 def test_the_ban_of_an_address():

@@ -175,20 +175,6 @@ def test_an_answer_without_its_name_is_found_by_the_order_in_it():
     assert isinstance(said, Malformed)
 
 
-def test_a_batch_is_answered_order_by_order():
-    """The whole says 0; each order's own status stands beside it."""
-    other = bytes(16).hex()
-    (first, second) = answer(
-        op="order.create-batch", reqId="b",
-        data={"list": [{"orderId": "1", "orderLinkId": CID.hex()}, {"orderId": "", "orderLinkId": other}]},
-        retExtInfo={"list": [{"code": 0, "msg": "OK"}, {"code": 110007, "msg": "no"}]},
-    )  # fmt: skip
-    assert first.verdict.outcome is Outcome.ACCEPTED and first.venue_order_id == 1
-    assert second.cid == bytes(16) and second.verdict.reason == "margin"
-    (said,) = answer(op="order.create-batch", reqId="b", data={"list": [{"orderLinkId": CID.hex()}]}, retExtInfo={"list": []})
-    assert isinstance(said, Malformed)
-
-
 # --- events -----------------------------------------------------------------------------------------------------------
 def test_an_order_event():
     """Its state, what has filled and what that was worth; ours is known by our id."""
