@@ -529,8 +529,11 @@ class Verifier:
         if claim.reduce == "order":
             from_side = leg.side_held()
             _, most = leg.held(from_side, claim.ts_decided)
-            if side == from_side:
-                most = toward_zero_to_lot((most << 32) - abs(leg.target))
+            # What is left of an earlier close goes first, also where the leader came round to its side again: what is opened
+            # for that is deferred behind it.
+            kept = leg.target - claim.delta_q32 if claim.open == "deferred" else leg.target
+            if sign(kept) == from_side:
+                most = toward_zero_to_lot((most << 32) - abs(kept))
             if claim.reduce_lots > max(0, most):
                 self.problem(
                     "over-sized order",
