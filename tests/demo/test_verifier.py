@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from copyd.demo.history import MS, SECOND, Command, Outage, Plan
-from copyd.demo.verifier import verify
+from copyd.demo.history import MS, SECOND, Claim, Command, Outage, Plan
+from copyd.demo.verifier import Leg, Verifier, verify
 
 
 def test_a_right_history_is_verified(world: Any) -> None:
@@ -332,3 +332,23 @@ def test_a_percent_of_decisions_forgone_for_other_causes_is_too_much(make_world:
     world.trade(1000, fill_share=0.5)
     verdict = world.verdict()
     assert set(verdict.problem_counts) == {"too much forgone"}
+
+
+@pytest.mark.parametrize(("opens", "target", "reduces", "right"), [
+    ("deferred", 416, 4_000, True),  # he came round to the side that is still held: the rest of the old close goes first
+    ("deferred", 416, 4_001, False),
+    ("none", 416, 4_000, False),  # nothing waits behind it: what the target keeps stays
+    ("none", 416, 3_584, True),
+    ("deferred", -416, 4_000, True),
+])  # fmt: skip
+def test_what_is_left_of_an_earlier_close_goes_before_an_opening_that_waits(
+    world: Any, opens: str, target: int, reduces: int, right: bool
+) -> None:
+    """A leg of 4.000 lots' worth whose close had not gone yet when its leader turned again."""
+    verifier = Verifier(world.truth(), world.plans, world.config)
+    leg = Leg(0)
+    leg.lots, leg.target = 4_000, target << 32
+    claim = Claim("leader_fill", symbol="BTCUSDT", plan="anna", reduce="order", open=opens, reduce_lots=reduces)
+    claim.target_q32 = claim.delta_q32 = target << 32
+    verifier.orders_law(claim, verifier.numbers["anna"], world.instruments["BTCUSDT"], leg, None)
+    assert (verifier.counts["over-sized order"] == 0) is right
