@@ -188,6 +188,7 @@ cdef enum:
     REDUCE_ONLY_REJECTED = -2022
     POSITION_SIDE_REJECTED = -4061
     MIN_NOTIONAL_REJECTED = -4164
+    NO_BALANCE_REJECTED = -2019
     FILTER_REJECTED = -1013
 
 cdef struct Params:
@@ -2065,7 +2066,8 @@ cdef class Kernel:
             self._give_back(&self.columns.plans[order.plan], leg)
             leg.retries = 0
             return self._end(order.cid, 0, order.leg, order.code, OK, DUST)
-        if ((order.code == REDUCE_ONLY_REJECTED or order.code == POSITION_SIDE_REJECTED)
+        if ((order.code == REDUCE_ONLY_REJECTED or order.code == POSITION_SIDE_REJECTED
+                or order.code == NO_BALANCE_REJECTED and self.columns.instruments[order.instrument].spot)
                 and order.state != S_DEAD and report.kind != R_NOT_SENT):
             (<uint32_t*>_push(&self._suspects))[0] = slot
         return self._end(order.cid, 0, order.leg, report.code, OK, REDUCTION_RETRY)
@@ -2163,7 +2165,7 @@ cdef inline int _is_terminal(int state) noexcept nogil:
 
 
 cdef inline int _reject_reason(int code) noexcept nogil:
-    if code == -2019:
+    if code == NO_BALANCE_REJECTED:
         return INSUFFICIENT_MARGIN
     if code == -1015 or code == -1003:
         return RATE_LIMITED

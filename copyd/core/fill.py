@@ -36,7 +36,7 @@ from copyd.core.state import Outcome, Tables
 REDUCE_ONLY_REJECTED = -2022
 POSITION_SIDE_REJECTED = -4061
 MIN_NOTIONAL_REJECTED = -4164
-"""Refusals that say our picture of the account is wrong: the venue is asked for its position and its mode."""
+NO_BALANCE_REJECTED = -2019
 FILTER_REJECTED = -1013
 """What a venue answers to an order below its least quantity, and on spot its least value, among others."""
 
@@ -349,6 +349,14 @@ def write_off(t: Tables, leg: LegRow, order: OrderRow, out: Outcome) -> None:
     out.ends.append(OrderEndRow(cid=order.cid, leg=order.leg, code=order.code, note=Note.DUST))
 
 
+def contradicts_books(t: Tables, order: OrderRow) -> bool:
+    """Whether the refusal of a reduction says that our picture of the account is wrong: nothing there to reduce, another mode, or
+    on spot less to be sold than we believe. The venue is asked then."""
+    if order.code == NO_BALANCE_REJECTED:
+        return bool(t.instruments[order.instrument].spot)
+    return order.code in (REDUCE_ONLY_REJECTED, POSITION_SIDE_REJECTED)
+
+
 def end_reduction(t: Tables, slot: int, order: OrderRow, report: ReportRow, now: int, out: Outcome) -> None:
     """A reduction that came back unfilled is sent again under a new attempt: after evidence, with back-off (semantics 17)."""
     leg = t.legs[order.leg]
@@ -368,6 +376,6 @@ def end_reduction(t: Tables, slot: int, order: OrderRow, report: ReportRow, now:
     if is_dust(t, leg, order, rest):
         write_off(t, leg, order, out)
         return
-    if order.code in (REDUCE_ONLY_REJECTED, POSITION_SIDE_REJECTED) and not dead:
+    if contradicts_books(t, order) and not dead:
         out.suspects.append(slot)
     out.ends.append(OrderEndRow(order.cid, 0, order.leg, report.code, Reason.NONE, Note.REDUCTION_RETRY))

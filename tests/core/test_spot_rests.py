@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copyd.core import engine as e
-from copyd.core.rows import AccountInstrumentRow, ReportKind
+from copyd.core.rows import AccountInstrumentRow, ReportKind, ReportRow
 from tests.scenarios.language import ONE, Runner, World
 
 SOLD_BEFORE_ITS_COMMISSION_WAS_KNOWN = """
@@ -37,7 +37,8 @@ def test_a_sale_of_what_a_commission_had_taken_traps_nobody() -> None:
     assert (world.leg(0).attributed, rest_of(world).net, rest_of(world).unattributed) == (499, 498, -1)
     again = world.slots["F1"][3]
     assert (world.order(again).order_qty, world.order(again).side) == (499, -1)
-    world.report(again, ReportKind.REJECT, 8, code=-2010)
+    refused = world.step(e.Reports(ReportRow(cid=world.order(again).cid, kind=ReportKind.REJECT, status=8, code=-2019).pack()))
+    assert refused is not None and refused.suspects, "the venue is asked at once"
     world.now += 60 * 10**9
     asked = world.engine.names.seq + 1
     world.step(e.AccountSnapshots([(0, 200_000 * 10**8, [(0, 0, 498)])], seq_asked=asked, ts_asked=world.now))
