@@ -14,7 +14,7 @@ from fractions import Fraction
 
 import msgspec
 
-from .history import Claim, Instrument, LeaderTrade, Plan, Truth, VerifyConfig
+from .history import MS, Claim, Instrument, LeaderTrade, Plan, Truth, VerifyConfig
 from .verifier import Verdict, Verifier
 
 MAJOR_ASSETS = ("BTC", "ETH")
@@ -90,11 +90,18 @@ def seen(group: Group, truths: Mapping[str, Truth]) -> Truth:
     )
 
 
+#: A venue whose window for signed requests is its own: what is in doubt there stays so for as much longer.
+OWN_WINDOW_MS = {"bitget": 30_000}
+
+
 def settings(group: Group, config: VerifyConfig, truth: Truth, majors: Iterable[str]) -> VerifyConfig:
     """The run's settings in the names of the followers' venue; ``majors``: base assets."""
     leverage = next(iter(config.leader_leverage.values()), 1)
+    longer = OWN_WINDOW_MS.get(group.venue, 0) * MS if config.settling else 0
     return msgspec.structs.replace(
         config,
+        settling=config.settling + longer,
+        report_lag=config.report_lag + longer,
         leader_leverage=dict.fromkeys(truth.instruments, leverage),
         majors=tuple(name for name, instrument in truth.instruments.items() if instrument.pair[0] in majors),
     )

@@ -47,6 +47,9 @@ from .verifier import Verdict, verify
 from .view import Board, View, make_view, summary_table
 from .workload import LEADER_LEVERAGE, Script, Step, follower_plans, leaving, plan_lines, starting_balance
 
+#: By so much the market comes to a resting order that it has left alone.
+REST_BPS = 5
+
 MAJORS = ["BTCUSDT", "ETHUSDT"]
 STORY_SEEDS = 1_000  #: between the stories of two leaders of one run
 
@@ -248,7 +251,14 @@ class Demo:
         instrument = place.control.instruments[step.symbol]
         number = await place.client.place(step, instrument)
         if step.kind == "REST":
-            await place.client.wait_filled(step.symbol, number, 5)
+            await self.filled(place, step, number)
+
+    async def filled(self, place: Place, step: Step, number: str) -> None:
+        """Wait until a resting order is filled: the story goes on from there. A market that stays away is led to it."""
+        for _ in range(10):
+            if await place.client.wait_filled(step.symbol, number, 5):
+                return
+            await place.control.move_market(step.symbol, -step.side * REST_BPS)
 
     def moments(self, phase: str) -> list[list[tuple[Place, Step]]]:
         """The leaders' steps of a phase, those of one moment together: each leader's first, each one's second, and so on. The
