@@ -23,8 +23,8 @@ TWICE = (3, 17, 40, 77, 123)
 #: dust was sent for ever; so was the last of a leg that was below the least value, while its leader still held.
 SESSION_VENUES = ("okx", "bybit", "bitget", "binance_spot", "okx_spot", "bybit_spot", "bitget_spot")
 ONCE_FAILED_THERE = (
-    ("bitget", 136), ("okx", 13), ("okx", 14), ("bybit", 10), ("bybit", 200), ("bybit_spot", 444), ("binance_spot", 55), ("binance_spot", 85),
-    ("binance_spot", 188),
+    ("bitget", 136), ("okx", 13), ("okx", 14), ("bybit", 10), ("bybit", 200), ("binance_spot", 55), ("binance_spot", 85),
+    ("binance_spot", 188), ("bybit_spot", 444),
 )
 #: What is counted in a world without faults: flips, answers behind events, closes of nothing, commissions kept back.
 NO_FAULTS = {"L22", "O04", "O16", "O34"}
