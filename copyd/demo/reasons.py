@@ -131,6 +131,10 @@ class Account:
                 lots[symbol] = lots.get(symbol, 0) + closed
         return lots
 
+    def done_since(self, symbol: str, since: int) -> bool:
+        """Whether an order in the instrument ended after ``since``."""
+        return any(done >= since and name == symbol for done, name, _, _ in self.recent)
+
     def held_e8(self, since: int) -> int:
         """Margin that a daemon may still hold for orders executed after ``since``."""
         return sum(held for done, _, _, held in self.recent if done >= since)
@@ -350,7 +354,11 @@ class Reasons:
         return f"the leader's fill was only {age // MS} ms old"
 
     def replan_refused(self, o: Opening) -> str:
-        """After a restart: a proven-dead opening may only be given up for age, price, or a leader gone (semantics 36)."""
+        """After a restart: a proven-dead opening may only be given up for age, price, or a leader gone (semantics 36). And what
+        waited for an order of its leg that the exchange did so late that it had grown too old."""
+        waited = o.account.done_since(o.instrument.symbol, o.claim.ts_event)
+        if waited and o.ts - o.claim.ts_event > self.config.max_event_age - self.config.clock_tolerance:
+            return ""
         if self.config.outages and any(gap.ts_down <= o.ts for gap in self.config.outages):
             return ""
         if self.faults.order_disturbed(o.numbers.account, o.claim.ts_event, o.ts):

@@ -176,3 +176,16 @@ def test_what_an_order_left_unfilled() -> None:
     assert reasons.order_end("insufficient_margin", None, "c", 10 << 32, NOW, NOW) == ""
     assert reasons.order_end("insufficient_margin", None, "d", 10 << 32, NOW, NOW)
     assert reasons.order_end("stale_event", None, "d", 10 << 32, NOW, NOW), "without a restart an order does not get lost"
+
+
+@pytest.mark.parametrize(("heard_ms", "done_ms", "right"), [(3_200, 1_300, True), (1_500, 1_300, False), (3_200, None, False)])
+def test_what_waited_for_a_late_order_of_its_leg_may_have_grown_too_old(
+    heard_ms: int, done_ms: int | None, right: bool
+) -> None:
+    """Old enough, and an order in the instrument ended at the exchange after the leader's fill: else it need not have waited."""
+    reasons, opening = situation({}, {"trade": None}, {})
+    opening.claim.ts_event = NOW - heard_ms * MS
+    if done_ms is not None:
+        opening.account.recent.append((NOW - done_ms * MS, "BTCUSDT", 0, 0))
+    opening.account.recent.append((NOW - 100 * MS, "ETHUSDT", 0, 0))
+    assert (reasons.opening(opening, "stale_event") == "") is right
