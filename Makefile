@@ -81,8 +81,8 @@ ifeq ($(strip $(PYTEST)),)
 	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder tests/sim tests --ignore=tests/e2e --ignore=tests/bench
 	@echo "==> tests of the measurements, by themselves"
 	@$(BIN)/python -m pytest tests/bench bench
-	@echo "==> tests of the whole daemon, three at a time: they mostly wait"
-	@$(BIN)/python -m pytest -n 3 tests/e2e
+	@echo "==> tests of the whole daemon, two at a time: they mostly wait"
+	@$(BIN)/python -m pytest -n 2 tests/e2e
 else
 	@echo "==> tests"
 	@$(BIN)/python -m pytest $(PYTEST)

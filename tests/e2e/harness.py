@@ -13,6 +13,7 @@ import hmac
 import io
 import itertools
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -46,10 +47,12 @@ _casts = itertools.count(1)
 
 
 def free_port() -> int:
-    """A TCP port that was free a moment ago."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """A TCP port that was free a moment ago, and is none of those that the system gives to outgoing connections: of these it
+    hands out thousands meanwhile."""
+    while True:
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", random.SystemRandom().randrange(12_000, 32_000)))
+            return int(listener.getsockname()[1])
 
 
 def wait_for(what: Callable[[], Any], seconds: float, text: str | Callable[[], str] = "") -> Any:

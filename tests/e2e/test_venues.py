@@ -162,8 +162,8 @@ def test_killed_in_mid_fan_out_every_venues_doubts_are_settled_by_asking(venues:
     assert s.daemon.wait(5) == -9
     s.no_faults()
     s.start(ready=False)
-    s.wait_ready(30)
     # the longest of the fences behind which an order that nobody has seen counts as dead is Bitget's, 30 s
+    s.wait_ready(90)
     s.holds(proportional(1000), seconds=60)
     s.quiet(60)
     s.leader.sell("1.000")
