@@ -531,9 +531,10 @@ class Verifier:
             _, most = leg.held(from_side, claim.ts_decided)
             # What is left of an earlier close goes first, also where the leader came round to its side again: what is opened
             # for that is deferred behind it.
-            kept = leg.target - claim.delta_q32 if claim.open == "deferred" else leg.target
-            if sign(kept) == from_side:
-                most = toward_zero_to_lot((most << 32) - abs(kept))
+            waiting = abs(claim.delta_q32) if claim.open == "deferred" else 0
+            waiting = max(waiting, abs(leg.k) * sum(lots for lots, _ in leg.deferred))
+            if side == from_side:
+                most = toward_zero_to_lot((most << 32) - max(0, abs(leg.target) - waiting))
             if claim.reduce_lots > max(0, most):
                 self.problem(
                     "over-sized order",

@@ -352,3 +352,15 @@ def test_what_is_left_of_an_earlier_close_goes_before_an_opening_that_waits(
     claim.target_q32 = claim.delta_q32 = target << 32
     verifier.orders_law(claim, verifier.numbers["anna"], world.instruments["BTCUSDT"], leg, None)
     assert (verifier.counts["over-sized order"] == 0) is right
+
+
+def test_a_rest_that_is_closed_while_an_opening_waits_may_be_all_that_is_held(world: Any) -> None:
+    """The close is sent again by the timer, and the opening was deferred by an earlier decision; not more than is held."""
+    for reduces, waits, right in ((45, True, True), (46, True, False), (45, False, False)):
+        verifier = Verifier(world.truth(), world.plans, world.config)
+        leg = Leg(0)
+        leg.lots, leg.target, leg.k = -45, -195 << 32, 1 << 32
+        leg.deferred = [(195, 600_000)] if waits else []
+        claim = Claim("timer", symbol="BTCUSDT", plan="anna", reduce="order", reduce_lots=reduces, target_q32=leg.target)
+        verifier.orders_law(claim, verifier.numbers["anna"], world.instruments["BTCUSDT"], leg, None)
+        assert (verifier.counts["over-sized order"] == 0) is right
