@@ -21,9 +21,9 @@ from copyd._fast.encode import Encoder
 from copyd._fast.render import Renderer
 from copyd.core.rows import OrderRow
 from copyd.venues.binance_usdm.signing import frames, place_text
-from copyd.venues.common.instruments import Instrument
+from copyd.venues.common.instruments import Instrument, shortest
 from copyd.venues.common.signing import Key
-from copyd.venues.common.templates import Twin, shortest, teach
+from copyd.venues.common.templates import Twin, teach
 from copyd.venues.common.venue import Order
 
 FOLLOWERS = int(os.environ.get("COPYD_BENCH_FOLLOWERS", "200"))
@@ -44,7 +44,7 @@ def numbers(order: Order) -> tuple[str, str]:
     """Quantity and price as text."""
     item = order.instrument
     qty, px = shortest(order.qty * item.lot, item.qty_decimals), shortest(order.px * item.tick, item.price_decimals)
-    return qty.decode(), px.decode()
+    return item.qty_text(order.qty), item.px_text(order.px)
 
 
 def okx_like(key: Key, order: Order, now_ms: int) -> bytes:

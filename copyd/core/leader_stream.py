@@ -452,7 +452,7 @@ class LeaderStream:
         return out
 
     # --- stream ---------------------------------------------------------------------------------------------------------------
-    def event(self, now: int, generation: int, event: Any) -> list[Action]:
+    def event(self, now: int, event: Any) -> list[Action]:
         """One event of the stream."""
         if type(event) is Execution:
             if self._buffering or self.stopped:
@@ -1181,9 +1181,9 @@ class LeaderStream:
             if type(kept) is Position:
                 # Pushed before the snapshot was asked for: the snapshot says it newer.
                 if at >= run.asked or self._buffering:
-                    out += self.event(now, -1, kept)
+                    out += self.event(now, kept)
             elif type(kept) is Execution and (kept.instrument, kept.exec_id) not in taken:
-                out += self.event(now, -1, kept)
+                out += self.event(now, kept)
         if unheard:
             out += self._renewal(now, "executions were not pushed")
 

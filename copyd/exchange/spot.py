@@ -72,10 +72,7 @@ _ENDED = (STATUS_FILLED, STATUS_CANCELED, STATUS_EXPIRED, STATUS_EXPIRED_IN_MATC
 
 def eight(value_e8: int) -> str:
     """A 1e-8 number with its eight places."""
-    if value_e8 < 0:
-        return "-" + eight(-value_e8)
-    whole, part = divmod(value_e8, E8)
-    return f"{whole}.{part:08d}"
+    return fixed(value_e8, 8)
 
 
 class SpotInstrument(msgspec.Struct, frozen=True):

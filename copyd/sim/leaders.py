@@ -155,17 +155,17 @@ class LeaderLink:
         now = self.node.clock.now_ns()
         stream = self.stream
         if isinstance(what, Trade):
-            self._do(stream.event(now, generation, _execution(what, True, now)))
+            self._do(stream.event(now, _execution(what, True, now)))
             return
         kind = what[0]
         if kind == "position":
-            self._do(stream.event(now, generation, Position(what[1], what[2], what[3], what[4], now, "push")))
+            self._do(stream.event(now, Position(what[1], what[2], what[3], what[4], now, "push")))
         elif kind == "new":
-            self._do(stream.event(now, generation, OrderNew(what[1], what[2])))
+            self._do(stream.event(now, OrderNew(what[1], what[2])))
         elif kind == "leverage":
-            self._do(stream.event(now, generation, Leverage(what[1], what[2], self.world.now, now)))
+            self._do(stream.event(now, Leverage(what[1], what[2], self.world.now, now)))
         elif kind == "expired":
-            self._do(stream.event(now, generation, Expired()))
+            self._do(stream.event(now, Expired()))
         elif kind == "unreadable":
             self._do(stream.unreadable(now, "simulated"))
         elif kind == "oversized":

@@ -531,12 +531,12 @@ def _(patches: Patches) -> None:
     from copyd.core.leader_event import LeaderBook
 
     def wrap(original: Any) -> Any:
-        def event(self: Any, now: int, generation: int, what: Any) -> Any:
+        def event(self: Any, now: int, what: Any) -> Any:
             if type(what).__name__ == "Execution":
                 seen, floor = self._seen[what.instrument], self.floor.get(what.instrument, -1)
                 seen.pop(what.exec_id, None)
                 self.floor[what.instrument] = min(floor, what.exec_id - 1)
-            return original(self, now, generation, what)
+            return original(self, now, what)
 
         return event
 

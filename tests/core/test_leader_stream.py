@@ -136,10 +136,10 @@ class World:
         self.take(self.stream.opened(self.now, self.generation, beside))
         return self.generation
 
-    def tell(self, *events: Any, generation: int | None = None) -> None:
+    def tell(self, *events: Any) -> None:
         for event in events:
             copy = type(event)(**{name: getattr(event, name) for name in event.__struct_fields__})
-            self.take(self.stream.event(self.now, generation or self.generation, copy))
+            self.take(self.stream.event(self.now, copy))
 
     def answer(self, times: int = 1_000) -> None:
         while self.asks and times:
@@ -375,10 +375,10 @@ def test_a_connection_made_beside_a_living_one_interrupts_nothing() -> None:
     """L04, L12: both bring the same events."""
     w = World().started()
     old = w.generation
-    new = w.open(beside=True)
+    w.open(beside=True)
     told = w.trade(5)
-    w.tell(*told, generation=new)
-    w.tell(*told, generation=old)
+    w.tell(*told)
+    w.tell(*told)
     w.now += 6 * SECOND
     w.take(w.stream.lost(w.now, old))
     w.tell(*w.trade(-5))
@@ -428,21 +428,20 @@ def test_an_old_connection_that_breaks_right_after_the_renewal_may_have_taken_ev
 
 def test_an_overtaking_new_connection_does_not_bring_the_close_before_the_open() -> None:
     w = World().started()
-    old = w.generation
     opened = w.trade(5)
-    new = w.open(beside=True)
+    w.open(beside=True)
     closed = w.trade(-5)
     closed[1].realised = False
-    w.tell(closed[1], generation=new)
-    w.tell(*opened, generation=old)
-    w.tell(closed[0], generation=new)
+    w.tell(closed[1])
+    w.tell(*opened)
+    w.tell(closed[0])
     assert ids(w) == [opened[1].exec_id, closed[1].exec_id]
 
 
 def test_an_expired_listen_key_ends_the_stream_though_the_connection_stays() -> None:
     """L12."""
     w = World().started()
-    w.take(w.stream.event(w.now, 1, Expired()))
+    w.take(w.stream.event(w.now, Expired()))
     assert not w.synced and w.reconnects == ["listen key expired"]
     w.trade(5)
     w.open(beside=True)
@@ -848,7 +847,7 @@ def test_after_stop_nothing_happens() -> None:
     w.stream.stop()
     for actions in (
         w.stream.request_sync(w.now, "x"), w.stream.tick(w.now + 10**12), w.stream.opened(w.now, 5, False),
-        w.stream.unreadable(w.now, "x"), w.stream.lost(w.now, 1), w.stream.event(w.now, 1, w.trade(1)[1]),
+        w.stream.unreadable(w.now, "x"), w.stream.lost(w.now, 1), w.stream.event(w.now, w.trade(1)[1]),
     ):
         assert actions == []
     assert w.stream.next_due() is None

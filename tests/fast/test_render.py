@@ -22,9 +22,9 @@ from copyd._fast.render import BODY, CID, KEY, LENGTH, PASS, PX, QTY, SIGN, TIME
 from copyd.core.rows import OrderRow
 from copyd.venues.binance_usdm.signing import frames as binance_frames
 from copyd.venues.binance_usdm.signing import place_text
-from copyd.venues.common.instruments import Instrument
+from copyd.venues.common.instruments import Instrument, shortest
 from copyd.venues.common.signing import Key
-from copyd.venues.common.templates import shortest, teach
+from copyd.venues.common.templates import teach
 from copyd.venues.common.venue import Order
 
 STAMP = 1_700_000_000_000
@@ -87,8 +87,8 @@ def expected(row, instrument, shape, signature):
     text, signed, body = shape
     price_decimals, tick, qty_decimals, lot = instrument
     api_key, secret, passphrase = keys(account)
-    values = {QTY: shortest(qty * lot, qty_decimals), PX: shortest(px * tick, price_decimals), CID: cid.hex().encode(),
-              TIME: b"%d" % STAMP, KEY: api_key, PASS: passphrase}
+    values = {QTY: shortest(qty * lot, qty_decimals).encode(), PX: shortest(px * tick, price_decimals).encode(),
+              CID: cid.hex().encode(), TIME: b"%d" % STAMP, KEY: api_key, PASS: passphrase}
     inner = spliced(body, values)
     digest = hmac.digest(secret, spliced(signed, values, inner), hashlib.sha256)
     values |= {SIGN: digest.hex().encode() if signature == "hex" else base64.b64encode(digest), LENGTH: b"%d" % len(inner)}
@@ -380,9 +380,9 @@ def plain(key, order, now_ms):
     """A placement on a connection that has logged in, with a deadline."""
     item = order.instrument
     args = {"instIdCode": 10458, "side": "buy" if order.side > 0 else "sell", "ordType": "ioc" if order.px else "market",
-            "sz": shortest(order.qty * item.lot, item.qty_decimals).decode(), "clOrdId": order.cid.hex()}
+            "sz": shortest(order.qty * item.lot, item.qty_decimals), "clOrdId": order.cid.hex()}
     if order.px:
-        args["px"] = shortest(order.px * item.tick, item.price_decimals).decode()
+        args["px"] = shortest(order.px * item.tick, item.price_decimals)
     if order.reduce_only:
         args["reduceOnly"] = True
     return json.dumps({"id": order.cid.hex(), "op": "order", "expTime": str(now_ms + 1500), "args": [args]}).encode()
@@ -392,8 +392,8 @@ def rest(key, order, now_ms):
     """A placement as a request: the body is signed, in base64, and the passphrase stands in a header."""
     item = order.instrument
     body = json.dumps({"symbol": item.symbol, "side": "buy" if order.side > 0 else "sell", "clientOid": order.cid.hex(),
-                       "size": shortest(order.qty * item.lot, item.qty_decimals).decode(),
-                       **({"price": shortest(order.px * item.tick, item.price_decimals).decode()} if order.px else {})})
+                       "size": shortest(order.qty * item.lot, item.qty_decimals),
+                       **({"price": shortest(order.px * item.tick, item.price_decimals)} if order.px else {})})
     signature = key.sign_base64(f"{now_ms}POST/orders{body}".encode())
     return (f"POST /orders HTTP/1.1\r\nHost: localhost\r\nACCESS-KEY: {key.api_key.decode()}\r\nACCESS-SIGN: {signature}\r\n"
             f"ACCESS-TIMESTAMP: {now_ms}\r\nACCESS-PASSPHRASE: {key.passphrase()}\r\nContent-Type: application/json\r\n"

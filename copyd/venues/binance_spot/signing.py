@@ -11,7 +11,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from copyd._fast.decimals import format_scaled
 from copyd.venues.common.signing import Key
 from copyd.venues.common.venue import Order
 
@@ -39,19 +38,15 @@ def subscribe_request(key: Key, request_id: str, timestamp_ms: int) -> bytes:
     return ws_request(key, request_id, "userDataStream.subscribe.signature", params)
 
 
-def _shortest(text: str) -> str:
-    return text.rstrip("0").rstrip(".") if "." in text else text
-
-
 def order_params(order: Order) -> dict[str, str]:
     """The order's own parameters in the order they are sent. Spot knows no reduce-only and no position side: neither is sent."""
     item = order.instrument
     params = {"symbol": item.symbol, "side": "BUY" if order.side > 0 else "SELL", "type": "LIMIT" if order.px else "MARKET"}
     if order.px:
         params["timeInForce"] = "IOC"
-    params["quantity"] = _shortest(format_scaled(order.qty * item.lot, item.qty_decimals))
+    params["quantity"] = item.qty_text(order.qty)
     if order.px:
-        params["price"] = _shortest(format_scaled(order.px * item.tick, item.price_decimals))
+        params["price"] = item.px_text(order.px)
     params["newClientOrderId"] = order.cid.hex()
     params["newOrderRespType"] = "RESULT"
     return params

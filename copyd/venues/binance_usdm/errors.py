@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from copyd.venues.common.outcome import Outcome, Verdict
+from copyd.venues.common.outcome import Outcome, Verdict, word_of
 
 _REJECT, _DOUBT = Outcome.DEFINITE_REJECT, Outcome.IN_DOUBT
 
@@ -155,7 +155,4 @@ def classify(status: int, code: int = 0, message: str = "") -> Verdict:
 
 def reason_of(code: int) -> str:
     """The word for a venue code, as in ``venue_rejected:<reason>``; our own outcomes carry code 0."""
-    known = CODES.get(code)
-    if known is not None:
-        return known[1]
-    return "refused_at_edge" if code == 0 else "unknown_code"
+    return word_of(CODES, code)

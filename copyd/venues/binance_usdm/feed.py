@@ -96,18 +96,16 @@ class LeaderFeed(LeaderDriver):
         self._session_opened(session, self._link.connects > 1, bool(self._link.old))
 
     def _on_lost(self, session: Session) -> None:
-        generation = self._generations.pop(session, 0)
-        self._do(self.stream.lost(self.clock(), generation, session.reason))
+        self._session_lost(session)
 
     # --- stream -------------------------------------------------------------------------------------------------------
     def _on_frame(self, session: Session, payload: bytes) -> None:
         ts_recv = self.clock()
         self._stats.frames += 1
-        generation = self._generations.get(session, 0)
         stream = self.stream
         told = self._executions.execution(payload, ts_recv)
         if told is not None:
-            self._do(stream.event(ts_recv, generation, told))
+            self._do(stream.event(ts_recv, told))
             return
         event = codec.decode_user(payload)
         if isinstance(event, codec.OrderTradeUpdate):
@@ -115,7 +113,7 @@ class LeaderFeed(LeaderDriver):
             if instrument is None:
                 self._stats.foreign_symbols += event.o.x == "TRADE"
             elif event.o.x == "NEW":
-                self._do(stream.event(ts_recv, generation, ls.OrderNew(instrument.index, event.o.i)))
+                self._do(stream.event(ts_recv, ls.OrderNew(instrument.index, event.o.i)))
             else:
                 try:
                     execution = codec.execution(event, self.instruments, ts_recv, payload)
@@ -123,7 +121,7 @@ class LeaderFeed(LeaderDriver):
                     self._unreadable(ts_recv, f"order update: {problem}")
                 else:
                     if execution is not None:
-                        self._do(stream.event(ts_recv, generation, execution))
+                        self._do(stream.event(ts_recv, execution))
         elif isinstance(event, codec.AccountUpdate):
             try:
                 told = self._account_update(event, ts_recv, payload)
@@ -131,16 +129,16 @@ class LeaderFeed(LeaderDriver):
                 self._unreadable(ts_recv, f"account update: {problem}")
             else:
                 for fact in told:
-                    self._do(stream.event(ts_recv, generation, fact))
+                    self._do(stream.event(ts_recv, fact))
         elif isinstance(event, codec.AccountConfigUpdate):
             if event.ac is not None and (instrument := self.instruments.find(event.ac.s)) is not None:
                 ts_event = (event.T or event.E) * MS_NS
                 fact = ls.Leverage(instrument.index, event.ac.l, ts_event, ts_recv, payload)
-                self._do(stream.event(ts_recv, generation, fact))
+                self._do(stream.event(ts_recv, fact))
         elif isinstance(event, codec.MarginCall):
-            self._do(stream.event(ts_recv, generation, ls.MarginCall(event.E * MS_NS, ts_recv, payload)))
+            self._do(stream.event(ts_recv, ls.MarginCall(event.E * MS_NS, ts_recv, payload)))
         elif isinstance(event, codec.ListenKeyExpired):
-            self._do(stream.event(ts_recv, generation, ls.Expired()))
+            self._do(stream.event(ts_recv, ls.Expired()))
         elif isinstance(event, Malformed):
             self._unreadable(ts_recv, event.why)
         elif isinstance(event, Unlisted):
@@ -252,7 +250,7 @@ class LeaderFeed(LeaderDriver):
             except RestError as problem:
                 self._stats.poll_errors += 1
                 if problem.code == LISTEN_KEY_UNKNOWN:
-                    self._do(self.stream.event(self.clock(), 0, ls.Expired("listen key unknown")))
+                    self._do(self.stream.event(self.clock(), ls.Expired("listen key unknown")))
             except VenueUnavailable:
                 self._stats.poll_errors += 1
 

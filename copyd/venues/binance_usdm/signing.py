@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from copyd._fast.decimals import format_scaled
+from copyd.venues.common.instruments import shortest
 from copyd.venues.common.signing import Key
 
 
@@ -56,10 +56,6 @@ def cancel_request(key: Key, symbol: str, client_order_id: str, timestamp_ms: in
     return ws_request(key, CANCEL_PREFIX + client_order_id, "order.cancel", params)
 
 
-def _shortest(text: str) -> str:
-    return text.rstrip("0").rstrip(".") if "." in text else text
-
-
 def place_text(
     key: Key,
     *,
@@ -84,9 +80,9 @@ def place_text(
     params["type"] = "LIMIT" if limit_px else "MARKET"
     if limit_px:
         params["timeInForce"] = "IOC"
-    params["quantity"] = _shortest(format_scaled(order_qty * lot, qty_decimals))
+    params["quantity"] = shortest(order_qty * lot, qty_decimals)
     if limit_px:
-        params["price"] = _shortest(format_scaled(limit_px * tick, price_decimals))
+        params["price"] = shortest(limit_px * tick, price_decimals)
     if reduce_only:
         params["reduceOnly"] = "true"
     params["newClientOrderId"] = cid.hex()

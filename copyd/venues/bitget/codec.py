@@ -38,7 +38,7 @@ from copyd.venues.common.facts import (
     own_cid,
     parse_ppm,
 )
-from copyd.venues.common.instruments import Instrument, Instruments
+from copyd.venues.common.instruments import Instrument, Instruments, trimmed
 from copyd.venues.common.told import FundingTold, OrderTold, PositionTold, TradeTold, WalletTold
 
 STATUS: Final = {
@@ -472,12 +472,12 @@ def order_told(row: Order, item: Instrument) -> OrderTold:
     way = way_v2(row.side, row.tradeSide or "", row.posMode or "", _held(row.posSide), row.orderSource or "")
     filled = (row.accBaseVolume if row.instId else row.baseVolume) or "0"
     client = row.clientOid or ""
-    status, lots = _status(row.status or row.state or ""), item.lots(_trimmed(filled))
+    status, lots = _status(row.status or row.state or ""), item.lots(trimmed(filled))
     if item.spot and row.orderType == "market" and way.side > 0:
         value = (row.notional or row.newSize) if row.instId else row.size
         asked = _bought(value or "", row.fillPrice or row.priceAvg or "", lots, status, item)
     else:  # spot's pushes write what an order is worth where all others have its quantity
-        asked = item.lots(_trimmed((row.newSize if item.spot and row.instId else row.size) or "0"))
+        asked = item.lots(trimmed((row.newSize if item.spot and row.instId else row.size) or "0"))
     return OrderTold(
         own_cid(client), client, item.index, number(row.orderId, "orderId"), status, lots,
         cost_e8(row.priceAvg or "", filled, row.quoteVolume or ""), way.side, way.position_side, asked,
@@ -525,7 +525,7 @@ def pushed_trade(row: Order, item: Instrument, told: OrderTold, ts_recv: int, ra
     cause = cause_of((row.tradeSide or "").lower()) or cause_of(row.orderSource or "")
     execution = ls.Execution(
         item.index, told.position_side, number(row.tradeId, "tradeId"), told.venue_order_id, told.side,
-        item.lots(_trimmed(row.baseVolume or "")), item.ticks(_trimmed(row.fillPrice)), told.order_qty, told.cum_qty,
+        item.lots(trimmed(row.baseVolume or "")), item.ticks(trimmed(row.fillPrice)), told.order_qty, told.cum_qty,
         told.reduce_only, _realised(row.pnl, item, told.side), row.tradeScope in ("M", "maker"), True, told.client_order_id,
         cause, ms(row.fillTime or row.uTime) * MS_NS, ts_recv, raw,
     )  # fmt: skip
@@ -563,8 +563,8 @@ def _fill(row: Fill, item: Instrument, way: Way, ts_recv: int, raw: bytes, *, li
         amount = amount.lstrip("-")
     execution = ls.Execution(
         item.index, way.position_side, number(row.tradeId, "tradeId"), number(row.orderId, "orderId"), way.side,
-        item.lots(_trimmed((row.size if item.spot else row.baseVolume) or "")),
-        item.ticks(_trimmed(row.price or row.priceAvg or "")),
+        item.lots(trimmed((row.size if item.spot else row.baseVolume) or "")),
+        item.ticks(trimmed(row.price or row.priceAvg or "")),
         realised=_realised(row.profit, item, way.side), maker=(row.tradeScope or "").lower() == "maker", live=live,
         client_order_id=client, cause=way.cause, ts_event=ms(row.cTime) * MS_NS, ts_recv=ts_recv, raw=raw,
     )  # fmt: skip
@@ -585,7 +585,7 @@ def fill3(
     fee = row.feeDetail[0] if row.feeDetail else None
     execution = ls.Execution(
         item.index, position, number(row.execId, "execId"), number(row.orderId, "orderId"), done, item.lots(row.execQty),
-        item.ticks(_trimmed(row.execPrice)), realised=_realised(row.execPnl, item, done),
+        item.ticks(trimmed(row.execPrice)), realised=_realised(row.execPnl, item, done),
         maker=(row.tradeScope or "").lower() == "maker", live=live, client_order_id=client, cause=cause,
         ts_event=ms(row.execTime or row.createdTime) * MS_NS, ts_recv=ts_recv, raw=raw,
     )  # fmt: skip
@@ -623,7 +623,7 @@ def position(row: Held | Held3, item: Instrument, ts_event: int, ts_recv: int, s
         held, mode, total, at = row.holdSide, row.posMode or "", row.total, row.uTime or row.cTime
     else:
         held, mode, total, at = row.posSide, row.holdMode or "", row.size or row.total or "0", row.updatedTime
-    qty = abs(item.lots(_trimmed(total)))
+    qty = abs(item.lots(trimmed(total)))
     side = _known(HELD, held, "holdSide") if qty or held in HELD else 0
     if mode not in ("one_way_mode", "hedge_mode"):
         raise ValueError(f"position mode {mode!r}")
@@ -725,8 +725,8 @@ def market_told(row: Ticker, item: Instrument, ts_event: int, ts_recv: int) -> l
     found: list[Quote | Mark] = []
     if row.bidPr and row.askPr:
         found.append(Quote(
-            item.index, item.ticks(row.bidPr), item.lots(_trimmed(row.bidSz or "0")), item.ticks(row.askPr),
-            item.lots(_trimmed(row.askSz or "0")), at, ts_recv,
+            item.index, item.ticks(row.bidPr), item.lots(trimmed(row.bidSz or "0")), item.ticks(row.askPr),
+            item.lots(trimmed(row.askSz or "0")), at, ts_recv,
         ))  # fmt: skip
     mark = row.lastPr if item.spot else row.markPrice
     if mark:
@@ -801,11 +801,6 @@ def whole(value: Number) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 6 or part.strip("0"):
         raise ValueError(f"whole number {value!r}")
     return int(text)
-
-
-def _trimmed(text: str) -> str:
-    """Without zeros behind the last digit: the venue pads some numbers beyond the step."""
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _negated(text: str) -> str:

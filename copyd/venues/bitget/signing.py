@@ -6,12 +6,9 @@ login signs timestamp, ``GET`` and ``/user/verify``, its timestamp in seconds. Q
 
 from __future__ import annotations
 
-import json
-
-from copyd._fast.decimals import format_scaled
 from copyd.venues.bitget.contract import MARGIN_COIN, PRODUCT
 from copyd.venues.bitget.instruments import venue_symbol
-from copyd.venues.common.signing import Key
+from copyd.venues.common.signing import Key, json_text
 from copyd.venues.common.venue import Order
 
 PLACE_V2 = "/api/v2/mix/order/place-order"
@@ -41,7 +38,7 @@ def login_text(key: Key, now_ms: int) -> bytes:
         "apiKey": key.api_key.decode(), "passphrase": key.passphrase(), "timestamp": seconds,
         "sign": key.sign_base64(f"{seconds}GET/user/verify".encode()),
     }  # fmt: skip
-    return _json({"op": "login", "args": [args]})
+    return json_text({"op": "login", "args": [args]})
 
 
 def place_path(order: Order, *, unified: bool) -> str:
@@ -59,7 +56,7 @@ def place_text(order: Order, *, isolated: bool, unified: bool) -> bytes:
     item = order.instrument
     if item.spot and not order.px and order.side > 0:
         raise ValueError(f"{item.symbol}: a market order that buys spot is sized in the quote asset")
-    return _json(_v3(order, isolated) if unified else _v2_spot(order) if item.spot else _v2(order, isolated))
+    return json_text(_v3(order, isolated) if unified else _v2_spot(order) if item.spot else _v2(order, isolated))
 
 
 def _v2(order: Order, isolated: bool) -> dict[str, str]:
@@ -119,16 +116,8 @@ def _v3(order: Order, isolated: bool) -> dict[str, str]:
 
 
 def _qty(order: Order) -> str:
-    return _shortest(format_scaled(order.qty * order.instrument.lot, order.instrument.qty_decimals))
+    return order.instrument.qty_text(order.qty)
 
 
 def _price(order: Order) -> str:
-    return _shortest(format_scaled(order.px * order.instrument.tick, order.instrument.price_decimals))
-
-
-def _shortest(text: str) -> str:
-    return text.rstrip("0").rstrip(".") if "." in text else text
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
+    return order.instrument.px_text(order.px)

@@ -22,7 +22,7 @@ from copyd.venues.bitget.signing import login_text, place_text
 from copyd.venues.common.facts import MS_NS, NEW, Malformed, Mark, Quote, malformed, money_e8, own_cid
 from copyd.venues.common.instruments import Instrument, Instruments
 from copyd.venues.common.outcome import Outcome
-from copyd.venues.common.signing import Key
+from copyd.venues.common.signing import Key, json_text
 from copyd.venues.common.told import UNREADABLE, Alive, Answered, Ending, LoggedIn, Subscribed, Told, Unused, WalletTold, each
 from copyd.venues.common.venue import Channel, Order
 
@@ -109,6 +109,7 @@ class BitgetWire:
     def __init__(self, kind_of: Callable[[bytes], Kind | None] = lambda api_key: None) -> None:
         self._kind_of = kind_of
         self._instruments = Instruments(())
+        self._coins: set[str] = set()
         self._sides: OrderedDict[str, int] = OrderedDict()
         #: Of v3: what an order asked for, and executions heard before it.
         self._sizes: OrderedDict[str, int] = OrderedDict()
@@ -132,6 +133,8 @@ class BitgetWire:
     def bind(self, instruments: Instruments) -> None:
         """The instruments in use, before anything else."""
         self._instruments = instruments
+        #: Of a coin that is none of them nothing is looked into: what is held of it may be more than books can count.
+        self._coins = {name for item in instruments for name in (item.base_asset, item.quote_asset, item.margin_asset)}
 
     # --- out --------------------------------------------------------------------------------------------------------------
     def channels(self, endpoints: Endpoints, key: Key | None = None) -> tuple[Channel, ...]:
@@ -171,7 +174,7 @@ class BitgetWire:
         params = json.loads(place_text(order, isolated=True, unified=False))
         inst_id, market = params.pop("symbol"), params.pop("productType", "SPOT")
         arg = {"id": order.cid.hex(), "instType": market, "instId": inst_id, "channel": "place-order", "params": params}
-        return _json({"op": "trade", "args": [arg]})
+        return json_text({"op": "trade", "args": [arg]})
 
     def market(self, endpoints: Endpoints) -> tuple[Channel, ...]:
         """Tickers, which bear bid, ask and mark: some instruments on each public connection."""
@@ -183,7 +186,7 @@ class BitgetWire:
             for start in range(0, len(part), TICKERS_PER_MESSAGE):
                 args = [{"instType": _market(item), "channel": "ticker", "instId": venue_symbol(item.symbol)}
                         for item in part[start : start + TICKERS_PER_MESSAGE]]
-                messages.append(("ticker", _json({"op": "subscribe", "args": args})))
+                messages.append(("ticker", json_text({"op": "subscribe", "args": args})))
             found.append(Channel(f"public-{at // TICKERS_PER_CONNECTION}", endpoints.public, False, False, tuple(messages), PING,
                                  PING_EVERY_MS))
         return tuple(found)
@@ -329,10 +332,8 @@ class BitgetWire:
             _money.decode(data), lambda row: (codec.wallet_told(row, frame.ts_event) or Unused("account"),), frame.raw)
 
     def _coins_told(self, data: msgspec.Raw, frame: Frame) -> Sequence[Told]:
-        # A coin that is none of ours is not looked into: what is held of it may be more than books can count.
-        ours = {name for item in self._instruments for name in (item.base_asset, item.quote_asset)}
         return each(
-            [row for row in _money.decode(data) if row.coin in ours],
+            [row for row in _money.decode(data) if row.coin in self._coins],
             lambda row: codec.coins_told(
                 [(row.coin, codec.coin_e8(row), codec.ms(row.uTime) * MS_NS or frame.ts_event)], self._instruments,
                 frame.ts_recv, frame.raw), frame.raw)
@@ -388,7 +389,6 @@ class BitgetWire:
 
     def _account3_told(self, data: msgspec.Raw, frame: Frame) -> Sequence[Told]:
         spot = any(item.spot for item in self._instruments)
-        ours = {name for item in self._instruments for name in (item.base_asset, item.quote_asset, item.margin_asset)}
 
         def one(coin: codec.Coin3) -> Sequence[Told]:
             amount = money_e8(coin.balance or "0")
@@ -396,7 +396,8 @@ class BitgetWire:
                 return codec.coins_told([(coin.coin, amount, frame.ts_event)], self._instruments, frame.ts_recv, frame.raw)
             return (WalletTold(coin.coin, amount, ts_event=frame.ts_event),)
 
-        return each([coin for row in _account3.decode(data) for coin in row.coin or [] if coin.coin in ours], one, frame.raw)
+        coins = [coin for row in _account3.decode(data) for coin in row.coin or [] if coin.coin in self._coins]
+        return each(coins, one, frame.raw)
 
 
 def _keep(seen: OrderedDict[str, Any], order_id: str, value: Any) -> None:
@@ -417,8 +418,4 @@ def _name(arg: _Arg) -> str:
 
 
 def _subscribe(arg: dict[str, str]) -> bytes:
-    return _json({"op": "subscribe", "args": [arg]})
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
+    return json_text({"op": "subscribe", "args": [arg]})

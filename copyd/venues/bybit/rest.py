@@ -15,7 +15,7 @@ from copyd.venues.bybit.codec import Page
 from copyd.venues.bybit.contract import DAY_MS, INSTRUMENTS_PAGE, LOG_PAGE, ORDERS_PAGE, POSITIONS_PAGE
 from copyd.venues.bybit.errors import ACCOUNT_LIMIT_CODES, ADDRESS_LIMIT_CODES, NO_CHANGE_CODES, classify
 from copyd.venues.bybit.instruments import LINEAR, SETTLE_COIN, SPOT, category, wire_symbol
-from copyd.venues.bybit.signing import compact, rest_body, rest_headers
+from copyd.venues.bybit.signing import rest_body, rest_headers
 from copyd.venues.bybit.wire import answered
 from copyd.venues.common import told
 from copyd.venues.common.contract import VenueContract
@@ -24,7 +24,7 @@ from copyd.venues.common.instruments import Instrument, Instruments
 from copyd.venues.common.names import Names, execution_ms
 from copyd.venues.common.outcome import Outcome, Verdict
 from copyd.venues.common.rest import Problem, RestBase, RestError
-from copyd.venues.common.signing import Key
+from copyd.venues.common.signing import Key, json_text
 from copyd.venues.common.venue import AccountBooks, Order, Rights, Settings
 
 CREATE_PATH = "/v5/order/create"
@@ -174,7 +174,7 @@ class Rest(RestBase):
 
     async def _set(self, path: str, fields: Mapping[str, Any], key: Key) -> None:
         try:
-            await self.post(path, compact(fields), key)
+            await self.post(path, json_text(fields), key)
         except RestError as problem:
             if problem.code not in NO_CHANGE_CODES:
                 raise

@@ -6,12 +6,10 @@ REST: the string signed is timestamp, key, receive window and the raw query or t
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from copyd._fast.decimals import format_scaled
 from copyd.venues.bybit.instruments import category, wire_symbol
-from copyd.venues.common.signing import Key
+from copyd.venues.common.signing import Key, json_text
 from copyd.venues.common.venue import Order
 
 #: A login is good for so long after it was signed: more than the way to the venue and a clock that is a little off take.
@@ -34,7 +32,7 @@ def rest_headers(key: Key, payload: bytes, now_ms: int, recv_window_ms: int) -> 
 def login_text(key: Key, now_ms: int) -> bytes:
     """The login of either private connection."""
     expires = now_ms + LOGIN_MS
-    return compact({"op": "auth", "args": [key.api_key.decode(), expires, key.sign(b"GET/realtime%d" % expires)]})
+    return json_text({"op": "auth", "args": [key.api_key.decode(), expires, key.sign(b"GET/realtime%d" % expires)]})
 
 
 def order_fields(order: Order) -> dict[str, Any]:
@@ -49,10 +47,10 @@ def order_fields(order: Order) -> dict[str, Any]:
         "symbol": wire_symbol(item),
         "side": "Buy" if order.side > 0 else "Sell",
         "orderType": "Limit" if order.px else "Market",
-        "qty": _shortest(format_scaled(order.qty * item.lot, item.qty_decimals)),
+        "qty": item.qty_text(order.qty),
     }
     if order.px:
-        fields["price"] = _shortest(format_scaled(order.px * item.tick, item.price_decimals))
+        fields["price"] = item.px_text(order.px)
         fields["timeInForce"] = "IOC"
     if item.spot:
         if not order.px:
@@ -72,7 +70,7 @@ def closes_side(order: Order) -> bool:
 
 def place_text(order: Order, now_ms: int, recv_window_ms: int) -> bytes:
     """The ``order.create`` message the compiled rendering must produce, byte for byte (frame and mask aside)."""
-    return compact({
+    return json_text({
         "reqId": order.cid.hex(),
         "header": {"X-BAPI-TIMESTAMP": str(now_ms), "X-BAPI-RECV-WINDOW": str(recv_window_ms)},
         "op": CREATE,
@@ -82,13 +80,4 @@ def place_text(order: Order, now_ms: int, recv_window_ms: int) -> bytes:
 
 def rest_body(order: Order) -> bytes:
     """The body of ``POST /v5/order/create``."""
-    return compact(order_fields(order))
-
-
-def compact(value: Any) -> bytes:
-    """JSON without spaces."""
-    return json.dumps(value, separators=(",", ":")).encode()
-
-
-def _shortest(text: str) -> str:
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    return json_text(order_fields(order))

@@ -14,14 +14,14 @@ from copyd.venues.bybit.codec import MS_NS
 from copyd.venues.bybit.contract import CONTRACT, PING, PING_EVERY_MS, Endpoints
 from copyd.venues.bybit.errors import ACCOUNT_LIMIT_CODES, classify, reason_of
 from copyd.venues.bybit.instruments import LINEAR, SPOT, category, find, wire_symbol
-from copyd.venues.bybit.signing import CREATE, compact, login_text, place_text
+from copyd.venues.bybit.signing import CREATE, login_text, place_text
 from copyd.venues.common import facts, told
 from copyd.venues.common.contract import VenueContract
 from copyd.venues.common.facts import Malformed, Mark, Quote, malformed
 from copyd.venues.common.instruments import Instruments
 from copyd.venues.common.names import Names
 from copyd.venues.common.outcome import Outcome
-from copyd.venues.common.signing import Key
+from copyd.venues.common.signing import Key, json_text
 from copyd.venues.common.told import UNREADABLE, Told, Unused, each
 from copyd.venues.common.venue import Channel, Order
 
@@ -60,7 +60,7 @@ class BybitWire:
     def channels(self, endpoints: Endpoints, key: Key | None = None) -> tuple[Channel, ...]:
         """The order socket, where there is one, and that of events."""
         found = [Channel(TRADE, endpoints.trade, True, False, (), PING, PING_EVERY_MS)] if endpoints.trade else []
-        subscription = compact({"req_id": EVENTS, "op": "subscribe", "args": list(TOPICS)})
+        subscription = json_text({"req_id": EVENTS, "op": "subscribe", "args": list(TOPICS)})
         found.append(Channel(PRIVATE, endpoints.private, False, True, ((EVENTS, subscription),), PING, PING_EVERY_MS))
         return tuple(found)
 
@@ -254,6 +254,6 @@ def _digits(value: Any) -> int:
 def _subscriptions(topics: Sequence[str]) -> list[tuple[str, bytes]]:
     parts = [topics[at : at + TOPICS_PER_REQUEST] for at in range(0, len(topics), TOPICS_PER_REQUEST)]
     return [
-        (f"{EVENTS}-{n}", compact({"req_id": f"{EVENTS}-{n}", "op": "subscribe", "args": list(part)}))
+        (f"{EVENTS}-{n}", json_text({"req_id": f"{EVENTS}-{n}", "op": "subscribe", "args": list(part)}))
         for n, part in enumerate(parts)
     ]

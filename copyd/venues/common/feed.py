@@ -85,17 +85,14 @@ class LeaderFeed(LeaderDriver):
         self._session_opened(line.session, line.connects > 1, bool(line.link.old))
 
     def _on_lost(self, line: Line, session: Session) -> None:
-        generation = self._generations.pop(session, 0)
-        if generation:
-            self._do(self.stream.lost(self.clock(), generation, session.reason))
+        self._session_lost(session)
 
     # --- stream -------------------------------------------------------------------------------------------------------
     def _on_told(self, line: Line, told: t.Told, payload: bytes, ts_recv: int) -> None:
         self._stats.frames += 1
-        generation = next((n for session, n in self._generations.items() if session is line.session), 0)
         fact = self._fact(told, payload, ts_recv)
         if fact is not None:
-            self._do(self.stream.event(ts_recv, generation, fact))
+            self._do(self.stream.event(ts_recv, fact))
 
     def _fact(self, told: t.Told, payload: bytes, ts_recv: int) -> Any:
         """As the stream takes it; None for what it does not need."""

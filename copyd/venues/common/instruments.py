@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
-from copyd._fast.decimals import cut_scaled, parse_scaled, parse_steps
+from copyd._fast.decimals import cut_scaled, format_scaled, parse_scaled, parse_steps
 from copyd._fast.encode import Encoder
 from copyd._fast.replies import Reader
 
@@ -63,6 +63,14 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
         value = cut_scaled(text, places)
         return (2 * value + step) // (2 * step)
 
+    def qty_text(self, lots: int) -> str:
+        """Lots as they are written to the venue."""
+        return shortest(lots * self.lot, self.qty_decimals)
+
+    def px_text(self, ticks: int) -> str:
+        """A price in ticks as it is written to the venue."""
+        return shortest(ticks * self.tick, self.price_decimals)
+
     def lots(self, text: str) -> int:
         """A quantity of the venue in lots, signed; not a multiple of the lot is an error."""
         return parse_steps(text, self.qty_decimals, self.lot)
@@ -104,6 +112,16 @@ class Instruments:
         """Have an encoder know them: as the venue names and writes them."""
         for item in self._rows:
             encoder.set_instrument(item.index, item.symbol, item.price_decimals, item.tick, item.qty_decimals, item.lot)
+
+
+def trimmed(text: str) -> str:
+    """A decimal without zeros behind its last digit, and without a point in a whole number."""
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def shortest(value: int, decimals: int) -> str:
+    """``value`` x 10**-decimals, as short as it can be written."""
+    return trimmed(format_scaled(value, decimals))
 
 
 def step_of(text: str) -> tuple[int, int]:

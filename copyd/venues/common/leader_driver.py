@@ -179,6 +179,10 @@ class LeaderDriver:
         self._generations[session] = self._opened
         self._do(self.stream.opened(self.clock(), self._opened, replaces))
 
+    def _session_lost(self, session: Session) -> None:
+        """One that never opened is none that the stream would miss."""
+        self._do(self.stream.lost(self.clock(), self._generations.pop(session, 0), session.reason))
+
     def _unreadable(self, now: int, why: str) -> None:
         """What it said is lost, and it may have been a close: positions and executions are read again."""
         self._stats.malformed += 1

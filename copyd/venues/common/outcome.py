@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from typing import NamedTuple
 
 
@@ -31,6 +32,14 @@ CORE_CODES = {
     "margin": -2019, "balance": -2019,
     "too_many_orders": -1015, "too_many_requests": -1003, "ip_banned": -1003,
 }  # fmt: skip
+
+
+def word_of(codes: Mapping[int, tuple[Outcome, str]], code: int) -> str:
+    """The word for a venue code in its venue's table; our own outcomes carry code 0."""
+    known = codes.get(code)
+    if known is not None:
+        return known[1]
+    return "refused_at_edge" if code == 0 else "unknown_code"
 
 
 def core_code(verdict: Verdict) -> int:

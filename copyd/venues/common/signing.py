@@ -5,7 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import json
 from typing import Any
+
+
+def json_text(value: Any) -> bytes:
+    """JSON without spaces, in the order given: what is signed is what is sent."""
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
 class Key:

@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from copyd._fast.decimals import format_scaled
 from copyd._fast.render import CID, KEY, LENGTH, PASS, PX, QTY, SIGN, TIME, Renderer
 from copyd.venues.common.instruments import Instrument
 from copyd.venues.common.signing import Key
@@ -60,21 +59,15 @@ class Cut(NamedTuple):
     signature: str
 
 
-def shortest(value: int, decimals: int) -> bytes:
-    """``value`` x 10**-decimals as the renderer writes it: no trailing zeros, no point in a whole number."""
-    text = format_scaled(value, decimals)
-    return (text.rstrip("0").rstrip(".") if "." in text else text).encode()
-
-
 def _values(key: Key, order: Order) -> dict[int, bytes]:
     """What stands at the fields of an order, signature, length and time aside."""
     item = order.instrument
     values = {
-        QTY: shortest(order.qty * item.lot, item.qty_decimals), CID: order.cid.hex().encode(), KEY: key.api_key,
+        QTY: item.qty_text(order.qty).encode(), CID: order.cid.hex().encode(), KEY: key.api_key,
         PASS: key.passphrase().encode(),
     }  # fmt: skip
     if order.px:
-        values[PX] = shortest(order.px * item.tick, item.price_decimals)
+        values[PX] = item.px_text(order.px).encode()
     return {field: text for field, text in values.items() if text}
 
 

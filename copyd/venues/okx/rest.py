@@ -16,14 +16,14 @@ from copyd.venues.common.facts import MS_NS, money_e8
 from copyd.venues.common.instruments import Instrument, Instruments
 from copyd.venues.common.outcome import Outcome, Verdict
 from copyd.venues.common.rest import Problem, RestBase, RestError
-from copyd.venues.common.signing import Key
+from copyd.venues.common.signing import Key, json_text
 from copyd.venues.common.told import Answered, FundingTold, OrderTold, TradeTold
 from copyd.venues.common.venue import AccountBooks, Order, Rights, Settings
 from copyd.venues.okx import codec
 from copyd.venues.okx import contract as c
 from copyd.venues.okx.contract import CONTRACT, Endpoints
 from copyd.venues.okx.errors import NOT_FOUND_CODES, RATE_CODES, classify
-from copyd.venues.okx.signing import json_text, place_body, rest_headers
+from copyd.venues.okx.signing import place_body, rest_headers
 
 PAGE = CONTRACT.backfill_page_max
 #: More pages than this are not read for one question: it is answered as incomplete, or not at all.

@@ -7,11 +7,9 @@ HMAC-SHA256, base64. Orders on a connection that has logged in carry no signatur
 from __future__ import annotations
 
 import datetime
-import json
 from typing import Any, Final
 
-from copyd._fast.decimals import format_scaled
-from copyd.venues.common.signing import Key
+from copyd.venues.common.signing import Key, json_text
 from copyd.venues.common.venue import Order
 
 LOGIN_TARGET: Final = "GET/users/self/verify"
@@ -55,15 +53,6 @@ def login_text(key: Key, time_ms: int) -> bytes:
     return json_text({"op": "login", "args": [args]})
 
 
-def json_text(value: Any) -> bytes:
-    """JSON without spaces, in the order given."""
-    return json.dumps(value, separators=(",", ":")).encode()
-
-
-def _shortest(text: str) -> str:
-    return text.rstrip("0").rstrip(".") if "." in text else text
-
-
 def trade_mode(order: Order, isolated: bool) -> str:
     """``tdMode``: here the margin type travels with each order instead of being set for the instrument."""
     if order.instrument.spot:
@@ -82,9 +71,9 @@ def order_fields(order: Order, isolated: bool) -> dict[str, Any]:
     if order.position_side:
         fields["posSide"] = POSITION_SIDE[order.position_side]
     fields["ordType"] = "ioc" if order.px else "market"
-    fields["sz"] = _shortest(format_scaled(order.qty * instrument.lot, instrument.qty_decimals))
+    fields["sz"] = instrument.qty_text(order.qty)
     if order.px:
-        fields["px"] = _shortest(format_scaled(order.px * instrument.tick, instrument.price_decimals))
+        fields["px"] = instrument.px_text(order.px)
     elif instrument.spot:
         fields["tgtCcy"] = "base_ccy"
     if order.reduce_only and not order.position_side and not instrument.spot:

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 
 from copyd.venues.common.facts import Malformed, Mark, Quote
 from copyd.venues.common.instruments import Instruments
-from copyd.venues.common.signing import Key
+from copyd.venues.common.signing import Key, json_text
 from copyd.venues.common.told import Told, Unused
 from copyd.venues.common.venue import Channel, Order
 from copyd.venues.okx import codec
 from copyd.venues.okx.contract import CONTRACT, Endpoints
-from copyd.venues.okx.signing import json_text, login_text, place_text
+from copyd.venues.okx.signing import login_text, place_text
 
 PING = b"ping"
 #: The venue closes a connection on which nothing came from us for 30 s.

@@ -496,7 +496,7 @@ class Follower:
                 for one in self.d.wire.read("private", await frame(self.stream, 0.1), self.d.x.clock()):
                     event = getattr(one, "execution", None) or getattr(one, "position", None)
                     if event is not None:
-                        await self.act(self.leader.event(self.d.x.clock(), 1, event))
+                        await self.act(self.leader.event(self.d.x.clock(), event))
             await self.act(self.leader.tick(self.d.x.clock()))
 
 

@@ -7,7 +7,8 @@ import subprocess
 import pytest
 
 from copyd.venues.bybit.contract import CONTRACT
-from copyd.venues.bybit.signing import closes_side, compact, login_text, order_fields, place_text, rest_body, rest_headers
+from copyd.venues.bybit.signing import closes_side, login_text, order_fields, place_text, rest_body, rest_headers
+from copyd.venues.common.signing import json_text
 from tests.venues.bybit.conftest import BTC, BTC_SPOT, CID, KEY, PEPE, order
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -85,7 +86,7 @@ def test_a_placement_on_the_order_socket():
     """The answer's name is the order's; the window stands in the header; the order is the one that REST sends."""
     placed = order(px=500_000)
     text = place_text(placed, NOW_MS, 2_000)
-    assert text == compact({
+    assert text == json_text({
         "reqId": CID.hex(), "header": {"X-BAPI-TIMESTAMP": "1700000000000", "X-BAPI-RECV-WINDOW": "2000"},
         "op": "order.create", "args": [json.loads(rest_body(placed))],
     })  # fmt: skip

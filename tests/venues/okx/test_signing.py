@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from copyd.venues.common.instruments import Instruments
-from copyd.venues.common.signing import Key
+from copyd.venues.common.signing import Key, json_text
 from copyd.venues.common.templates import KINDS, cut
 from copyd.venues.common.venue import Order
 from copyd.venues.okx.contract import CONTRACT, Endpoints
 from copyd.venues.okx.instruments import load_instruments
 from copyd.venues.okx.rest import Rest
-from copyd.venues.okx.signing import iso_time, json_text, login_text, place_body, place_text, rest_headers
+from copyd.venues.okx.signing import iso_time, login_text, place_body, place_text, rest_headers
 from copyd.venues.okx.wire import OkxWire
 from tests.venues.okx.samples import BTC, SPOT, body
 
