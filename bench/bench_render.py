@@ -43,7 +43,6 @@ def compact(value: Any) -> bytes:
 def numbers(order: Order) -> tuple[str, str]:
     """Quantity and price as text."""
     item = order.instrument
-    qty, px = shortest(order.qty * item.lot, item.qty_decimals), shortest(order.px * item.tick, item.price_decimals)
     return item.qty_text(order.qty), item.px_text(order.px)
 
 
