@@ -21,7 +21,7 @@ from copyd._fast.encode import Encoder
 from copyd._fast.render import Renderer
 from copyd.core.rows import OrderRow
 from copyd.venues.binance_usdm.signing import frames, place_text
-from copyd.venues.common.instruments import Instrument, shortest
+from copyd.venues.common.instruments import Instrument
 from copyd.venues.common.signing import Key
 from copyd.venues.common.templates import Twin, teach
 from copyd.venues.common.venue import Order
